@@ -1,0 +1,38 @@
+// Files as whole things: read, mapped, replaced. Errors name the file and say what the system said.
+#pragma once
+
+#include <cstddef>
+#include <string>
+#include <string_view>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+
+namespace retro {
+
+// The whole file. NOT_FOUND, PERMISSION_DENIED, or INTERNAL for other read errors.
+absl::StatusOr<std::string> ReadFile(const std::string& path);
+
+// Replaces `path` by `bytes` so that after a crash it holds the old content or the new: written beside it, synced, renamed.
+absl::Status WriteFileAtomically(const std::string& path, std::string_view bytes);
+
+// A file mapped read-only; unmapped by the destructor. Movable.
+class MappedFile {
+ public:
+  static absl::StatusOr<MappedFile> Open(const std::string& path);
+  MappedFile(MappedFile&& other) noexcept;
+  MappedFile& operator=(MappedFile&& other) noexcept;
+  ~MappedFile();
+
+  std::string_view bytes() const { return {static_cast<const char*>(data_), size_}; }
+
+ private:
+  MappedFile(void* data, size_t size) : data_(data), size_(size) {}
+  void* data_ = nullptr;
+  size_t size_ = 0;
+};
+
+// Status for a failed system call on `path`, from errno: NOT_FOUND, PERMISSION_DENIED, RESOURCE_EXHAUSTED (disk full) or INTERNAL.
+absl::Status ErrnoStatus(int error_number, std::string_view what, std::string_view path);
+
+}  // namespace retro

@@ -1,0 +1,35 @@
+// The two hashes that are written to disk and sent over the wire; neither may ever change.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+namespace retro {
+
+// SHA-256. Fingerprints of files and content: equal hash = equal bytes.
+class Sha256 {
+ public:
+  Sha256();
+  ~Sha256();
+  Sha256(const Sha256&) = delete;
+  Sha256& operator=(const Sha256&) = delete;
+
+  void Update(std::string_view bytes);
+  // Update with the length first, so that ("ab","c") and ("a","bc") differ.
+  void UpdateField(std::string_view bytes);
+  // The 32 raw bytes. Call once.
+  std::string Finish();
+
+ private:
+  void* context_;  // EVP_MD_CTX, owned
+};
+
+std::string Sha256Bytes(std::string_view bytes);  // 32 raw bytes
+std::string HexEncode(std::string_view bytes);    // lower case
+
+// The slot of a document, 0 ... kSlotCount-1: XXH64 of its id with seed 0, modulo the count.
+inline constexpr uint32_t kSlotCount = 4096;
+uint32_t SlotOfDocument(std::string_view document_id);
+
+}  // namespace retro

