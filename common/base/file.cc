@@ -10,8 +10,8 @@
 #include <system_error>
 #include <utility>
 
-#include "absl/strings/str_cat.h"
 #include "common/base/status_macros.h"
+#include "common/base/strings.h"
 
 namespace retro {
 namespace {
@@ -33,7 +33,7 @@ class Descriptor {
 absl::StatusOr<size_t> RegularFileSize(int fd, const std::string& path) {
   struct stat info;
   if (fstat(fd, &info) != 0) return ErrnoStatus(errno, "cannot stat", path);
-  if (!S_ISREG(info.st_mode)) return absl::InvalidArgumentError(absl::StrCat(path, " is not a regular file"));
+  if (!S_ISREG(info.st_mode)) return absl::InvalidArgumentError(StrCat(path, " is not a regular file"));
   return static_cast<size_t>(info.st_size);
 }
 
@@ -52,7 +52,7 @@ absl::Status WriteAll(int fd, std::string_view bytes, const std::string& path) {
 }  // namespace
 
 absl::Status ErrnoStatus(int error_number, std::string_view what, std::string_view path) {
-  const std::string message = absl::StrCat(what, " ", path, ": ", std::generic_category().message(error_number));
+  const std::string message = StrCat(what, " ", path, ": ", std::generic_category().message(error_number));
   switch (error_number) {
     case ENOENT:
     case ENOTDIR:
@@ -85,11 +85,15 @@ absl::StatusOr<std::string> ReadFile(const std::string& path) {
 }
 
 absl::Status WriteFileAtomically(const std::string& path, std::string_view bytes) {
+  return WriteFileAtomically(path, std::span(&bytes, 1));
+}
+
+absl::Status WriteFileAtomically(const std::string& path, std::span<const std::string_view> pieces) {
   const std::string temporary = path + ".tmp";
   {
     const Descriptor file(open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644));
     if (file.get() < 0) return ErrnoStatus(errno, "cannot create", temporary);
-    RETRO_RETURN_IF_ERROR(WriteAll(file.get(), bytes, temporary));
+    for (const std::string_view piece : pieces) RETRO_RETURN_IF_ERROR(WriteAll(file.get(), piece, temporary));
     if (fsync(file.get()) != 0) return ErrnoStatus(errno, "cannot sync", temporary);
   }
   if (rename(temporary.c_str(), path.c_str()) != 0) return ErrnoStatus(errno, "cannot rename to", path);

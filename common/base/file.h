@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <span>
 #include <string>
 #include <string_view>
 
@@ -13,8 +14,11 @@ namespace retro {
 // The whole file. NOT_FOUND, PERMISSION_DENIED, or INTERNAL for other read errors.
 absl::StatusOr<std::string> ReadFile(const std::string& path);
 
-// Replaces `path` by `bytes` so that after a crash it holds the old content or the new: written beside it, synced, renamed.
+// Replaces `path` by `bytes` so that after a crash it holds the old content or the new: written beside it, synced,
+// renamed.
 absl::Status WriteFileAtomically(const std::string& path, std::string_view bytes);
+// The same for a file given in pieces, one after the other.
+absl::Status WriteFileAtomically(const std::string& path, std::span<const std::string_view> pieces);
 
 // A file mapped read-only; unmapped by the destructor. Movable.
 class MappedFile {
@@ -32,7 +36,8 @@ class MappedFile {
   size_t size_ = 0;
 };
 
-// Status for a failed system call on `path`, from errno: NOT_FOUND, PERMISSION_DENIED, RESOURCE_EXHAUSTED (disk full) or INTERNAL.
+// Status for a failed system call on `path`, from errno: NOT_FOUND, PERMISSION_DENIED, RESOURCE_EXHAUSTED (disk full)
+// or INTERNAL.
 absl::Status ErrnoStatus(int error_number, std::string_view what, std::string_view path);
 
 }  // namespace retro

@@ -1,0 +1,76 @@
+// The safetensors file format: tensors by name, in one file that can be mapped. Without torch.
+// Layout: 8 bytes little-endian header length N; N bytes of JSON {name: {dtype, shape, data_offsets: [begin, end]},
+// "__metadata__": {string: string}}; then the tensors' bytes (row-major, little-endian), which they fill without gaps.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "common/base/file.h"
+
+namespace retro {
+
+enum class DType { kBool, kU8, kI8, kU16, kI16, kF16, kBf16, kU32, kI32, kF32, kU64, kI64, kF64 };
+
+size_t DTypeSize(DType dtype);            // bytes of one element
+std::string_view DTypeName(DType dtype);  // as in the header: "F32"
+
+// The longest header accepted, in bytes (the format's own bound).
+inline constexpr uint64_t kSafetensorsHeaderBytesMax = 100'000'000;
+
+struct TensorView {
+  DType dtype = DType::kF32;
+  std::vector<int64_t> shape;  // empty: one element
+  std::string_view bytes;      // element count * DTypeSize(dtype) bytes; possibly unaligned, so copy rather than cast
+
+  int64_t element_count() const;
+};
+
+// "[3, 16]"
+std::string ShapeString(std::span<const int64_t> shape);
+
+// A mapped file whose header has been checked whole: every tensor's range lies in the file, has the length that shape
+// and dtype ask for, and shares no byte with another's. Immutable: any thread may read. Views live as long as this
+// object.
+class SafetensorsFile {
+ public:
+  // NOT_FOUND, PERMISSION_DENIED; INVALID_ARGUMENT naming the file, and the tensor, for anything malformed or cut.
+  static absl::StatusOr<SafetensorsFile> Open(const std::string& path);
+
+  // NOT_FOUND naming file and tensor.
+  absl::StatusOr<TensorView> Find(std::string_view name) const;
+
+  const std::map<std::string, TensorView, std::less<>>& tensors() const { return tensors_; }
+  const std::map<std::string, std::string>& metadata() const { return metadata_; }
+  const std::string& path() const { return path_; }
+
+ private:
+  SafetensorsFile(std::string path, MappedFile file) : path_(std::move(path)), file_(std::move(file)) {}
+  absl::Status ParseHeader();
+  absl::Status CheckLayout(size_t data_size) const;
+
+  std::string path_;
+  MappedFile file_;
+  std::map<std::string, TensorView, std::less<>> tensors_;
+  std::map<std::string, std::string> metadata_;
+};
+
+struct NamedTensor {
+  std::string name;
+  TensorView tensor;
+};
+
+// Replaces `path` atomically. Equal content gives equal bytes: tensors stand by falling element size, then by name, so
+// that each is aligned to its elements. INVALID_ARGUMENT for a name used twice or bytes that do not fit shape and
+// dtype.
+absl::Status WriteSafetensors(const std::string& path, std::span<const NamedTensor> tensors,
+                              const std::map<std::string, std::string>& metadata);
+
+}  // namespace retro
