@@ -18,11 +18,15 @@ void CheckOpenSsl(int ok) {
 
 }  // namespace
 
-Sha256::Sha256() : context_(EVP_MD_CTX_new()) { CheckOpenSsl(EVP_DigestInit_ex(Context(context_), EVP_sha256(), nullptr)); }
+Sha256::Sha256() : context_(EVP_MD_CTX_new()) {
+  CheckOpenSsl(EVP_DigestInit_ex(Context(context_), EVP_sha256(), nullptr));
+}
 
 Sha256::~Sha256() { EVP_MD_CTX_free(Context(context_)); }
 
-void Sha256::Update(std::string_view bytes) { CheckOpenSsl(EVP_DigestUpdate(Context(context_), bytes.data(), bytes.size())); }
+void Sha256::Update(std::string_view bytes) {
+  CheckOpenSsl(EVP_DigestUpdate(Context(context_), bytes.data(), bytes.size()));
+}
 
 void Sha256::UpdateField(std::string_view bytes) {
   const uint64_t n = bytes.size();

@@ -7,8 +7,8 @@
 #include "absl/status/statusor.h"
 
 // Returns from the enclosing function if `expr` is not OK.
-#define RETRO_RETURN_IF_ERROR(expr)                       \
-  do {                                                    \
+#define RETRO_RETURN_IF_ERROR(expr)                                                    \
+  do {                                                                                 \
     if (::absl::Status retro_status = (expr); !retro_status.ok()) return retro_status; \
   } while (false)
 

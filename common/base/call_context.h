@@ -1,0 +1,26 @@
+// What work done for a caller must know of it: until when the answer is wanted, and whether it still is.
+#pragma once
+
+#include <chrono>
+#include <functional>
+#include <string>
+
+#include "absl/status/status.h"
+#include "common/base/error.h"
+
+namespace retro {
+
+struct CallContext {
+  std::chrono::steady_clock::time_point deadline = std::chrono::steady_clock::time_point::max();
+  std::function<bool()> cancelled;  // empty: never; may be called from any thread while the call lasts
+  std::string request_id;           // for logs; travels from hop to hop
+
+  // OK while somebody waits for the answer.
+  absl::Status Check() const {
+    if (std::chrono::steady_clock::now() >= deadline) return CallerGoneError(/*deadline_passed=*/true);
+    if (cancelled && cancelled()) return CallerGoneError(/*deadline_passed=*/false);
+    return absl::OkStatus();
+  }
+};
+
+}  // namespace retro
