@@ -1,0 +1,55 @@
+#include "common/rpc/metrics.h"
+
+#include <prometheus/exposer.h>
+
+#include <exception>
+#include <utility>
+
+#include "common/base/error.h"
+#include "common/base/strings.h"
+
+namespace retro {
+
+prometheus::Histogram::BucketBoundaries SecondsBuckets() {
+  return {1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100};
+}
+
+Metrics::Metrics() : registry_(std::make_shared<prometheus::Registry>()) {}
+
+prometheus::Counter& Metrics::Counter(const std::string& name, const std::string& help,
+                                      const prometheus::Labels& labels) {
+  return prometheus::BuildCounter().Name(name).Help(help).Register(*registry_).Add(labels);
+}
+
+prometheus::Gauge& Metrics::Gauge(const std::string& name, const std::string& help, const prometheus::Labels& labels) {
+  return prometheus::BuildGauge().Name(name).Help(help).Register(*registry_).Add(labels);
+}
+
+prometheus::Histogram& Metrics::Histogram(const std::string& name, const std::string& help,
+                                          const prometheus::Labels& labels) {
+  return prometheus::BuildHistogram().Name(name).Help(help).Register(*registry_).Add(labels, SecondsBuckets());
+}
+
+void Metrics::CountRequest(const std::string& method, const std::string& code, double seconds) {
+  Counter("retro_requests_total", "Requests answered, by method and code.", {{"method", method}, {"code", code}})
+      .Increment();
+  Histogram("retro_request_seconds", "Time from a request's arrival to its answer.", {{"method", method}})
+      .Observe(seconds);
+}
+
+absl::StatusOr<std::unique_ptr<MetricsServer>> MetricsServer::Start(const std::string& listen, const Metrics& metrics) {
+  try {
+    auto exposer = std::make_unique<prometheus::Exposer>(listen, /*num_threads=*/1);
+    exposer->RegisterCollectable(metrics.registry());
+    return std::unique_ptr<MetricsServer>(new MetricsServer(std::move(exposer)));
+  } catch (const std::exception& e) {
+    return absl::UnavailableError(StrCat("cannot serve metrics on ", listen, " (", e.what(),
+                                         "): is the port in use? Choose another with --metrics-listen"));
+  }
+}
+
+MetricsServer::MetricsServer(std::unique_ptr<prometheus::Exposer> exposer) : exposer_(std::move(exposer)) {}
+MetricsServer::~MetricsServer() = default;
+int MetricsServer::port() const { return exposer_->GetListeningPorts().front(); }
+
+}  // namespace retro

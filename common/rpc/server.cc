@@ -1,0 +1,116 @@
+#include "common/rpc/server.h"
+
+#include <grpcpp/ext/proto_server_reflection_plugin.h>
+#include <grpcpp/health_check_service_interface.h>
+#include <grpcpp/server_builder.h>
+
+#include <csignal>
+#include <mutex>
+
+#include "common/base/error.h"
+#include "common/base/strings.h"
+
+namespace retro {
+namespace {
+
+// Bounds that a hostile client meets before any of our code runs.
+constexpr int kMetadataBytesMax = 16 << 10;
+constexpr int kStreamsPerConnectionMax = 1024;
+constexpr int kPingStrikesMax = 2;
+
+void SetBounds(const ServerOptions& options, grpc::ServerBuilder& builder) {
+  builder.SetMaxReceiveMessageSize(options.message_bytes_max);
+  builder.SetMaxSendMessageSize(options.message_bytes_max);
+  builder.AddChannelArgument(GRPC_ARG_MAX_METADATA_SIZE, kMetadataBytesMax);
+  builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, kStreamsPerConnectionMax);
+  builder.AddChannelArgument(GRPC_ARG_HTTP2_MAX_PING_STRIKES, kPingStrikesMax);
+  // Else a second process on the same port would share its connections with the first instead of failing.
+  builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
+}
+
+absl::Status PortError(const std::string& listen, const char* flag) {
+  return absl::UnavailableError(StrCat("cannot listen on ", listen,
+                                       ": is the port in use, or the address not this machine's? Choose another with ",
+                                       flag));
+}
+
+}  // namespace
+
+bool IsLoopback(const std::string& listen) {
+  return listen.starts_with("127.") || listen.starts_with("localhost:") || listen.starts_with("[::1]:") ||
+         listen.starts_with("unix:");
+}
+
+absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::Start(const ServerOptions& options,
+                                                            const std::vector<grpc::Service*>& services) {
+  if (!IsLoopback(options.listen) && !options.allow_plaintext_beyond_loopback) {
+    return FieldError(
+        "--listen",
+        StrCat(options.listen,
+               " is not a loopback address and this port is plaintext: anyone who reaches it could read and "
+               "change the store. If that is meant, say --allow-plaintext-beyond-loopback"));
+  }
+  static std::once_flag health_once;
+  std::call_once(health_once, [] { grpc::EnableDefaultHealthCheckService(true); });
+
+  std::unique_ptr<RpcServer> server(new RpcServer);
+  server->options_ = options;
+  if (!options.health_listen.empty()) {  // before reflection, which would be added to it
+    grpc::ServerBuilder builder;
+    SetBounds(options, builder);
+    builder.AddListeningPort(options.health_listen, grpc::InsecureServerCredentials(), &server->health_port_);
+    server->health_server_ = builder.BuildAndStart();
+    if (server->health_server_ == nullptr || server->health_port_ == 0)
+      return PortError(options.health_listen, "--health-listen");
+  }
+  if (options.reflection) {
+    static std::once_flag reflection_once;
+    std::call_once(reflection_once, [] { grpc::reflection::InitProtoReflectionServerBuilderPlugin(); });
+  }
+  grpc::ServerBuilder builder;
+  SetBounds(options, builder);
+  builder.AddListeningPort(options.listen, grpc::InsecureServerCredentials(), &server->port_);
+  for (grpc::Service* service : services) builder.RegisterService(service);
+  server->server_ = builder.BuildAndStart();
+  if (server->server_ == nullptr || server->port_ == 0) return PortError(options.listen, "--listen");
+  return server;
+}
+
+RpcServer::~RpcServer() { Stop(); }
+
+void RpcServer::SetServing(const std::string& name, bool serving) {
+  for (const auto& server : {server_.get(), health_server_.get()}) {
+    if (server != nullptr) server->GetHealthCheckService()->SetServingStatus(name, serving);
+  }
+}
+
+void RpcServer::Stop() {
+  for (const auto& server : {server_.get(), health_server_.get()}) {
+    if (server != nullptr) server->GetHealthCheckService()->Shutdown();
+  }
+  if (server_ != nullptr) server_->Shutdown(std::chrono::system_clock::now() + options_.drain_max);
+  if (health_server_ != nullptr) health_server_->Shutdown();
+  server_.reset();
+  health_server_.reset();
+}
+
+void BlockStopSignals() {
+  sigset_t set;
+  sigemptyset(&set);
+  sigaddset(&set, SIGTERM);
+  sigaddset(&set, SIGINT);
+  pthread_sigmask(SIG_BLOCK, &set, nullptr);
+  std::signal(SIGPIPE, SIG_IGN);
+}
+
+int WaitForStopSignal() {
+  sigset_t set;
+  sigemptyset(&set);
+  sigaddset(&set, SIGTERM);
+  sigaddset(&set, SIGINT);
+  int signal = 0;
+  sigwait(&set, &signal);
+  return signal;
+}
+
+}  // namespace retro

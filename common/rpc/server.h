@@ -1,0 +1,61 @@
+// A gRPC server as a handle: started with options, drained, stopped.
+#pragma once
+
+#include <grpcpp/server.h>
+#include <grpcpp/support/server_callback.h>
+
+#include <chrono>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+
+namespace retro {
+
+struct ServerOptions {
+  std::string listen = "127.0.0.1:0";            // host:port; port 0 picks one
+  bool allow_plaintext_beyond_loopback = false;  // else only loopback addresses are taken
+  std::string health_listen;                     // "" for none; a second port with the health service alone, for probes
+  bool reflection = true;                        // gRPC server reflection
+  int message_bytes_max = 64 << 20;              // of one message received
+  std::chrono::milliseconds drain_max{10'000};   // Stop() cuts calls that last longer
+};
+
+class RpcServer {
+ public:
+  // `services` must outlive the server. UNAVAILABLE if a port is in use, INVALID_ARGUMENT for an address that is
+  // refused.
+  static absl::StatusOr<std::unique_ptr<RpcServer>> Start(const ServerOptions& options,
+                                                          const std::vector<grpc::Service*>& services);
+  // As Stop().
+  ~RpcServer();
+
+  // What grpc.health.v1 says of `name` ("" is the whole server; that is also liveness). Any thread.
+  void SetServing(const std::string& name, bool serving);
+
+  // Health says NOT_SERVING, no new call is taken, running ones may end within drain_max and are cancelled after it.
+  void Stop();
+
+  int port() const { return port_; }
+  int health_port() const { return health_port_; }
+
+ private:
+  RpcServer() = default;
+
+  ServerOptions options_;
+  std::unique_ptr<grpc::Server> server_;
+  std::unique_ptr<grpc::Server> health_server_;
+  int port_ = 0;
+  int health_port_ = 0;
+};
+
+// True if every address that `listen` (host:port) names is a loopback one.
+bool IsLoopback(const std::string& listen);
+
+// Stop signals (SIGTERM, SIGINT) are taken by WaitForStopSignal() alone: call Block before any thread is started.
+void BlockStopSignals();
+// Returns the signal's number.
+int WaitForStopSignal();
+
+}  // namespace retro

@@ -1,0 +1,78 @@
+#include "common/rpc/settings.h"
+
+#include <cctype>
+#include <cstdio>
+
+namespace retro {
+
+void AddServiceSettings(CLI::App& app, ServiceSettings& settings) {
+  app.set_config("--config", "", "Read settings from this file (key = value, keys are the flags without dashes)");
+  app.allow_config_extras(CLI::config_extras_mode::error);
+  app.add_flag("--check-config", settings.check_config, "Check the settings, print what is in force and end");
+  app.set_version_flag("--version", RETRO_VERSION);
+  app.get_formatter()->column_width(44);
+  constexpr char kServing[] = "Serving";
+  app.add_option("--listen", settings.server.listen, "Address of the gRPC port")
+      ->capture_default_str()
+      ->group(kServing);
+  app.add_flag("--allow-plaintext-beyond-loopback", settings.server.allow_plaintext_beyond_loopback,
+               "Serve plaintext on an address that other machines reach")
+      ->group(kServing);
+  app.add_option("--health-listen", settings.server.health_listen,
+                 "Address of a second port that serves grpc.health.v1 alone")
+      ->group(kServing);
+  app.add_option("--metrics-listen", settings.metrics_listen,
+                 "Address of the Prometheus port (GET /metrics); none if empty")
+      ->capture_default_str()
+      ->group(kServing);
+  app.add_flag("--reflection,!--no-reflection", settings.server.reflection, "Serve gRPC reflection (default on)")
+      ->group(kServing);
+  app.add_option("--drain-ms-max", settings.server.drain_max, "On SIGTERM, cut calls that last longer than this")
+      ->default_str(std::to_string(settings.server.drain_max.count()))
+      ->group(kServing);
+  app.add_option("--log-level", settings.log.level, "trace, debug, info, warning or error")
+      ->capture_default_str()
+      ->group("Logs");
+  app.add_option("--log-format", settings.log.format, "text or json")->capture_default_str()->group("Logs");
+}
+
+std::optional<int> ReadSettings(CLI::App& app, const std::string& env_prefix, const ServiceSettings& settings, int argc,
+                                char** argv) {
+  for (CLI::Option* option : app.get_options()) {
+    if (option->get_lnames().empty()) continue;
+    std::string name = env_prefix + option->get_lnames().front();
+    for (char& c : name) c = c == '-' ? '_' : static_cast<char>(std::toupper(static_cast<unsigned char>(c)));
+    option->envname(name);
+  }
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::Success& e) {
+    return app.exit(e);
+  } catch (const CLI::ParseError& e) {
+    std::fprintf(stderr, "%s: %s (see --help)\n", app.get_name().c_str(), e.what());
+    return 2;
+  }
+  if (settings.check_config) {
+    std::fputs(EffectiveSettings(app).c_str(), stdout);
+    return 0;
+  }
+  return std::nullopt;
+}
+
+std::string EffectiveSettings(const CLI::App& app) {
+  std::string text;
+  for (const CLI::Option* option : app.get_options()) {
+    if (option->get_lnames().empty() || !option->get_configurable()) continue;
+    const std::string& name = option->get_lnames().front();
+    if (name == "help" || name == "version" || name == "config" || name == "check-config") continue;
+    std::string value = option->get_default_str();
+    if (option->count() > 0) {
+      value.clear();
+      for (const std::string& part : option->results()) value += (value.empty() ? "" : " ") + part;
+    }
+    text += name + " = " + value + "\n";
+  }
+  return text;
+}
+
+}  // namespace retro

@@ -1,0 +1,34 @@
+// Settings of a service: each one is a flag, an environment variable and a key of the --config file; flags win over the
+// environment, that over the file. Unknown keys are errors.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <optional>
+#include <string>
+
+#include "common/rpc/log.h"
+#include "common/rpc/server.h"
+
+namespace retro {
+
+// --config, --check-config, --version, and the settings that every service has.
+struct ServiceSettings {
+  ServerOptions server;
+  LogOptions log;
+  std::string metrics_listen;  // "" for none
+  bool check_config = false;
+};
+
+// Adds them to `app`.
+void AddServiceSettings(CLI::App& app, ServiceSettings& settings);
+
+// Reads flags, environment (`env_prefix` + the flag in capitals: RETRO_RETRIEVER_LISTEN) and file. An exit code if the
+// program is to end now: 0 after --help, --version or --check-config (which prints what is in force), 2 for bad
+// settings.
+std::optional<int> ReadSettings(CLI::App& app, const std::string& env_prefix, const ServiceSettings& settings, int argc,
+                                char** argv);
+
+// What is in force, one `key = value` a line, secrets left out.
+std::string EffectiveSettings(const CLI::App& app);
+
+}  // namespace retro
