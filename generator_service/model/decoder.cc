@@ -1,0 +1,131 @@
+#include "generator_service/model/decoder.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "generator_service/model/attention.h"
+#include "generator_service/model/blocks.h"
+#include "generator_service/model/position_tables.h"
+#include "generator_service/model/retrieved_chunks.h"
+
+namespace retro {
+namespace {
+
+// Queries whose logits are held at a time: bounds the memory of a long prefill, and spares the masked half of its work.
+constexpr int64_t kQueryBlock = 256;
+
+// Causal attention of the T last of S tokens. query: [1, H, T, c]; keys, values: [1, H, S, c] -> [1, H, T, c].
+at::Tensor AttendBack(const AttentionWeights& weights, const at::Tensor& query, const at::Tensor& keys,
+                      const at::Tensor& values) {
+  const int64_t queries = query.size(2);
+  const int64_t before = keys.size(2) - queries;
+  std::vector<at::Tensor> blocks;
+  for (int64_t begin = 0; begin < queries; begin += kQueryBlock) {
+    const int64_t rows = std::min(kQueryBlock, queries - begin);
+    const int64_t seen = before + begin + rows;  // keys that the block's last query sees
+    AttentionInput input{.query = query.narrow(2, begin, rows),
+                         .key = keys.narrow(2, 0, seen),
+                         .value = values.narrow(2, 0, seen),
+                         .positions = DecoderRows(weights.positions, seen)};
+    if (rows > 1) input.absent = at::ones({rows, seen}, query.options().dtype(at::kBool)).triu(seen - rows + 1);
+    blocks.push_back(RelativeAttention(weights, input));
+  }
+  return blocks.size() == 1 ? blocks[0] : at::cat(blocks, 2);
+}
+
+struct KeysAndValues {
+  at::Tensor keys;    // [H, S, c]
+  at::Tensor values;  // [H, S, c]
+};
+
+// All keys and values of a sequence, the piece's own [H, T, c] among them.
+KeysAndValues Remember(SequenceState& state, int64_t layer, int64_t block, const at::Tensor& keys,
+                       const at::Tensor& values) {
+  if (!state.keep) return {keys, values};
+  KvCache& cache = state.caches[layer];
+  cache.Write(state.position, keys, values, block, state.options.reserve_tokens);
+  const int64_t seen = state.position + keys.size(1);
+  return {cache.keys().narrow(1, 0, seen), cache.values().narrow(1, 0, seen)};
+}
+
+// ATTN without its residual: each piece over its own sequence. h: [N, d].
+at::Tensor SelfAttention(const AttentionWeights& weights, const ModelConfig& config, int64_t layer, const at::Tensor& h,
+                         std::span<const DecoderPiece> pieces) {
+  const at::Tensor x = RmsNorm(h, weights.norm, config.norm_eps);
+  const at::Tensor query = SplitHeads(weights.query(x), weights.heads);  // [H, N, c]
+  const at::Tensor key = SplitHeads(weights.key(x), weights.heads);
+  const at::Tensor value = SplitHeads(weights.value(x), weights.heads);
+  std::vector<at::Tensor> attended;
+  for (const DecoderPiece& piece : pieces) {
+    const auto own_rows = [&](const at::Tensor& all) { return all.narrow(1, piece.first_row, piece.rows); };
+    const KeysAndValues all = Remember(*piece.state, layer, config.chunk_length, own_rows(key), own_rows(value));
+    attended.push_back(
+        AttendBack(weights, own_rows(query).unsqueeze(0), all.keys.unsqueeze(0), all.values.unsqueeze(0)));
+  }
+  return weights.output(JoinHeads(attended.size() == 1 ? attended[0] : at::cat(attended, 2)).squeeze(0));
+}
+
+// Attention mass of one piece's tokens on the neighbours as they were given.
+std::vector<std::vector<float>> CollectMass(const DecoderPiece& piece, std::span<const AttendingSpan> spans,
+                                            int64_t cca_layers) {
+  std::vector<std::vector<float>> mass(piece.rows);
+  for (const AttendingSpan& span : spans) {
+    if (span.first_row < piece.first_row || span.first_row >= piece.first_row + piece.rows) continue;
+    const at::Tensor mean = (span.mass / static_cast<double>(cca_layers)).to(at::kCPU).contiguous();  // [T, k]
+    const int64_t existing = mean.size(1);
+    for (int64_t t = 0; t < span.rows; ++t) {
+      std::vector<float>& row = mass[span.first_row - piece.first_row + t];
+      row.resize(span.memory->given_count);
+      const float* values = mean.const_data_ptr<float>() + t * existing;
+      for (int64_t j = 0; j < existing; ++j) row[span.memory->given_rows[j]] = values[j];
+    }
+  }
+  return mass;
+}
+
+// Moves the states past their pieces.
+void Advance(const ModelConfig& config, std::span<const DecoderPiece> pieces, std::span<PieceRetrieval> retrievals,
+             std::span<const AttendingSpan> spans) {
+  for (size_t i = 0; i < pieces.size(); ++i) {
+    SequenceState& state = *pieces[i].state;
+    if (pieces[i].want_mass) {
+      state.attention_mass = CollectMass(pieces[i], spans, static_cast<int64_t>(config.cca_layers.size()));
+    }
+    state.position += pieces[i].rows;
+    if (retrievals.empty()) continue;
+    state.conditioning = retrievals[i].conditioning;
+    if (!retrievals[i].memories.empty()) state.memory = retrievals[i].memories.back();
+  }
+}
+
+}  // namespace
+
+at::Tensor RunDecoder(const ModelWeights& weights, const ModelConfig& config, const at::Tensor& tokens,
+                      std::span<const DecoderPiece> pieces) {
+  std::vector<PieceRetrieval> retrievals;
+  std::vector<AttendingSpan> spans;
+  int64_t cca_index = 0;
+  at::Tensor h = at::embedding(weights.embedding, tokens);  // [N, d]
+  for (int64_t layer = 0; layer < config.layers; ++layer) {
+    const LayerWeights& w = weights.layers[layer];
+    h = h + SelfAttention(w.attention, config, layer, h, pieces);
+    if (w.cca && cca_index == 0) {
+      retrievals = EncodeCompletedChunks(weights, config, h, pieces);
+      spans = FindAttendingSpans(pieces, retrievals);
+    }
+    if (w.cca && !spans.empty()) h = h + ChunkedCrossAttention(*w.cca, config, cca_index, h, spans);
+    if (w.cca) ++cca_index;
+    h = h + Ffw(w.ffw, h, config.norm_eps);
+  }
+  for (const DecoderPiece& piece : pieces) {
+    if (piece.trace != nullptr) piece.trace->last = h.narrow(0, piece.first_row, piece.rows);
+  }
+  Advance(config, pieces, retrievals, spans);
+  return h;
+}
+
+at::Tensor ReadOut(const ModelWeights& weights, const ModelConfig& config, const at::Tensor& h) {
+  return weights.readout(RmsNorm(h, weights.final_norm, config.norm_eps));
+}
+
+}  // namespace retro

@@ -1,0 +1,73 @@
+// A RETRO model in memory: full forward, prefill in pieces of any size and token-by-token decoding through one
+// function, which give the same logits (fp32: to 1e-4). Source: Borgeaud et al. 2021, Algorithm 1.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "generator_service/model/config.h"
+#include "generator_service/model/neighbours.h"
+#include "generator_service/model/sequence.h"
+
+namespace at {
+class Tensor;
+}
+
+namespace retro {
+
+struct ModelWeights;
+struct Trace;  // decoder.h
+
+enum class LogitsFor { kNone, kLast, kAll };
+
+// The next tokens of one sequence.
+struct Piece {
+  Sequence* sequence = nullptr;
+  std::span<const TokenId> tokens;  // at least one
+  // One entry for each chunk that the tokens complete (Sequence::ChunksCompletedBy), in order; the last token may
+  // itself complete one. Empty for a sequence without retrieval.
+  std::span<const ChunkNeighbours> neighbours;
+  LogitsFor logits = LogitsFor::kLast;
+  bool want_mass = false;  // for Sequence::attention_mass()
+  Trace* trace = nullptr;
+};
+
+// Immutable after creation but for torch's own state: call Forward from one thread, which then owns torch's workers.
+class RetroModel {
+ public:
+  // Weights by the names of the weight table, fp32, on `device` ("cpu", "cuda", "cuda:1"). INVALID_ARGUMENT naming the
+  // weight that is missing, misshapen or unknown; FAILED_PRECONDITION where the device is not to be had.
+  static absl::StatusOr<std::unique_ptr<RetroModel>> Create(const ModelConfig& config,
+                                                            const std::map<std::string, at::Tensor>& weights,
+                                                            const std::string& device);
+  ~RetroModel();
+
+  const ModelConfig& config() const { return config_; }
+  const std::string& device() const { return device_; }
+
+  // INVALID_ARGUMENT for an offset outside 0 ... m-1 or a gate that is not finite.
+  absl::StatusOr<std::unique_ptr<Sequence>> NewSequence(const SequenceOptions& options) const;
+
+  // Runs the pieces, each of another sequence, as one batch. Logits [rows, V] by piece, fp32 on the model's device
+  // (undefined for kNone). INVALID_ARGUMENT: no tokens, ids out of the vocabulary, a sequence longer than
+  // config.max_length, a wrong number or size of neighbours. RESOURCE_EXHAUSTED: out of memory. On any error all
+  // sequences are where they were before.
+  absl::StatusOr<std::vector<at::Tensor>> Forward(std::span<const Piece> pieces) const;
+
+ private:
+  RetroModel(ModelConfig config, std::string device, std::unique_ptr<ModelWeights> weights);
+  absl::Status CheckPieces(std::span<const Piece> pieces) const;
+  absl::Status CheckPiece(const Piece& piece) const;
+  absl::Status CheckTokens(std::span<const TokenId> tokens) const;
+
+  ModelConfig config_;
+  std::string device_;
+  std::unique_ptr<ModelWeights> weights_;
+};
+
+}  // namespace retro
