@@ -1,0 +1,53 @@
+#!/usr/bin/env bash
+# clang-format on every source, clang-tidy (with -Wthread-safety) on every translation unit. A unit that was clean is not looked at
+# again until it, one of the headers that it includes, its flags or the checks change.
+#   tests/lint.sh BUILD_FOLDER
+set -euo pipefail
+cd "$(dirname "$0")/.."
+build=${1:-build/release}
+cache=${RETRO_DEPS:-$HOME/.cache/retro-deps}/lint-cache
+mkdir -p "$cache"
+
+mapfile -t sources < <(git ls-files -co --exclude-standard '*.cc' '*.h')
+clang-format --dry-run --Werror "${sources[@]}"
+echo "clang-format: ${#sources[@]} files clean"
+
+"${RETRO_DEPS:-$HOME/.cache/retro-deps}"/venv-tools/bin/buf lint proto
+echo "buf lint: clean"
+
+# One line a unit: its key (hash of all that its findings depend on) and its name.
+python3 - "$build" >"$build/lint-units" <<'PY'
+import hashlib, json, os, subprocess, sys
+build = sys.argv[1]
+root = os.getcwd() + "/"
+deps, current = {}, None
+for line in subprocess.run(["ninja", "-C", build, "-t", "deps"], capture_output=True, text=True).stdout.splitlines():
+    if line and not line[0].isspace():
+        current = deps.setdefault(line.split(":")[0], [])
+    elif line.strip():
+        current.append(os.path.normpath(os.path.join(build, line.strip())))
+checks = open(".clang-tidy").read()
+for unit in json.load(open(build + "/compile_commands.json")):
+    name = os.path.relpath(unit["file"], root)
+    if name.startswith(("..", "build/")):
+        continue
+    key = hashlib.sha256((checks + unit["command"]).encode())
+    for path in [name] + sorted(d for d in deps.get(unit.get("output", ""), []) if not os.path.isabs(d) or d.startswith(root)):
+        if os.path.exists(path) and not os.path.relpath(path, root).startswith("build/"):
+            key.update(open(path, "rb").read())
+    print(key.hexdigest(), name)
+PY
+
+check() {
+  local key=$1 file=$2 log
+  [ -e "$cache/$key" ] && return 0
+  log=$(mktemp)
+  if clang-tidy -p "$build" --quiet --extra-arg=-Wthread-safety --extra-arg=-Wno-ignored-gch --extra-arg=-Wno-unknown-warning-option "$file" >"$log" 2>/dev/null; then
+    touch "$cache/$key"; rm "$log"
+  else
+    grep -vE '^[0-9]+ warnings' "$log"; echo "clang-tidy: $file has findings"; rm "$log"; return 1
+  fi
+}
+export -f check; export cache build
+xargs -a "$build/lint-units" -P "$(nproc)" -L 1 bash -c 'check "$0" "$1"' || { echo "clang-tidy: see above"; exit 1; }
+echo "clang-tidy: $(wc -l <"$build/lint-units") units clean"
