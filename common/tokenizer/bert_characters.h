@@ -1,5 +1,6 @@
-// What BERT's pre-processing knows about single characters, as PyPI `tokenizers` (0.21) sees them. That program draws on three
-// Unicode databases of different age; where ours (utf8proc) is newer or older than theirs, tables in the .cc say so.
+// What BERT's pre-processing knows about single characters, as PyPI `tokenizers` (0.21) sees them. That program draws
+// on three Unicode databases of different age; where ours (utf8proc) is newer or older than theirs, tables in the .cc
+// say so.
 #pragma once
 
 namespace retro {

@@ -11,7 +11,6 @@ constexpr int kNormalizerSpec = 3;
 // TrainerSpec
 constexpr int kByteFallback = 35;
 // NormalizerSpec
-constexpr int kName = 1;
 constexpr int kPrecompiledCharsmap = 2;
 constexpr int kAddDummyPrefix = 3;
 constexpr int kRemoveExtraWhitespaces = 4;
@@ -85,9 +84,6 @@ void ReadTrainerSpec(std::string_view message, SentencePieceSettings* settings) 
 void ReadNormalizerSpec(std::string_view message, SentencePieceSettings* settings) {
   for (MessageReader reader(message); reader.Next();) {
     switch (reader.field()) {
-      case kName:
-        settings->normalization = std::string(reader.payload());
-        break;
       case kPrecompiledCharsmap:
         settings->has_normalization_table = !reader.payload().empty();
         break;

@@ -1,5 +1,5 @@
-// Text to token ids and back. Two kinds behind one interface: SentencePiece (our own vocabulary; generators) and WordPiece
-// (BERT-family embedders). Source: Kudo & Richardson 2018 (arXiv 1808.06226); Devlin et al. 2019, WordPiece.
+// Text to token ids and back. Two kinds behind one interface: SentencePiece (our own vocabulary; generators) and
+// WordPiece (BERT-family embedders). Source: Kudo & Richardson 2018 (arXiv 1808.06226); Devlin et al. 2019, WordPiece.
 #pragma once
 
 #include <cstdint>
@@ -40,15 +40,15 @@ class Tokenizer {
   virtual TokenId bos_id() const = 0;  // [CLS] for WordPiece
   virtual TokenId eos_id() const = 0;  // [SEP] for WordPiece
   virtual TokenId unk_id() const = 0;
-  // True if the tokens of every text tile it: the first begins at 0, each next one where the last ended, the last at its end.
-  // Chunkers need this.
+  // True if the tokens of every text tile it: the first begins at 0, each next one where the last ended, the last at
+  // its end. Chunkers need this.
   virtual bool lossless() const = 0;
   // 32 raw bytes: SHA-256 over the kind, its options and the vocabulary file.
   virtual const std::string& fingerprint() const = 0;
 };
 
-// Loads by the kind of the file: `*.model` SentencePiece; `vocab.txt` WordPiece, uncased unless a tokenizer_config.json beside
-// it says "do_lower_case": false. NOT_FOUND or INVALID_ARGUMENT with the path.
+// Loads by the kind of the file: `*.model` SentencePiece; `vocab.txt` WordPiece, uncased unless a tokenizer_config.json
+// beside it says "do_lower_case": false. NOT_FOUND or INVALID_ARGUMENT with the path.
 absl::StatusOr<std::shared_ptr<const Tokenizer>> LoadTokenizer(const std::string& path);
 
 }  // namespace retro

@@ -65,7 +65,7 @@ std::string Fingerprint(std::string_view file_text, WordPieceTokenizer::Case let
 }  // namespace
 
 absl::StatusOr<std::shared_ptr<const WordPieceTokenizer>> WordPieceTokenizer::Create(std::string_view file_text,
-                                                                                      Case letter_case) {
+                                                                                     Case letter_case) {
   RETRO_ASSIGN_OR_RETURN(WordPieceVocabulary vocabulary, WordPieceVocabulary::Parse(file_text));
   return std::shared_ptr<const WordPieceTokenizer>(
       new WordPieceTokenizer(std::move(vocabulary), letter_case, Fingerprint(file_text, letter_case)));
@@ -81,7 +81,9 @@ std::vector<Token> WordPieceTokenizer::Encode(std::string_view text) const {
   for (size_t position = 0; position < text.size();) {
     const SpecialToken special = FindSpecialToken(vocabulary_, text, position);
     const size_t end = std::min(special.position, text.size());
-    WordPieceNormalizer(uncased, [&](const NormalizedWord& word) { writer.Write(word); }).Normalize(text, position, end);
+    WordPieceNormalizer(uncased, [&](const NormalizedWord& word) {
+      writer.Write(word);
+    }).Normalize(text, position, end);
     position = end + special.text.size();
     if (!special.text.empty()) {
       writer.WriteToken(vocabulary_.Find(special.text), static_cast<uint32_t>(end), static_cast<uint32_t>(position));

@@ -13,12 +13,13 @@
 
 namespace retro {
 
-// kUncased: NFD, accents dropped, lower case. Both: control characters dropped, every white space a space, CJK ideographs and
-// punctuation words of their own. "[UNK]", "[SEP]", "[CLS]", "[PAD]" and "[MASK]" written out in a text are those tokens.
+// kUncased: NFD, accents dropped, lower case. Both: control characters dropped, every white space a space, CJK
+// ideographs and punctuation words of their own. "[UNK]", "[SEP]", "[CLS]", "[PAD]" and "[MASK]" written out in a text
+// are those tokens.
 //
-// A token's range covers the characters that it was made of, as they stand in the text; dropped characters at its ends are not
-// in it. Where one character gave several tokens (a decomposed Hangul syllable), the first has its range, the others are empty
-// at its end. Bytes that are not UTF-8 are dropped like U+FFFD.
+// A token's range covers the characters that it was made of, as they stand in the text; dropped characters at its ends
+// are not in it. Where one character gave several tokens (a decomposed Hangul syllable), the first has its range, the
+// others are empty at its end. Bytes that are not UTF-8 are dropped like U+FFFD.
 class WordPieceTokenizer : public Tokenizer {
  public:
   enum class Case { kUncased, kCased };
@@ -27,7 +28,8 @@ class WordPieceTokenizer : public Tokenizer {
   static absl::StatusOr<std::shared_ptr<const WordPieceTokenizer>> Create(std::string_view file_text, Case letter_case);
 
   std::vector<Token> Encode(std::string_view text) const override;
-  // Words with a space between them; a continuation joins its word. Not the text, whose spaces, case and accents are lost.
+  // Words with a space between them; a continuation joins its word. Not the text, whose spaces, case and accents are
+  // lost.
   std::string Decode(std::span<const TokenId> ids) const override;
 
   int vocabulary_size() const override { return vocabulary_.size(); }

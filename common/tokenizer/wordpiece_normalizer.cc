@@ -114,8 +114,8 @@ void WordPieceNormalizer::AddDecomposed(char32_t code, SourceRange source) {
   if (!IsBertAccent(code)) Append(BertLowerCase(code), source);
 }
 
-// The reference does not move ranges when it reorders: the first character of each decomposition, in the new order, takes the
-// next original character's range, and the others that of the one before them.
+// The reference does not move ranges when it reorders: the first character of each decomposition, in the new order,
+// takes the next original character's range, and the others that of the one before them.
 void WordPieceNormalizer::FlushCombining() {
   std::vector<SourceRange> sources;
   for (const Combining& item : combining_) {

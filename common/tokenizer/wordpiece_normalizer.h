@@ -1,5 +1,5 @@
-// Text to normalised words, as BERT's pre-processing makes them: cleaning, decomposition, case, and splitting at white space,
-// punctuation and ideographs. One pass; ASCII takes a short way.
+// Text to normalised words, as BERT's pre-processing makes them: cleaning, decomposition, case, and splitting at white
+// space, punctuation and ideographs. One pass; ASCII takes a short way.
 #pragma once
 
 #include <cstdint>
@@ -32,7 +32,8 @@ class WordPieceNormalizer {
   void Normalize(std::string_view text, size_t begin, size_t end);
 
  private:
-  // A decomposed character of a combining class other than 0, kept back until the run of such characters can be ordered.
+  // A decomposed character of a combining class other than 0, kept back until the run of such characters can be
+  // ordered.
   struct Combining {
     char32_t code;
     int combining_class;

@@ -4,8 +4,8 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/ascii.h"
-#include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "common/base/strings.h"
 #include "common/tokenizer/utf8.h"
 
 namespace retro {
@@ -36,13 +36,13 @@ absl::StatusOr<WordPieceVocabulary> WordPieceVocabulary::Parse(std::string_view 
   WordPieceVocabulary vocabulary;
   vocabulary.token_of_.push_back(kNoToken);  // the root
   if (file_text.ends_with('\n')) file_text.remove_suffix(1);
-  for (const std::string_view line : absl::StrSplit(file_text, '\n')) {
-    const std::string_view token = absl::StripTrailingAsciiWhitespace(line);
+  for (const absl::string_view line : absl::StrSplit(ToAbsl(file_text), '\n')) {
+    const std::string_view token = ToStd(absl::StripTrailingAsciiWhitespace(line));
     if (!IsUtf8(token)) {
-      return absl::InvalidArgumentError(absl::StrCat("line ", vocabulary.tokens_.size() + 1, " is not UTF-8"));
+      return absl::InvalidArgumentError(StrCat("line ", vocabulary.tokens_.size() + 1, " is not UTF-8"));
     }
     if (vocabulary.tokens_.size() == kMaxTokens) {
-      return absl::InvalidArgumentError(absl::StrCat("more than ", kMaxTokens, " tokens"));
+      return absl::InvalidArgumentError(StrCat("more than ", kMaxTokens, " tokens"));
     }
     vocabulary.Insert(token, static_cast<TokenId>(vocabulary.tokens_.size()));
     vocabulary.tokens_.emplace_back(token);

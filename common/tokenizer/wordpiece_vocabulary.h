@@ -15,8 +15,8 @@ namespace retro {
 // Immutable after parsing.
 class WordPieceVocabulary {
  public:
-  // One token a line, its id the line's number from 0; the last of two equal lines counts. INVALID_ARGUMENT if "[UNK]" is
-  // missing, a line is not UTF-8 or there are more than kMaxTokens.
+  // One token a line, its id the line's number from 0; the last of two equal lines counts. INVALID_ARGUMENT if "[UNK]"
+  // is missing, a line is not UTF-8 or there are more than kMaxTokens.
   static absl::StatusOr<WordPieceVocabulary> Parse(std::string_view file_text);
 
   static constexpr size_t kMaxTokens = 4'000'000;
@@ -27,8 +27,8 @@ class WordPieceVocabulary {
     uint32_t begin;
     uint32_t end;
   };
-  // Fills `pieces` with the longest token at each place, those after the first being continuations ("##"). A word that cannot be
-  // had that way, or has more than kMaxWordCharacters, is one unknown token. `word` must not be empty.
+  // Fills `pieces` with the longest token at each place, those after the first being continuations ("##"). A word that
+  // cannot be had that way, or has more than kMaxWordCharacters, is one unknown token. `word` must not be empty.
   void Segment(std::string_view word, std::vector<Piece>* pieces) const;
 
   static constexpr int kMaxWordCharacters = 100;
