@@ -6,10 +6,7 @@ namespace retro {
 namespace {
 
 // ModelProto
-constexpr int kTrainerSpec = 2;
 constexpr int kNormalizerSpec = 3;
-// TrainerSpec
-constexpr int kByteFallback = 35;
 // NormalizerSpec
 constexpr int kPrecompiledCharsmap = 2;
 constexpr int kAddDummyPrefix = 3;
@@ -75,12 +72,6 @@ class MessageReader {
   std::string_view payload_;
 };
 
-void ReadTrainerSpec(std::string_view message, SentencePieceSettings* settings) {
-  for (MessageReader reader(message); reader.Next();) {
-    if (reader.field() == kByteFallback) settings->byte_fallback = reader.flag();
-  }
-}
-
 void ReadNormalizerSpec(std::string_view message, SentencePieceSettings* settings) {
   for (MessageReader reader(message); reader.Next();) {
     switch (reader.field()) {
@@ -107,7 +98,6 @@ void ReadNormalizerSpec(std::string_view message, SentencePieceSettings* setting
 SentencePieceSettings ReadSentencePieceSettings(std::string_view model) {
   SentencePieceSettings settings;
   for (MessageReader reader(model); reader.Next();) {
-    if (reader.field() == kTrainerSpec) ReadTrainerSpec(reader.payload(), &settings);
     if (reader.field() == kNormalizerSpec) ReadNormalizerSpec(reader.payload(), &settings);
   }
   return settings;

@@ -11,12 +11,10 @@ struct SentencePieceSettings {
   bool add_dummy_prefix = true;
   bool remove_extra_whitespaces = true;
   bool escape_whitespaces = true;
-  bool byte_fallback = false;
 
   // The text that the library segments is the text that was given.
   bool KeepsText() const {
-    return !has_normalization_table && !add_dummy_prefix && !remove_extra_whitespaces && escape_whitespaces &&
-           byte_fallback;
+    return !has_normalization_table && !add_dummy_prefix && !remove_extra_whitespaces && escape_whitespaces;
   }
 };
 

@@ -14,8 +14,8 @@
 
 namespace retro {
 
-// A model that keeps the text (no normalisation, no dummy prefix, all white space kept, byte fallback with all 256 byte
-// pieces), as our own vocabulary does, is lossless here, for every byte string:
+// A model that keeps the text (no normalisation, no dummy prefix, all white space kept) and has all 256 byte pieces, as
+// our own vocabulary, is lossless here, for every byte string:
 //   - Bytes that are not UTF-8 and a written-out U+2581, which the library uses for the space, are given as byte
 //   pieces.
 //   - The text between them is segmented by the library, in parts of at most kMaxPartBytes. A part ends before a space
