@@ -1,0 +1,183 @@
+#include "generator_service/checkpoints/checkpoint.h"
+
+#include <ATen/ATen.h>
+
+#include <filesystem>
+#include <optional>
+#include <set>
+#include <system_error>
+#include <utility>
+
+#include "common/base/file.h"
+#include "common/base/hash.h"
+#include "common/base/status_macros.h"
+#include "common/base/strings.h"
+#include "generator_service/checkpoints/tensor_io.h"
+#include "generator_service/model/torch_status.h"
+#include "generator_service/model/weight_table.h"
+#include "generator_service/model/weights.h"
+#include "nlohmann/json.hpp"
+
+namespace retro {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+constexpr char kFormat[] = "retro-model";
+constexpr int64_t kFormatVersion = 1;
+
+std::string PathIn(const std::string& directory, std::string_view name) {
+  return (std::filesystem::path(directory) / name).string();
+}
+
+// A member that is a string if it is there at all.
+absl::Status ReadString(const Json& json, const char* key, std::string& value) {
+  const auto found = json.find(key);
+  if (found == json.end()) return absl::OkStatus();
+  if (!found->is_string()) return absl::InvalidArgumentError(StrCat("'", key, "' must be a string"));
+  value = found->get<std::string>();
+  return absl::OkStatus();
+}
+
+absl::Status CheckFormat(const Json& json) {
+  if (!json.is_object() || json.value("format", Json()) != kFormat) {
+    return absl::InvalidArgumentError("is not the config of a model folder: make one with retro-model init or import");
+  }
+  const Json version = json.value("format_version", Json());
+  if (!version.is_number_integer()) return absl::InvalidArgumentError("'format_version' must be an integer");
+  if (version != kFormatVersion) {
+    return absl::FailedPreconditionError(
+        StrCat("has format version ", version.dump(), ", this program reads ", kFormatVersion, ": update it"));
+  }
+  static const std::set<std::string> known = {"format",         "format_version",        "model",
+                                              "tokenizer_file", "tokenizer_fingerprint", "embedder_fingerprint",
+                                              "revision"};
+  for (const auto& [key, value] : json.items()) {
+    if (!known.contains(key)) return absl::InvalidArgumentError(StrCat("unknown key '", key, "'"));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<CheckpointInfo> ParseInfo(const std::string& text) {
+  const Json json = Json::parse(text, nullptr, /*allow_exceptions=*/false);
+  RETRO_RETURN_IF_ERROR(CheckFormat(json));
+  CheckpointInfo info;
+  if (!json.contains("model")) return absl::InvalidArgumentError("'model' is missing");
+  RETRO_ASSIGN_OR_RETURN(info.config, ModelConfigFromJson(json["model"].dump()));
+  RETRO_RETURN_IF_ERROR(ReadString(json, "tokenizer_file", info.tokenizer_file));
+  RETRO_RETURN_IF_ERROR(ReadString(json, "tokenizer_fingerprint", info.tokenizer_fingerprint));
+  RETRO_RETURN_IF_ERROR(ReadString(json, "embedder_fingerprint", info.embedder_fingerprint));
+  RETRO_RETURN_IF_ERROR(ReadString(json, "revision", info.revision));
+  if (std::filesystem::path(info.tokenizer_file).filename() != info.tokenizer_file) {
+    return absl::InvalidArgumentError("'tokenizer_file' must be the name of a file in the folder");
+  }
+  return info;
+}
+
+std::string InfoToJson(const CheckpointInfo& info) {
+  Json json = {{"format", kFormat}, {"format_version", kFormatVersion}, {"revision", info.revision}};
+  if (!info.tokenizer_file.empty()) json["tokenizer_file"] = info.tokenizer_file;
+  if (!info.tokenizer_fingerprint.empty()) json["tokenizer_fingerprint"] = info.tokenizer_fingerprint;
+  if (!info.embedder_fingerprint.empty()) json["embedder_fingerprint"] = info.embedder_fingerprint;
+  json["model"] = Json::parse(ModelConfigToJson(info.config));
+  return json.dump(2) + "\n";
+}
+
+absl::StatusOr<std::string> FileRevision(const std::string& path) {
+  RETRO_ASSIGN_OR_RETURN(const MappedFile file, MappedFile::Open(path));
+  return HexEncode(Sha256Bytes(file.bytes()));
+}
+
+absl::Status CheckNoExtra(const SafetensorsFile& file, const std::vector<WeightSpec>& table) {
+  if (file.tensors().size() == table.size()) return absl::OkStatus();
+  std::set<std::string_view> expected;
+  for (const WeightSpec& spec : table) expected.insert(spec.name);
+  for (const auto& [name, tensor] : file.tensors()) {
+    if (!expected.contains(name)) {
+      return absl::InvalidArgumentError(StrCat(file.path(), ": tensor '", name, "' is not part of the model that ",
+                                               kConfigFileName, " describes: the two do not belong together"));
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<WeightMap> ReadTable(const SafetensorsFile& file, const ModelConfig& config) {
+  const std::vector<WeightSpec> table = WeightTable(config);
+  WeightMap weights;
+  for (const WeightSpec& spec : table) {
+    absl::StatusOr<at::Tensor> weight = ReadWeight(file, spec.name, spec.shape);
+    if (absl::IsNotFound(weight.status())) {
+      return absl::InvalidArgumentError(
+          StrCat(MessageOf(weight.status()), ", which ", kConfigFileName, " asks for: copy the whole folder again"));
+    }
+    RETRO_RETURN_IF_ERROR(weight.status());
+    weights.emplace(spec.name, *std::move(weight));
+  }
+  RETRO_RETURN_IF_ERROR(CheckNoExtra(file, table));
+  return weights;
+}
+
+absl::Status MakeDirectory(const std::string& directory) {
+  std::error_code error;
+  std::filesystem::create_directories(directory, error);
+  if (error) return ErrnoStatus(error.value(), "cannot make folder", directory);
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<CheckpointInfo> ReadCheckpointInfo(const std::string& directory) {
+  const std::string path = PathIn(directory, kConfigFileName);
+  absl::StatusOr<std::string> text = ReadFile(path);
+  if (absl::IsNotFound(text.status())) {
+    return absl::NotFoundError(StrCat(directory, " is no model folder, it has no ", kConfigFileName,
+                                      ": make one with retro-model init or import"));
+  }
+  RETRO_RETURN_IF_ERROR(text.status());
+  absl::StatusOr<CheckpointInfo> info = ParseInfo(*text);
+  if (!info.ok()) return absl::Status(info.status().code(), StrCat(path, ": ", MessageOf(info.status())));
+  return info;
+}
+
+absl::StatusOr<std::map<std::string, at::Tensor>> ReadCheckpointWeights(const std::string& directory,
+                                                                        const CheckpointInfo& info) {
+  const std::string path = PathIn(directory, kWeightsFileName);
+  RETRO_ASSIGN_OR_RETURN(const SafetensorsFile file, SafetensorsFile::Open(path));
+  absl::StatusOr<WeightMap> weights =
+      CatchTorch([&]() -> absl::StatusOr<WeightMap> { return ReadTable(file, info.config); });
+  RETRO_RETURN_IF_ERROR(weights.status());
+  RETRO_ASSIGN_OR_RETURN(const std::string revision, FileRevision(path));
+  if (!info.revision.empty() && revision != info.revision) {
+    return absl::FailedPreconditionError(StrCat(path, " has SHA-256 ", revision, ", ", kConfigFileName,
+                                                " was written with ", info.revision,
+                                                ": the file is damaged or another model's, copy the folder again"));
+  }
+  return weights;
+}
+
+absl::StatusOr<LoadedModel> LoadModel(const std::string& directory, const std::string& device) {
+  LoadedModel loaded;
+  RETRO_ASSIGN_OR_RETURN(loaded.info, ReadCheckpointInfo(directory));
+  RETRO_ASSIGN_OR_RETURN(const WeightMap weights, ReadCheckpointWeights(directory, loaded.info));
+  RETRO_ASSIGN_OR_RETURN(loaded.model, RetroModel::Create(loaded.info.config, weights, device));
+  return loaded;
+}
+
+absl::StatusOr<std::string> SaveCheckpoint(const std::string& directory, const CheckpointInfo& info,
+                                           const std::map<std::string, at::Tensor>& weights,
+                                           const std::string& tokenizer_path) {
+  RETRO_RETURN_IF_ERROR(ValidateModelConfig(info.config));
+  RETRO_RETURN_IF_ERROR(MakeDirectory(directory));
+  if (!tokenizer_path.empty()) {
+    RETRO_ASSIGN_OR_RETURN(const std::string bytes, ReadFile(tokenizer_path));
+    RETRO_RETURN_IF_ERROR(WriteFileAtomically(PathIn(directory, info.tokenizer_file), bytes));
+  }
+  const std::string path = PathIn(directory, kWeightsFileName);
+  RETRO_RETURN_IF_ERROR(CatchTorch([&] { return WriteWeights(path, weights, {{"format", kFormat}}); }));
+  CheckpointInfo written = info;
+  RETRO_ASSIGN_OR_RETURN(written.revision, FileRevision(path));
+  RETRO_RETURN_IF_ERROR(WriteFileAtomically(PathIn(directory, kConfigFileName), InfoToJson(written)));
+  return written.revision;
+}
+
+}  // namespace retro

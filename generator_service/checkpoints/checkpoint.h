@@ -1,0 +1,60 @@
+// A model's folder:
+//   config.json        format and version; the model config; which tokenizer and embedder the model was trained with;
+//   the
+//                      revision, which is the SHA-256 of model.safetensors
+//   model.safetensors  the weights, fp32 (F16 and BF16 are read too), by the names of the weight table, matrices [out,
+//   in] tokenizer.model    or vocab.txt: a copy of the tokenizer, if the model has its own
+// Weights are written first and config.json last, so that a folder whose writing was cut is noticed by its revision.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "generator_service/model/config.h"
+#include "generator_service/model/model.h"
+
+namespace at {
+class Tensor;
+}
+
+namespace retro {
+
+struct CheckpointInfo {
+  ModelConfig config;
+  std::string tokenizer_file;         // name within the folder; empty: none
+  std::string tokenizer_fingerprint;  // hex, as trained; empty: not recorded
+  std::string embedder_fingerprint;   // hex, of the embedder that found the neighbours in training; empty: not recorded
+  std::string revision;               // hex
+};
+
+inline constexpr char kConfigFileName[] = "config.json";
+inline constexpr char kWeightsFileName[] = "model.safetensors";
+
+// config.json alone. NOT_FOUND if the folder is no model; INVALID_ARGUMENT naming file and key; FAILED_PRECONDITION for
+// a newer format version.
+absl::StatusOr<CheckpointInfo> ReadCheckpointInfo(const std::string& directory);
+
+// The weights, by the weight table's names, on the CPU. Checks the revision, that exactly the table's tensors are
+// there, and each one's shape and values (INVALID_ARGUMENT or FAILED_PRECONDITION naming file and tensor, and what to
+// do).
+absl::StatusOr<std::map<std::string, at::Tensor>> ReadCheckpointWeights(const std::string& directory,
+                                                                        const CheckpointInfo& info);
+
+struct LoadedModel {
+  CheckpointInfo info;
+  std::unique_ptr<RetroModel> model;
+};
+
+// Both, and the model on `device`.
+absl::StatusOr<LoadedModel> LoadModel(const std::string& directory, const std::string& device);
+
+// Writes the folder, making it if need be; `info.revision` is ignored and computed. `tokenizer_path`, if not empty, is
+// copied to `info.tokenizer_file`. Returns the revision.
+absl::StatusOr<std::string> SaveCheckpoint(const std::string& directory, const CheckpointInfo& info,
+                                           const std::map<std::string, at::Tensor>& weights,
+                                           const std::string& tokenizer_path);
+
+}  // namespace retro

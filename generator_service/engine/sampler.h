@@ -1,0 +1,60 @@
+// From the logits of one position to the next token.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <utility>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "common/tokenizer/tokenizer.h"
+
+namespace retro {
+
+struct SamplingSettings {
+  float temperature = 0.7F;         // 0: the most likely token, the lowest id where several are
+  int top_k = 0;                    // 0: all
+  float top_p = 0.95F;              // in (0, 1]
+  float repetition_penalty = 1.0F;  // > 0; logits of tokens that occurred are divided (if positive) or multiplied by it
+  uint64_t seed = 0;
+  std::vector<std::pair<TokenId, float>> logit_bias;  // by token, each id once, within the vocabulary
+  int top_logprobs = 0;                               // how many of the most likely tokens to tell
+};
+
+struct TokenLogprob {
+  TokenId id = 0;
+  float logprob = 0;
+};
+
+// A token with the model's own log-probabilities: of the plain softmax, before penalty, bias, temperature and filters.
+struct ScoredToken {
+  TokenId id = 0;
+  float logprob = 0;
+  std::vector<TokenLogprob> top;  // most likely first; of equal ones the lower id first
+};
+
+// Tokens that occurred in one sequence, for the repetition penalty.
+class SeenTokens {
+ public:
+  explicit SeenTokens(int64_t vocabulary) : seen_(static_cast<size_t>(vocabulary)) {}
+  // Ids within the vocabulary.
+  void Add(TokenId id) {
+    if (!seen_[static_cast<size_t>(id)]) ids_.push_back(id);
+    seen_[static_cast<size_t>(id)] = true;
+  }
+  const std::vector<TokenId>& ids() const { return ids_; }
+
+ private:
+  std::vector<bool> seen_;
+  std::vector<TokenId> ids_;  // each once
+};
+
+// Chooses the token at place `index` of a sequence; equal arguments give an equal choice on every machine of one
+// floating-point behaviour. In order: penalty, bias, temperature, top_k, top_p. INTERNAL if a logit is not a number.
+absl::StatusOr<ScoredToken> SampleToken(std::span<const float> logits, const SamplingSettings& settings,
+                                        const SeenTokens& seen, uint64_t index);
+
+// The given token with its log-probability, and the `top_logprobs` most likely ones. Errors as SampleToken.
+absl::StatusOr<ScoredToken> ScoreToken(std::span<const float> logits, TokenId id, int top_logprobs);
+
+}  // namespace retro

@@ -1,0 +1,47 @@
+// The only seam between scheduling and the model: slices of sequences in, logits out. Everything above it is plain logic
+// that runs without a model; everything below it knows no requests.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "generator_service/engine/generation.h"
+
+namespace retro {
+
+// The next tokens of one sequence.
+struct StepItem {
+  uint64_t sequence = 0;
+  // Set with a sequence's first slice: how to begin it.
+  bool begins = false;
+  bool retrieval = false;
+  int64_t offset = 0;
+  std::optional<float> gate;
+  int64_t reserve_tokens = 0;  // it never grows longer
+
+  std::span<const TokenId> tokens;          // at least one
+  std::vector<ChunkNeighbours> neighbours;  // of the chunks that the tokens complete, in order; none without retrieval
+  int64_t logit_rows = 0;                   // logits are wanted for so many of the last tokens
+  bool want_attention = false;              // of the last token
+};
+
+struct StepOutput {
+  std::vector<float> logits;     // [logit_rows, V], row-major
+  std::vector<float> attention;  // share on each neighbour of the chunk attended to; empty if there is none
+};
+
+// Owns the caches of all sequences. One thread.
+class StepRunner {
+ public:
+  virtual ~StepRunner() = default;
+
+  // One output an item, in order. On an error no sequence has moved.
+  virtual absl::StatusOr<std::vector<StepOutput>> Step(std::span<const StepItem> items) = 0;
+
+  // Frees the sequence's caches. Unknown ones are ignored.
+  virtual void End(uint64_t sequence) = 0;
+};
+
+}  // namespace retro

@@ -1,0 +1,202 @@
+// Model folders: what is written is read back, and whatever is wrong with one is named.
+#include "generator_service/checkpoints/checkpoint.h"
+
+#include <ATen/ATen.h>
+
+#include <filesystem>
+#include <limits>
+#include <string>
+
+#include "common/base/file.h"
+#include "common/base/strings.h"
+#include "common/safetensors/safetensors.h"
+#include "generator_service/checkpoints/paper_importer.h"
+#include "generator_service/checkpoints/random_init.h"
+#include "generator_service/checkpoints/tensor_io.h"
+#include "generator_service/model/weight_table.h"
+#include "generator_service/model/weights.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+
+namespace retro {
+namespace {
+
+using ::testing::HasSubstr;
+
+constexpr uint64_t kSeed = 7;
+
+ModelConfig SmallConfig() {
+  ModelConfig config;
+  config.width = 16;
+  config.ffw_width = 24;
+  config.heads = 2;
+  config.head_size = 6;
+  config.layers = 3;
+  config.cca_layers = {2};
+  config.encoder_width = 12;
+  config.encoder_ffw_width = 20;
+  config.encoder_heads = 3;
+  config.encoder_head_size = 4;
+  config.encoder_layers = 2;
+  config.encoder_cca_layers = {1};
+  config.vocabulary = 50;
+  config.chunk_length = 4;
+  config.neighbour_length = 8;
+  config.max_length = 32;
+  config.tied_readout = false;
+  return config;
+}
+
+class CheckpointTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    directory_ = StrCat(::testing::TempDir(), "/checkpoint_test_",
+                        ::testing::UnitTest::GetInstance()->current_test_info()->name());
+    std::filesystem::remove_all(directory_);
+    info_.config = SmallConfig();
+    weights_ = *RandomWeights(info_.config, kSeed);
+  }
+  void TearDown() override { std::filesystem::remove_all(directory_); }
+
+  void Save() { ASSERT_TRUE(SaveCheckpoint(directory_, info_, weights_, "").ok()); }
+  std::string Path(const std::string& name) const { return directory_ + "/" + name; }
+  // Replaces the weights behind the config's back and returns what loading says. The config then records no revision,
+  // so that the tensors themselves are what is refused.
+  absl::Status LoadWith(const WeightMap& weights) {
+    Save();
+    std::string config = *ReadFile(Path(kConfigFileName));
+    const size_t at = config.find("\"revision\"");
+    config.erase(at, config.find('\n', at) - at);
+    EXPECT_TRUE(WriteFileAtomically(Path(kConfigFileName), config).ok());
+    EXPECT_TRUE(WriteWeights(Path(kWeightsFileName), weights, {}).ok());
+    return LoadModel(directory_, "cpu").status();
+  }
+  absl::Status LoadWithConfig(const std::string& config) {
+    Save();
+    EXPECT_TRUE(WriteFileAtomically(Path(kConfigFileName), config).ok());
+    return LoadModel(directory_, "cpu").status();
+  }
+
+  std::string directory_;
+  CheckpointInfo info_;
+  WeightMap weights_;
+};
+
+void ExpectStatus(const absl::Status& status, absl::StatusCode code, const std::vector<std::string>& parts) {
+  EXPECT_EQ(status.code(), code) << status;
+  for (const std::string& part : parts) EXPECT_THAT(std::string(MessageOf(status)), HasSubstr(part));
+}
+
+TEST_F(CheckpointTest, RoundTrip) {
+  info_.tokenizer_file = "tokenizer.model";
+  info_.tokenizer_fingerprint = "0123";
+  info_.embedder_fingerprint = "4567";
+  const std::string tokenizer = StrCat(::testing::TempDir(), "/checkpoint_test.model");
+  ASSERT_TRUE(WriteFileAtomically(tokenizer, "pieces").ok());
+  const auto revision = SaveCheckpoint(directory_, info_, weights_, tokenizer);
+  ASSERT_TRUE(revision.ok()) << revision.status();
+  const auto info = ReadCheckpointInfo(directory_);
+  ASSERT_TRUE(info.ok()) << info.status();
+  EXPECT_EQ(info->config, info_.config);
+  EXPECT_EQ(info->tokenizer_file, "tokenizer.model");
+  EXPECT_EQ(info->tokenizer_fingerprint, "0123");
+  EXPECT_EQ(info->embedder_fingerprint, "4567");
+  EXPECT_EQ(info->revision, *revision);
+  EXPECT_EQ(*ReadFile(Path("tokenizer.model")), "pieces");
+  const auto weights = ReadCheckpointWeights(directory_, *info);
+  ASSERT_TRUE(weights.ok()) << weights.status();
+  ASSERT_EQ(weights->size(), weights_.size());
+  for (const auto& [name, tensor] : weights_) EXPECT_TRUE(at::equal(tensor, weights->at(name))) << name;
+  EXPECT_TRUE(LoadModel(directory_, "cpu").ok());
+}
+
+TEST_F(CheckpointTest, RandomWeightsAreAFunctionOfTheSeed) {
+  const auto same = *RandomWeights(info_.config, kSeed);
+  const auto other = *RandomWeights(info_.config, kSeed + 1);
+  const at::Tensor& query = weights_.at("decoder.1.attention.query");
+  EXPECT_TRUE(at::equal(query, same.at("decoder.1.attention.query")));
+  EXPECT_FALSE(at::equal(query, other.at("decoder.1.attention.query")));
+  EXPECT_NEAR(query.std().item<double>(), 0.25, 0.05);  // 1 / sqrt(16)
+  EXPECT_TRUE(at::equal(weights_.at("decoder.final_norm"), at::ones({16})));
+}
+
+TEST_F(CheckpointTest, MissingExtraAndMisshapenTensorsAreNamed) {
+  WeightMap weights = weights_;
+  weights.erase("decoder.2.cca.value");
+  ExpectStatus(LoadWith(weights), absl::StatusCode::kInvalidArgument, {"decoder.2.cca.value", "model.safetensors"});
+  weights = weights_;
+  weights["decoder.4.ffw.up"] = at::zeros({2, 2});
+  ExpectStatus(LoadWith(weights), absl::StatusCode::kInvalidArgument, {"decoder.4.ffw.up", "not part of the model"});
+  weights = weights_;
+  weights["decoder.2.ffw.up"] = weights["decoder.2.ffw.up"].t().contiguous();
+  ExpectStatus(LoadWith(weights), absl::StatusCode::kInvalidArgument, {"decoder.2.ffw.up", "[16, 24]", "[24, 16]"});
+}
+
+TEST_F(CheckpointTest, NanAndInfinityAreNamed) {
+  for (const double value : {std::numeric_limits<double>::quiet_NaN(), std::numeric_limits<double>::infinity()}) {
+    WeightMap weights = weights_;
+    weights["encoder.1.ffw.down"] = weights["encoder.1.ffw.down"].clone();
+    weights["encoder.1.ffw.down"][3][5] = value;
+    ExpectStatus(LoadWith(weights), absl::StatusCode::kInvalidArgument, {"encoder.1.ffw.down", "NaN or infinity"});
+  }
+}
+
+TEST_F(CheckpointTest, AFlippedWeightIsFoundByTheRevision) {
+  Save();
+  std::string bytes = *ReadFile(Path(kWeightsFileName));
+  bytes[bytes.size() - 4] ^= 1;
+  ASSERT_TRUE(WriteFileAtomically(Path(kWeightsFileName), bytes).ok());
+  ExpectStatus(LoadModel(directory_, "cpu").status(), absl::StatusCode::kFailedPrecondition,
+               {"model.safetensors", "SHA-256"});
+}
+
+TEST_F(CheckpointTest, HalfPrecisionWeightsAreRead) {
+  Save();
+  const SafetensorsFile file = *SafetensorsFile::Open(Path(kWeightsFileName));
+  const at::Tensor half = weights_.at("decoder.embedding").to(at::kHalf);
+  const NamedTensor named{"decoder.embedding",
+                          {DType::kF16, {50, 16}, {static_cast<const char*>(half.const_data_ptr()), half.nbytes()}}};
+  const std::string path = Path("half.safetensors");
+  ASSERT_TRUE(WriteSafetensors(path, {&named, 1}, {}).ok());
+  const auto read = ReadWeight(*SafetensorsFile::Open(path), "decoder.embedding", std::vector<int64_t>{50, 16});
+  ASSERT_TRUE(read.ok()) << read.status();
+  EXPECT_EQ(read->scalar_type(), at::kFloat);
+  EXPECT_TRUE(at::equal(*read, half.to(at::kFloat)));
+}
+
+TEST_F(CheckpointTest, BadConfigsAreNamed) {
+  ExpectStatus(LoadModel(directory_, "cpu").status(), absl::StatusCode::kNotFound, {"no model folder", "retro-model"});
+  ExpectStatus(LoadWithConfig("{"), absl::StatusCode::kInvalidArgument, {"config.json"});
+  ExpectStatus(LoadWithConfig(R"({"format": "other"})"), absl::StatusCode::kInvalidArgument, {"config.json"});
+  ExpectStatus(LoadWithConfig(R"({"format": "retro-model", "format_version": 2})"),
+               absl::StatusCode::kFailedPrecondition, {"config.json", "version 2"});
+  ExpectStatus(LoadWithConfig(R"({"format": "retro-model", "format_version": 1, "modle": {}})"),
+               absl::StatusCode::kInvalidArgument, {"unknown key 'modle'"});
+  ExpectStatus(LoadWithConfig(R"({"format": "retro-model", "format_version": 1, "model": {"width": "8"}})"),
+               absl::StatusCode::kInvalidArgument, {"width must be an integer"});
+  ExpectStatus(
+      LoadWithConfig(R"({"format": "retro-model", "format_version": 1, "model": {}, "tokenizer_file": "../../x"})"),
+      absl::StatusCode::kInvalidArgument, {"model config"});
+}
+
+TEST_F(CheckpointTest, UnknownDevicesAreRefused) {
+  Save();
+  EXPECT_FALSE(LoadModel(directory_, "abacus").ok());
+}
+
+TEST_F(CheckpointTest, PaperImporterNamesWhatIsWrong) {
+  const std::string stem = std::string(RETRO_SOURCE_DIR) + "/tests/goldens/paper/paper_tiny";
+  EXPECT_TRUE(ImportPaper(stem + ".json", stem + ".weights.safetensors").ok());
+  // Another config's weights: untied, so that READ is missing.
+  ExpectStatus(ImportPaper(stem + "_variant.json", stem + ".weights.safetensors").status(), absl::StatusCode::kNotFound,
+               {"paper_tiny.weights.safetensors"});
+  ExpectStatus(ImportPaper(stem + ".json", stem + "_variant.weights.safetensors").status(), absl::StatusCode::kNotFound,
+               {"paper_tiny_variant.weights.safetensors"});
+  const std::string config = StrCat(::testing::TempDir(), "/paper_config.json");
+  ASSERT_TRUE(WriteFileAtomically(config, R"({"d": 32, "colour": "blue"})").ok());
+  ExpectStatus(ImportPaper(config, stem + ".weights.safetensors").status(), absl::StatusCode::kInvalidArgument,
+               {"unknown key 'colour'"});
+}
+
+}  // namespace
+}  // namespace retro

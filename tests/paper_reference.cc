@@ -1,0 +1,56 @@
+#include "tests/paper_reference.h"
+
+#include <cstdlib>
+#include <iostream>
+
+#include "absl/strings/str_cat.h"
+#include "generator_service/checkpoints/paper_importer.h"
+#include "generator_service/checkpoints/tensor_io.h"
+
+namespace retro {
+namespace {
+
+template <typename T>
+T ValueOrDie(absl::StatusOr<T> result) {
+  if (!result.ok()) {
+    std::cerr << result.status() << std::endl;
+    std::abort();
+  }
+  return *std::move(result);
+}
+
+std::vector<TokenId> Ids(const at::Tensor& tensor) {
+  const at::Tensor flat = tensor.flatten().to(at::kInt).contiguous();
+  const TokenId* begin = flat.const_data_ptr<TokenId>();
+  return {begin, begin + flat.numel()};
+}
+
+}  // namespace
+
+std::vector<std::string> PaperReferenceNames() {
+  return {"paper_tiny",         "paper_tiny_mask",        "paper_tiny_offset", "paper_m64",
+          "paper_tiny_variant", "paper_tiny_shared_relu", "paper_tiny_ragged", "paper_tiny_mask_offset_share"};
+}
+
+PaperReference LoadPaperReference(const std::string& name) {
+  const std::string stem = absl::StrCat(RETRO_SOURCE_DIR, "/tests/goldens/paper/", name);
+  PaperReference reference;
+  reference.name = name;
+  // Offsets are inputs of the reference, not part of a model.
+  reference.offset = name == "paper_tiny_offset" ? 5 : name == "paper_tiny_mask_offset_share" ? 3 : 0;
+  const ImportedModel imported = ValueOrDie(ImportPaper(stem + ".json", stem + ".weights.safetensors"));
+  reference.model = ValueOrDie(RetroModel::Create(imported.config, imported.weights, "cpu"));
+  const SafetensorsFile io = ValueOrDie(SafetensorsFile::Open(stem + ".io.safetensors"));
+  reference.tokens = Ids(ValueOrDie(ReadReference(io, "tokens")));
+  const at::Tensor neighbours = ValueOrDie(ReadReference(io, "neighbours"));
+  for (int64_t u = 0; u < neighbours.size(0); ++u)
+    reference.neighbours.push_back({neighbours.size(1), Ids(neighbours[u])});
+  reference.logits = ValueOrDie(ReadReference(io, "logits_f64"));
+  reference.logits_off = ValueOrDie(ReadReference(io, "logits_off_f64"));
+  reference.conditioning = ValueOrDie(ReadReference(io, "cond_H_f64"));
+  reference.encoded = ValueOrDie(ReadReference(io, "E_f64"));
+  reference.last = ValueOrDie(ReadReference(io, "H_last_f64"));
+  return reference;
+}
+
+}  // namespace retro
