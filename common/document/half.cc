@@ -1,0 +1,41 @@
+#include "common/document/half.h"
+
+#include <bit>
+#include <cassert>
+#include <cstdint>
+#include <cstring>
+
+namespace retro {
+
+static_assert(std::endian::native == std::endian::little, "vectors are stored little-endian");
+static_assert(sizeof(_Float16) == kHalfBytes);
+
+std::string ToHalf(std::span<const float> values) {
+  std::string halves(values.size() * kHalfBytes, '\0');
+  for (size_t i = 0; i < values.size(); ++i) {
+    const auto half = static_cast<_Float16>(values[i]);
+    std::memcpy(halves.data() + i * kHalfBytes, &half, kHalfBytes);
+  }
+  return halves;
+}
+
+void FromHalf(std::string_view halves, std::span<float> values) {
+  assert(halves.size() == values.size() * kHalfBytes);
+  for (size_t i = 0; i < values.size(); ++i) {
+    _Float16 half;
+    std::memcpy(&half, halves.data() + i * kHalfBytes, kHalfBytes);
+    values[i] = static_cast<float>(half);
+  }
+}
+
+bool AllFinite(std::string_view halves) {
+  constexpr uint16_t kExponentMask = 0x7C00;
+  for (size_t i = 0; i + kHalfBytes <= halves.size(); i += kHalfBytes) {
+    uint16_t bits;
+    std::memcpy(&bits, halves.data() + i, kHalfBytes);
+    if ((bits & kExponentMask) == kExponentMask) return false;
+  }
+  return true;
+}
+
+}  // namespace retro

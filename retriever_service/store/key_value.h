@@ -1,0 +1,98 @@
+// An ordered key-value store with column families, atomic synced batches and snapshots. RocksDB behind key_value.cc,
+// the only file that includes it; nothing here knows what keys and values mean (see layout.h).
+//
+// All functions may be called from any thread. RocksDB's failures become statuses that name the folder:
+//   RESOURCE_EXHAUSTED (READ_ONLY)      the disk is full; reads go on
+//   DATA_LOSS (STORE_DAMAGED)           a file fails its checksum or is missing; the message names it
+//   FAILED_PRECONDITION (STORE_LOCKED)  another process has the folder open
+//   FAILED_PRECONDITION (LAYOUT_UNKNOWN) column families of another version of this program
+//   UNAVAILABLE (WRITE_OUTCOME_UNKNOWN) a write failed midway and may show up after a restart
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+
+namespace retro {
+
+// The column families; FORMAT.md says what each holds.
+enum class Family { kMeta, kCollections, kDocuments, kChunks, kVectors, kChanges, kTombstones };
+inline constexpr int kFamilyCount = 7;
+
+struct KeyValueOptions {
+  std::string path;  // a folder; made if missing
+  size_t block_cache_bytes = size_t{128} << 20;
+  size_t write_buffers_bytes = size_t{128} << 20;  // of all families together
+  int open_files_max = 512;
+};
+
+// Puts and deletions that become visible and durable together.
+class KeyValueBatch {
+ public:
+  void Put(Family family, std::string key, std::string value);
+  void Delete(Family family, std::string key);
+  // Of keys and values so far.
+  size_t bytes() const { return bytes_; }
+  bool empty() const { return operations_.empty(); }
+
+ private:
+  friend class KeyValueStore;
+  struct Operation {
+    Family family;
+    std::string key;
+    std::optional<std::string> value;  // none: deletion
+  };
+  std::vector<Operation> operations_;
+  size_t bytes_ = 0;
+};
+
+class KeyValueStore {
+ public:
+  class Snapshot;  // the store as it was; keeps old versions alive until released
+
+  static absl::StatusOr<std::unique_ptr<KeyValueStore>> Open(const KeyValueOptions& options);
+  ~KeyValueStore();
+  KeyValueStore(const KeyValueStore&) = delete;
+  KeyValueStore& operator=(const KeyValueStore&) = delete;
+
+  // Must be released before the store is destroyed.
+  std::shared_ptr<const Snapshot> TakeSnapshot() const;
+
+  // `at` null: the newest state.
+  absl::StatusOr<std::optional<std::string>> Get(Family family, std::string_view key, const Snapshot* at) const;
+  // One a key, in the same order.
+  absl::StatusOr<std::vector<std::optional<std::string>>> MultiGet(Family family, std::span<const std::string> keys,
+                                                                   const Snapshot* at) const;
+
+  // Called for each entry; the views are valid during the call. False stops the scan.
+  using Visitor = std::function<absl::StatusOr<bool>(std::string_view key, std::string_view value)>;
+  // Entries with begin <= key < end in the order of keys' bytes; empty `end`: to the last. `fill_cache` false for long
+  // scans.
+  absl::Status Scan(Family family, std::string_view begin, std::string_view end, const Snapshot* at, bool fill_cache,
+                    const Visitor& visit) const;
+
+  // Returns OK when the batch is on disk. After a failure writes are refused until Resume succeeds.
+  absl::Status Write(const KeyValueBatch& batch);
+  // After a failed write: makes what had succeeded durable elsewhere and starts a new log, so that the failed batch
+  // cannot come back. OK: writes are possible again.
+  absl::Status Resume();
+
+  // Bytes of all files.
+  uint64_t DiskBytes() const;
+
+ private:
+  struct Rocks;
+  explicit KeyValueStore(std::unique_ptr<Rocks> rocks);
+  std::unique_ptr<Rocks> rocks_;
+};
+
+}  // namespace retro

@@ -1,0 +1,405 @@
+#include "retriever_service/store/store.h"
+
+#include <algorithm>
+#include <random>
+#include <utility>
+
+#include "common/base/error.h"
+#include "common/base/hash.h"
+#include "common/base/status_macros.h"
+#include "common/base/strings.h"
+#include "retriever_service/store/layout.h"
+
+namespace retro {
+namespace {
+
+constexpr char kRocksFolder[] = "/rocksdb";
+
+// Keys of the meta family.
+constexpr char kLayoutKey[] = "layout_version";
+constexpr char kStoreIdKey[] = "store_id";
+constexpr char kClusterKey[] = "cluster";
+constexpr char kShardKey[] = "shard";
+constexpr char kShardCountKey[] = "shard_count";
+constexpr char kLastKey[] = "last_position";
+constexpr char kLogStartKey[] = "log_start";
+constexpr char kNextChunkKey[] = "next_chunk";
+constexpr char kNextCollectionKey[] = "next_collection";
+
+constexpr uint64_t kFirstEpoch = 1;
+constexpr uint64_t kFirstNumber = 1;
+constexpr uint64_t kTrimChangesMax = 1024;  // a call of TrimLog
+
+std::string RandomStoreId() {
+  std::random_device random;
+  std::string id;
+  while (id.size() < kStoreIdBytes) id += Encode32(random());
+  return id;
+}
+
+absl::Status Foreign(const std::string& path, std::string_view what, std::string_view stored, std::string_view given) {
+  return Error(absl::StatusCode::kFailedPrecondition, Reason::kForeignStore,
+               StrCat("the store in ", path, " is of ", what, " ", stored, ", not ", given,
+                      ": name its own folder, or start with its settings"));
+}
+
+}  // namespace
+
+Store::Store(const StoreOptions& options, std::unique_ptr<KeyValueStore> rows)
+    : options_(options), rows_(std::move(rows)) {}
+
+// ---------------------------------------------------------------- opening
+
+absl::StatusOr<std::unique_ptr<Store>> Store::Open(const StoreOptions& options) {
+  KeyValueOptions rows_options;
+  rows_options.path = options.path + kRocksFolder;
+  rows_options.block_cache_bytes = options.block_cache_bytes;
+  rows_options.write_buffers_bytes = options.write_buffers_bytes;
+  RETRO_ASSIGN_OR_RETURN(auto rows, KeyValueStore::Open(rows_options));
+  std::unique_ptr<Store> store(new Store(options, std::move(rows)));
+  RETRO_RETURN_IF_ERROR(store->Load());
+  return store;
+}
+
+absl::Status Store::Load() {
+  RETRO_ASSIGN_OR_RETURN(const auto layout, rows_->Get(Family::kMeta, kLayoutKey, nullptr));
+  if (!layout.has_value()) RETRO_RETURN_IF_ERROR(WriteIdentity());
+  RETRO_RETURN_IF_ERROR(CheckIdentity());
+  RETRO_RETURN_IF_ERROR(LoadCounters());
+  return LoadCollections();
+}
+
+absl::Status Store::WriteIdentity() {
+  KeyValueBatch batch;
+  batch.Put(Family::kMeta, kLayoutKey, Encode32(kLayoutVersion));
+  batch.Put(Family::kMeta, kStoreIdKey, options_.store_id.empty() ? RandomStoreId() : options_.store_id);
+  batch.Put(Family::kMeta, kClusterKey, options_.cluster);
+  batch.Put(Family::kMeta, kShardKey, Encode32(options_.shard));
+  batch.Put(Family::kMeta, kShardCountKey, Encode32(options_.shard_count));
+  batch.Put(Family::kMeta, kLastKey, ChangeKey(MakePosition(kFirstEpoch, kFirstNumber - 1)));
+  batch.Put(Family::kMeta, kLogStartKey, ChangeKey(MakePosition(kFirstEpoch, kFirstNumber)));
+  batch.Put(Family::kMeta, kNextChunkKey, Encode64(1));
+  batch.Put(Family::kMeta, kNextCollectionKey, Encode32(0));
+  return rows_->Write(batch);
+}
+
+absl::Status Store::CheckIdentity() {
+  RETRO_ASSIGN_OR_RETURN(const std::string layout_bytes, ReadMeta(kLayoutKey));
+  const std::optional<uint32_t> layout = Decode32(layout_bytes);
+  if (layout != kLayoutVersion) {
+    return Error(absl::StatusCode::kFailedPrecondition, Reason::kLayoutUnknown,
+                 StrCat("the store in ", options_.path, " has layout version ", layout.value_or(0),
+                        ", this program knows ", kLayoutVersion, " only: use the version that wrote it"));
+  }
+  RETRO_ASSIGN_OR_RETURN(identity_.store_id, ReadMeta(kStoreIdKey));
+  RETRO_ASSIGN_OR_RETURN(identity_.cluster, ReadMeta(kClusterKey));
+  RETRO_ASSIGN_OR_RETURN(identity_.shard, ReadMetaNumber(kShardKey));
+  RETRO_ASSIGN_OR_RETURN(identity_.shard_count, ReadMetaNumber(kShardCountKey));
+  if (identity_.cluster != options_.cluster) {
+    return Foreign(options_.path, "cluster", StrCat("\"", identity_.cluster, "\""),
+                   StrCat("\"", options_.cluster, "\""));
+  }
+  if (!options_.store_id.empty() && identity_.store_id != options_.store_id) {
+    return Foreign(options_.path, "store", HexEncode(identity_.store_id), HexEncode(options_.store_id));
+  }
+  if (identity_.shard != options_.shard || identity_.shard_count != options_.shard_count) {
+    return Foreign(options_.path, "shard", StrCat(identity_.shard, " of ", identity_.shard_count),
+                   StrCat(options_.shard, " of ", options_.shard_count));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Store::LoadCounters() {
+  RETRO_ASSIGN_OR_RETURN(const std::string last_bytes, ReadMeta(kLastKey));
+  RETRO_ASSIGN_OR_RETURN(const std::string start_bytes, ReadMeta(kLogStartKey));
+  const auto last = PositionOfKey(last_bytes);
+  const auto start = PositionOfKey(start_bytes);
+  if (!last.has_value() || !start.has_value()) return Damaged("its positions have the wrong length");
+  counters_.epoch = last->epoch();
+  counters_.number = last->number();
+  RETRO_ASSIGN_OR_RETURN(counters_.next_chunk, ReadMetaNumber(kNextChunkKey));
+  RETRO_ASSIGN_OR_RETURN(counters_.next_collection, ReadMetaNumber(kNextCollectionKey));
+  const MutexLock lock(mutex_);
+  last_position_ = *last;
+  log_start_ = *start;
+  return absl::OkStatus();
+}
+
+absl::Status Store::LoadCollections() {
+  std::vector<Collection> collections;
+  RETRO_RETURN_IF_ERROR(rows_->Scan(Family::kCollections, "", "", nullptr, /*fill_cache=*/true,
+                                    [&](std::string_view key, std::string_view value) -> absl::StatusOr<bool> {
+                                      Collection collection;
+                                      const std::optional<uint32_t> id = Decode32(key);
+                                      if (!id.has_value() || !collection.spec.ParseFromArray(
+                                                                 value.data(), static_cast<int>(value.size()))) {
+                                        return Damaged("a collection's record is not readable");
+                                      }
+                                      collection.id = *id;
+                                      collections.push_back(std::move(collection));
+                                      return true;
+                                    }));
+  const MutexLock lock(mutex_);
+  collections_ = std::move(collections);
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::string> Store::ReadMeta(std::string_view key) const {
+  RETRO_ASSIGN_OR_RETURN(auto value, rows_->Get(Family::kMeta, key, nullptr));
+  if (!value.has_value()) return Damaged(StrCat("\"", key, "\" is missing"));
+  return *std::move(value);
+}
+
+absl::StatusOr<uint64_t> Store::ReadMetaNumber(std::string_view key) const {
+  RETRO_ASSIGN_OR_RETURN(const std::string bytes, ReadMeta(key));
+  if (const auto value = Decode32(bytes)) return *value;
+  if (const auto value = Decode64(bytes)) return *value;
+  return Damaged(StrCat("\"", key, "\" has the wrong length"));
+}
+
+absl::Status Store::Damaged(std::string_view what) const {
+  return Error(
+      absl::StatusCode::kDataLoss, Reason::kStoreDamaged,
+      StrCat("the store in ", options_.path, " is damaged: ", what, "; restore it from a snapshot or a replica"));
+}
+
+// ---------------------------------------------------------------- reading
+
+std::vector<Collection> Store::Collections() const {
+  std::vector<Collection> collections;
+  {
+    const MutexLock lock(mutex_);
+    collections = collections_;
+  }
+  std::sort(collections.begin(), collections.end(),
+            [](const Collection& a, const Collection& b) { return a.spec.name() < b.spec.name(); });
+  return collections;
+}
+
+std::optional<Collection> Store::FindCollection(std::string_view name) const {
+  const MutexLock lock(mutex_);
+  for (const Collection& collection : collections_) {
+    if (collection.spec.name() == name) return collection;
+  }
+  return std::nullopt;
+}
+
+shardpb::Position Store::last_position() const {
+  const MutexLock lock(mutex_);
+  return last_position_;
+}
+
+shardpb::Position Store::log_start() const {
+  const MutexLock lock(mutex_);
+  return log_start_;
+}
+
+bool Store::read_only() const {
+  const MutexLock lock(mutex_);
+  return write_failed_;
+}
+
+absl::StatusOr<std::optional<shardpb::DocumentRecord>> Store::ReadDocument(uint32_t collection, std::string_view id,
+                                                                           const Snapshot* at) const {
+  RETRO_ASSIGN_OR_RETURN(const auto value, rows_->Get(Family::kDocuments, DocumentKey(collection, id), at));
+  if (!value.has_value()) return std::nullopt;
+  shardpb::DocumentRecord record;
+  if (!record.ParseFromString(*value)) return Damaged("a document's record is not readable");
+  return record;
+}
+
+absl::StatusOr<std::vector<std::optional<shardpb::ChunkRecord>>> Store::ReadChunks(uint32_t collection,
+                                                                                   std::span<const uint64_t> chunk_ids,
+                                                                                   const Snapshot* at) const {
+  std::vector<std::string> keys;
+  keys.reserve(chunk_ids.size());
+  for (const uint64_t id : chunk_ids) keys.push_back(ChunkKey(collection, id));
+  RETRO_ASSIGN_OR_RETURN(const auto values, rows_->MultiGet(Family::kChunks, keys, at));
+  std::vector<std::optional<shardpb::ChunkRecord>> records(values.size());
+  for (size_t i = 0; i < values.size(); ++i) {
+    if (!values[i].has_value()) continue;
+    if (!records[i].emplace().ParseFromString(*values[i])) return Damaged("a chunk's record is not readable");
+  }
+  return records;
+}
+
+absl::StatusOr<std::vector<std::string>> Store::ReadVectors(uint32_t collection, std::span<const uint64_t> chunk_ids,
+                                                            const Snapshot* at) const {
+  std::vector<std::string> keys;
+  keys.reserve(chunk_ids.size());
+  for (const uint64_t id : chunk_ids) keys.push_back(ChunkKey(collection, id));
+  RETRO_ASSIGN_OR_RETURN(auto values, rows_->MultiGet(Family::kVectors, keys, at));
+  std::vector<std::string> vectors;
+  vectors.reserve(values.size());
+  for (auto& value : values) {
+    if (!value.has_value()) return Damaged("a chunk's vector is missing");
+    vectors.push_back(*std::move(value));
+  }
+  return vectors;
+}
+
+absl::StatusOr<std::string> Store::ReadText(uint32_t collection, const shardpb::DocumentRecord& record,
+                                            const Snapshot* at) const {
+  const shardpb::ChunkRange& rows = record.chunks();
+  const uint64_t first = rows.first_chunk_id();
+  std::string text;
+  text.reserve(record.text_bytes());
+  RETRO_RETURN_IF_ERROR(rows_->Scan(
+      Family::kChunks, ChunkKey(collection, first), ChunkKey(collection, ChunkIdAt(first, rows.count())), at,
+      /*fill_cache=*/true, [&](std::string_view, std::string_view value) -> absl::StatusOr<bool> {
+        shardpb::ChunkRecord chunk;
+        if (!chunk.ParseFromArray(value.data(), static_cast<int>(value.size()))) {
+          return Damaged("a chunk's record is not readable");
+        }
+        text += chunk.text();
+        return true;
+      }));
+  if (text.size() != record.text_bytes()) {
+    return Damaged(StrCat("document \"", record.document().id(), "\" has ", text.size(), " bytes of text, not ",
+                          record.text_bytes()));
+  }
+  return text;
+}
+
+absl::Status Store::ScanDocuments(uint32_t collection, const std::optional<DocumentPlace>& after, const Snapshot* at,
+                                  const DocumentVisitor& visit) const {
+  std::string begin = CollectionPrefix(collection);
+  if (after.has_value()) {
+    begin = SlotPrefix(collection, after->slot) + after->id;
+    begin.push_back('\0');  // the least key after it
+  }
+  return rows_->Scan(Family::kDocuments, begin, AfterPrefix(CollectionPrefix(collection)), at, /*fill_cache=*/false,
+                     [&](std::string_view, std::string_view value) -> absl::StatusOr<bool> {
+                       shardpb::DocumentRecord record;
+                       if (!record.ParseFromArray(value.data(), static_cast<int>(value.size()))) {
+                         return Damaged("a document's record is not readable");
+                       }
+                       return visit(SlotOfChunk(record.chunks().first_chunk_id()), record);
+                     });
+}
+
+absl::Status Store::ScanVectors(uint32_t collection, const Snapshot* at, const VectorVisitor& visit) const {
+  std::vector<shardpb::DocumentRecord> documents;  // of one slot
+  uint32_t current_slot = 0;
+  RETRO_RETURN_IF_ERROR(ScanDocuments(
+      collection, std::nullopt, at, [&](uint32_t slot, const shardpb::DocumentRecord& record) -> absl::StatusOr<bool> {
+        if (slot != current_slot && !documents.empty()) {
+          RETRO_RETURN_IF_ERROR(VisitSlotVectors(collection, std::exchange(documents, {}), at, visit));
+        }
+        current_slot = slot;
+        documents.push_back(record);
+        return true;
+      }));
+  return documents.empty() ? absl::OkStatus() : VisitSlotVectors(collection, std::move(documents), at, visit);
+}
+
+// Both lists in the order of chunk ids; rows of no document belong to changes that the log still holds.
+absl::Status Store::VisitSlotVectors(uint32_t collection, std::vector<shardpb::DocumentRecord> documents,
+                                     const Snapshot* at, const VectorVisitor& visit) const {
+  std::sort(documents.begin(), documents.end(),
+            [](const auto& a, const auto& b) { return a.chunks().first_chunk_id() < b.chunks().first_chunk_id(); });
+  size_t current = 0;
+  uint32_t rows = 0;  // of the current document so far
+  std::string vectors;
+  const std::string prefix = SlotPrefix(collection, SlotOfChunk(documents[0].chunks().first_chunk_id()));
+  RETRO_RETURN_IF_ERROR(rows_->Scan(Family::kVectors, prefix, AfterPrefix(prefix), at, /*fill_cache=*/false,
+                                    [&](std::string_view key, std::string_view value) -> absl::StatusOr<bool> {
+                                      const std::optional<uint64_t> chunk_id = ChunkIdOfKey(key);
+                                      if (!chunk_id.has_value()) return Damaged("a vector's key has the wrong length");
+                                      if (current == documents.size()) return false;
+                                      const shardpb::ChunkRange& range = documents[current].chunks();
+                                      const uint64_t wanted = ChunkIdAt(range.first_chunk_id(), rows);
+                                      if (*chunk_id < wanted) return true;
+                                      if (*chunk_id > wanted)
+                                        return Damaged(StrCat("the vector of chunk ", wanted, " is missing"));
+                                      vectors.append(value);
+                                      if (++rows < range.count()) return true;
+                                      RETRO_RETURN_IF_ERROR(visit(documents[current], std::exchange(vectors, {})));
+                                      ++current;
+                                      rows = 0;
+                                      return true;
+                                    }));
+  if (current < documents.size()) {
+    return Damaged(StrCat("vectors of document \"", documents[current].document().id(), "\" are missing"));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Store::ScanLog(const shardpb::Position& after, const Snapshot* at, const ChangeVisitor& visit) const {
+  return rows_->Scan(Family::kChanges, ChangeKey(after) + '\0', "", at, /*fill_cache=*/false,
+                     [&](std::string_view, std::string_view value) -> absl::StatusOr<bool> {
+                       shardpb::Change change;
+                       if (!change.ParseFromArray(value.data(), static_cast<int>(value.size()))) {
+                         return Damaged("an entry of the change log is not readable");
+                       }
+                       return visit(change);
+                     });
+}
+
+// ---------------------------------------------------------------- writing
+
+Transaction Store::Begin() const { return Transaction(*this); }
+
+absl::Status Store::Commit(Transaction transaction) {
+  if (transaction.changes_ == 0) return absl::OkStatus();
+  const Counters& counters = transaction.counters_;
+  transaction.batch_.Put(Family::kMeta, kLastKey, ChangeKey(transaction.position()));
+  transaction.batch_.Put(Family::kMeta, kNextChunkKey, Encode64(counters.next_chunk));
+  transaction.batch_.Put(Family::kMeta, kNextCollectionKey, Encode32(counters.next_collection));
+  RETRO_RETURN_IF_ERROR(Write(transaction.batch_));
+  counters_ = counters;
+  const MutexLock lock(mutex_);
+  last_position_ = transaction.position();
+  for (Collection& collection : transaction.new_collections_) collections_.push_back(std::move(collection));
+  return absl::OkStatus();
+}
+
+// A batch that failed halfway might come back from the write-ahead log after a restart, while its numbers are given out
+// again: so nothing is written after a failure until Resume has replaced that log.
+absl::Status Store::Write(const KeyValueBatch& batch) {
+  if (read_only()) RETRO_RETURN_IF_ERROR(rows_->Resume());
+  const absl::Status status = rows_->Write(batch);
+  const MutexLock lock(mutex_);
+  write_failed_ = !status.ok();
+  return status;
+}
+
+absl::Status Store::TrimLog() {
+  const shardpb::Position start = log_start();
+  if (counters_.number - start.number() + 1 <= options_.log_changes_max) return absl::OkStatus();
+  const uint64_t keep_from = counters_.number + 1 - options_.log_changes_max;
+  KeyValueBatch batch;
+  shardpb::Position next_start = start;
+  uint64_t trimmed = 0;
+  const std::string begin = ChangeKey(start);
+  RETRO_RETURN_IF_ERROR(rows_->Scan(Family::kChanges, begin, "", nullptr, /*fill_cache=*/false,
+                                    [&](std::string_view key, std::string_view) -> absl::StatusOr<bool> {
+                                      const auto position = PositionOfKey(key);
+                                      if (!position.has_value()) return Damaged("a change's key has the wrong length");
+                                      next_start = *position;
+                                      if (position->number() >= keep_from || trimmed == kTrimChangesMax) return false;
+                                      batch.Delete(Family::kChanges, std::string(key));
+                                      ++trimmed;
+                                      return true;
+                                    }));
+  RETRO_RETURN_IF_ERROR(rows_->Scan(Family::kTombstones, begin, ChangeKey(next_start), nullptr, /*fill_cache=*/false,
+                                    [&](std::string_view key, std::string_view value) -> absl::StatusOr<bool> {
+                                      const std::optional<Tombstone> tombstone = DecodeTombstone(value);
+                                      if (!tombstone.has_value()) return Damaged("a tombstone is not readable");
+                                      for (uint32_t i = 0; i < tombstone->rows.count(); ++i) {
+                                        const std::string row = ChunkKey(
+                                            tombstone->collection, ChunkIdAt(tombstone->rows.first_chunk_id(), i));
+                                        batch.Delete(Family::kChunks, row);
+                                        batch.Delete(Family::kVectors, row);
+                                      }
+                                      batch.Delete(Family::kTombstones, std::string(key));
+                                      return true;
+                                    }));
+  batch.Put(Family::kMeta, kLogStartKey, ChangeKey(next_start));
+  RETRO_RETURN_IF_ERROR(Write(batch));
+  const MutexLock lock(mutex_);
+  log_start_ = next_start;
+  return absl::OkStatus();
+}
+
+}  // namespace retro

@@ -1,0 +1,194 @@
+// A shard's truth: documents, chunks, vectors and the log of changes, on disk as FORMAT.md says.
+//
+// Reading may happen on any thread. Begin, Commit and TrimLog belong to one thread, the shard's writer: every change
+// sees those before it. Statuses are those of key_value.h, and DATA_LOSS (STORE_DAMAGED) for rows that contradict each
+// other.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "common/base/sync.h"
+#include "common/document/protos.h"
+#include "retriever_service/store/key_value.h"
+#include "retro/shard/v1/shard.pb.h"
+
+namespace retro {
+
+inline constexpr size_t kStoreIdBytes = 16;
+
+struct StoreOptions {
+  std::string path;     // the data folder; what it holds lies in folders within
+  std::string cluster;  // "" for a standalone store
+  uint32_t shard = 0;
+  uint32_t shard_count = 1;
+  std::string
+      store_id;  // 16 bytes, equal on all shards of a store; "": made at random for a new one, any for an old one
+  // Changes that the log keeps at least; rows that older changes freed are removed from disk.
+  uint64_t log_changes_max = 100'000;
+  size_t block_cache_bytes = size_t{128} << 20;
+  size_t write_buffers_bytes = size_t{128} << 20;
+};
+
+struct StoreIdentity {
+  std::string store_id;  // 16 bytes
+  std::string cluster;
+  uint32_t shard = 0;
+  uint32_t shard_count = 1;
+};
+
+struct Collection {
+  uint32_t id = 0;  // never reused; in keys
+  pb::CollectionSpec spec;
+};
+
+class Transaction;
+
+class Store {
+ public:
+  using Snapshot = KeyValueStore::Snapshot;
+
+  // Opens the store in options.path, or makes one there. FAILED_PRECONDITION, naming the folder: LAYOUT_UNKNOWN,
+  // FOREIGN_STORE (another cluster, shard or store id), STORE_LOCKED.
+  static absl::StatusOr<std::unique_ptr<Store>> Open(const StoreOptions& options);
+
+  const StoreIdentity& identity() const { return identity_; }
+  const std::string& path() const { return options_.path; }
+
+  // ------------------------------------------------------------ reading
+  std::vector<Collection> Collections() const ABSL_LOCKS_EXCLUDED(mutex_);  // by name
+  std::optional<Collection> FindCollection(std::string_view name) const ABSL_LOCKS_EXCLUDED(mutex_);
+  shardpb::Position last_position() const ABSL_LOCKS_EXCLUDED(mutex_);  // of the newest durable change
+  shardpb::Position log_start() const ABSL_LOCKS_EXCLUDED(mutex_);      // of the oldest change that the log still has
+
+  // Everything read at one snapshot fits together.
+  std::shared_ptr<const Snapshot> TakeSnapshot() const { return rows_->TakeSnapshot(); }
+  absl::StatusOr<std::optional<shardpb::DocumentRecord>> ReadDocument(uint32_t collection, std::string_view id,
+                                                                      const Snapshot* at) const;
+  // One an id, in order; nothing for rows that are gone.
+  absl::StatusOr<std::vector<std::optional<shardpb::ChunkRecord>>> ReadChunks(uint32_t collection,
+                                                                              std::span<const uint64_t> chunk_ids,
+                                                                              const Snapshot* at) const;
+  // As stored: half precision. Rows that are gone are an error.
+  absl::StatusOr<std::vector<std::string>> ReadVectors(uint32_t collection, std::span<const uint64_t> chunk_ids,
+                                                       const Snapshot* at) const;
+  // The text of a document: its chunks' texts, one after the other.
+  absl::StatusOr<std::string> ReadText(uint32_t collection, const shardpb::DocumentRecord& record,
+                                       const Snapshot* at) const;
+
+  // Documents in the order of (slot, id), beginning after `after` if given; the visitor returns false to stop.
+  struct DocumentPlace {
+    uint32_t slot;
+    std::string id;
+  };
+  using DocumentVisitor = std::function<absl::StatusOr<bool>(uint32_t slot, const shardpb::DocumentRecord& record)>;
+  absl::Status ScanDocuments(uint32_t collection, const std::optional<DocumentPlace>& after, const Snapshot* at,
+                             const DocumentVisitor& visit) const;
+  // Every document with its vectors (half precision, one after the other), for building an index: reads nothing else.
+  using VectorVisitor = std::function<absl::Status(const shardpb::DocumentRecord& record, std::string vectors)>;
+  absl::Status ScanVectors(uint32_t collection, const Snapshot* at, const VectorVisitor& visit) const;
+  // The log after a position, in order; the visitor returns false to stop.
+  using ChangeVisitor = std::function<absl::StatusOr<bool>(const shardpb::Change& change)>;
+  absl::Status ScanLog(const shardpb::Position& after, const Snapshot* at, const ChangeVisitor& visit) const;
+
+  uint64_t DiskBytes() const { return rows_->DiskBytes(); }
+  // True after a failed write until a write succeeds again.
+  bool read_only() const ABSL_LOCKS_EXCLUDED(mutex_);
+
+  // ------------------------------------------------------------ writing: the writer thread alone
+  // Changes staged in a transaction are not seen by readers before Commit. One transaction at a time.
+  Transaction Begin() const;
+  // OK when all its changes are durable; otherwise none is visible. After a full disk writes are tried again by and by.
+  absl::Status Commit(Transaction transaction);
+  // If the log holds more than log_changes_max, drops some of the oldest changes and the rows that they freed. Call it
+  // after commits; each call does a bounded amount of work.
+  absl::Status TrimLog();
+
+ private:
+  friend class Transaction;
+
+  // What every change moves on; in memory as of the last commit.
+  struct Counters {
+    uint64_t epoch = 1;
+    uint64_t number = 0;  // of the newest change
+    uint64_t next_chunk = 1;
+    uint32_t next_collection = 0;
+  };
+
+  Store(const StoreOptions& options, std::unique_ptr<KeyValueStore> rows);
+  absl::Status Load();
+  absl::Status WriteIdentity();
+  absl::Status CheckIdentity();
+  absl::Status LoadCounters();
+  absl::Status LoadCollections();
+  absl::StatusOr<std::string> ReadMeta(std::string_view key) const;
+  absl::StatusOr<uint64_t> ReadMetaNumber(std::string_view key) const;
+  absl::Status VisitSlotVectors(uint32_t collection, std::vector<shardpb::DocumentRecord> documents, const Snapshot* at,
+                                const VectorVisitor& visit) const;
+  absl::Status Damaged(std::string_view what) const;
+  absl::Status Write(const KeyValueBatch& batch);
+
+  const StoreOptions options_;
+  const std::unique_ptr<KeyValueStore> rows_;
+  StoreIdentity identity_;
+  Counters counters_;  // the writer thread's
+
+  mutable Mutex mutex_;
+  std::vector<Collection> collections_ ABSL_GUARDED_BY(mutex_);
+  shardpb::Position last_position_ ABSL_GUARDED_BY(mutex_);
+  shardpb::Position log_start_ ABSL_GUARDED_BY(mutex_);
+  bool write_failed_ ABSL_GUARDED_BY(mutex_) = false;
+};
+
+// Changes that become durable together; sees its own. Made by Store::Begin, used on the writer thread.
+class Transaction {
+ public:
+  Transaction(Transaction&&) = default;
+  Transaction& operator=(Transaction&&) = default;
+
+  // The document as this transaction leaves it.
+  absl::StatusOr<std::optional<shardpb::DocumentRecord>> FindDocument(uint32_t collection, std::string_view id) const;
+
+  // Creates or replaces a document with new rows, one a chunk of `change`, which must be whole and checked. Returns its
+  // record.
+  const shardpb::DocumentRecord& PutDocument(uint32_t collection, const shardpb::DocumentChange& change,
+                                             const std::optional<shardpb::DocumentRecord>& old);
+  // Replaces what is not text: rows and vectors stay.
+  const shardpb::DocumentRecord& PutMetadata(uint32_t collection, const shardpb::DocumentChange& change,
+                                             const shardpb::DocumentRecord& old);
+  void RemoveDocument(uint32_t collection, const shardpb::DocumentRecord& old);
+  // `spec.name` must be new. Returns the collection's number.
+  uint32_t CreateCollection(const pb::CollectionSpec& spec);
+
+  // Of the newest change in it.
+  shardpb::Position position() const;
+  int changes() const { return changes_; }
+  size_t bytes() const { return batch_.bytes(); }
+
+ private:
+  friend class Store;
+  explicit Transaction(const Store& store);
+  shardpb::Change NextChange(uint32_t collection);
+  void Log(const shardpb::Change& change);
+  void Bury(uint32_t collection, const shardpb::ChunkRange& rows, const shardpb::Position& position);
+  shardpb::ChunkRange AddRows(uint32_t collection, const shardpb::DocumentChange& change);
+  const shardpb::DocumentRecord& PutRecord(uint32_t collection, shardpb::DocumentRecord record, shardpb::Change change);
+
+  const Store* store_;
+  Store::Counters counters_;
+  KeyValueBatch batch_;
+  int changes_ = 0;
+  absl::flat_hash_map<std::string, std::optional<shardpb::DocumentRecord>> documents_;  // by key, as this leaves them
+  std::vector<Collection> new_collections_;
+};
+
+}  // namespace retro

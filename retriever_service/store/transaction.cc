@@ -1,0 +1,140 @@
+#include <chrono>
+#include <utility>
+
+#include "retriever_service/store/layout.h"
+#include "retriever_service/store/store.h"
+
+namespace retro {
+namespace {
+
+void SetNow(google::protobuf::Timestamp& time) {
+  const auto since_epoch = std::chrono::system_clock::now().time_since_epoch();
+  const auto seconds = std::chrono::duration_cast<std::chrono::seconds>(since_epoch);
+  time.set_seconds(seconds.count());
+  time.set_nanos(static_cast<int32_t>(std::chrono::nanoseconds(since_epoch - seconds).count()));
+}
+
+// The record of a document without its rows.
+shardpb::DocumentRecord MakeRecord(const shardpb::DocumentChange& change) {
+  const pb::Document& from = change.document();
+  shardpb::DocumentRecord record;
+  pb::Document& to = *record.mutable_document();
+  to.set_id(from.id());
+  to.set_title(from.title());
+  to.set_source(from.source());
+  *to.mutable_metadata() = from.metadata();
+  if (from.has_external_version()) to.set_external_version(from.external_version());
+  record.set_content_hash(change.content_hash());
+  record.set_text_hash(change.text_hash());
+  record.set_text_bytes(from.text().size());
+  return record;
+}
+
+}  // namespace
+
+Transaction::Transaction(const Store& store) : store_(&store), counters_(store.counters_) {}
+
+shardpb::Position Transaction::position() const { return MakePosition(counters_.epoch, counters_.number); }
+
+absl::StatusOr<std::optional<shardpb::DocumentRecord>> Transaction::FindDocument(uint32_t collection,
+                                                                                 std::string_view id) const {
+  const auto it = documents_.find(DocumentKey(collection, id));
+  if (it != documents_.end()) return it->second;
+  return store_->ReadDocument(collection, id, /*at=*/nullptr);
+}
+
+const shardpb::DocumentRecord& Transaction::PutDocument(uint32_t collection, const shardpb::DocumentChange& change,
+                                                        const std::optional<shardpb::DocumentRecord>& old) {
+  shardpb::Change logged = NextChange(collection);
+  shardpb::DocumentRecord record = MakeRecord(change);
+  *record.mutable_chunks() = AddRows(collection, change);
+  if (old.has_value()) {
+    *logged.mutable_put()->mutable_replaced() = old->chunks();
+    Bury(collection, old->chunks(), logged.position());
+  }
+  return PutRecord(collection, std::move(record), std::move(logged));
+}
+
+const shardpb::DocumentRecord& Transaction::PutMetadata(uint32_t collection, const shardpb::DocumentChange& change,
+                                                        const shardpb::DocumentRecord& old) {
+  shardpb::DocumentRecord record = MakeRecord(change);
+  *record.mutable_chunks() = old.chunks();
+  return PutRecord(collection, std::move(record), NextChange(collection));
+}
+
+void Transaction::RemoveDocument(uint32_t collection, const shardpb::DocumentRecord& old) {
+  shardpb::Change change = NextChange(collection);
+  change.mutable_remove()->set_document_id(old.document().id());
+  *change.mutable_remove()->mutable_removed() = old.chunks();
+  Bury(collection, old.chunks(), change.position());
+  const std::string key = DocumentKey(collection, old.document().id());
+  batch_.Delete(Family::kDocuments, key);
+  documents_[key] = std::nullopt;
+  Log(change);
+}
+
+uint32_t Transaction::CreateCollection(const pb::CollectionSpec& spec) {
+  const uint32_t id = counters_.next_collection++;
+  shardpb::Change change = NextChange(id);
+  *change.mutable_create_collection() = spec;
+  batch_.Put(Family::kCollections, CollectionKey(id), spec.SerializeAsString());
+  new_collections_.push_back({id, spec});
+  Log(change);
+  return id;
+}
+
+shardpb::Change Transaction::NextChange(uint32_t collection) {
+  ++counters_.number;
+  ++changes_;
+  shardpb::Change change;
+  *change.mutable_position() = position();
+  SetNow(*change.mutable_write_time());
+  change.set_collection_id(collection);
+  return change;
+}
+
+void Transaction::Log(const shardpb::Change& change) {
+  batch_.Put(Family::kChanges, ChangeKey(change.position()), change.SerializeAsString());
+}
+
+void Transaction::Bury(uint32_t collection, const shardpb::ChunkRange& rows, const shardpb::Position& position) {
+  batch_.Put(Family::kTombstones, ChangeKey(position), EncodeTombstone({collection, rows}));
+}
+
+shardpb::ChunkRange Transaction::AddRows(uint32_t collection, const shardpb::DocumentChange& change) {
+  const pb::Document& document = change.document();
+  shardpb::ChunkRange rows;
+  rows.set_first_chunk_id(MakeChunkId(counters_.next_chunk, SlotOfDocument(document.id())));
+  rows.set_count(change.chunks_size());
+  counters_.next_chunk += change.chunks_size();
+  uint64_t begin = 0;
+  for (int i = 0; i < change.chunks_size(); ++i) {
+    const shardpb::ChunkContent& chunk = change.chunks(i);
+    shardpb::ChunkRecord row;
+    row.set_document_id(document.id());
+    row.set_chunk_number(i);
+    row.set_begin(begin);
+    row.set_text(document.text().substr(begin, chunk.end() - begin));
+    *row.mutable_token_ids() = chunk.token_ids();
+    const std::string key = ChunkKey(collection, ChunkIdAt(rows.first_chunk_id(), i));
+    batch_.Put(Family::kChunks, key, row.SerializeAsString());
+    batch_.Put(Family::kVectors, key, chunk.vector_fp16());
+    begin = chunk.end();
+  }
+  return rows;
+}
+
+const shardpb::DocumentRecord& Transaction::PutRecord(uint32_t collection, shardpb::DocumentRecord record,
+                                                      shardpb::Change change) {
+  *record.mutable_write_time() = change.write_time();
+  *record.mutable_position() = change.position();
+  *change.mutable_put()->mutable_record() = record;
+  Log(change);
+  const std::string key = DocumentKey(collection, record.document().id());
+  batch_.Put(Family::kDocuments, key, record.SerializeAsString());
+  std::optional<shardpb::DocumentRecord>& slot = documents_[key];
+  slot = std::move(record);
+  return *slot;
+}
+
+}  // namespace retro

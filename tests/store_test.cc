@@ -1,0 +1,294 @@
+#include "retriever_service/store/store.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+
+#include "common/base/error.h"
+#include "common/base/hash.h"
+#include "common/base/strings.h"
+#include "common/document/content_hash.h"
+#include "common/document/half.h"
+#include "retriever_service/store/layout.h"
+
+namespace retro {
+namespace {
+
+constexpr int kDimension = 4;
+
+class StoreTest : public testing::Test {
+ protected:
+  StoreTest() {
+    options_.path = testing::TempDir() + "store_test_" + testing::UnitTest::GetInstance()->current_test_info()->name();
+    std::filesystem::remove_all(options_.path);
+  }
+  ~StoreTest() override { std::filesystem::remove_all(options_.path); }
+
+  void Open() {
+    store_.reset();
+    auto store = Store::Open(options_);
+    ASSERT_TRUE(store.ok()) << store.status();
+    store_ = *std::move(store);
+  }
+
+  void OpenWithCollection() {
+    Open();
+    Transaction transaction = store_->Begin();
+    pb::CollectionSpec spec;
+    spec.set_dimension(kDimension);
+    transaction.CreateCollection(spec);
+    ASSERT_TRUE(store_->Commit(std::move(transaction)).ok());
+  }
+
+  // A document cut into chunks of `chunk_bytes`; each chunk's vector tells its number and `seed`.
+  static shardpb::DocumentChange MakeChange(const std::string& id, const std::string& text, size_t chunk_bytes,
+                                            float seed) {
+    shardpb::DocumentChange change;
+    change.mutable_document()->set_id(id);
+    change.mutable_document()->set_title("title of " + id);
+    change.mutable_document()->set_text(text);
+    (*change.mutable_document()->mutable_metadata())["year"].add_values()->set_int_value(1999);
+    change.set_content_hash(ContentHash(change.document()));
+    change.set_text_hash(TextHash(text));
+    for (size_t begin = 0; begin < text.size(); begin += chunk_bytes) {
+      shardpb::ChunkContent& chunk = *change.add_chunks();
+      chunk.set_end(std::min(text.size(), begin + chunk_bytes));
+      chunk.add_token_ids(static_cast<int>(begin));
+      const std::vector<float> vector = {seed, static_cast<float>(change.chunks_size()), 0, 0};
+      chunk.set_vector_fp16(ToHalf(vector));
+    }
+    return change;
+  }
+
+  shardpb::DocumentRecord Put(const shardpb::DocumentChange& change) {
+    Transaction transaction = store_->Begin();
+    const auto old = transaction.FindDocument(0, change.document().id());
+    EXPECT_TRUE(old.ok());
+    const shardpb::DocumentRecord record = transaction.PutDocument(0, change, *old);
+    EXPECT_TRUE(store_->Commit(std::move(transaction)).ok());
+    return record;
+  }
+
+  std::string TextOf(const std::string& id) {
+    const auto record = store_->ReadDocument(0, id, nullptr);
+    if (!record.ok() || !record->has_value()) return "(missing)";
+    const auto text = store_->ReadText(0, **record, nullptr);
+    return text.ok() ? *text : text.status().ToString();
+  }
+
+  size_t RowsIn(const shardpb::DocumentRecord& record) {
+    std::vector<uint64_t> ids;
+    for (uint32_t i = 0; i < record.chunks().count(); ++i) {
+      ids.push_back(ChunkIdAt(record.chunks().first_chunk_id(), i));
+    }
+    const auto rows = store_->ReadChunks(0, ids, nullptr);
+    EXPECT_TRUE(rows.ok());
+    return std::count_if(rows->begin(), rows->end(), [](const auto& row) { return row.has_value(); });
+  }
+
+  absl::Status Reopen() { return Store::Open(options_).status(); }
+
+  StoreOptions options_;
+  std::unique_ptr<Store> store_;
+};
+
+TEST_F(StoreTest, DocumentComesBackAfterReopen) {
+  OpenWithCollection();
+  const shardpb::DocumentRecord written = Put(MakeChange("a", "one two three", 5, 7));
+  const std::string store_id = store_->identity().store_id;
+  Open();
+  EXPECT_EQ(store_->identity().store_id, store_id);
+  EXPECT_EQ(store_id.size(), kStoreIdBytes);
+  EXPECT_EQ(TextOf("a"), "one two three");
+  const auto record = store_->ReadDocument(0, "a", nullptr);
+  ASSERT_TRUE(record.ok() && record->has_value());
+  EXPECT_EQ((*record)->SerializeAsString(), written.SerializeAsString());
+  EXPECT_EQ((*record)->document().metadata().at("year").values(0).int_value(), 1999);
+  EXPECT_EQ((*record)->chunks().count(), 3u);
+  const uint64_t second = ChunkIdAt((*record)->chunks().first_chunk_id(), 1);
+  const auto chunks = store_->ReadChunks(0, std::vector{second}, nullptr);
+  ASSERT_TRUE(chunks.ok() && (*chunks)[0].has_value());
+  EXPECT_EQ((*chunks)[0]->text(), "wo th");
+  EXPECT_EQ((*chunks)[0]->begin(), 5u);
+  EXPECT_THAT((*chunks)[0]->token_ids(), testing::ElementsAre(5));
+  const auto vectors = store_->ReadVectors(0, std::vector{second}, nullptr);
+  ASSERT_TRUE(vectors.ok());
+  EXPECT_EQ((*vectors)[0], ToHalf(std::vector<float>{7, 2, 0, 0}));
+}
+
+TEST_F(StoreTest, PositionsAndChunkIdsCountOnAfterReopen) {
+  OpenWithCollection();
+  EXPECT_EQ(store_->last_position().epoch(), 1u);
+  EXPECT_EQ(store_->last_position().number(), 1u);  // the collection
+  const auto first = Put(MakeChange("a", "one two three", 5, 1));
+  Open();
+  const auto second = Put(MakeChange("b", "four", 5, 1));
+  EXPECT_EQ(second.position().number(), 3u);
+  EXPECT_EQ(second.chunks().first_chunk_id() >> kSlotBits, (first.chunks().first_chunk_id() >> kSlotBits) + 3);
+  EXPECT_EQ(SlotOfChunk(second.chunks().first_chunk_id()), SlotOfDocument("b"));
+}
+
+TEST_F(StoreTest, TransactionSeesItsOwnChangesAndNobodyElseDoes) {
+  OpenWithCollection();
+  Transaction transaction = store_->Begin();
+  transaction.PutDocument(0, MakeChange("a", "old", 5, 1), std::nullopt);
+  const auto found = transaction.FindDocument(0, "a");
+  ASSERT_TRUE(found.ok() && found->has_value());
+  EXPECT_EQ(TextOf("a"), "(missing)");
+  transaction.RemoveDocument(0, **found);
+  EXPECT_FALSE(transaction.FindDocument(0, "a")->has_value());
+  ASSERT_TRUE(store_->Commit(std::move(transaction)).ok());
+  EXPECT_EQ(TextOf("a"), "(missing)");
+  EXPECT_EQ(store_->last_position().number(), 3u);
+}
+
+TEST_F(StoreTest, LogTellsWhatHappened) {
+  OpenWithCollection();
+  const auto first = Put(MakeChange("a", "old text", 5, 1));
+  Put(MakeChange("a", "new", 5, 1));
+  std::vector<shardpb::Change> changes;
+  ASSERT_TRUE(store_
+                  ->ScanLog(MakePosition(1, 0), nullptr,
+                            [&](const shardpb::Change& change) -> absl::StatusOr<bool> {
+                              changes.push_back(change);
+                              return true;
+                            })
+                  .ok());
+  ASSERT_EQ(changes.size(), 3u);
+  EXPECT_TRUE(changes[0].has_create_collection());
+  EXPECT_FALSE(changes[1].put().has_replaced());
+  EXPECT_EQ(changes[2].put().replaced().first_chunk_id(), first.chunks().first_chunk_id());
+  EXPECT_EQ(changes[2].put().record().document().id(), "a");
+  EXPECT_TRUE(changes[2].put().record().document().text().empty());
+}
+
+TEST_F(StoreTest, MetadataChangeKeepsRows) {
+  OpenWithCollection();
+  shardpb::DocumentChange change = MakeChange("a", "one two", 5, 1);
+  const auto first = Put(change);
+  change.mutable_document()->set_title("another");
+  Transaction transaction = store_->Begin();
+  const shardpb::DocumentRecord second = transaction.PutMetadata(0, change, first);
+  ASSERT_TRUE(store_->Commit(std::move(transaction)).ok());
+  EXPECT_EQ(second.chunks().first_chunk_id(), first.chunks().first_chunk_id());
+  EXPECT_EQ(TextOf("a"), "one two");
+}
+
+TEST_F(StoreTest, FreedRowsGoWithTheLogThatHoldsThem) {
+  options_.log_changes_max = 2;
+  OpenWithCollection();
+  const auto old = Put(MakeChange("a", "old text", 3, 1));
+  Put(MakeChange("a", "new text", 3, 1));
+  ASSERT_TRUE(store_->TrimLog().ok());
+  EXPECT_EQ(RowsIn(old), 3u) << "the change that freed them is still in the log";
+  Put(MakeChange("b", "other", 3, 1));
+  Put(MakeChange("c", "other", 3, 1));
+  ASSERT_TRUE(store_->TrimLog().ok());
+  EXPECT_EQ(RowsIn(old), 0u);
+  EXPECT_EQ(store_->log_start().number(), 4u);
+  Open();
+  EXPECT_EQ(store_->log_start().number(), 4u);
+  EXPECT_EQ(TextOf("a"), "new text");
+}
+
+TEST_F(StoreTest, ScanVectorsGivesLiveRowsOnly) {
+  OpenWithCollection();
+  Put(MakeChange("a", "old text", 3, 1));
+  Put(MakeChange("a", "new text", 4, 2));
+  Put(MakeChange("gone", "text", 4, 3));
+  Transaction transaction = store_->Begin();
+  transaction.RemoveDocument(0, **transaction.FindDocument(0, "gone"));
+  ASSERT_TRUE(store_->Commit(std::move(transaction)).ok());
+  for (int i = 0; i < 100; ++i) Put(MakeChange(StrCat("n", i), "text", 4, 4));
+  std::map<std::string, std::string> seen;
+  ASSERT_TRUE(store_
+                  ->ScanVectors(0, nullptr,
+                                [&](const shardpb::DocumentRecord& record, std::string vectors) {
+                                  seen[record.document().id()] = vectors;
+                                  return absl::OkStatus();
+                                })
+                  .ok());
+  EXPECT_EQ(seen.size(), 101u);
+  EXPECT_EQ(seen["a"], ToHalf(std::vector<float>{2, 1, 0, 0, 2, 2, 0, 0}));
+}
+
+TEST_F(StoreTest, SnapshotKeepsWhatItSaw) {
+  options_.log_changes_max = 1;
+  OpenWithCollection();
+  const auto old = Put(MakeChange("a", "old text", 3, 1));
+  const auto snapshot = store_->TakeSnapshot();
+  Put(MakeChange("a", "new text", 3, 1));
+  Put(MakeChange("b", "other", 3, 1));
+  ASSERT_TRUE(store_->TrimLog().ok());
+  EXPECT_EQ(RowsIn(old), 0u);
+  const auto text = store_->ReadText(0, old, snapshot.get());
+  ASSERT_TRUE(text.ok()) << text.status();
+  EXPECT_EQ(*text, "old text");
+}
+
+TEST_F(StoreTest, SecondProcessIsRefused) {
+  OpenWithCollection();
+  const absl::Status status = Reopen();
+  EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_EQ(ReasonOf(status), Reason::kStoreLocked);
+  EXPECT_THAT(std::string(MessageOf(status)), testing::HasSubstr(options_.path));
+}
+
+TEST_F(StoreTest, ForeignFoldersAreRefused) {
+  options_.cluster = "north";
+  OpenWithCollection();
+  store_.reset();
+  const StoreOptions own = options_;
+  options_.cluster = "south";
+  EXPECT_EQ(ReasonOf(Reopen()), Reason::kForeignStore);
+  options_ = own;
+  options_.shard_count = 2;
+  EXPECT_EQ(ReasonOf(Reopen()), Reason::kForeignStore);
+  options_ = own;
+  options_.store_id = std::string(kStoreIdBytes, 'x');
+  const absl::Status status = Reopen();
+  EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_EQ(ReasonOf(status), Reason::kForeignStore);
+  EXPECT_THAT(std::string(MessageOf(status)), testing::HasSubstr(options_.path));
+  options_ = own;
+  EXPECT_TRUE(Reopen().ok());
+}
+
+TEST_F(StoreTest, UnknownLayoutIsRefused) {
+  OpenWithCollection();
+  store_.reset();
+  {
+    KeyValueOptions rows;
+    rows.path = options_.path + "/rocksdb";
+    auto opened = KeyValueStore::Open(rows);
+    ASSERT_TRUE(opened.ok());
+    KeyValueBatch batch;
+    batch.Put(Family::kMeta, "layout_version", Encode32(kLayoutVersion + 1));
+    ASSERT_TRUE((*opened)->Write(batch).ok());
+  }
+  const absl::Status status = Reopen();
+  EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_EQ(ReasonOf(status), Reason::kLayoutUnknown);
+}
+
+// These bytes are in every store: if this test fails, the layout version must change.
+TEST(LayoutTest, KeysNeverChange) {
+  const uint32_t slot = SlotOfDocument("abc");
+  EXPECT_EQ(DocumentKey(0x01020304, "abc"),
+            std::string("\x01\x02\x03\x04") + static_cast<char>(slot >> 8) + static_cast<char>(slot & 0xFF) + "abc");
+  EXPECT_EQ(MakeChunkId(5, 0x123), 0x5123u);
+  EXPECT_EQ(HexEncode(ChunkKey(1, 0x5123)), "0000000101230000000000005123");
+  EXPECT_EQ(HexEncode(ChangeKey(MakePosition(2, 3))), "00000000000000020000000000000003");
+  Tombstone tombstone{7, {}};
+  tombstone.rows.set_first_chunk_id(0x5123);
+  tombstone.rows.set_count(9);
+  EXPECT_EQ(HexEncode(EncodeTombstone(tombstone)), "00000007000000000000512300000009");
+  EXPECT_EQ(DecodeTombstone(EncodeTombstone(tombstone))->rows.count(), 9u);
+  EXPECT_EQ(ChunkNumber(0x5123, ChunkIdAt(0x5123, 4)), 4u);
+  EXPECT_EQ(AfterPrefix(std::string("a\xFF")), "b");
+  EXPECT_EQ(AfterPrefix("\xFF"), "");
+}
+
+}  // namespace
+}  // namespace retro
