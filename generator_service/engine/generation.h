@@ -21,8 +21,8 @@ enum class FailurePolicy { kFail, kGoOnWithout };
 
 struct RetrievalSettings {
   bool enabled = false;
-  int64_t offset = 0;                // tokens of the first chunk, 0 (a full one) ... m-1
-  std::optional<float> gate;         // the model's own if not set
+  int64_t offset = 0;         // tokens of the first chunk, 0 (a full one) ... m-1
+  std::optional<float> gate;  // the model's own if not set
   FailurePolicy on_failure = FailurePolicy::kFail;
   std::chrono::milliseconds timeout_ms{2000};  // of one look-up
   std::shared_ptr<const NeighbourScope> scope;
@@ -38,7 +38,7 @@ struct GenerationRequest {
   std::vector<TokenId> stop_ids;     // the tokenizer's eos always stops
   std::optional<int64_t> echo_from;  // prompt tokens from this place on are sent, each with its log-probability
   bool attribution = false;
-  Clock::time_point arrival;                           // for the times in the finish event
+  Clock::time_point arrival;  // for the times in the finish event
   Clock::time_point deadline = Clock::time_point::max();
   std::string request_id;
 };

@@ -1,5 +1,5 @@
-// Where the engine gets neighbours from. It knows nothing of collections, filters or the wire: what one request wants is
-// an opaque NeighbourScope that only the source reads, and what a source found travels with the tokens as an opaque
+// Where the engine gets neighbours from. It knows nothing of collections, filters or the wire: what one request wants
+// is an opaque NeighbourScope that only the source reads, and what a source found travels with the tokens as an opaque
 // NeighbourDetails to whoever shows it.
 #pragma once
 

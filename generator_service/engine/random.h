@@ -1,6 +1,6 @@
-// Random numbers that depend on a seed and a counter alone, so that a sampled run can be repeated, resumed elsewhere and
-// batched with others without changing. Source: Philox4x32-10, Salmon et al. 2011, "Parallel random numbers: as easy as
-// 1, 2, 3".
+// Random numbers that depend on a seed and a counter alone, so that a sampled run can be repeated, resumed elsewhere
+// and batched with others without changing. Source: Philox4x32-10, Salmon et al. 2011, "Parallel random numbers: as
+// easy as 1, 2, 3".
 #pragma once
 
 #include <array>

@@ -86,8 +86,8 @@ double Sum(const std::vector<double>& values) {
   return sum;
 }
 
-// The nucleus: the fewest most likely candidates with `top_p` of the weight. Tokens of probability below (1 - top_p) / V
-// together have less than 1 - top_p, so none of them is in it, and only the others need sorting.
+// The nucleus: the fewest most likely candidates with `top_p` of the weight. Tokens of probability below (1 - top_p) /
+// V together have less than 1 - top_p, so none of them is in it, and only the others need sorting.
 void KeepNucleus(std::vector<Candidate>& candidates, const SamplingSettings& settings) {
   const std::vector<double> weights = Weights(candidates, settings.temperature);
   const double sum = Sum(weights);

@@ -69,8 +69,8 @@ std::optional<LookupRequest> Session::NextLookup(uint64_t lookup, Clock::time_po
 
   LookupRequest request;
   for (int64_t chunk = known; chunk < complete; ++chunk) {
-    request.chunks.push_back(
-        {chunk, std::vector<TokenId>(tokens_.begin() + geometry_.Begin(chunk), tokens_.begin() + geometry_.End(chunk))});
+    request.chunks.push_back({chunk, std::vector<TokenId>(tokens_.begin() + geometry_.Begin(chunk),
+                                                          tokens_.begin() + geometry_.End(chunk))});
   }
   request.lookup = lookup;
   request.scope = request_.retrieval.scope;
@@ -168,6 +168,7 @@ StepItem Session::Slice(int64_t tokens) const {
 void Session::OnStep(int64_t tokens, const StepOutput& output, Clock::time_point now) {
   const int64_t rows = LogitRows(tokens);
   fed_ += tokens;
+  NoteStanding(now);
   if (request_.echo_from.has_value() && rows > 0) EmitPromptTokens(fed_ - rows, output);
   if (finished_) return;
   if (request_.max_tokens == 0) {

@@ -4,9 +4,9 @@
 //   kWaitingForPlace -> kPrefill -> kDecode <-> kWaitingForNeighbours -> kFinished
 //
 // A chunk is looked up as soon as its last token is known: all complete chunks of a prompt in one call, later ones when
-// the token that completes them is sampled. Its neighbours are needed only when that token is fed to the model (it is the
-// first that attends to them, paper section 2.4), so a prompt's prefill goes on up to there while the look-up runs. A
-// chunk that the last token of a generation completes serves nothing and is not looked up.
+// the token that completes them is sampled. Its neighbours are needed only when that token is fed to the model (it is
+// the first that attends to them, paper section 2.4), so a prompt's prefill goes on up to there while the look-up runs.
+// A chunk that the last token of a generation completes serves nothing and is not looked up.
 #pragma once
 
 #include <cstdint>
@@ -26,9 +26,9 @@ namespace retro {
 // What a session needs to know of the model.
 struct ModelFacts {
   int64_t vocabulary = 0;
-  int64_t chunk_length = 64;              // m
-  TokenId pad_id = 0;                     // of neighbour rows
-  const Tokenizer* tokenizer = nullptr;   // outlives the engine
+  int64_t chunk_length = 64;             // m
+  TokenId pad_id = 0;                    // of neighbour rows
+  const Tokenizer* tokenizer = nullptr;  // outlives the engine
 };
 
 enum class SessionState { kWaitingForPlace, kPrefill, kDecode, kWaitingForNeighbours, kFinished };
@@ -91,9 +91,9 @@ class Session {
   const ChunkGeometry geometry_;
   const int64_t prompt_length_;
 
-  std::vector<TokenId> tokens_;     // prompt and what was generated
-  int64_t fed_ = 0;                 // of them, in the model's caches
-  std::vector<ChunkSlot> chunks_;   // by chunk number: the neighbours that are known
+  std::vector<TokenId> tokens_;    // prompt and what was generated
+  int64_t fed_ = 0;                // of them, in the model's caches
+  std::vector<ChunkSlot> chunks_;  // by chunk number: the neighbours that are known
   std::optional<uint64_t> pending_lookup_;
   int64_t pending_chunks_ = 0;
   Clock::time_point lookup_started_;

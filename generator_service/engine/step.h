@@ -1,8 +1,9 @@
-// The only seam between scheduling and the model: slices of sequences in, logits out. Everything above it is plain logic
-// that runs without a model; everything below it knows no requests.
+// The only seam between scheduling and the model: slices of sequences in, logits out. Everything above it is plain
+// logic that runs without a model; everything below it knows no requests.
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -37,8 +38,9 @@ class StepRunner {
  public:
   virtual ~StepRunner() = default;
 
-  // One output an item, in order. On an error no sequence has moved.
-  virtual absl::StatusOr<std::vector<StepOutput>> Step(std::span<const StepItem> items) = 0;
+  // One output an item, in order, each item of another sequence. A sequence whose item failed has not moved; the others
+  // have.
+  virtual std::vector<absl::StatusOr<StepOutput>> Step(std::span<const StepItem> items) = 0;
 
   // Frees the sequence's caches. Unknown ones are ignored.
   virtual void End(uint64_t sequence) = 0;

@@ -1,9 +1,9 @@
-// From the bytes of tokens to text that a stream can send: whole characters, and nothing that may yet turn out to be the
-// beginning of a stop string.
+// From the bytes of tokens to text that a stream can send: whole characters, and nothing that may yet turn out to be
+// the beginning of a stop string.
 //
-// The texts together are the bytes together, byte for byte where these are valid UTF-8. Where they are not, each maximal
-// part that cannot become a character gives one U+FFFD (Unicode 15, section 3.9, "substitution of maximal subparts", as
-// Python's decode(errors="replace")), since protobuf's strings hold valid UTF-8 only.
+// The texts together are the bytes together, byte for byte where these are valid UTF-8. Where they are not, each
+// maximal part that cannot become a character gives one U+FFFD (Unicode 15, section 3.9, "substitution of maximal
+// subparts", as Python's decode(errors="replace")), since protobuf's strings hold valid UTF-8 only.
 #pragma once
 
 #include <cstddef>

@@ -1,0 +1,100 @@
+#include "generator_service/engine/engine.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "common/base/error.h"
+#include "generator_service/engine/engine_mailbox.h"
+
+namespace retro {
+
+Engine::Engine(const EngineOptions& options, std::unique_ptr<StepRunner> runner, NeighbourSource& source)
+    : options_(options),
+      runner_(std::move(runner)),
+      source_(source),
+      mailbox_(std::make_shared<EngineMailbox>(options.limits.sessions_max + options.limits.waiting_max)),
+      scheduler_(options.facts, options.limits),
+      thread_([this] { Loop(); }) {}
+
+Engine::~Engine() {
+  mailbox_->Stop();
+  thread_.join();
+}
+
+absl::StatusOr<uint64_t> Engine::Submit(GenerationRequest request, std::shared_ptr<EventSink> sink) {
+  return mailbox_->Submit(std::move(request), std::move(sink));
+}
+
+void Engine::Cancel(uint64_t session) { mailbox_->Cancel(session); }
+void Engine::Wake() { mailbox_->Wake(); }
+void Engine::Drain(Clock::time_point deadline) { mailbox_->Drain(deadline); }
+
+void Engine::Loop() {
+  while (Turn()) {
+  }
+}
+
+// Reads the notes, then computes one step if there is anything to compute. False: stopped.
+bool Engine::Turn() {
+  EngineMailbox::Mail mail = mailbox_->Take(idle_, WakeTime());
+  if (mail.drain_at.has_value()) drain_at_ = mail.drain_at;
+  const Clock::time_point now = Clock::now();
+  Deliver(mail, now);
+  if (mail.stopping || (drain_at_.has_value() && now >= *drain_at_)) scheduler_.Drain(now);
+  Perform(scheduler_.Settle(now));
+  if (mail.stopping) return false;
+
+  const std::vector<StepItem> items = scheduler_.Plan();
+  idle_ = items.empty();
+  if (idle_) {
+    Report({}, 0, 0);
+    return true;
+  }
+  int64_t tokens = 0;
+  for (const StepItem& item : items) tokens += static_cast<int64_t>(item.tokens.size());
+  std::vector<absl::StatusOr<StepOutput>> outputs = runner_->Step(items);
+  const Clock::time_point after = Clock::now();
+  scheduler_.Apply(std::move(outputs), after);
+  Perform(scheduler_.Settle(after));
+  Report(after - now, static_cast<int64_t>(items.size()), tokens);
+  return true;
+}
+
+void Engine::Deliver(EngineMailbox::Mail& mail, Clock::time_point now) {
+  for (EngineMailbox::Submission& submission : mail.submissions) {
+    const std::shared_ptr<EventSink> sink = submission.sink;
+    const absl::Status added = scheduler_.Add(submission.id, std::move(submission.request), std::move(submission.sink));
+    if (added.ok()) continue;
+    sink->OnError(added);
+    mailbox_->CountEnded(1);
+  }
+  for (const uint64_t session : mail.cancels) {
+    scheduler_.Cancel(session, CallerGoneError(/*deadline_passed=*/false));
+  }
+  for (auto& [lookup, answer] : mail.answers) scheduler_.OnNeighbours(lookup, std::move(answer), now);
+}
+
+std::optional<Clock::time_point> Engine::WakeTime() const {
+  const std::optional<Clock::time_point> deadline = scheduler_.NextDeadline();
+  // Once draining is over there is nothing left to wake up for.
+  if (!drain_at_.has_value() || scheduler_.running() + scheduler_.waiting() == 0) return deadline;
+  return std::min(*drain_at_, deadline.value_or(*drain_at_));
+}
+
+void Engine::Perform(const SchedulerEffects& effects) {
+  for (const uint64_t lookup : effects.cancelled_lookups) source_.CancelLookup(lookup);
+  for (const uint64_t session : effects.ended) runner_->End(session);
+  mailbox_->CountEnded(static_cast<int64_t>(effects.ended.size()));
+  for (const LookupRequest& request : effects.lookups) {
+    source_.Lookup(request, [mailbox = mailbox_, lookup = request.lookup](absl::StatusOr<LookupAnswer> answer) {
+      mailbox->Answer(lookup, std::move(answer));
+    });
+  }
+}
+
+void Engine::Report(Clock::duration time, int64_t sessions, int64_t tokens) const {
+  if (!options_.on_step) return;
+  options_.on_step({time, sessions, tokens, scheduler_.running(), scheduler_.waiting(), scheduler_.cache_tokens()});
+}
+
+}  // namespace retro

@@ -1,0 +1,76 @@
+// Runs many generations at once: one compute thread owns the model and every session; whoever submits, cancels or
+// answers a look-up leaves a note and returns.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <thread>
+
+#include "absl/status/statusor.h"
+#include "generator_service/engine/engine_mailbox.h"
+#include "generator_service/engine/scheduler.h"
+
+namespace retro {
+
+// One step, for metrics.
+struct StepReport {
+  Clock::duration time{};
+  int64_t sessions = 0;  // that took part
+  int64_t tokens = 0;    // fed to the model
+  int64_t running = 0;   // sessions with a place
+  int64_t waiting = 0;   // for one
+  int64_t cache_tokens = 0;
+};
+
+struct EngineOptions {
+  ModelFacts facts;
+  SchedulerLimits limits;
+  // Called by the compute thread after each step and whenever it runs dry (then with no sessions and no time).
+  // Optional.
+  std::function<void(const StepReport&)> on_step;
+};
+
+// All methods: any thread.
+class Engine {
+ public:
+  // `runner` is used by the compute thread alone. `source` must outlive this; its answers may come later still.
+  Engine(const EngineOptions& options, std::unique_ptr<StepRunner> runner, NeighbourSource& source);
+  // Ends what still runs, as Drain(now) does.
+  ~Engine();
+  Engine(const Engine&) = delete;
+  Engine& operator=(const Engine&) = delete;
+
+  // The session's name. At once RESOURCE_EXHAUSTED with a delay if too many wait, or if the request needs more cache
+  // than there is; UNAVAILABLE while draining. The sink is called only after OK.
+  absl::StatusOr<uint64_t> Submit(GenerationRequest request, std::shared_ptr<EventSink> sink);
+  // Its sink gets CANCELLED and its place is free before the next step. Unknown or ended sessions are ignored.
+  void Cancel(uint64_t session);
+  // A sink has room again.
+  void Wake();
+  // Takes no new sessions; what still runs at `deadline` is cut with FinishCause::kDrained.
+  void Drain(Clock::time_point deadline);
+
+ private:
+  void Loop();
+  bool Turn();
+  void Deliver(EngineMailbox::Mail& mail, Clock::time_point now);
+  std::optional<Clock::time_point> WakeTime() const;
+  void Perform(const SchedulerEffects& effects);
+  void Report(Clock::duration time, int64_t sessions, int64_t tokens) const;
+
+  const EngineOptions options_;
+  const std::unique_ptr<StepRunner> runner_;
+  NeighbourSource& source_;
+  const std::shared_ptr<EngineMailbox> mailbox_;  // shared with look-ups that are on their way
+
+  // The compute thread alone.
+  Scheduler scheduler_;
+  std::optional<Clock::time_point> drain_at_;
+  bool idle_ = true;  // nothing to compute until a note comes
+
+  std::thread thread_;
+};
+
+}  // namespace retro

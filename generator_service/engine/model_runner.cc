@@ -1,0 +1,86 @@
+#include "generator_service/engine/model_runner.h"
+
+#include <ATen/ATen.h>
+
+#include "common/base/status_macros.h"
+#include "generator_service/model/torch_status.h"
+
+namespace retro {
+namespace {
+
+// The last `wanted` rows of [rows, V] as plain floats.
+absl::StatusOr<std::vector<float>> LastRows(const at::Tensor& logits, int64_t wanted) {
+  return CatchTorch([&]() -> absl::StatusOr<std::vector<float>> {
+    if (wanted == 0) return std::vector<float>();
+    const at::Tensor rows = logits.narrow(0, logits.size(0) - wanted, wanted).to(at::kCPU, at::kFloat).contiguous();
+    const float* values = rows.const_data_ptr<float>();
+    return std::vector<float>(values, values + rows.numel());
+  });
+}
+
+}  // namespace
+
+absl::Status ModelRunner::Begin(const StepItem& item) {
+  SequenceOptions options;
+  options.offset = item.offset;
+  options.retrieval = item.retrieval;
+  options.gate = item.gate.value_or(1.0F);
+  options.reserve_tokens = item.reserve_tokens;
+  RETRO_ASSIGN_OR_RETURN(sequences_[item.sequence], model_.NewSequence(options));
+  return absl::OkStatus();
+}
+
+absl::StatusOr<ModelRunner::Outputs> ModelRunner::Forward(std::span<const StepItem> items) {
+  std::vector<Piece> pieces;
+  pieces.reserve(items.size());
+  for (const StepItem& item : items) {
+    Piece& piece = pieces.emplace_back();
+    piece.sequence = sequences_.at(item.sequence).get();
+    piece.tokens = item.tokens;
+    piece.neighbours = item.neighbours;
+    piece.logits = item.logit_rows == 0 ? LogitsFor::kNone : item.logit_rows == 1 ? LogitsFor::kLast : LogitsFor::kAll;
+    piece.want_mass = item.want_attention;
+  }
+  RETRO_ASSIGN_OR_RETURN(const std::vector<at::Tensor> logits, model_.Forward(pieces));
+  Outputs outputs;
+  outputs.reserve(items.size());
+  for (size_t i = 0; i < items.size(); ++i) {
+    absl::StatusOr<std::vector<float>> rows = LastRows(logits[i], items[i].logit_rows);
+    if (!rows.ok()) {
+      outputs.emplace_back(rows.status());
+      continue;
+    }
+    StepOutput output{*std::move(rows), {}};
+    const auto& mass = pieces[i].sequence->attention_mass();
+    if (items[i].want_attention && !mass.empty()) output.attention = mass.back();
+    outputs.emplace_back(std::move(output));
+  }
+  return outputs;
+}
+
+ModelRunner::Outputs ModelRunner::Step(std::span<const StepItem> items) {
+  Outputs outputs(items.size(), absl::StatusOr<StepOutput>(StepOutput{}));
+  std::vector<StepItem> ready;
+  std::vector<size_t> places;
+  for (size_t i = 0; i < items.size(); ++i) {
+    const absl::Status begun = items[i].begins ? Begin(items[i]) : absl::OkStatus();
+    if (!begun.ok()) {
+      outputs[i] = begun;
+      continue;
+    }
+    ready.push_back(items[i]);
+    places.push_back(i);
+  }
+  if (auto together = Forward(ready); together.ok()) {
+    for (size_t i = 0; i < places.size(); ++i) outputs[places[i]] = std::move((*together)[i]);
+    return outputs;
+  }
+  // No sequence has moved: one by one, so that only those fail whose fault it is.
+  for (size_t i = 0; i < places.size(); ++i) {
+    auto alone = Forward(std::span(&ready[i], 1));
+    outputs[places[i]] = alone.ok() ? std::move(alone->front()) : absl::StatusOr<StepOutput>(alone.status());
+  }
+  return outputs;
+}
+
+}  // namespace retro

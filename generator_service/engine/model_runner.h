@@ -1,0 +1,32 @@
+// The step function over a RETRO model: slices of several sequences as one batched forward.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <vector>
+
+#include "generator_service/engine/step.h"
+#include "generator_service/model/model.h"
+
+namespace retro {
+
+class ModelRunner : public StepRunner {
+ public:
+  // `model` must outlive this. Used by one thread.
+  explicit ModelRunner(const RetroModel& model) : model_(model) {}
+
+  using Outputs = std::vector<absl::StatusOr<StepOutput>>;
+
+  Outputs Step(std::span<const StepItem> items) override;
+  void End(uint64_t sequence) override { sequences_.erase(sequence); }
+
+ private:
+  absl::Status Begin(const StepItem& item);
+  // On an error no sequence has moved; an item whose logits could not be read has moved and fails.
+  absl::StatusOr<Outputs> Forward(std::span<const StepItem> items);
+
+  const RetroModel& model_;
+  std::map<uint64_t, std::unique_ptr<Sequence>> sequences_;
+};
+
+}  // namespace retro

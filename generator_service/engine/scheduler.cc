@@ -1,0 +1,168 @@
+#include "generator_service/engine/scheduler.h"
+
+#include <algorithm>
+
+#include "common/base/error.h"
+#include "common/base/strings.h"
+
+namespace retro {
+namespace {
+
+constexpr std::chrono::milliseconds kRetryAfter{1000};
+// A source tells better than we why it has no answer, so it gets a little longer than its deadline.
+constexpr std::chrono::milliseconds kLookupGrace{250};
+
+absl::Status StalledError(std::chrono::milliseconds stall_ms_max) {
+  return Error(absl::StatusCode::kAborted, Reason::kCallerGone,
+               StrCat("nobody has read this stream for ", stall_ms_max.count(), " ms"));
+}
+
+}  // namespace
+
+int64_t Scheduler::CacheTokens(const Session& session) const {
+  const int64_t m = facts_.chunk_length;
+  return (session.tokens_max() + m - 1) / m * m;
+}
+
+absl::Status Scheduler::Add(uint64_t id, GenerationRequest request, std::shared_ptr<EventSink> sink) {
+  if (waiting() >= limits_.waiting_max + std::max<int64_t>(limits_.sessions_max - running(), 0))
+    return QueueFullError("the queue of generations", kRetryAfter);
+  auto session = std::make_unique<Session>(id, std::move(request), std::move(sink), facts_);
+  if (CacheTokens(*session) > limits_.cache_tokens_max) {
+    return Error(absl::StatusCode::kResourceExhausted, Reason::kContextTooLong,
+                 StrCat("prompt and max_tokens take ", CacheTokens(*session), " cache tokens, this server has ",
+                        limits_.cache_tokens_max, " (--cache-tokens-max)"));
+  }
+  waiting_.push_back({std::move(session), std::nullopt});
+  return absl::OkStatus();
+}
+
+void Scheduler::Cancel(uint64_t id, const absl::Status& why) {
+  for (Entry& entry : waiting_) {
+    if (entry.session->id() == id) entry.session->Fail(why);
+  }
+  for (Entry& entry : running_) {
+    if (entry.session->id() == id) entry.session->Fail(why);
+  }
+}
+
+void Scheduler::Drain(Clock::time_point now) {
+  for (Entry& entry : waiting_) entry.session->Drain(now);
+  for (Entry& entry : running_) entry.session->Drain(now);
+}
+
+void Scheduler::OnNeighbours(uint64_t lookup, absl::StatusOr<LookupAnswer> answer, Clock::time_point now) {
+  for (Entry& entry : running_) {
+    if (entry.session->pending_lookup() != lookup || entry.session->state() == SessionState::kFinished) continue;
+    return entry.session->OnNeighbours(std::move(answer), now);
+  }
+}
+
+SchedulerEffects Scheduler::Settle(Clock::time_point now) {
+  SchedulerEffects effects;
+  for (Entry& entry : waiting_) Expire(entry, now, effects);
+  for (Entry& entry : running_) Expire(entry, now, effects);
+  Sweep(effects);
+  GivePlaces(now);
+  for (Entry& entry : running_) {
+    if (auto lookup = entry.session->NextLookup(next_lookup_, now)) {
+      ++next_lookup_;
+      effects.lookups.push_back(*std::move(lookup));
+    }
+  }
+  Sweep(effects);  // a session may be complete as soon as it has its place
+  return effects;
+}
+
+void Scheduler::Expire(Entry& entry, Clock::time_point now, SchedulerEffects& effects) const {
+  Session& session = *entry.session;
+  if (session.state() == SessionState::kFinished) return;
+  if (now >= session.request().deadline) return session.Fail(CallerGoneError(/*deadline_passed=*/true));
+  if (session.sink().HasRoom()) {
+    entry.stalled_since.reset();
+  } else if (!entry.stalled_since.has_value()) {
+    entry.stalled_since = now;
+  } else if (now >= *entry.stalled_since + limits_.stall_ms_max) {
+    return session.Fail(StalledError(limits_.stall_ms_max));
+  }
+  if (session.pending_lookup().has_value() && now >= session.lookup_deadline() + kLookupGrace) {
+    effects.cancelled_lookups.push_back(*session.pending_lookup());
+    session.OnNeighbours(absl::DeadlineExceededError("the look-up was not answered in time"), now);
+  }
+}
+
+void Scheduler::Sweep(SchedulerEffects& effects) {
+  const auto gone = [&effects](const Entry& entry) {
+    if (entry.session->state() != SessionState::kFinished) return false;
+    if (entry.session->pending_lookup().has_value()) {
+      effects.cancelled_lookups.push_back(*entry.session->pending_lookup());
+    }
+    effects.ended.push_back(entry.session->id());
+    return true;
+  };
+  std::erase_if(waiting_, gone);
+  std::erase_if(running_, gone);
+  cache_tokens_ = 0;
+  for (const Entry& entry : running_) cache_tokens_ += CacheTokens(*entry.session);
+}
+
+void Scheduler::GivePlaces(Clock::time_point now) {
+  while (!waiting_.empty() && running() < limits_.sessions_max) {
+    const int64_t tokens = CacheTokens(*waiting_.front().session);
+    if (cache_tokens_ + tokens > limits_.cache_tokens_max) return;
+    cache_tokens_ += tokens;
+    running_.push_back(std::move(waiting_.front()));
+    waiting_.pop_front();
+    running_.back().session->Admit(now);
+  }
+}
+
+std::vector<StepItem> Scheduler::Plan() {
+  plan_.clear();
+  for (const Entry& entry : running_) {
+    if (entry.session->state() == SessionState::kDecode && entry.session->sink().HasRoom()) {
+      plan_.emplace_back(entry.session.get(), 1);
+    }
+  }
+  int64_t room = plan_.empty() ? limits_.prefill_tokens_max : limits_.prefill_tokens_shared_max;
+  for (const Entry& entry : running_) {
+    if (room == 0) break;
+    if (entry.session->state() != SessionState::kPrefill || !entry.session->sink().HasRoom()) continue;
+    const int64_t tokens = std::min(entry.session->Runnable(), room);
+    plan_.emplace_back(entry.session.get(), tokens);
+    room -= tokens;
+  }
+  std::vector<StepItem> items;
+  items.reserve(plan_.size());
+  for (const auto& [session, tokens] : plan_) items.push_back(session->Slice(tokens));
+  return items;
+}
+
+void Scheduler::Apply(std::vector<absl::StatusOr<StepOutput>> outputs, Clock::time_point now) {
+  for (size_t i = 0; i < plan_.size(); ++i) {
+    const auto& [session, tokens] = plan_[i];
+    if (outputs[i].ok()) {
+      session->OnStep(tokens, *outputs[i], now);
+    } else {
+      session->Fail(outputs[i].status());
+    }
+  }
+  plan_.clear();
+}
+
+std::optional<Clock::time_point> Scheduler::NextDeadline() const {
+  Clock::time_point next = Clock::time_point::max();
+  const auto look_at = [&](const Entry& entry) {
+    next = std::min(next, entry.session->request().deadline);
+    if (entry.session->pending_lookup().has_value()) {
+      next = std::min(next, entry.session->lookup_deadline() + kLookupGrace);
+    }
+    if (entry.stalled_since.has_value()) next = std::min(next, *entry.stalled_since + limits_.stall_ms_max);
+  };
+  for (const Entry& entry : waiting_) look_at(entry);
+  for (const Entry& entry : running_) look_at(entry);
+  if (next == Clock::time_point::max()) return std::nullopt;
+  return next;
+}
+
+}  // namespace retro

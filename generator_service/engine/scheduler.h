@@ -1,0 +1,90 @@
+// Which sessions have a place, and what the next step computes. Plain logic: no threads, no clock, no model; the engine
+// drives it and the tests do so in its place.
+//
+// Rules: sessions get places in the order they came, as long as the bounds on sessions and cache tokens allow. Every
+// step takes one token of each session that decodes, and a piece of prefill beside them that is small while somebody
+// decodes, so that running sessions keep their pace. A session that waits for neighbours, or whose reader is behind, is
+// left out of the step and holds up nobody. Whoever is cancelled or past the deadline has left before the next step.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "generator_service/engine/session.h"
+#include "generator_service/engine/step.h"
+
+namespace retro {
+
+struct SchedulerLimits {
+  int64_t sessions_max = 16;               // that have a place
+  int64_t waiting_max = 32;                // for one
+  int64_t cache_tokens_max = 32768;        // of all sessions with a place, each counted in whole chunks at its longest
+  int64_t prefill_tokens_max = 256;        // in a step where nobody decodes
+  int64_t prefill_tokens_shared_max = 32;  // in a step where somebody does
+  std::chrono::milliseconds stall_ms_max{60'000};  // that a reader may be behind
+};
+
+// What the scheduler wants done outside.
+struct SchedulerEffects {
+  std::vector<LookupRequest> lookups;
+  std::vector<uint64_t> cancelled_lookups;
+  std::vector<uint64_t> ended;  // sessions that are gone; those that had a place may have caches
+};
+
+class Scheduler {
+ public:
+  Scheduler(const ModelFacts& facts, const SchedulerLimits& limits) : facts_(facts), limits_(limits) {}
+
+  // Takes a session in. RESOURCE_EXHAUSTED if too many wait, or if it would never get a place; the sink is then not
+  // called. `id` is new.
+  absl::Status Add(uint64_t id, GenerationRequest request, std::shared_ptr<EventSink> sink);
+  // Ends a session with this error. Unknown ones are ignored.
+  void Cancel(uint64_t id, const absl::Status& why);
+  // Ends every session, with what it needs to go on elsewhere.
+  void Drain(Clock::time_point now);
+  // Answers that nobody waits for any more are ignored.
+  void OnNeighbours(uint64_t lookup, absl::StatusOr<LookupAnswer> answer, Clock::time_point now);
+
+  // Ends what is past its time, clears what has ended, gives out places, and says what is to be done. Call before Plan
+  // and after every change.
+  SchedulerEffects Settle(Clock::time_point now);
+
+  // The next step, empty if nothing can run; valid until the next call of anything else. Apply must follow.
+  std::vector<StepItem> Plan();
+  // The outputs of the plan.
+  void Apply(std::vector<absl::StatusOr<StepOutput>> outputs, Clock::time_point now);
+
+  // When Settle has to be called again though nothing happens.
+  std::optional<Clock::time_point> NextDeadline() const;
+
+  int64_t running() const { return static_cast<int64_t>(running_.size()); }
+  int64_t waiting() const { return static_cast<int64_t>(waiting_.size()); }
+  int64_t cache_tokens() const { return cache_tokens_; }
+
+ private:
+  struct Entry {
+    std::unique_ptr<Session> session;
+    std::optional<Clock::time_point> stalled_since;
+  };
+
+  int64_t CacheTokens(const Session& session) const;
+  void Expire(Entry& entry, Clock::time_point now, SchedulerEffects& effects) const;
+  void Sweep(SchedulerEffects& effects);
+  void GivePlaces(Clock::time_point now);
+
+  const ModelFacts facts_;
+  const SchedulerLimits limits_;
+  std::deque<Entry> waiting_;
+  std::vector<Entry> running_;                      // in the order they got their place
+  std::vector<std::pair<Session*, int64_t>> plan_;  // session and tokens of each item
+  int64_t cache_tokens_ = 0;
+  uint64_t next_lookup_ = 1;
+};
+
+}  // namespace retro
