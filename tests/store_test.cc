@@ -168,6 +168,8 @@ TEST_F(StoreTest, MetadataChangeKeepsRows) {
   shardpb::DocumentChange change = MakeChange("a", "one two", 5, 1);
   const auto first = Put(change);
   change.mutable_document()->set_title("another");
+  change.mutable_document()->clear_text();
+  change.clear_chunks();
   Transaction transaction = store_->Begin();
   const shardpb::DocumentRecord second = transaction.PutMetadata(0, change, first);
   ASSERT_TRUE(store_->Commit(std::move(transaction)).ok());

@@ -162,7 +162,7 @@ class Transaction {
   // record.
   const shardpb::DocumentRecord& PutDocument(uint32_t collection, const shardpb::DocumentChange& change,
                                              const std::optional<shardpb::DocumentRecord>& old);
-  // Replaces what is not text: rows and vectors stay.
+  // Replaces what is not text: rows and vectors stay. `change` needs neither text nor chunks.
   const shardpb::DocumentRecord& PutMetadata(uint32_t collection, const shardpb::DocumentChange& change,
                                              const shardpb::DocumentRecord& old);
   void RemoveDocument(uint32_t collection, const shardpb::DocumentRecord& old);

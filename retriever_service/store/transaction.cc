@@ -14,7 +14,7 @@ void SetNow(google::protobuf::Timestamp& time) {
   time.set_nanos(static_cast<int32_t>(std::chrono::nanoseconds(since_epoch - seconds).count()));
 }
 
-// The record of a document without its rows.
+// The record of a document without its rows and text.
 shardpb::DocumentRecord MakeRecord(const shardpb::DocumentChange& change) {
   const pb::Document& from = change.document();
   shardpb::DocumentRecord record;
@@ -26,7 +26,6 @@ shardpb::DocumentRecord MakeRecord(const shardpb::DocumentChange& change) {
   if (from.has_external_version()) to.set_external_version(from.external_version());
   record.set_content_hash(change.content_hash());
   record.set_text_hash(change.text_hash());
-  record.set_text_bytes(from.text().size());
   return record;
 }
 
@@ -47,6 +46,7 @@ const shardpb::DocumentRecord& Transaction::PutDocument(uint32_t collection, con
                                                         const std::optional<shardpb::DocumentRecord>& old) {
   shardpb::Change logged = NextChange(collection);
   shardpb::DocumentRecord record = MakeRecord(change);
+  record.set_text_bytes(change.document().text().size());
   *record.mutable_chunks() = AddRows(collection, change);
   if (old.has_value()) {
     *logged.mutable_put()->mutable_replaced() = old->chunks();
@@ -58,6 +58,7 @@ const shardpb::DocumentRecord& Transaction::PutDocument(uint32_t collection, con
 const shardpb::DocumentRecord& Transaction::PutMetadata(uint32_t collection, const shardpb::DocumentChange& change,
                                                         const shardpb::DocumentRecord& old) {
   shardpb::DocumentRecord record = MakeRecord(change);
+  record.set_text_bytes(old.text_bytes());
   *record.mutable_chunks() = old.chunks();
   return PutRecord(collection, std::move(record), NextChange(collection));
 }

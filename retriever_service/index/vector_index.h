@@ -1,0 +1,76 @@
+// Finds the chunks whose vectors are nearest to a query's. Derived from the store: filled from it at the start, then
+// told of each durable change. One index a collection.
+//
+// Threads: Apply belongs to one thread; everything else may be called from any. A search sees the index as one Apply
+// left it, never in between.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "absl/container/flat_hash_set.h"
+#include "absl/status/statusor.h"
+#include "common/base/call_context.h"
+#include "retriever_service/index/filter.h"
+#include "retriever_service/index/indexed_document.h"
+
+namespace retro {
+
+// A document that is new or another one now, or gone.
+struct IndexChange {
+  std::string document_id;
+  std::shared_ptr<const IndexedDocument> document;  // null: gone
+  std::vector<float> vectors;  // [chunk_count, dimension]; empty: those of the document that it replaces
+};
+
+struct IndexQuery {
+  std::span<const float> vector;                  // [dimension]
+  absl::flat_hash_set<std::string> excluded_ids;  // documents to leave out
+};
+
+struct IndexSearchOptions {
+  uint32_t k = 2;
+  std::optional<float> max_distance;       // squared L2
+  const CompiledFilter* filter = nullptr;  // null: all documents
+  uint32_t chunks_per_document_max = 0;    // 0: no bound
+};
+
+struct IndexHit {
+  float distance;  // squared L2
+  uint64_t chunk_id;
+  std::shared_ptr<const IndexedDocument> document;  // as it was when this was searched
+};
+
+struct IndexStats {
+  uint64_t documents = 0;
+  uint64_t chunks = 0;  // that can be found
+  uint64_t text_bytes = 0;
+  uint64_t rows = 0;          // chunks and remains of deleted ones
+  uint64_t memory_bytes = 0;  // of rows
+  uint64_t generation = 0;    // grows whenever segments are swapped
+};
+
+class VectorIndex {
+ public:
+  virtual ~VectorIndex() = default;
+
+  // All changes, in order, as one visible step. They must fit the collection; a removal of an unknown id is ignored.
+  virtual void Apply(std::vector<IndexChange> changes) = 0;
+
+  // One list of hits a query, nearest first, of equal distance the lesser chunk id first; fewer than k only if no more
+  // are allowed. CANCELLED or DEADLINE_EXCEEDED if the caller leaves meanwhile.
+  virtual absl::StatusOr<std::vector<std::vector<IndexHit>>> Search(std::span<const IndexQuery> queries,
+                                                                    const IndexSearchOptions& options,
+                                                                    const CallContext& context) const = 0;
+
+  // Ids of all documents for which the filter is true, in no order.
+  virtual std::vector<std::string> MatchingDocuments(const CompiledFilter& filter) const = 0;
+
+  virtual IndexStats Stats() const = 0;
+};
+
+}  // namespace retro
