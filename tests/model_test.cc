@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "generator_service/checkpoints/random_init.h"
 #include "generator_service/model/decoder.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -268,6 +269,28 @@ TEST_F(ModelTest, AttentionMassIsSharedOutAmongTheNeighboursGiven) {
     ASSERT_EQ(mass[t].size(), 3u) << t;
     EXPECT_NEAR(std::accumulate(mass[t].begin(), mass[t].end(), 0.0), 1.0, 1e-5) << t;
     EXPECT_EQ(mass[t][2] == 0.0f, chunk == 1) << t;  // there the last neighbour does not exist
+  }
+}
+
+// Longer than one block of queries, whose borders the pieces do not share.
+TEST_F(ModelTest, LongPrefillEqualsPieces) {
+  constexpr int64_t kLength = 700;
+  constexpr uint64_t kSeed = 5;
+  ModelConfig config = tiny_.model->config();
+  config.max_length = kLength;
+  config.mask_pad = true;
+  const auto model = *RetroModel::Create(config, *RandomWeights(config, kSeed), "cpu");
+  std::vector<TokenId> tokens(kLength);
+  for (int64_t i = 0; i < kLength; ++i) tokens[i] = static_cast<TokenId>(i * i % 61);
+  std::vector<ChunkNeighbours> neighbours(kLength / config.chunk_length);
+  for (size_t u = 0; u < neighbours.size(); ++u) {
+    neighbours[u].count = static_cast<int64_t>(u % 3);
+    neighbours[u].tokens.assign(neighbours[u].count * config.neighbour_length, static_cast<TokenId>(u % 60 + 1));
+  }
+  const at::Tensor whole = Logits(*model, tokens, neighbours, {});
+  for (const int64_t piece : {90, 300}) {
+    EXPECT_LE(MaxDifference("pieces of " + std::to_string(piece), Logits(*model, tokens, neighbours, {}, piece), whole),
+              kTolerance);
   }
 }
 
