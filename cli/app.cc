@@ -1,0 +1,69 @@
+#include "cli/app.h"
+
+#include <algorithm>
+#include <exception>
+#include <sstream>
+
+#include "CLI/App.hpp"
+#include "CLI/Config.hpp"
+#include "CLI/Formatter.hpp"
+#include "cli/commands.h"
+#include "cli/exit_code.h"
+#include "common/base/strings.h"
+
+namespace retro::cli {
+namespace {
+
+constexpr char kFooter[] = R"(
+In a hurry:
+  retro ingest ~/notes docs.jsonl.gz       put documents in
+  retro search "how are chunks found"      look for the nearest chunks
+  retro generate "The first settlers"      write on, with neighbours fetched for every 64 tokens
+  retro COMMAND --help                     options and examples of one command
+
+Exit codes: 0 done, 1 refused by the server, or part of the work failed or was skipped, 2 the command line is wrong,
+3 a service cannot be reached, 130 interrupted. Results go to standard output, everything else to standard error.)";
+
+void AddCommands(CLI::App& app, Invocation& invocation) {
+  AddIngestCommand(app, invocation);
+  AddSearchCommand(app, invocation);
+  AddGenerateCommand(app, invocation);
+  AddGetCommand(app, invocation);
+  AddListCommand(app, invocation);
+  AddDeleteCommand(app, invocation);
+  AddExportCommand(app, invocation);
+  AddStatsCommand(app, invocation);
+  AddHealthCommand(app, invocation);
+}
+
+}  // namespace
+
+int RunCommandLine(const std::vector<std::string>& arguments, const Console& console) {
+  CLI::App app("Documents in, nearest chunks and retrieval-conditioned text out.", "retro");
+  Invocation invocation{console, nullptr};
+  try {  // CLI11 tells everything by exceptions
+    app.set_version_flag("--version", RETRO_VERSION, "Print the version and exit");
+    app.require_subcommand(1);
+    app.footer(kFooter);
+    app.get_formatter()->column_width(32);
+    AddCommands(app, invocation);
+    if (arguments.empty()) {
+      console.err << app.help();
+      return kUsage;
+    }
+    app.parse(std::vector<std::string>(arguments.rbegin(), arguments.rend()));
+  } catch (const CLI::ParseError& error) {
+    if (error.get_exit_code() == static_cast<int>(CLI::ExitCodes::Success)) {  // --help and --version
+      std::ostringstream ignored;
+      return app.exit(error, console.out, ignored) == 0 ? kOk : kUsage;
+    }
+    console.Error(StrCat(error.what(), " (see retro --help, or retro COMMAND --help)"));
+    return kUsage;
+  } catch (const std::exception& error) {
+    console.Error(error.what());
+    return kUsage;
+  }
+  return invocation.run();
+}
+
+}  // namespace retro::cli

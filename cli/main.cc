@@ -1,0 +1,16 @@
+// retro: the command line of both services. Commands are in files of their names.
+#include <iostream>
+#include <string>
+#include <vector>
+
+#include "cli/app.h"
+#include "cli/interrupt.h"
+
+int main(int argc, char** argv) {
+  std::ios::sync_with_stdio(false);  // a stream of documents on standard input is read in large pieces
+  retro::cli::HandleInterruptSignals();
+  const std::vector<std::string> arguments(argv + 1, argv + argc);
+  const int code = retro::cli::RunCommandLine(arguments, retro::cli::Console::OfProcess());
+  std::cout.flush();
+  return code;
+}
