@@ -14,7 +14,6 @@ find_package(GTest CONFIG REQUIRED)
 find_package(LibXml2 REQUIRED)
 find_package(ZLIB REQUIRED)
 find_package(PkgConfig REQUIRED)
-pkg_check_modules(SentencePiece REQUIRED IMPORTED_TARGET sentencepiece)
 pkg_check_modules(Zstd REQUIRED IMPORTED_TARGET libzstd)
 
 # Static where retro_core needs them, so that a trainer or benchmark can be carried to another machine as one binary.
@@ -24,6 +23,16 @@ target_link_libraries(retro_utf8proc INTERFACE ${UTF8PROC_STATIC})
 add_library(retro_crypto INTERFACE)
 find_library(CRYPTO_STATIC libcrypto.a REQUIRED)
 target_link_libraries(retro_crypto INTERFACE ${CRYPTO_STATIC} ${CMAKE_DL_LIBS} Threads::Threads)
+
+# ---------------------------------------------------------------- SentencePiece, the static one that setup.sh built
+add_library(retro_sentencepiece INTERFACE)
+find_library(SENTENCEPIECE_LIBRARY libsentencepiece.a HINTS ${RETRO_DEPS}/sentencepiece-0.1.97/lib NO_DEFAULT_PATH)
+find_path(SENTENCEPIECE_INCLUDE_DIR sentencepiece_processor.h HINTS ${RETRO_DEPS}/sentencepiece-0.1.97/include NO_DEFAULT_PATH)
+if(NOT SENTENCEPIECE_LIBRARY OR NOT SENTENCEPIECE_INCLUDE_DIR)
+  message(FATAL_ERROR "SentencePiece not found: run deploy/local/setup.sh")
+endif()
+target_link_libraries(retro_sentencepiece INTERFACE ${SENTENCEPIECE_LIBRARY} Threads::Threads)
+target_include_directories(retro_sentencepiece SYSTEM INTERFACE ${SENTENCEPIECE_INCLUDE_DIR})
 
 # ---------------------------------------------------------------- LibTorch, from the wheel
 if(NOT LIBTORCH_ROOT)

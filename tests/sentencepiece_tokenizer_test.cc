@@ -140,6 +140,7 @@ TEST(SentencePieceTokenizerTest, ThreadsGetTheSame) {
   const std::vector<TokenId> expected = Ids(Ours(), text);
   std::vector<int> same(4, 0);
   std::vector<std::thread> threads;
+  threads.reserve(same.size());
   for (int& result : same) {
     threads.emplace_back([&] {
       bool equal = true;

