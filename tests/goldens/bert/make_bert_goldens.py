@@ -44,7 +44,8 @@ def make_minilm(folder):
     model = ReferenceBert(folder, "mean", normalise=True)
     ids = [tokenizer.encode(text).ids for text in texts()]
     vectors = np.stack([model.embed(sequence) for sequence in ids]).astype(np.float32)
-    (HERE / "minilm_texts.json").write_text(json.dumps([{"text": t, "ids": i} for t, i in zip(texts(), ids)], indent=0))
+    lines = [json.dumps({"text": text, "ids": sequence}) for text, sequence in zip(texts(), ids)]
+    (HERE / "minilm_texts.json").write_text("[\n" + ",\n".join(lines) + "\n]\n")
     save_file({"vectors": vectors}, HERE / "minilm_vectors.safetensors")
 
 
