@@ -1,0 +1,252 @@
+#include "retriever_service/embed/batcher.h"
+
+#include <algorithm>
+#include <future>
+
+#include "common/base/strings.h"
+
+namespace retro {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+// How often a Submit that waits for room asks whether its caller has left.
+constexpr auto kCancelPoll = std::chrono::milliseconds(50);
+
+double Seconds(Clock::duration duration) { return std::chrono::duration<double>(duration).count(); }
+
+// Why the caller no longer wants an answer; OK if it does.
+absl::Status Gone(const EmbedRequest& request) {
+  if (request.cancelled && request.cancelled()) return absl::CancelledError("embedding: the caller has cancelled");
+  if (Clock::now() >= request.deadline) return absl::DeadlineExceededError("embedding: the deadline has passed");
+  return absl::OkStatus();
+}
+
+absl::Status Stopped() { return absl::UnavailableError("embedding: the service is stopping"); }
+
+}  // namespace
+
+// A request that was accepted.
+struct EmbedBatcher::Pending {
+  EmbedRequest request;
+  EmbedReply reply;
+  Clock::time_point submitted;
+  size_t taken = 0;     // sequences; guarded by the batcher's mutex
+  size_t embedded = 0;  // sequences; compute thread only
+};
+
+// One sequence of a batch.
+struct EmbedBatcher::Piece {
+  std::shared_ptr<Pending> pending;
+  size_t index;
+  TokenSequence sequence;
+};
+
+// A request whose callback has to be called, without the lock.
+struct EmbedBatcher::Finished {
+  std::shared_ptr<Pending> pending;
+  absl::Status status;
+
+  void Report() const {
+    if (status.ok()) {
+      pending->request.done(std::move(pending->reply));
+    } else {
+      pending->request.done(status);
+    }
+  }
+};
+
+EmbedBatcher::EmbedBatcher(std::unique_ptr<Embedder> embedder, const BatcherLimits& limits)
+    : embedder_(std::move(embedder)),
+      queries_{.sequences_max = limits.queued_queries_max, .batch_tokens = limits.query_batch_tokens},
+      ingest_{.sequences_max = limits.queued_ingest_max, .batch_tokens = limits.ingest_batch_tokens},
+      thread_([this] { Compute(); }) {}
+
+EmbedBatcher::~EmbedBatcher() { Stop(); }
+
+void EmbedBatcher::Submit(EmbedRequest request) {
+  absl::Status refusal;
+  if (request.sequences.empty()) return request.done(EmbedReply{});
+  {
+    MutexLock lock(mutex_);
+    Queue& queue = request.priority == EmbedPriority::kQuery ? queries_ : ingest_;
+    refusal = WaitForRoom(request, queue);
+    if (refusal.ok()) {
+      auto pending = std::make_shared<Pending>();
+      pending->reply.vectors.resize(request.sequences.size() * embedder_->info().dimension);
+      pending->submitted = Clock::now();
+      queue.sequences += request.sequences.size();
+      pending->request = std::move(request);
+      queue.pending.push_back(std::move(pending));
+      work_.NotifyOne();
+      return;
+    }
+  }
+  request.done(refusal);
+}
+
+absl::Status EmbedBatcher::WaitForRoom(const EmbedRequest& request, Queue& queue) {
+  while (!stopping_) {
+    if (absl::Status gone = Gone(request); !gone.ok()) {
+      ++stats_.dropped;
+      return gone;
+    }
+    if (queue.sequences == 0 || queue.sequences + request.sequences.size() <= queue.sequences_max) {
+      return absl::OkStatus();
+    }
+    if (request.priority == EmbedPriority::kQuery) {
+      ++stats_.refused;
+      return absl::ResourceExhaustedError(
+          StrCat("embedding: ", queue.sequences, " queries wait already; try again later"));
+    }
+    room_.WaitUntil(mutex_, std::min(request.deadline, Clock::now() + kCancelPoll));
+  }
+  return Stopped();
+}
+
+void EmbedBatcher::Compute() {
+  while (true) {
+    std::vector<Finished> dropped;
+    std::vector<Piece> batch;
+    {
+      MutexLock lock(mutex_);
+      while (!stopping_ && queries_.pending.empty() && ingest_.pending.empty()) work_.Wait(mutex_);
+      if (stopping_) break;
+      batch = TakeBatch(dropped);
+    }
+    room_.NotifyAll();
+    for (const Finished& finished : dropped) finished.Report();
+    if (!batch.empty()) EmbedBatch(std::move(batch));
+  }
+  FailAll();
+}
+
+std::vector<EmbedBatcher::Piece> EmbedBatcher::TakeBatch(std::vector<Finished>& dropped) {
+  // Never both kinds in one batch: ingest would make the queries wait for its tokens too.
+  Queue& queue = queries_.pending.empty() ? ingest_ : queries_;
+  std::vector<Piece> batch;
+  int64_t tokens = 0;
+  while (!queue.pending.empty() && tokens < queue.batch_tokens) {
+    const std::shared_ptr<Pending> pending = queue.pending.front();
+    if (absl::Status gone = Gone(pending->request); !gone.ok()) {
+      dropped.push_back({pending, gone});
+      ++stats_.dropped;
+      RemoveFirst(queue);
+      continue;
+    }
+    std::vector<TokenSequence>& sequences = pending->request.sequences;
+    if (pending->taken == 0) pending->reply.queue_seconds = Seconds(Clock::now() - pending->submitted);
+    for (; pending->taken < sequences.size() && tokens < queue.batch_tokens; ++pending->taken, --queue.sequences) {
+      tokens += static_cast<int64_t>(sequences[pending->taken].size());
+      batch.push_back({pending, pending->taken, std::move(sequences[pending->taken])});
+    }
+    if (pending->taken == sequences.size()) RemoveFirst(queue);
+  }
+  return batch;
+}
+
+void EmbedBatcher::RemoveFirst(Queue& queue) {
+  const Pending& first = *queue.pending.front();
+  queue.sequences -= first.request.sequences.size() - first.taken;
+  queue.pending.pop_front();
+}
+
+void EmbedBatcher::EmbedBatch(std::vector<Piece> batch) {
+  // Longest first: where texts are padded it wastes least, where threads take them in turn the short ones fill the end.
+  std::stable_sort(batch.begin(), batch.end(),
+                   [](const Piece& a, const Piece& b) { return a.sequence.size() > b.sequence.size(); });
+  std::vector<TokenSequence> sequences;
+  uint64_t tokens = 0;
+  for (Piece& piece : batch) {
+    tokens += piece.sequence.size();
+    sequences.push_back(std::move(piece.sequence));
+  }
+  const auto start = Clock::now();
+  const auto vectors = embedder_->Embed(sequences);
+  const double seconds = Seconds(Clock::now() - start);
+  {
+    MutexLock lock(mutex_);
+    ++stats_.batches;
+    stats_.sequences += sequences.size();
+    stats_.tokens += tokens;
+    stats_.embed_seconds += seconds;
+  }
+  if (!vectors.ok()) return FailBatch(batch, vectors.status());
+
+  const size_t dimension = embedder_->info().dimension;
+  const Pending* last = nullptr;
+  for (size_t i = 0; i < batch.size(); ++i) {
+    Pending& pending = *batch[i].pending;
+    std::copy_n(vectors->begin() + static_cast<std::ptrdiff_t>(i * dimension), dimension,
+                pending.reply.vectors.begin() + static_cast<std::ptrdiff_t>(batch[i].index * dimension));
+  }
+  // By request again, so that each counts the batch's time once.
+  std::stable_sort(batch.begin(), batch.end(), [](const Piece& a, const Piece& b) { return a.pending < b.pending; });
+  for (const Piece& piece : batch) {
+    Pending& pending = *piece.pending;
+    if (&pending != last) pending.reply.embed_seconds += seconds;
+    last = &pending;
+    if (++pending.embedded == pending.request.sequences.size()) Finished{piece.pending, absl::OkStatus()}.Report();
+  }
+}
+
+void EmbedBatcher::FailBatch(const std::vector<Piece>& batch, const absl::Status& status) {
+  std::vector<std::shared_ptr<Pending>> failed;
+  for (const Piece& piece : batch) {
+    if (std::find(failed.begin(), failed.end(), piece.pending) == failed.end()) failed.push_back(piece.pending);
+  }
+  {
+    MutexLock lock(mutex_);
+    for (Queue* queue : {&queries_, &ingest_}) {
+      // Only the first of a queue may have a rest that waits.
+      if (!queue->pending.empty() && queue->pending.front()->taken > 0 &&
+          std::find(failed.begin(), failed.end(), queue->pending.front()) != failed.end()) {
+        RemoveFirst(*queue);
+      }
+    }
+  }
+  room_.NotifyAll();
+  for (const std::shared_ptr<Pending>& pending : failed) Finished{pending, status}.Report();
+}
+
+void EmbedBatcher::FailAll() {
+  std::vector<std::shared_ptr<Pending>> left;
+  {
+    MutexLock lock(mutex_);
+    for (Queue* queue : {&queries_, &ingest_}) {
+      left.insert(left.end(), queue->pending.begin(), queue->pending.end());
+      queue->pending.clear();
+      queue->sequences = 0;
+    }
+  }
+  for (const std::shared_ptr<Pending>& pending : left) Finished{pending, Stopped()}.Report();
+}
+
+void EmbedBatcher::Stop() {
+  {
+    MutexLock lock(mutex_);
+    stopping_ = true;
+  }
+  work_.NotifyAll();
+  room_.NotifyAll();
+  MutexLock lock(join_mutex_);
+  if (thread_.joinable()) thread_.join();
+}
+
+BatcherStats EmbedBatcher::stats() const {
+  MutexLock lock(mutex_);
+  BatcherStats stats = stats_;
+  stats.queued_queries = queries_.sequences;
+  stats.queued_ingest = ingest_.sequences;
+  return stats;
+}
+
+absl::StatusOr<EmbedReply> EmbedAndWait(EmbedBatcher& batcher, EmbedRequest request) {
+  // Shared with the callback: its thread may still be inside set_value when this one goes on.
+  auto outcome = std::make_shared<std::promise<absl::StatusOr<EmbedReply>>>();
+  request.done = [outcome](absl::StatusOr<EmbedReply> reply) { outcome->set_value(std::move(reply)); };
+  batcher.Submit(std::move(request));
+  return outcome->get_future().get();
+}
+
+}  // namespace retro
