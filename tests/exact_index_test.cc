@@ -159,7 +159,7 @@ TEST(ExactIndexTest, EqualsBruteForce) {
         const auto hits = index.Search(queries, options, CallContext());
         ASSERT_TRUE(hits.ok());
         for (size_t q = 0; q < queries.size(); ++q) {
-          EXPECT_EQ(Flatten((*hits)[q]), model.BruteForce(queries[q], options)) << "query " << q;
+          EXPECT_EQ(Flatten(hits->hits[q]), model.BruteForce(queries[q], options)) << "query " << q;
         }
       }
     }
@@ -187,7 +187,7 @@ TEST(ExactIndexTest, KIsFilledWhenNearlyAllIsFilteredAway) {
   const std::vector<IndexQuery> queries = {{vector, {}}};
   const auto hits = index.Search(queries, {.k = 3, .filter = &*compiled}, CallContext());
   ASSERT_TRUE(hits.ok());
-  EXPECT_EQ((*hits)[0].size(), 3u);
+  EXPECT_EQ(hits->hits[0].size(), 3u);
   EXPECT_THAT(index.MatchingDocuments(*compiled), testing::UnorderedElementsAre("doc3", "doc900", "doc1999"));
 }
 
@@ -215,7 +215,7 @@ TEST(ExactIndexTest, AloneEqualsInABatch) {
   for (int q = 0; q < 100; ++q) {
     const auto alone = index.Search(std::span(&queries[q], 1), {.k = 5}, CallContext());
     ASSERT_TRUE(alone.ok());
-    EXPECT_EQ(Flatten((*alone)[0]), Flatten((*together)[q]));
+    EXPECT_EQ(Flatten(alone->hits[0]), Flatten(together->hits[q]));
   }
 }
 
@@ -245,8 +245,8 @@ TEST(ExactIndexTest, AStepIsSeenWholeOrNotAtAll) {
   while (!done) {
     const auto hits = index.Search(queries, {.k = 1000}, CallContext());
     ASSERT_TRUE(hits.ok());
-    ASSERT_EQ((*hits)[0].size() % kDocuments, 0u);
-    EXPECT_EQ((*hits)[0].front().distance, (*hits)[0].back().distance);
+    ASSERT_EQ(hits->hits[0].size() % kDocuments, 0u);
+    EXPECT_EQ(hits->hits[0].front().distance, hits->hits[0].back().distance);
   }
   writer.join();
 }

@@ -39,6 +39,7 @@ struct ExactIndex::Block {
 struct ExactIndex::View {
   uint64_t step = 0;
   uint64_t rows = 0;
+  uint64_t generation = 0;
   std::vector<std::shared_ptr<Block>> blocks;
 };
 
@@ -68,6 +69,7 @@ void ExactIndex::Apply(std::vector<IndexChange> changes) {
   auto view = std::make_shared<View>();
   view->step = step_;
   view->rows = rows_;
+  view->generation = stats_.generation;
   view->blocks = blocks_;
   const MutexLock view_lock(view_mutex_);
   view_ = std::move(view);
@@ -174,15 +176,18 @@ class ExactIndex::Scan {
     return absl::OkStatus();
   }
 
-  std::vector<std::vector<IndexHit>> TakeHits() const {
-    std::vector<std::vector<IndexHit>> hits(best_.size());
+  IndexAnswer Answer() const {
+    IndexAnswer answer;
+    answer.generation = view_->generation;
+    std::vector<std::vector<IndexHit>>& hits = answer.hits;
+    hits.resize(best_.size());
     for (size_t q = 0; q < best_.size(); ++q) {
       hits[q].reserve(best_[q].best().size());
       for (const Candidate& candidate : best_[q].best()) {
         hits[q].push_back({candidate.distance, candidate.chunk_id, *candidate.document});
       }
     }
-    return hits;
+    return answer;
   }
 
  private:
@@ -226,12 +231,11 @@ class ExactIndex::Scan {
   bool last_passes_ = false;
 };
 
-absl::StatusOr<std::vector<std::vector<IndexHit>>> ExactIndex::Search(std::span<const IndexQuery> queries,
-                                                                      const IndexSearchOptions& options,
-                                                                      const CallContext& context) const {
+absl::StatusOr<IndexAnswer> ExactIndex::Search(std::span<const IndexQuery> queries, const IndexSearchOptions& options,
+                                               const CallContext& context) const {
   Scan scan(CurrentView(), block_rows_, queries, options);
   RETRO_RETURN_IF_ERROR(scan.Run(context));
-  return scan.TakeHits();
+  return scan.Answer();
 }
 
 std::vector<std::string> ExactIndex::MatchingDocuments(const CompiledFilter& filter) const {

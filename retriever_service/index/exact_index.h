@@ -27,9 +27,8 @@ class ExactIndex : public VectorIndex {
   ~ExactIndex() override;
 
   void Apply(std::vector<IndexChange> changes) override ABSL_LOCKS_EXCLUDED(writer_mutex_, view_mutex_);
-  absl::StatusOr<std::vector<std::vector<IndexHit>>> Search(std::span<const IndexQuery> queries,
-                                                            const IndexSearchOptions& options,
-                                                            const CallContext& context) const override;
+  absl::StatusOr<IndexAnswer> Search(std::span<const IndexQuery> queries, const IndexSearchOptions& options,
+                                     const CallContext& context) const override;
   std::vector<std::string> MatchingDocuments(const CompiledFilter& filter) const override
       ABSL_LOCKS_EXCLUDED(writer_mutex_);
   IndexStats Stats() const override ABSL_LOCKS_EXCLUDED(writer_mutex_);

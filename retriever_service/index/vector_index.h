@@ -45,6 +45,11 @@ struct IndexHit {
   std::shared_ptr<const IndexedDocument> document;  // as it was when this was searched
 };
 
+struct IndexAnswer {
+  std::vector<std::vector<IndexHit>> hits;  // a query
+  uint64_t generation = 0;                  // of what was searched
+};
+
 struct IndexStats {
   uint64_t documents = 0;
   uint64_t chunks = 0;  // that can be found
@@ -63,9 +68,8 @@ class VectorIndex {
 
   // One list of hits a query, nearest first, of equal distance the lesser chunk id first; fewer than k only if no more
   // are allowed. CANCELLED or DEADLINE_EXCEEDED if the caller leaves meanwhile.
-  virtual absl::StatusOr<std::vector<std::vector<IndexHit>>> Search(std::span<const IndexQuery> queries,
-                                                                    const IndexSearchOptions& options,
-                                                                    const CallContext& context) const = 0;
+  virtual absl::StatusOr<IndexAnswer> Search(std::span<const IndexQuery> queries, const IndexSearchOptions& options,
+                                             const CallContext& context) const = 0;
 
   // Ids of all documents for which the filter is true, in no order.
   virtual std::vector<std::string> MatchingDocuments(const CompiledFilter& filter) const = 0;

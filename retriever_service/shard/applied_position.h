@@ -1,0 +1,34 @@
+// How far a shard's index and store have come, and waiting for it to come further.
+#pragma once
+
+#include <cstdint>
+
+#include "absl/status/status.h"
+#include "common/base/call_context.h"
+#include "common/base/sync.h"
+#include "common/document/protos.h"
+#include "retro/shard/v1/shard.pb.h"
+
+namespace retro {
+
+// Any thread.
+class AppliedPosition {
+ public:
+  AppliedPosition(uint32_t shard, const shardpb::Position& start) : shard_(shard), position_(start) {}
+
+  shardpb::Position Get() const ABSL_LOCKS_EXCLUDED(mutex_);
+  void Advance(const shardpb::Position& position) ABSL_LOCKS_EXCLUDED(mutex_);
+
+  // Waits until the barrier's position is reached. UNAVAILABLE (BEHIND_TOKEN), with the lag, if that takes longer than
+  // it allows.
+  absl::Status WaitFor(const shardpb::ReadBarrier& barrier, const CallContext& context) const
+      ABSL_LOCKS_EXCLUDED(mutex_);
+
+ private:
+  const uint32_t shard_;
+  mutable Mutex mutex_;
+  mutable CondVar advanced_;
+  shardpb::Position position_ ABSL_GUARDED_BY(mutex_);
+};
+
+}  // namespace retro

@@ -1,0 +1,27 @@
+// What a document sent to a shard does to the one stored under its id: pure decisions, apart from carrying them out.
+#pragma once
+
+#include <optional>
+
+#include "absl/status/statusor.h"
+#include "common/document/protos.h"
+#include "retro/shard/v1/shard.pb.h"
+
+namespace retro {
+
+enum class Verdict {
+  kCreate,           // there was none
+  kReplace,          // the text changed: new rows
+  kReplaceMetadata,  // title, source or metadata changed: rows and vectors stay
+  kStoreVersion,  // the same content under a newer external version, which is kept so that what lies between is refused
+  kUnchanged,     // the same content
+  kNeedsChunks,   // one of the first two, and the text and its chunks were not sent
+};
+
+// `dimension` is the collection's. FAILED_PRECONDITION (VERSION_TOO_OLD) if a newer external version is stored;
+// INVALID_ARGUMENT, naming the field, for chunks that do not tile the text between characters, and for vectors of
+// another size or not finite.
+absl::StatusOr<Verdict> Judge(const std::optional<shardpb::DocumentRecord>& old, const shardpb::DocumentChange& change,
+                              uint32_t dimension);
+
+}  // namespace retro

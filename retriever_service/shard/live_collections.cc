@@ -1,0 +1,57 @@
+#include "retriever_service/shard/live_collections.h"
+
+#include <utility>
+
+#include "common/base/error.h"
+#include "common/base/hash.h"
+#include "common/base/strings.h"
+#include "retriever_service/index/exact_index.h"
+
+namespace retro {
+
+absl::StatusOr<std::shared_ptr<LiveCollection>> LiveCollections::Find(const std::string& name) const {
+  const MutexLock lock(mutex_);
+  const auto it = collections_.find(name);
+  if (it != collections_.end()) return it->second;
+  return Error(absl::StatusCode::kNotFound, Reason::kCollectionNotFound,
+               StrCat("there is no collection \"", name, "\": make it, or leave the name empty for the default one"));
+}
+
+std::vector<std::shared_ptr<LiveCollection>> LiveCollections::All() const {
+  std::vector<std::shared_ptr<LiveCollection>> all;
+  const MutexLock lock(mutex_);
+  for (const auto& [name, collection] : collections_) all.push_back(collection);
+  return all;
+}
+
+void LiveCollections::Add(std::shared_ptr<LiveCollection> collection) {
+  const MutexLock lock(mutex_);
+  const std::string name = collection->spec.name();
+  collections_[name] = std::move(collection);
+}
+
+std::shared_ptr<LiveCollection> MakeLiveCollection(const Collection& collection) {
+  auto live = std::make_shared<LiveCollection>();
+  live->id = collection.id;
+  live->spec = collection.spec;
+  live->index = std::make_unique<ExactIndex>(static_cast<int>(collection.spec.dimension()));
+  return live;
+}
+
+absl::Status CheckEmbedder(const LiveCollection& collection, const std::string& fingerprint) {
+  if (fingerprint.empty() || fingerprint == collection.spec.embedder_fingerprint()) return absl::OkStatus();
+  return Error(
+      absl::StatusCode::kFailedPrecondition, Reason::kEmbedderMismatch,
+      StrCat("collection \"", collection.spec.name(), "\" was made with embedder ",
+             HexEncode(collection.spec.embedder_fingerprint()), ", these vectors come from ", HexEncode(fingerprint)));
+}
+
+absl::Status CheckTokenizer(const LiveCollection& collection, const std::string& fingerprint) {
+  if (fingerprint.empty() || fingerprint == collection.spec.tokenizer_fingerprint()) return absl::OkStatus();
+  return Error(absl::StatusCode::kFailedPrecondition, Reason::kTokenizerMismatch,
+               StrCat("collection \"", collection.spec.name(), "\" was made with tokenizer ",
+                      HexEncode(collection.spec.tokenizer_fingerprint()), ", these chunks were cut with ",
+                      HexEncode(fingerprint)));
+}
+
+}  // namespace retro

@@ -1,0 +1,43 @@
+// The collections of an open shard, each with its index.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "common/base/sync.h"
+#include "retriever_service/index/vector_index.h"
+#include "retriever_service/store/store.h"
+
+namespace retro {
+
+struct LiveCollection {
+  uint32_t id;
+  pb::CollectionSpec spec;
+  std::unique_ptr<VectorIndex> index;
+};
+
+// Any thread. Collections live until nobody uses them.
+class LiveCollections {
+ public:
+  // NOT_FOUND (COLLECTION_NOT_FOUND) if there is none of that name.
+  absl::StatusOr<std::shared_ptr<LiveCollection>> Find(const std::string& name) const ABSL_LOCKS_EXCLUDED(mutex_);
+  std::vector<std::shared_ptr<LiveCollection>> All() const ABSL_LOCKS_EXCLUDED(mutex_);  // by name
+  void Add(std::shared_ptr<LiveCollection> collection) ABSL_LOCKS_EXCLUDED(mutex_);
+
+ private:
+  mutable Mutex mutex_;
+  std::map<std::string, std::shared_ptr<LiveCollection>> collections_ ABSL_GUARDED_BY(mutex_);
+};
+
+// With an empty index.
+std::shared_ptr<LiveCollection> MakeLiveCollection(const Collection& collection);
+
+// FAILED_PRECONDITION if vectors or chunks come from others than the collection's own. An empty fingerprint is not
+// checked.
+absl::Status CheckEmbedder(const LiveCollection& collection, const std::string& fingerprint);
+absl::Status CheckTokenizer(const LiveCollection& collection, const std::string& fingerprint);
+
+}  // namespace retro

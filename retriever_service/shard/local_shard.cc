@@ -1,0 +1,362 @@
+#include "retriever_service/shard/local_shard.h"
+
+#include <spdlog/spdlog.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <utility>
+
+#include "absl/container/flat_hash_set.h"
+#include "common/base/error.h"
+#include "common/base/hash.h"
+#include "common/base/status_macros.h"
+#include "common/base/strings.h"
+#include "common/document/half.h"
+#include "retriever_service/shard/neighbour_fetch.h"
+#include "retriever_service/store/layout.h"
+
+namespace retro {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+constexpr uint32_t kNeighboursMax = 1000;  // k of a search
+constexpr uint32_t kChunksMax = 1024;      // of one GetChunks
+constexpr uint32_t kPageSizeMax = 1000;    // of ListDocuments
+constexpr uint32_t kListScanMax = 20'000;  // documents that one ListDocuments looks at
+constexpr size_t kIndexBatchRows = 4096;   // that BuildIndex applies at once
+constexpr int kSearchAttemptsMax = 3;      // while rows vanish between search and fetch
+
+void SetDuration(Clock::duration from, google::protobuf::Duration& to) {
+  const auto seconds = std::chrono::duration_cast<std::chrono::seconds>(from);
+  to.set_seconds(seconds.count());
+  to.set_nanos(static_cast<int32_t>(std::chrono::nanoseconds(from - seconds).count()));
+}
+
+absl::Status CheckBetween(std::string_view field, uint64_t value, uint64_t least, uint64_t most) {
+  if (value >= least && value <= most) return absl::OkStatus();
+  return FieldError(field, StrCat(value, " is not between ", least, " and ", most));
+}
+
+absl::Status Mismatch(Reason reason, const std::string& path, std::string_view what, const std::string& stored,
+                      const std::string& own) {
+  return Error(
+      absl::StatusCode::kFailedPrecondition, reason,
+      StrCat("the store in ", path, " was made with ", what, " ", HexEncode(stored).substr(0, 16), ", this server has ",
+             HexEncode(own).substr(0, 16), ": start it with the former, or name another folder"));
+}
+
+// Settings of a store that a server with other ones must not touch.
+absl::Status CheckSpec(const std::string& path, const pb::CollectionSpec& stored, const pb::CollectionSpec& own) {
+  if (stored.embedder_fingerprint() != own.embedder_fingerprint() || stored.dimension() != own.dimension()) {
+    return Mismatch(Reason::kEmbedderMismatch, path, "embedder", stored.embedder_fingerprint(),
+                    own.embedder_fingerprint());
+  }
+  if (stored.tokenizer_fingerprint() != own.tokenizer_fingerprint() || stored.chunk_size() != own.chunk_size()) {
+    return Mismatch(Reason::kTokenizerMismatch, path, "tokenizer", stored.tokenizer_fingerprint(),
+                    own.tokenizer_fingerprint());
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::vector<IndexQuery>> MakeQueries(const shardpb::SearchRequest& request, uint32_t dimension) {
+  std::vector<IndexQuery> queries;
+  for (int i = 0; i < request.queries_size(); ++i) {
+    const auto& values = request.queries(i).vector().values();
+    const std::string field = StrCat("queries[", i, "].vector");
+    if (static_cast<uint32_t>(values.size()) != dimension) {
+      return FieldError(field, StrCat(values.size(), " numbers, the collection's vectors have ", dimension));
+    }
+    if (!std::all_of(values.begin(), values.end(), [](float x) { return std::isfinite(x); })) {
+      return FieldError(field, "a number is not finite");
+    }
+    const auto& excluded = request.queries(i).exclude_document_ids();
+    queries.push_back({std::span(values.data(), values.size()), {excluded.begin(), excluded.end()}});
+  }
+  return queries;
+}
+
+}  // namespace
+
+// ---------------------------------------------------------------- opening
+
+LocalShard::LocalShard(std::unique_ptr<Store> store)
+    : store_(std::move(store)),
+      applied_(store_->identity().shard, store_->last_position()),
+      writer_(*store_, collections_, applied_) {}
+
+absl::StatusOr<std::unique_ptr<LocalShard>> LocalShard::Open(const LocalShardOptions& options) {
+  RETRO_ASSIGN_OR_RETURN(std::unique_ptr<Store> store, Store::Open(options.store));
+  std::unique_ptr<LocalShard> shard(new LocalShard(std::move(store)));
+  RETRO_RETURN_IF_ERROR(shard->BuildIndexes());
+  if (options.default_collection.has_value()) {
+    RETRO_RETURN_IF_ERROR(shard->PrepareDefaultCollection(*options.default_collection));
+  }
+  return shard;
+}
+
+absl::Status LocalShard::PrepareDefaultCollection(const pb::CollectionSpec& spec) {
+  const auto existing = store_->FindCollection(spec.name());
+  return existing.has_value() ? CheckSpec(store_->path(), existing->spec, spec) : CreateCollection(spec, CallContext());
+}
+
+absl::Status LocalShard::BuildIndexes() {
+  for (const Collection& stored : store_->Collections()) {
+    const Clock::time_point start = Clock::now();
+    std::shared_ptr<LiveCollection> collection = MakeLiveCollection(stored);
+    RETRO_RETURN_IF_ERROR(BuildIndex(*collection));
+    const IndexStats stats = collection->index->Stats();
+    spdlog::info("index of collection \"{}\" built: {} documents, {} chunks, {:.2f} s", stored.spec.name(),
+                 stats.documents, stats.chunks, std::chrono::duration<double>(Clock::now() - start).count());
+    collections_.Add(std::move(collection));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status LocalShard::BuildIndex(LiveCollection& collection) const {
+  const size_t dimension = collection.spec.dimension();
+  std::vector<IndexChange> batch;
+  size_t batch_rows = 0;
+  RETRO_RETURN_IF_ERROR(store_->ScanVectors(
+      collection.id, /*at=*/nullptr, [&](const shardpb::DocumentRecord& record, const std::string& halves) {
+        auto document = std::make_shared<const IndexedDocument>(ToIndexedDocument(record));
+        if (halves.size() != dimension * kHalfBytes * document->chunk_count) {
+          return Error(absl::StatusCode::kDataLoss, Reason::kStoreDamaged,
+                       StrCat("the store in ", store_->path(), " is damaged: vectors of document \"", document->id,
+                              "\" have the wrong size; restore it from a snapshot or a replica"));
+        }
+        std::vector<float> vectors(dimension * document->chunk_count);
+        FromHalf(halves, vectors);
+        batch_rows += document->chunk_count;
+        batch.push_back({record.document().id(), std::move(document), std::move(vectors)});
+        if (batch_rows >= kIndexBatchRows) {
+          collection.index->Apply(std::exchange(batch, {}));
+          batch_rows = 0;
+        }
+        return absl::OkStatus();
+      }));
+  collection.index->Apply(std::move(batch));
+  return absl::OkStatus();
+}
+
+// ---------------------------------------------------------------- search
+
+absl::StatusOr<shardpb::SearchResponse> LocalShard::Search(const shardpb::SearchRequest& request,
+                                                           const CallContext& context) {
+  RETRO_ASSIGN_OR_RETURN(const auto collection, collections_.Find(request.collection()));
+  RETRO_RETURN_IF_ERROR(CheckEmbedder(*collection, request.embedder_fingerprint()));
+  RETRO_RETURN_IF_ERROR(CheckBetween("k", request.k(), 1, kNeighboursMax));
+  std::optional<CompiledFilter> filter;
+  if (request.has_filter()) {
+    RETRO_ASSIGN_OR_RETURN(filter, CompiledFilter::Compile(request.filter(), "filter"));
+  }
+  RETRO_RETURN_IF_ERROR(applied_.WaitFor(request.barrier(), context));
+  for (int attempt = 0; attempt < kSearchAttemptsMax; ++attempt) {
+    shardpb::SearchResponse response;
+    RETRO_ASSIGN_OR_RETURN(const bool complete, SearchOnce(*collection, request,
+                                                           filter.has_value() ? &*filter : nullptr, context, response));
+    if (complete) return response;
+  }
+  return Error(absl::StatusCode::kUnavailable, Reason::kShardUnavailable,
+               "documents are being replaced faster than they can be read: try again");
+}
+
+absl::StatusOr<bool> LocalShard::SearchOnce(const LiveCollection& collection, const shardpb::SearchRequest& request,
+                                            const CompiledFilter* filter, const CallContext& context,
+                                            shardpb::SearchResponse& response) const {
+  RETRO_ASSIGN_OR_RETURN(const std::vector<IndexQuery> queries, MakeQueries(request, collection.spec.dimension()));
+  IndexSearchOptions options;
+  options.k = request.k();
+  if (request.has_max_distance()) options.max_distance = request.max_distance();
+  options.filter = filter;
+  options.chunks_per_document_max = request.max_chunks_per_document();
+  *response.mutable_position() = applied_.Get();  // before the search: it sees this much at least
+  const Clock::time_point start = Clock::now();
+  RETRO_ASSIGN_OR_RETURN(const IndexAnswer answer, collection.index->Search(queries, options, context));
+  const Clock::time_point found = Clock::now();
+  RETRO_ASSIGN_OR_RETURN(auto results, FetchNeighbours(*store_, collection.id, answer.hits, request.fields()));
+  if (!results.has_value()) return false;
+  for (pb::QueryResult& result : *results) *response.add_results() = std::move(result);
+  response.set_index_generation(answer.generation);
+  SetDuration(found - start, *response.mutable_search_time());
+  SetDuration(Clock::now() - found, *response.mutable_fetch_time());
+  return true;
+}
+
+// ---------------------------------------------------------------- changes
+
+absl::StatusOr<shardpb::WriteResponse> LocalShard::Write(const shardpb::WriteRequest& request,
+                                                         const CallContext& context) {
+  return writer_.Write(request, context);
+}
+
+absl::StatusOr<shardpb::DeleteResponse> LocalShard::Delete(const shardpb::DeleteRequest& request,
+                                                           const CallContext& context) {
+  return request.dry_run() ? CountDeletions(request) : writer_.Delete(request, context);
+}
+
+absl::StatusOr<shardpb::DeleteResponse> LocalShard::CountDeletions(const shardpb::DeleteRequest& request) const {
+  RETRO_ASSIGN_OR_RETURN(const auto collection, collections_.Find(request.collection()));
+  shardpb::DeleteResponse response;
+  *response.mutable_position() = applied_.Get();
+  if (request.has_filter()) {
+    RETRO_ASSIGN_OR_RETURN(const CompiledFilter filter, CompiledFilter::Compile(request.filter(), "filter"));
+    response.set_deleted_count(collection->index->MatchingDocuments(filter).size());
+    return response;
+  }
+  const absl::flat_hash_set<std::string> ids(request.document_ids().begin(), request.document_ids().end());
+  for (const std::string& id : ids) {
+    RETRO_ASSIGN_OR_RETURN(const auto record, store_->ReadDocument(collection->id, id, /*at=*/nullptr));
+    if (record.has_value()) response.set_deleted_count(response.deleted_count() + 1);
+  }
+  return response;
+}
+
+absl::Status LocalShard::CreateCollection(const pb::CollectionSpec& spec, const CallContext& context) {
+  return writer_.CreateCollection(spec, context);
+}
+
+// ---------------------------------------------------------------- reading
+
+absl::StatusOr<shardpb::DocumentRecord> LocalShard::FindRecord(const LiveCollection& collection, const std::string& id,
+                                                               const Store::Snapshot* at) const {
+  RETRO_ASSIGN_OR_RETURN(auto record, store_->ReadDocument(collection.id, id, at));
+  if (record.has_value()) return *std::move(record);
+  return Error(absl::StatusCode::kNotFound, Reason::kNotFound,
+               StrCat("there is no document \"", id, "\" in collection \"", collection.spec.name(), "\""));
+}
+
+void LocalShard::FillInfo(const shardpb::DocumentRecord& record, pb::DocumentInfo& info) const {
+  info.set_content_hash(record.content_hash());
+  info.set_chunk_count(record.chunks().count());
+  info.set_text_bytes(record.text_bytes());
+  *info.mutable_write_time() = record.write_time();
+  info.set_shard(store_->identity().shard);
+}
+
+absl::StatusOr<shardpb::GetDocumentResponse> LocalShard::GetDocument(const shardpb::GetDocumentRequest& request,
+                                                                     const CallContext& context) {
+  RETRO_ASSIGN_OR_RETURN(const auto collection, collections_.Find(request.collection()));
+  RETRO_RETURN_IF_ERROR(applied_.WaitFor(request.barrier(), context));
+  const auto snapshot = store_->TakeSnapshot();
+  RETRO_ASSIGN_OR_RETURN(shardpb::DocumentRecord record,
+                         FindRecord(*collection, request.document_id(), snapshot.get()));
+  RETRO_ASSIGN_OR_RETURN(std::string text, store_->ReadText(collection->id, record, snapshot.get()));
+  shardpb::GetDocumentResponse response;
+  FillInfo(record, *response.mutable_info());
+  *response.mutable_document() = std::move(*record.mutable_document());
+  response.mutable_document()->set_text(std::move(text));
+  return response;
+}
+
+absl::StatusOr<shardpb::GetChunksResponse> LocalShard::GetChunks(const shardpb::GetChunksRequest& request,
+                                                                 const CallContext& context) {
+  RETRO_ASSIGN_OR_RETURN(const auto collection, collections_.Find(request.collection()));
+  RETRO_RETURN_IF_ERROR(CheckBetween("max_chunks", request.max_chunks(), 1, kChunksMax));
+  RETRO_RETURN_IF_ERROR(applied_.WaitFor(request.barrier(), context));
+  const auto snapshot = store_->TakeSnapshot();
+  RETRO_ASSIGN_OR_RETURN(const shardpb::DocumentRecord record,
+                         FindRecord(*collection, request.document_id(), snapshot.get()));
+  shardpb::GetChunksResponse response;
+  response.set_chunk_count(record.chunks().count());
+  std::vector<uint64_t> ids;
+  for (uint64_t i = request.first_chunk(); i < record.chunks().count() && ids.size() < request.max_chunks(); ++i) {
+    ids.push_back(ChunkIdAt(record.chunks().first_chunk_id(), i));
+  }
+  RETRO_ASSIGN_OR_RETURN(const auto rows, store_->ReadChunks(collection->id, ids, snapshot.get()));
+  for (size_t i = 0; i < rows.size(); ++i) {
+    if (!rows[i].has_value()) {
+      return Error(absl::StatusCode::kDataLoss, Reason::kStoreDamaged,
+                   StrCat("the store in ", store_->path(), " is damaged: chunk ", ids[i], " is missing"));
+    }
+    FillChunk(ids[i], *rows[i], pb::NeighbourFields(), *response.add_chunks());
+  }
+  if (!request.include_vectors()) return response;
+  RETRO_ASSIGN_OR_RETURN(const auto vectors, store_->ReadVectors(collection->id, ids, snapshot.get()));
+  for (const std::string& halves : vectors) {
+    auto& values = *response.add_vectors()->mutable_values();
+    values.Resize(static_cast<int>(halves.size() / kHalfBytes), 0);
+    FromHalf(halves, std::span(values.mutable_data(), values.size()));
+  }
+  return response;
+}
+
+absl::StatusOr<shardpb::ListDocumentsResponse> LocalShard::ListDocuments(const shardpb::ListDocumentsRequest& request,
+                                                                         const CallContext& context) {
+  RETRO_ASSIGN_OR_RETURN(const auto collection, collections_.Find(request.collection()));
+  RETRO_RETURN_IF_ERROR(CheckBetween("page_size", request.page_size(), 1, kPageSizeMax));
+  std::optional<CompiledFilter> filter;
+  if (request.has_filter()) {
+    RETRO_ASSIGN_OR_RETURN(filter, CompiledFilter::Compile(request.filter(), "filter"));
+  }
+  std::optional<Store::DocumentPlace> place;
+  if (request.has_after()) place = {request.after().slot(), request.after().document_id()};
+  shardpb::ListDocumentsResponse response;
+  uint32_t looked_at = 0;
+  RETRO_RETURN_IF_ERROR(store_->ScanDocuments(
+      collection->id, place, /*at=*/nullptr,
+      [&](uint32_t slot, const shardpb::DocumentRecord& record) -> absl::StatusOr<bool> {
+        RETRO_RETURN_IF_ERROR(context.Check());
+        if (static_cast<uint32_t>(response.documents_size()) == request.page_size() || looked_at == kListScanMax) {
+          response.mutable_next()->set_shard(store_->identity().shard);
+          response.mutable_next()->set_slot(place->slot);
+          response.mutable_next()->set_document_id(place->id);
+          return false;
+        }
+        ++looked_at;
+        place = {slot, record.document().id()};
+        if (filter.has_value() && !filter->Matches(ToIndexedDocument(record))) return true;
+        pb::DocumentSummary& summary = *response.add_documents();
+        *summary.mutable_document() = record.document();
+        FillInfo(record, *summary.mutable_info());
+        return true;
+      }));
+  return response;
+}
+
+absl::StatusOr<shardpb::StatsResponse> LocalShard::Stats(const shardpb::StatsRequest&, const CallContext&) {
+  shardpb::StatsResponse response;
+  pb::ShardStats& stats = *response.mutable_stats();
+  const shardpb::Position position = applied_.Get();
+  stats.set_shard(store_->identity().shard);
+  stats.set_epoch(position.epoch());
+  stats.set_position(position.number());
+  stats.set_disk_bytes(store_->DiskBytes());
+  stats.set_read_only(store_->read_only());
+  for (const auto& collection : collections_.All()) {
+    const IndexStats index = collection->index->Stats();
+    pb::CollectionStats& to = *stats.add_collections();
+    to.set_collection(collection->spec.name());
+    to.set_documents(index.documents);
+    to.set_chunks(index.chunks);
+    to.set_text_bytes(index.text_bytes);
+    to.set_index_state(pb::INDEX_STATE_EXACT);
+    to.set_index_generation(index.generation);
+    to.set_measured_recall(1);
+    pb::SegmentStats& segment = *to.add_segments();
+    segment.set_kind("exact");
+    segment.set_vectors(index.rows);
+    segment.set_deleted(index.rows - index.chunks);
+    segment.set_memory_bytes(index.memory_bytes);
+  }
+  return response;
+}
+
+absl::StatusOr<shardpb::GetShardInfoResponse> LocalShard::GetShardInfo(const shardpb::GetShardInfoRequest&,
+                                                                       const CallContext&) {
+  shardpb::GetShardInfoResponse response;
+  const StoreIdentity& identity = store_->identity();
+  response.set_store_id(identity.store_id);
+  response.set_cluster(identity.cluster);
+  response.set_shard(identity.shard);
+  response.set_shard_count(identity.shard_count);
+  response.set_role(shardpb::REPLICA_ROLE_PRIMARY);
+  *response.mutable_position() = applied_.Get();
+  *response.mutable_log_start() = store_->log_start();
+  for (const auto& collection : collections_.All()) *response.add_collections() = collection->spec;
+  response.set_layout_version(kLayoutVersion);
+  return response;
+}
+
+}  // namespace retro

@@ -1,0 +1,74 @@
+// A shard in this process: the store, and in memory an index a collection, made from the store when the shard is
+// opened.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "common/base/call_context.h"
+#include "retriever_service/shard/applied_position.h"
+#include "retriever_service/shard/live_collections.h"
+#include "retriever_service/shard/shard.h"
+#include "retriever_service/shard/shard_writer.h"
+#include "retriever_service/store/store.h"
+
+namespace retro {
+
+struct LocalShardOptions {
+  StoreOptions store;
+  // The collection "" as this server would make it: made in a new store, compared in an old one. None: whatever is
+  // there.
+  std::optional<pb::CollectionSpec> default_collection;
+};
+
+class LocalShard : public Shard {
+ public:
+  // FAILED_PRECONDITION, naming the folder and what to do: as Store::Open, and EMBEDDER_MISMATCH or TOKENIZER_MISMATCH
+  // if the stored default collection was made with others. DATA_LOSS (STORE_DAMAGED) if the store contradicts itself.
+  static absl::StatusOr<std::unique_ptr<LocalShard>> Open(const LocalShardOptions& options);
+
+  absl::StatusOr<shardpb::SearchResponse> Search(const shardpb::SearchRequest& request,
+                                                 const CallContext& context) override;
+  absl::StatusOr<shardpb::WriteResponse> Write(const shardpb::WriteRequest& request,
+                                               const CallContext& context) override;
+  absl::StatusOr<shardpb::DeleteResponse> Delete(const shardpb::DeleteRequest& request,
+                                                 const CallContext& context) override;
+  absl::StatusOr<shardpb::GetDocumentResponse> GetDocument(const shardpb::GetDocumentRequest& request,
+                                                           const CallContext& context) override;
+  absl::StatusOr<shardpb::GetChunksResponse> GetChunks(const shardpb::GetChunksRequest& request,
+                                                       const CallContext& context) override;
+  absl::StatusOr<shardpb::ListDocumentsResponse> ListDocuments(const shardpb::ListDocumentsRequest& request,
+                                                               const CallContext& context) override;
+  absl::StatusOr<shardpb::StatsResponse> Stats(const shardpb::StatsRequest& request,
+                                               const CallContext& context) override;
+  absl::StatusOr<shardpb::GetShardInfoResponse> GetShardInfo(const shardpb::GetShardInfoRequest& request,
+                                                             const CallContext& context) override;
+
+  // As ShardWriter::CreateCollection.
+  absl::Status CreateCollection(const pb::CollectionSpec& spec, const CallContext& context);
+
+ private:
+  explicit LocalShard(std::unique_ptr<Store> store);
+  absl::Status PrepareDefaultCollection(const pb::CollectionSpec& spec);
+  absl::Status BuildIndexes();
+  absl::Status BuildIndex(LiveCollection& collection) const;
+  absl::StatusOr<shardpb::DocumentRecord> FindRecord(const LiveCollection& collection, const std::string& id,
+                                                     const Store::Snapshot* at) const;
+  absl::StatusOr<shardpb::DeleteResponse> CountDeletions(const shardpb::DeleteRequest& request) const;
+  void FillInfo(const shardpb::DocumentRecord& record, pb::DocumentInfo& info) const;
+  // Nothing if rows are gone since the search.
+  absl::StatusOr<bool> SearchOnce(const LiveCollection& collection, const shardpb::SearchRequest& request,
+                                  const CompiledFilter* filter, const CallContext& context,
+                                  shardpb::SearchResponse& response) const;
+
+  const std::unique_ptr<Store> store_;
+  LiveCollections collections_;
+  AppliedPosition applied_;
+  ShardWriter writer_;  // last: its thread uses all of the above
+};
+
+}  // namespace retro

@@ -1,0 +1,319 @@
+#include "retriever_service/shard/shard_writer.h"
+
+#include <spdlog/spdlog.h>
+
+#include <algorithm>
+#include <map>
+#include <memory>
+#include <optional>
+#include <span>
+#include <utility>
+
+#include "common/base/error.h"
+#include "common/base/status_macros.h"
+#include "common/base/strings.h"
+#include "common/document/half.h"
+#include "common/document/item_error.h"
+#include "retriever_service/shard/change_rules.h"
+
+namespace retro {
+namespace {
+
+// A group is written when it reaches either; what does not fit goes into the next one.
+constexpr int kGroupChangesMax = 1024;
+constexpr size_t kGroupBytesMax = size_t{16} << 20;
+
+std::vector<float> VectorsOf(const shardpb::DocumentChange& change, uint32_t dimension) {
+  std::vector<float> vectors(size_t{dimension} * change.chunks_size());
+  for (int i = 0; i < change.chunks_size(); ++i) {
+    FromHalf(change.chunks(i).vector_fp16(), std::span(vectors).subspan(size_t{dimension} * i, dimension));
+  }
+  return vectors;
+}
+
+}  // namespace
+
+// Changes that become durable together, and what follows from them.
+class ShardWriter::Group {
+ public:
+  explicit Group(const Store& store) : transaction(store.Begin()) {}
+
+  bool full() const { return transaction.changes() >= kGroupChangesMax || transaction.bytes() >= kGroupBytesMax; }
+  void Changed(const std::shared_ptr<LiveCollection>& collection, IndexChange change) {
+    index_changes[collection].push_back(std::move(change));
+  }
+
+  Transaction transaction;
+  std::map<std::shared_ptr<LiveCollection>, std::vector<IndexChange>> index_changes;
+  std::vector<std::shared_ptr<LiveCollection>> new_collections;
+  std::vector<Job*> jobs;  // that have a part in it
+};
+
+// What a caller brought: a row of changes, staged one after the other.
+class ShardWriter::Job {
+ public:
+  explicit Job(const CallContext& context) : context_(context) {}
+  virtual ~Job() = default;
+
+  // True if it must see what earlier jobs did in the indexes.
+  virtual bool NeedsIndexes() const { return false; }
+  // Once, before the first change.
+  virtual absl::Status Begin() { return absl::OkStatus(); }
+  virtual bool AllStaged() const = 0;
+  // An error fails the job; what it has staged before stays.
+  virtual absl::Status StageNext(Group& group) = 0;
+
+  const CallContext& context() const { return context_; }
+
+  // The writer's: null while the job is under way.
+  std::optional<absl::Status> result;
+
+ private:
+  const CallContext& context_;
+};
+
+// ---------------------------------------------------------------- jobs
+
+class ShardWriter::WriteJob : public Job {
+ public:
+  WriteJob(std::shared_ptr<LiveCollection> collection, const shardpb::WriteRequest& request, const CallContext& context)
+      : Job(context), collection_(std::move(collection)), request_(request) {}
+
+  bool AllStaged() const override { return response.results_size() == request_.changes_size(); }
+
+  absl::Status StageNext(Group& group) override {
+    const shardpb::DocumentChange& change = request_.changes(response.results_size());
+    RETRO_ASSIGN_OR_RETURN(const auto old, group.transaction.FindDocument(collection_->id, change.document().id()));
+    shardpb::ChangeResult& result = *response.add_results();
+    const absl::StatusOr<Verdict> verdict = Judge(old, change, collection_->spec.dimension());
+    if (!verdict.ok()) {
+      *result.mutable_error() = ToItemError(verdict.status());
+    } else {
+      CarryOut(*verdict, old, change, group, result);
+    }
+    return absl::OkStatus();
+  }
+
+  shardpb::WriteResponse response;
+
+ private:
+  void CarryOut(Verdict verdict, const std::optional<shardpb::DocumentRecord>& old,
+                const shardpb::DocumentChange& change, Group& group, shardpb::ChangeResult& result) {
+    switch (verdict) {
+      case Verdict::kCreate:
+      case Verdict::kReplace:
+        result.set_outcome(old.has_value() ? shardpb::CHANGE_OUTCOME_REPLACED : shardpb::CHANGE_OUTCOME_CREATED);
+        return Put(group.transaction.PutDocument(collection_->id, change, old),
+                   VectorsOf(change, collection_->spec.dimension()), group, result);
+      case Verdict::kReplaceMetadata:
+        result.set_outcome(shardpb::CHANGE_OUTCOME_REPLACED);
+        return Put(group.transaction.PutMetadata(collection_->id, change, *old), {}, group, result);
+      case Verdict::kStoreVersion:
+        result.set_outcome(shardpb::CHANGE_OUTCOME_UNCHANGED);
+        return Put(group.transaction.PutMetadata(collection_->id, change, *old), {}, group, result);
+      case Verdict::kUnchanged:
+        result.set_outcome(shardpb::CHANGE_OUTCOME_UNCHANGED);
+        return result.set_chunk_count(old->chunks().count());
+      case Verdict::kNeedsChunks:
+        return result.set_outcome(shardpb::CHANGE_OUTCOME_NEEDS_CHUNKS);
+    }
+  }
+
+  void Put(const shardpb::DocumentRecord& record, std::vector<float> vectors, Group& group,
+           shardpb::ChangeResult& result) {
+    result.set_chunk_count(record.chunks().count());
+    auto document = std::make_shared<const IndexedDocument>(ToIndexedDocument(record));
+    group.Changed(collection_, {record.document().id(), std::move(document), std::move(vectors)});
+  }
+
+  const std::shared_ptr<LiveCollection> collection_;
+  const shardpb::WriteRequest& request_;
+};
+
+class ShardWriter::DeleteJob : public Job {
+ public:
+  DeleteJob(std::shared_ptr<LiveCollection> collection, std::vector<std::string> ids,
+            const std::optional<CompiledFilter>& filter, const CallContext& context)
+      : Job(context), collection_(std::move(collection)), ids_(std::move(ids)), filter_(filter) {}
+
+  bool NeedsIndexes() const override { return filter_.has_value(); }
+
+  absl::Status Begin() override {
+    if (filter_.has_value()) {
+      ids_ = collection_->index->MatchingDocuments(*filter_);
+      std::sort(ids_.begin(), ids_.end());
+    }
+    return absl::OkStatus();
+  }
+
+  bool AllStaged() const override { return next_ == ids_.size(); }
+
+  absl::Status StageNext(Group& group) override {
+    const std::string& id = ids_[next_++];
+    RETRO_ASSIGN_OR_RETURN(const auto old, group.transaction.FindDocument(collection_->id, id));
+    if (!old.has_value()) return absl::OkStatus();
+    group.transaction.RemoveDocument(collection_->id, *old);
+    group.Changed(collection_, {id, nullptr, {}});
+    response.set_deleted_count(response.deleted_count() + 1);
+    return absl::OkStatus();
+  }
+
+  shardpb::DeleteResponse response;
+
+ private:
+  const std::shared_ptr<LiveCollection> collection_;
+  std::vector<std::string> ids_;
+  const std::optional<CompiledFilter>& filter_;
+  size_t next_ = 0;
+};
+
+class ShardWriter::CreateCollectionJob : public Job {
+ public:
+  CreateCollectionJob(const LiveCollections& collections, const pb::CollectionSpec& spec, const CallContext& context)
+      : Job(context), collections_(collections), spec_(spec) {}
+
+  bool NeedsIndexes() const override { return true; }  // that is, all collections made before
+  bool AllStaged() const override { return staged_; }
+
+  absl::Status StageNext(Group& group) override {
+    staged_ = true;
+    const auto existing = collections_.Find(spec_.name());
+    if (!existing.ok()) {
+      const uint32_t id = group.transaction.CreateCollection(spec_);
+      group.new_collections.push_back(MakeLiveCollection({id, spec_}));
+      return absl::OkStatus();
+    }
+    if ((*existing)->spec.SerializeAsString() == spec_.SerializeAsString()) return absl::OkStatus();
+    return Error(absl::StatusCode::kAlreadyExists, Reason::kCollectionExists,
+                 StrCat("collection \"", spec_.name(), "\" exists and was made otherwise: take another name"));
+  }
+
+ private:
+  const LiveCollections& collections_;
+  const pb::CollectionSpec& spec_;
+  bool staged_ = false;
+};
+
+// ---------------------------------------------------------------- callers' side
+
+ShardWriter::ShardWriter(Store& store, LiveCollections& collections, AppliedPosition& applied)
+    : store_(store), collections_(collections), applied_(applied), thread_([this] { Run(); }) {}
+
+ShardWriter::~ShardWriter() {
+  {
+    const MutexLock lock(mutex_);
+    stopping_ = true;
+    brought_.NotifyAll();
+  }
+  thread_.join();
+}
+
+absl::StatusOr<shardpb::WriteResponse> ShardWriter::Write(const shardpb::WriteRequest& request,
+                                                          const CallContext& context) {
+  RETRO_RETURN_IF_ERROR(CheckEpoch(request.epoch()));
+  RETRO_ASSIGN_OR_RETURN(const auto collection, collections_.Find(request.collection()));
+  RETRO_RETURN_IF_ERROR(CheckEmbedder(*collection, request.embedder_fingerprint()));
+  RETRO_RETURN_IF_ERROR(CheckTokenizer(*collection, request.tokenizer_fingerprint()));
+  WriteJob job(collection, request, context);
+  RETRO_RETURN_IF_ERROR(Perform(job));
+  *job.response.mutable_position() = applied_.Get();
+  return std::move(job.response);
+}
+
+absl::StatusOr<shardpb::DeleteResponse> ShardWriter::Delete(const shardpb::DeleteRequest& request,
+                                                            const CallContext& context) {
+  RETRO_RETURN_IF_ERROR(CheckEpoch(request.epoch()));
+  RETRO_ASSIGN_OR_RETURN(const auto collection, collections_.Find(request.collection()));
+  std::optional<CompiledFilter> filter;
+  if (request.has_filter()) {
+    if (!request.document_ids().empty()) return FieldError("filter", "give ids or a filter, not both");
+    RETRO_ASSIGN_OR_RETURN(filter, CompiledFilter::Compile(request.filter(), "filter"));
+  }
+  DeleteJob job(collection, {request.document_ids().begin(), request.document_ids().end()}, filter, context);
+  RETRO_RETURN_IF_ERROR(Perform(job));
+  *job.response.mutable_position() = applied_.Get();
+  return std::move(job.response);
+}
+
+absl::Status ShardWriter::CreateCollection(const pb::CollectionSpec& spec, const CallContext& context) {
+  CreateCollectionJob job(collections_, spec, context);
+  return Perform(job);
+}
+
+absl::Status ShardWriter::CheckEpoch(uint64_t epoch) const {
+  const uint64_t own = applied_.Get().epoch();
+  if (epoch == 0 || epoch >= own) return absl::OkStatus();
+  return Error(absl::StatusCode::kFailedPrecondition, Reason::kStaleEpoch,
+               StrCat("the shard is in epoch ", own, ", the call in ", epoch, ": read the cluster file again"));
+}
+
+absl::Status ShardWriter::Perform(Job& job) {
+  const MutexLock lock(mutex_);
+  queue_.push_back(&job);
+  brought_.NotifyOne();
+  while (!job.result.has_value()) ended_.Wait(mutex_);
+  return *job.result;
+}
+
+// ---------------------------------------------------------------- the thread
+
+std::vector<ShardWriter::Job*> ShardWriter::TakeJobs() {
+  const MutexLock lock(mutex_);
+  while (queue_.empty() && !stopping_) brought_.Wait(mutex_);
+  return std::exchange(queue_, {});
+}
+
+void ShardWriter::End(Job& job, const absl::Status& status) {
+  const MutexLock lock(mutex_);
+  job.result = status;
+  ended_.NotifyAll();
+}
+
+void ShardWriter::Run() {
+  for (std::vector<Job*> jobs = TakeJobs(); !jobs.empty(); jobs = TakeJobs()) {
+    Group group(store_);
+    for (Job* job : jobs) Stage(*job, group);
+    Flush(group);
+    if (const absl::Status status = store_.TrimLog(); !status.ok()) {
+      spdlog::warn("the change log could not be trimmed: {}", MessageOf(status));
+    }
+  }
+}
+
+void ShardWriter::Stage(Job& job, Group& group) {
+  if (job.NeedsIndexes()) Flush(group);
+  absl::Status status = job.context().Check();  // nothing is begun for a caller who left
+  if (status.ok()) status = job.Begin();
+  group.jobs.push_back(&job);
+  while (status.ok() && !job.AllStaged()) {
+    status = job.StageNext(group);
+    if (status.ok() && group.full()) {
+      Flush(group);
+      if (group.jobs.empty()) return;  // the job failed with the group, or was all staged
+    }
+  }
+  if (status.ok()) return;
+  group.jobs.pop_back();  // it is the last one
+  End(job, status);
+}
+
+void ShardWriter::Flush(Group& group) {
+  Group done = std::move(group);
+  const shardpb::Position position = done.transaction.position();
+  const absl::Status status = store_.Commit(std::move(done.transaction));
+  group = Group(store_);  // counts on from what was committed
+  if (status.ok()) {
+    for (const auto& collection : done.new_collections) collections_.Add(collection);
+    for (auto& [collection, changes] : done.index_changes) collection->index->Apply(std::move(changes));
+    applied_.Advance(position);
+  }
+  for (Job* job : done.jobs) {
+    if (status.ok() && !job->AllStaged()) {
+      group.jobs.push_back(job);
+    } else {
+      End(*job, status);
+    }
+  }
+}
+
+}  // namespace retro

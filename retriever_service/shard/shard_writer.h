@@ -1,0 +1,64 @@
+// The one thread that changes a shard. It takes what callers have brought, makes the changes of all of them durable
+// with one synced write (group commit: while the disk is busy, more callers gather), then visible in the indexes, then
+// answers, in order.
+#pragma once
+
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "common/base/call_context.h"
+#include "common/base/sync.h"
+#include "common/document/protos.h"
+#include "retriever_service/shard/applied_position.h"
+#include "retriever_service/shard/live_collections.h"
+#include "retriever_service/store/store.h"
+#include "retro/shard/v1/shard.pb.h"
+
+namespace retro {
+
+class ShardWriter {
+ public:
+  // All must outlive this.
+  ShardWriter(Store& store, LiveCollections& collections, AppliedPosition& applied);
+  // No call may be in progress.
+  ~ShardWriter();
+
+  // Any thread; they block until their changes are durable and visible, or failed. As in shard.h.
+  absl::StatusOr<shardpb::WriteResponse> Write(const shardpb::WriteRequest& request, const CallContext& context);
+  absl::StatusOr<shardpb::DeleteResponse> Delete(const shardpb::DeleteRequest& request, const CallContext& context);
+  // OK if it exists just so already; ALREADY_EXISTS (COLLECTION_EXISTS) if it was made otherwise.
+  absl::Status CreateCollection(const pb::CollectionSpec& spec, const CallContext& context);
+
+ private:
+  class Group;
+  class Job;
+  class WriteJob;
+  class DeleteJob;
+  class CreateCollectionJob;
+
+  absl::Status CheckEpoch(uint64_t epoch) const;
+  // Hands the job to the thread and waits for its end.
+  absl::Status Perform(Job& job) ABSL_LOCKS_EXCLUDED(mutex_);
+  void Run() ABSL_LOCKS_EXCLUDED(mutex_);
+  // Empty at the end.
+  std::vector<Job*> TakeJobs() ABSL_LOCKS_EXCLUDED(mutex_);
+  void Stage(Job& job, Group& group);
+  // Makes what the group holds durable and visible, and ends the jobs that have nothing left to do.
+  void Flush(Group& group);
+  void End(Job& job, const absl::Status& status) ABSL_LOCKS_EXCLUDED(mutex_);
+
+  Store& store_;
+  LiveCollections& collections_;
+  AppliedPosition& applied_;
+
+  Mutex mutex_;
+  CondVar brought_, ended_;
+  std::vector<Job*> queue_ ABSL_GUARDED_BY(mutex_);  // the callers', who wait; so its length is bounded by their number
+  bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
+
+  std::thread thread_;  // last: it uses all of the above
+};
+
+}  // namespace retro

@@ -1,0 +1,470 @@
+#include "retriever_service/shard/local_shard.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <filesystem>
+#include <limits>
+#include <map>
+#include <thread>
+
+#include "common/base/error.h"
+#include "common/base/hash.h"
+#include "common/base/strings.h"
+#include "common/document/content_hash.h"
+#include "common/document/half.h"
+
+namespace retro {
+namespace {
+
+constexpr uint32_t kDimension = 4;
+const char kEmbedder[] = "embedder-fingerprint-of-32-bytes";
+const char kTokenizer[] = "tokenizer-fingerprint-of-32-byte";
+
+pb::CollectionSpec DefaultSpec() {
+  pb::CollectionSpec spec;
+  spec.set_tokenizer_fingerprint(kTokenizer);
+  spec.set_embedder_fingerprint(kEmbedder);
+  spec.set_chunk_size(64);
+  spec.set_dimension(kDimension);
+  return spec;
+}
+
+pb::Document MakeDocument(const std::string& id, const std::string& text) {
+  pb::Document document;
+  document.set_id(id);
+  document.set_title("title of " + id);
+  document.set_text(text);
+  document.set_source("/" + id);
+  return document;
+}
+
+// With hashes, without text and chunks: as a router sends it first.
+shardpb::DocumentChange FirstTry(const pb::Document& document) {
+  shardpb::DocumentChange change;
+  *change.mutable_document() = document;
+  change.mutable_document()->clear_text();
+  change.set_content_hash(ContentHash(document));
+  change.set_text_hash(TextHash(document.text()));
+  return change;
+}
+
+// Cut into chunks of four bytes, all with the same vector.
+shardpb::DocumentChange Whole(const pb::Document& document, const std::vector<float>& vector) {
+  shardpb::DocumentChange change = FirstTry(document);
+  change.mutable_document()->set_text(document.text());
+  for (size_t begin = 0; begin < document.text().size(); begin += 4) {
+    shardpb::ChunkContent& chunk = *change.add_chunks();
+    chunk.set_end(std::min(document.text().size(), begin + 4));
+    chunk.add_token_ids(static_cast<int>(begin));
+    chunk.set_vector_fp16(ToHalf(vector));
+  }
+  return change;
+}
+
+class LocalShardTest : public testing::Test {
+ protected:
+  LocalShardTest() {
+    options_.store.path =
+        testing::TempDir() + "local_shard_test_" + testing::UnitTest::GetInstance()->current_test_info()->name();
+    std::filesystem::remove_all(options_.store.path);
+    options_.default_collection = DefaultSpec();
+    Open();
+  }
+  ~LocalShardTest() override {
+    shard_.reset();
+    std::filesystem::remove_all(options_.store.path);
+  }
+
+  void Open() {
+    shard_.reset();
+    auto shard = LocalShard::Open(options_);
+    ASSERT_TRUE(shard.ok()) << shard.status();
+    shard_ = *std::move(shard);
+  }
+
+  static shardpb::WriteRequest Request(const std::vector<shardpb::DocumentChange>& changes) {
+    shardpb::WriteRequest request;
+    request.set_embedder_fingerprint(kEmbedder);
+    request.set_tokenizer_fingerprint(kTokenizer);
+    for (const auto& change : changes) *request.add_changes() = change;
+    return request;
+  }
+
+  shardpb::ChangeResult Write(const shardpb::DocumentChange& change) {
+    const auto response = shard_->Write(Request({change}), context_);
+    EXPECT_TRUE(response.ok()) << response.status();
+    return response.ok() ? response->results(0) : shardpb::ChangeResult();
+  }
+
+  shardpb::SearchResponse Search(const std::vector<float>& vector, uint32_t k) {
+    shardpb::SearchRequest request;
+    request.set_k(k);
+    auto& values = *request.add_queries()->mutable_vector();
+    for (const float x : vector) values.add_values(x);
+    const auto response = shard_->Search(request, context_);
+    EXPECT_TRUE(response.ok()) << response.status();
+    return response.ok() ? *response : shardpb::SearchResponse();
+  }
+
+  absl::StatusOr<shardpb::GetDocumentResponse> Get(const std::string& id) {
+    shardpb::GetDocumentRequest request;
+    request.set_document_id(id);
+    return shard_->GetDocument(request, context_);
+  }
+
+  uint64_t LastNumber() { return shard_->GetShardInfo({}, context_)->position().number(); }
+
+  LocalShardOptions options_;
+  CallContext context_;
+  std::unique_ptr<LocalShard> shard_;
+};
+
+// ---------------------------------------------------------------- writing
+
+TEST_F(LocalShardTest, FirstTryOfANewDocumentNeedsChunks) {
+  const pb::Document document = MakeDocument("a", "some text");
+  EXPECT_EQ(Write(FirstTry(document)).outcome(), shardpb::CHANGE_OUTCOME_NEEDS_CHUNKS);
+  const shardpb::ChangeResult result = Write(Whole(document, {1, 0, 0, 0}));
+  EXPECT_EQ(result.outcome(), shardpb::CHANGE_OUTCOME_CREATED);
+  EXPECT_EQ(result.chunk_count(), 3u);
+  EXPECT_EQ(Get("a")->document().SerializeAsString(), document.SerializeAsString());
+}
+
+TEST_F(LocalShardTest, SameContentIsUnchangedAndWritesNothing) {
+  const pb::Document document = MakeDocument("a", "some text");
+  Write(Whole(document, {1, 0, 0, 0}));
+  const uint64_t before = LastNumber();
+  const shardpb::ChangeResult result = Write(FirstTry(document));
+  EXPECT_EQ(result.outcome(), shardpb::CHANGE_OUTCOME_UNCHANGED);
+  EXPECT_EQ(result.chunk_count(), 3u);
+  EXPECT_EQ(LastNumber(), before);
+}
+
+TEST_F(LocalShardTest, MetadataAloneKeepsTextAndVectors) {
+  pb::Document document = MakeDocument("a", "some text");
+  Write(Whole(document, {1, 0, 0, 0}));
+  (*document.mutable_metadata())["tag"].add_values()->set_string_value("red");
+  EXPECT_EQ(Write(FirstTry(document)).outcome(), shardpb::CHANGE_OUTCOME_REPLACED);
+  EXPECT_EQ(Get("a")->document().text(), "some text");
+  for (const bool reopened : {false, true}) {
+    if (reopened) Open();
+    const auto response = Search({1, 0, 0, 0}, 10);
+    ASSERT_EQ(response.results(0).neighbours_size(), 3);
+    EXPECT_EQ(response.results(0).neighbours(0).distance(), 0);
+    EXPECT_EQ(response.results(0).neighbours(0).metadata().at("tag").values(0).string_value(), "red");
+    EXPECT_EQ(response.results(0).neighbours(0).content_hash(), ContentHash(document));
+  }
+}
+
+TEST_F(LocalShardTest, NewTextReplaces) {
+  Write(Whole(MakeDocument("a", "some text"), {1, 0, 0, 0}));
+  const pb::Document changed = MakeDocument("a", "other");
+  EXPECT_EQ(Write(FirstTry(changed)).outcome(), shardpb::CHANGE_OUTCOME_NEEDS_CHUNKS);
+  EXPECT_EQ(Get("a")->document().text(), "some text");
+  EXPECT_EQ(Write(Whole(changed, {0, 1, 0, 0})).outcome(), shardpb::CHANGE_OUTCOME_REPLACED);
+  EXPECT_EQ(Get("a")->document().text(), "other");
+  const auto response = Search({1, 0, 0, 0}, 10);
+  ASSERT_EQ(response.results(0).neighbours_size(), 2);
+  EXPECT_EQ(response.results(0).neighbours(0).chunk().text(), "othe");
+  EXPECT_EQ(response.results(0).neighbours(0).continuation().text(), "r");
+  EXPECT_FALSE(response.results(0).neighbours(1).has_continuation());
+}
+
+TEST_F(LocalShardTest, OfEqualIdsTheLaterWins) {
+  const auto response = shard_->Write(
+      Request({Whole(MakeDocument("a", "first"), {1, 0, 0, 0}), Whole(MakeDocument("b", "other"), {1, 0, 0, 0}),
+               Whole(MakeDocument("a", "second"), {1, 0, 0, 0})}),
+      context_);
+  ASSERT_TRUE(response.ok());
+  EXPECT_EQ(response->results(0).outcome(), shardpb::CHANGE_OUTCOME_CREATED);
+  EXPECT_EQ(response->results(2).outcome(), shardpb::CHANGE_OUTCOME_REPLACED);
+  EXPECT_EQ(Get("a")->document().text(), "second");
+  EXPECT_EQ(Search({1, 0, 0, 0}, 10).results(0).neighbours_size(), 4);
+}
+
+TEST_F(LocalShardTest, OlderExternalVersionsAreRefused) {
+  pb::Document document = MakeDocument("a", "three");
+  document.set_external_version(3);
+  Write(Whole(document, {1, 0, 0, 0}));
+  document.set_external_version(5);
+  EXPECT_EQ(Write(FirstTry(document)).outcome(), shardpb::CHANGE_OUTCOME_UNCHANGED);
+  EXPECT_EQ(Get("a")->document().external_version(), 5u);
+  document.set_text("four");
+  document.set_external_version(4);
+  const shardpb::ChangeResult result = Write(Whole(document, {1, 0, 0, 0}));
+  EXPECT_EQ(result.error().reason(), "VERSION_TOO_OLD");
+  EXPECT_EQ(result.error().code(), static_cast<int>(absl::StatusCode::kFailedPrecondition));
+  EXPECT_EQ(Get("a")->document().text(), "three");
+}
+
+TEST_F(LocalShardTest, ABadChangeFailsAlone) {
+  shardpb::DocumentChange wide = Whole(MakeDocument("wide", "text"), {1, 0, 0, 0, 0});
+  shardpb::DocumentChange infinite = Whole(MakeDocument("infinite", "text"), {1e9F, 0, 0, 0});
+  shardpb::DocumentChange shorter = Whole(MakeDocument("short", "long text"), {1, 0, 0, 0});
+  shorter.mutable_chunks()->RemoveLast();
+  shardpb::DocumentChange inside = Whole(MakeDocument("inside", "abc\xC3\xA4xyz"), {1, 0, 0, 0});
+  const auto response = shard_->Write(
+      Request({wide, infinite, shorter, inside, Whole(MakeDocument("good", "text"), {1, 0, 0, 0})}), context_);
+  ASSERT_TRUE(response.ok());
+  EXPECT_EQ(response->results(0).error().field(), "chunks[0].vector_fp16");
+  EXPECT_EQ(response->results(1).error().field(), "chunks[0].vector_fp16");
+  EXPECT_EQ(response->results(2).error().field(), "chunks");
+  EXPECT_EQ(response->results(3).error().field(), "chunks[0].end");
+  EXPECT_EQ(response->results(4).outcome(), shardpb::CHANGE_OUTCOME_CREATED);
+  EXPECT_FALSE(Get("wide").ok());
+}
+
+TEST_F(LocalShardTest, ForeignVectorsChunksAndEpochsAreRefused) {
+  shardpb::WriteRequest request = Request({Whole(MakeDocument("a", "text"), {1, 0, 0, 0})});
+  request.set_embedder_fingerprint("another");
+  EXPECT_EQ(ReasonOf(shard_->Write(request, context_).status()), Reason::kEmbedderMismatch);
+  request.set_embedder_fingerprint(kEmbedder);
+  request.set_tokenizer_fingerprint("another");
+  EXPECT_EQ(ReasonOf(shard_->Write(request, context_).status()), Reason::kTokenizerMismatch);
+  request.set_tokenizer_fingerprint(kTokenizer);
+  request.set_collection("none");
+  EXPECT_EQ(ReasonOf(shard_->Write(request, context_).status()), Reason::kCollectionNotFound);
+  request.clear_collection();
+  CallContext gone;
+  gone.cancelled = [] { return true; };
+  EXPECT_EQ(shard_->Write(request, gone).status().code(), absl::StatusCode::kCancelled);
+  EXPECT_FALSE(Get("a").ok());
+}
+
+TEST_F(LocalShardTest, CallersSideBySideAllGetTheirOwn) {
+  constexpr int kThreads = 8, kEach = 50;
+  std::vector<std::thread> threads;
+  std::atomic<int> created = 0;
+  for (int t = 0; t < kThreads; ++t) {
+    threads.emplace_back([&, t] {
+      for (int i = 0; i < kEach; ++i) {
+        const pb::Document document = MakeDocument(StrCat(t, "-", i), StrCat("text ", i));
+        created += Write(Whole(document, {1, 0, 0, 0})).outcome() == shardpb::CHANGE_OUTCOME_CREATED;
+        EXPECT_TRUE(Get(document.id()).ok());
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(created, kThreads * kEach);
+  EXPECT_EQ(LastNumber(), 1u + kThreads * kEach);  // the first made the collection
+}
+
+// ---------------------------------------------------------------- deleting
+
+TEST_F(LocalShardTest, DeletesByIdAndFilterAndCountsFirst) {
+  for (int i = 0; i < 10; ++i) {
+    pb::Document document = MakeDocument(StrCat("d", i), "text");
+    (*document.mutable_metadata())["n"].add_values()->set_int_value(i);
+    Write(Whole(document, {1, 0, 0, 0}));
+  }
+  shardpb::DeleteRequest by_id;
+  for (const char* id : {"d0", "d1", "d1", "none"}) by_id.add_document_ids(id);
+  shardpb::DeleteRequest by_filter;
+  by_filter.mutable_filter()->mutable_range()->mutable_field()->set_metadata_key("n");
+  by_filter.mutable_filter()->mutable_range()->mutable_at_least()->set_int_value(6);
+  for (shardpb::DeleteRequest* request : {&by_id, &by_filter}) {
+    const uint64_t expected = request == &by_id ? 2 : 4;
+    request->set_dry_run(true);
+    EXPECT_EQ(shard_->Delete(*request, context_)->deleted_count(), expected);
+    request->set_dry_run(false);
+    EXPECT_EQ(shard_->Delete(*request, context_)->deleted_count(), expected);
+    EXPECT_EQ(shard_->Delete(*request, context_)->deleted_count(), 0u);
+  }
+  EXPECT_EQ(ReasonOf(Get("d0").status()), Reason::kNotFound);
+  EXPECT_EQ(Search({1, 0, 0, 0}, 100).results(0).neighbours_size(), 4);
+  Open();
+  EXPECT_EQ(Search({1, 0, 0, 0}, 100).results(0).neighbours_size(), 4);
+}
+
+// ---------------------------------------------------------------- reading
+
+TEST_F(LocalShardTest, ReplacementIsSeenWholeOrNotAtAll) {
+  const auto text_of = [](int version) {
+    return std::string(4, 'a' + version % 26) + std::string(4, 'A' + version % 26);
+  };
+  Write(Whole(MakeDocument("a", text_of(0)), {1, 0, 0, 0}));
+  std::atomic<bool> done = false;
+  std::thread writer([&] {
+    for (int version = 1; version < 200; ++version) {
+      pb::Document document = MakeDocument("a", text_of(version));
+      document.set_title(text_of(version));
+      Write(Whole(document, {1, 0, 0, 0}));
+    }
+    done = true;
+  });
+  while (!done) {
+    const auto response = Search({1, 0, 0, 0}, 10);
+    ASSERT_EQ(response.results(0).neighbours_size(), 2);
+    const auto& first = response.results(0).neighbours(0);
+    const auto& second = response.results(0).neighbours(1);
+    EXPECT_EQ(first.content_hash(), second.content_hash());
+    EXPECT_EQ(first.continuation().text(), second.chunk().text());
+    EXPECT_EQ(first.chunk().text()[0] - 'a', second.chunk().text()[0] - 'A');
+    const auto document = Get("a");
+    ASSERT_TRUE(document.ok());
+    EXPECT_EQ(document->info().content_hash(), ContentHash(document->document()));
+  }
+  writer.join();
+}
+
+TEST_F(LocalShardTest, SearchHonoursFieldsExclusionsAndBadInput) {
+  Write(Whole(MakeDocument("near", "text"), {1, 0, 0, 0}));
+  Write(Whole(MakeDocument("far", "text"), {3, 0, 0, 0}));
+  shardpb::SearchRequest request;
+  request.set_k(5);
+  auto& query = *request.add_queries();
+  for (const float x : {1.0F, 0.0F, 0.0F, 0.0F}) query.mutable_vector()->add_values(x);
+  query.add_exclude_document_ids("near");
+  request.mutable_fields()->set_text(false);
+  auto response = shard_->Search(request, context_);
+  ASSERT_TRUE(response.ok());
+  ASSERT_EQ(response->results(0).neighbours_size(), 1);
+  EXPECT_EQ(response->results(0).neighbours(0).document_id(), "far");
+  EXPECT_EQ(response->results(0).neighbours(0).distance(), 4);
+  EXPECT_EQ(response->results(0).neighbours(0).chunk().text(), "");
+  EXPECT_EQ(response->results(0).neighbours(0).chunk().byte_range().end(), 4u);
+  EXPECT_EQ(response->results(0).neighbours(0).chunk().token_ids_size(), 1);
+  request.set_max_distance(1);
+  EXPECT_EQ(shard_->Search(request, context_)->results(0).neighbours_size(), 0);
+  request.set_k(0);
+  EXPECT_EQ(FieldOf(shard_->Search(request, context_).status()), "k");
+  request.set_k(1);
+  query.mutable_vector()->set_values(2, std::numeric_limits<float>::quiet_NaN());
+  EXPECT_EQ(FieldOf(shard_->Search(request, context_).status()), "queries[0].vector");
+  query.mutable_vector()->add_values(1);
+  EXPECT_EQ(FieldOf(shard_->Search(request, context_).status()), "queries[0].vector");
+}
+
+TEST_F(LocalShardTest, GetChunksPagesWithVectors) {
+  Write(Whole(MakeDocument("a", "0123456789"), {0.5F, -2, 0, 1}));
+  shardpb::GetChunksRequest request;
+  request.set_document_id("a");
+  request.set_first_chunk(1);
+  request.set_max_chunks(5);
+  request.set_include_vectors(true);
+  const auto response = shard_->GetChunks(request, context_);
+  ASSERT_TRUE(response.ok());
+  EXPECT_EQ(response->chunk_count(), 3u);
+  ASSERT_EQ(response->chunks_size(), 2);
+  EXPECT_EQ(response->chunks(0).text(), "4567");
+  EXPECT_EQ(response->chunks(1).byte_range().begin(), 8u);
+  EXPECT_THAT(response->vectors(1).values(), testing::ElementsAre(0.5F, -2, 0, 1));
+  request.set_first_chunk(9);
+  EXPECT_EQ(shard_->GetChunks(request, context_)->chunks_size(), 0);
+}
+
+TEST_F(LocalShardTest, ListsAllDocumentsPageByPage) {
+  std::map<std::string, int> expected;
+  for (int i = 0; i < 25; ++i) {
+    pb::Document document = MakeDocument(StrCat("d", i), "text");
+    (*document.mutable_metadata())["n"].add_values()->set_int_value(i);
+    Write(Whole(document, {1, 0, 0, 0}));
+    if (i >= 5) ++expected[document.id()];
+  }
+  shardpb::ListDocumentsRequest request;
+  request.set_page_size(4);
+  request.mutable_filter()->mutable_range()->mutable_field()->set_metadata_key("n");
+  request.mutable_filter()->mutable_range()->mutable_at_least()->set_int_value(5);
+  std::map<std::string, int> seen;
+  std::pair<uint32_t, std::string> last = {0, ""};
+  for (int page = 0; page < 10; ++page) {
+    const auto response = shard_->ListDocuments(request, context_);
+    ASSERT_TRUE(response.ok());
+    EXPECT_LE(response->documents_size(), 4);
+    for (const auto& summary : response->documents()) {
+      const std::pair<uint32_t, std::string> place = {SlotOfDocument(summary.document().id()), summary.document().id()};
+      EXPECT_LT(last, place);
+      last = place;
+      ++seen[summary.document().id()];
+      EXPECT_EQ(summary.document().text(), "");
+      EXPECT_EQ(summary.info().text_bytes(), 4u);
+    }
+    if (!response->has_next()) break;
+    *request.mutable_after() = response->next();
+  }
+  EXPECT_EQ(seen, expected);
+}
+
+TEST_F(LocalShardTest, BarrierWaitsForItsPosition) {
+  shardpb::GetDocumentRequest request;
+  request.set_document_id("a");
+  request.mutable_barrier()->mutable_position()->set_epoch(1);
+  request.mutable_barrier()->mutable_position()->set_number(2);
+  const absl::Status behind = shard_->GetDocument(request, context_).status();
+  EXPECT_EQ(behind.code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(ReasonOf(behind), Reason::kBehindToken);
+  EXPECT_THAT(std::string(MessageOf(behind)), testing::HasSubstr("1 changes behind"));
+  request.mutable_barrier()->mutable_max_wait()->set_seconds(60);
+  absl::StatusOr<shardpb::GetDocumentResponse> response;
+  std::thread reader([&] { response = shard_->GetDocument(request, context_); });
+  Write(Whole(MakeDocument("a", "text"), {1, 0, 0, 0}));
+  reader.join();
+  ASSERT_TRUE(response.ok()) << response.status();
+  EXPECT_EQ(response->document().text(), "text");
+  request.mutable_barrier()->mutable_position()->set_epoch(2);
+  CallContext hurried;
+  hurried.deadline = std::chrono::steady_clock::now();
+  EXPECT_EQ(shard_->GetDocument(request, hurried).status().code(), absl::StatusCode::kDeadlineExceeded);
+}
+
+TEST_F(LocalShardTest, StatsAndInfoTellWhatIsThere) {
+  Write(Whole(MakeDocument("a", "some text"), {1, 0, 0, 0}));
+  Write(Whole(MakeDocument("a", "other"), {1, 0, 0, 0}));
+  for (const bool reopened : {false, true}) {
+    if (reopened) Open();
+    const auto stats = shard_->Stats({}, context_)->stats();
+    ASSERT_EQ(stats.collections_size(), 1);
+    EXPECT_EQ(stats.collections(0).documents(), 1u);
+    EXPECT_EQ(stats.collections(0).chunks(), 2u);
+    EXPECT_EQ(stats.collections(0).text_bytes(), 5u);
+    EXPECT_EQ(stats.collections(0).segments(0).deleted(), reopened ? 0u : 3u);
+    EXPECT_EQ(stats.position(), 3u);
+    EXPECT_GT(stats.disk_bytes(), 0u);
+    const auto info = shard_->GetShardInfo({}, context_);
+    EXPECT_EQ(info->store_id().size(), kStoreIdBytes);
+    EXPECT_EQ(info->collections(0).embedder_fingerprint(), kEmbedder);
+    EXPECT_EQ(info->position().number(), 3u);
+  }
+}
+
+// ---------------------------------------------------------------- opening
+
+TEST_F(LocalShardTest, StoreOfAnotherEmbedderOrTokenizerIsRefused) {
+  shard_.reset();
+  options_.default_collection->set_embedder_fingerprint("another");
+  absl::Status status = LocalShard::Open(options_).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_EQ(ReasonOf(status), Reason::kEmbedderMismatch);
+  EXPECT_THAT(std::string(MessageOf(status)), testing::HasSubstr(options_.store.path));
+  options_.default_collection = DefaultSpec();
+  options_.default_collection->set_tokenizer_fingerprint("another");
+  EXPECT_EQ(ReasonOf(LocalShard::Open(options_).status()), Reason::kTokenizerMismatch);
+}
+
+TEST_F(LocalShardTest, CollectionsAreApart) {
+  pb::CollectionSpec spec = DefaultSpec();
+  spec.set_name("small");
+  spec.set_dimension(2);
+  ASSERT_TRUE(shard_->CreateCollection(spec, context_).ok());
+  EXPECT_TRUE(shard_->CreateCollection(spec, context_).ok()) << "the same again";
+  spec.set_dimension(3);
+  EXPECT_EQ(ReasonOf(shard_->CreateCollection(spec, context_)), Reason::kCollectionExists);
+  Write(Whole(MakeDocument("a", "text"), {1, 0, 0, 0}));
+  shardpb::WriteRequest request = Request({Whole(MakeDocument("a", "other"), {1, 0})});
+  request.set_collection("small");
+  ASSERT_TRUE(shard_->Write(request, context_).ok());
+  for (const bool reopened : {false, true}) {
+    if (reopened) Open();
+    EXPECT_EQ(Get("a")->document().text(), "text");
+    shardpb::GetDocumentRequest get;
+    get.set_collection("small");
+    get.set_document_id("a");
+    EXPECT_EQ(shard_->GetDocument(get, context_)->document().text(), "other");
+    EXPECT_EQ(Search({1, 0, 0, 0}, 10).results(0).neighbours_size(), 1);
+  }
+}
+
+}  // namespace
+}  // namespace retro
