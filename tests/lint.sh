@@ -15,9 +15,11 @@ echo "clang-format: ${#sources[@]} files clean"
 "${RETRO_DEPS:-$HOME/.cache/retro-deps}"/venv-tools/bin/buf lint proto
 echo "buf lint: clean"
 
-# One line a unit: its key (hash of all that its findings depend on) and its name.
-python3 - "$build" >"$build/lint-units" <<'PY'
-import hashlib, json, os, subprocess, sys
+# One line a unit: its key (hash of all that its findings depend on) and its name. clang can't read g++'s precompiled headers, so the
+# flags are rewritten to include the same header from a folder where none is precompiled.
+mkdir -p "$build/lint"
+python3 - "$build" >"$build/lint/units" <<'PY'
+import hashlib, json, os, re, shutil, subprocess, sys
 build = sys.argv[1]
 root = os.getcwd() + "/"
 deps, current = {}, None
@@ -27,7 +29,15 @@ for line in subprocess.run(["ninja", "-C", build, "-t", "deps"], capture_output=
     elif line.strip():
         current.append(os.path.normpath(os.path.join(build, line.strip())))
 checks = open(".clang-tidy").read()
-for unit in json.load(open(build + "/compile_commands.json")):
+units = json.load(open(build + "/compile_commands.json"))
+for unit in units:
+    header = re.search(r"-include (\S+/(\w+)\.dir/cmake_pch\.hxx)", unit["command"])
+    if header:
+        plain = os.path.abspath(f"{build}/lint/{header.group(2)}.hxx")
+        shutil.copyfile(header.group(1), plain)
+        unit["command"] = unit["command"].replace(header.group(1), plain)
+json.dump(units, open(build + "/lint/compile_commands.json", "w"))
+for unit in units:
     name = os.path.relpath(unit["file"], root)
     if name.startswith(("..", "build/")):
         continue
@@ -42,12 +52,12 @@ check() {
   local key=$1 file=$2 log
   [ -e "$cache/$key" ] && return 0
   log=$(mktemp)
-  if clang-tidy -p "$build" --quiet --extra-arg=-Wthread-safety --extra-arg=-Wno-ignored-gch --extra-arg=-Wno-unknown-warning-option "$file" >"$log" 2>/dev/null; then
+  if clang-tidy -p "$build/lint" --quiet --extra-arg=-Wthread-safety --extra-arg=-Wno-ignored-gch --extra-arg=-Wno-unknown-warning-option "$file" >"$log" 2>/dev/null; then
     touch "$cache/$key"; rm "$log"
   else
     grep -vE '^[0-9]+ warnings' "$log"; echo "clang-tidy: $file has findings"; rm "$log"; return 1
   fi
 }
 export -f check; export cache build
-xargs -a "$build/lint-units" -P "$(nproc)" -L 1 bash -c 'check "$0" "$1"' || { echo "clang-tidy: see above"; exit 1; }
-echo "clang-tidy: $(wc -l <"$build/lint-units") units clean"
+xargs -a "$build/lint/units" -P "$(nproc)" -L 1 bash -c 'check "$0" "$1"' || { echo "clang-tidy: see above"; exit 1; }
+echo "clang-tidy: $(wc -l <"$build/lint/units") units clean"

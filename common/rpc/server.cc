@@ -1,5 +1,6 @@
 #include "common/rpc/server.h"
 
+#include <grpc/support/log.h>
 #include <grpcpp/ext/proto_server_reflection_plugin.h>
 #include <grpcpp/health_check_service_interface.h>
 #include <grpcpp/server_builder.h>
@@ -9,6 +10,7 @@
 
 #include "common/base/error.h"
 #include "common/base/strings.h"
+#include "common/rpc/log.h"
 
 namespace retro {
 namespace {
@@ -26,6 +28,13 @@ void SetBounds(const ServerOptions& options, grpc::ServerBuilder& builder) {
   builder.AddChannelArgument(GRPC_ARG_HTTP2_MAX_PING_STRIKES, kPingStrikesMax);
   // Else a second process on the same port would share its connections with the first instead of failing.
   builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
+}
+
+// gRPC's own log goes where ours goes. What it calls errors are often just clients that left, and what matters reaches
+// us as a status.
+void LogFromGrpc(gpr_log_func_args* args) {
+  LogEvent(args->severity == GPR_LOG_SEVERITY_ERROR ? spdlog::level::debug : spdlog::level::trace, "grpc",
+           {{"message", args->message}});
 }
 
 absl::Status PortError(const std::string& listen, const char* flag) {
@@ -50,8 +59,11 @@ absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::Start(const ServerOptions&
                " is not a loopback address and this port is plaintext: anyone who reaches it could read and "
                "change the store. If that is meant, say --allow-plaintext-beyond-loopback"));
   }
-  static std::once_flag health_once;
-  std::call_once(health_once, [] { grpc::EnableDefaultHealthCheckService(true); });
+  static std::once_flag process_once;
+  std::call_once(process_once, [] {
+    gpr_set_log_function(LogFromGrpc);
+    grpc::EnableDefaultHealthCheckService(true);
+  });
 
   std::unique_ptr<RpcServer> server(new RpcServer);
   server->options_ = options;

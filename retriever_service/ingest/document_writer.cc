@@ -1,0 +1,157 @@
+#include "retriever_service/ingest/document_writer.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "common/base/error.h"
+#include "common/base/status_macros.h"
+#include "common/base/strings.h"
+#include "common/document/content_hash.h"
+#include "common/document/document_limits.h"
+#include "common/document/half.h"
+#include "common/document/item_error.h"
+#include "common/tokenizer/chunker.h"
+
+namespace retro {
+namespace {
+
+// A long document goes to the embedder in parts, so that its vectors never stand in memory twice and queries get in
+// between.
+constexpr size_t kChunksPerEmbedding = 256;
+
+pb::WriteOutcome Outcome(shardpb::ChangeOutcome outcome) {
+  switch (outcome) {
+    case shardpb::CHANGE_OUTCOME_CREATED:
+      return pb::WRITE_OUTCOME_CREATED;
+    case shardpb::CHANGE_OUTCOME_REPLACED:
+      return pb::WRITE_OUTCOME_REPLACED;
+    case shardpb::CHANGE_OUTCOME_UNCHANGED:
+      return pb::WRITE_OUTCOME_UNCHANGED;
+    default:
+      return pb::WRITE_OUTCOME_UNSPECIFIED;
+  }
+}
+
+// The answer to the one change of `request`.
+absl::StatusOr<shardpb::WriteResponse> Send(Shard& shard, const shardpb::WriteRequest& request,
+                                            const CallContext& context) {
+  RETRO_ASSIGN_OR_RETURN(shardpb::WriteResponse response, shard.Write(request, context));
+  if (response.results_size() != 1)
+    return absl::InternalError(StrCat("a shard answered one change with ", response.results_size()));
+  return response;
+}
+
+}  // namespace
+
+WriteResult FailedWrite(const std::string& document_id, const absl::Status& status) {
+  WriteResult result;
+  result.document.set_document_id(document_id);
+  *result.document.mutable_error() = ToItemError(status);
+  result.status = status;
+  return result;
+}
+
+WriteResult DocumentWriter::Write(const std::string& collection, const pb::DocumentWrite& write,
+                                  const CallContext& context) {
+  const pb::Document& document = write.document();
+  absl::Status status = context.Check();
+  if (status.ok()) status = CheckDocument(document, "write.document");
+  if (!status.ok()) return FailedWrite(document.id(), status);
+  const absl::StatusOr<pb::CollectionSpec> spec = shards_.Collection(collection);
+  if (!spec.ok()) return FailedWrite(document.id(), spec.status());
+
+  shardpb::WriteRequest request;
+  request.set_collection(spec->name());
+  request.set_embedder_fingerprint(spec->embedder_fingerprint());
+  request.set_tokenizer_fingerprint(spec->tokenizer_fingerprint());
+  shardpb::DocumentChange& change = *request.add_changes();
+  *change.mutable_document() = document;
+  change.mutable_document()->clear_text();
+  change.set_content_hash(ContentHash(document));
+  change.set_text_hash(TextHash(document.text()));
+  const uint32_t number = shards_.ShardOfDocument(document.id());
+  // First without text and chunks: what has not changed needs none, and embedding is what costs.
+  absl::StatusOr<shardpb::WriteResponse> response = Send(shards_.shard(number), request, context);
+  if (response.ok() && response->results(0).outcome() == shardpb::CHANGE_OUTCOME_NEEDS_CHUNKS) {
+    change.mutable_document()->set_text(document.text());
+    status = AddChunks(*spec, write, context, change);
+    if (!status.ok()) return FailedWrite(document.id(), status);
+    response = Send(shards_.shard(number), request, context);
+  }
+  if (!response.ok()) return FailedWrite(document.id(), response.status());
+  const shardpb::ChangeResult& answer = response->results(0);
+  if (answer.has_error()) return FailedWrite(document.id(), FromItemError(answer.error()));
+
+  WriteResult result;
+  result.document.set_document_id(document.id());
+  result.document.set_outcome(Outcome(answer.outcome()));
+  result.document.set_chunk_count(answer.chunk_count());
+  result.shard = number;
+  result.position = response->position();
+  return result;
+}
+
+absl::Status DocumentWriter::AddChunks(const pb::CollectionSpec& spec, const pb::DocumentWrite& write,
+                                       const CallContext& context, shardpb::DocumentChange& change) const {
+  if (spec.tokenizer_fingerprint() != tokenizer_.fingerprint()) {
+    return Error(absl::StatusCode::kFailedPrecondition, Reason::kTokenizerMismatch,
+                 StrCat("collection \"", spec.name(),
+                        "\" is cut by another tokenizer than this server's; start it with that one"));
+  }
+  const std::string& text = change.document().text();
+  for (const TextChunk& chunk : CutIntoChunks(tokenizer_, text, static_cast<int>(spec.chunk_size()))) {
+    auto* content = change.add_chunks();
+    content->set_end(chunk.end);
+    content->mutable_token_ids()->Assign(chunk.tokens.begin(), chunk.tokens.end());
+  }
+  if (!write.chunk_vectors().empty()) return AddGivenVectors(spec, write, change);
+  RETRO_RETURN_IF_ERROR(embedding_.CheckServes(spec));
+  return AddEmbeddedVectors(context, change);
+}
+
+absl::Status DocumentWriter::AddGivenVectors(const pb::CollectionSpec& spec, const pb::DocumentWrite& write,
+                                             shardpb::DocumentChange& change) const {
+  if (write.embedder_fingerprint() != spec.embedder_fingerprint()) {
+    return Error(absl::StatusCode::kFailedPrecondition, Reason::kEmbedderMismatch,
+                 "write.embedder_fingerprint: the vectors are of another embedder than the collection's (see GetInfo)");
+  }
+  if (write.chunk_vectors_size() != change.chunks_size()) {
+    return FieldError("write.chunk_vectors",
+                      StrCat("there are ", write.chunk_vectors_size(), ", the text has ", change.chunks_size(),
+                             " chunks; CutChunks tells where they are cut"));
+  }
+  for (int i = 0; i < write.chunk_vectors_size(); ++i) {
+    const auto& values = write.chunk_vectors(i).values();
+    const std::string field = StrCat("write.chunk_vectors[", i, "]");
+    if (values.size() != static_cast<int>(spec.dimension())) {
+      return FieldError(field,
+                        StrCat("has ", values.size(), " numbers, the collection's vectors have ", spec.dimension()));
+    }
+    std::string half = ToHalf({values.data(), static_cast<size_t>(values.size())});
+    if (!AllFinite(half)) return FieldError(field, "has a number that is not finite, or too large for half precision");
+    change.mutable_chunks(i)->set_vector_fp16(std::move(half));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status DocumentWriter::AddEmbeddedVectors(const CallContext& context, shardpb::DocumentChange& change) const {
+  const std::string_view text = change.document().text();
+  const auto count = static_cast<size_t>(change.chunks_size());
+  uint64_t begin = 0;
+  for (size_t first = 0; first < count; first += kChunksPerEmbedding) {
+    const size_t last = std::min(count, first + kChunksPerEmbedding);
+    std::vector<EmbedInput> texts;
+    for (size_t i = first; i < last; ++i) {
+      const uint64_t end = change.chunks(static_cast<int>(i)).end();
+      texts.push_back({text.substr(begin, end - begin), TextKind::kPassage});
+      begin = end;
+    }
+    RETRO_ASSIGN_OR_RETURN(const EmbedReply reply, embedding_.Embed(texts, EmbedPriority::kIngest, context));
+    for (size_t i = first; i < last; ++i) {
+      change.mutable_chunks(static_cast<int>(i))->set_vector_fp16(ToHalf(embedding_.VectorOf(reply, i - first)));
+    }
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace retro

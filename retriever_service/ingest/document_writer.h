@@ -1,0 +1,53 @@
+// One document on its way in: checked, cut into chunks, embedded, made one durable change of its shard.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "common/base/call_context.h"
+#include "common/document/protos.h"
+#include "common/tokenizer/tokenizer.h"
+#include "retriever_service/query/embedding.h"
+#include "retriever_service/query/shard_map.h"
+#include "retro/retriever/v1/retriever.pb.h"
+#include "retro/shard/v1/shard.pb.h"
+
+namespace retro {
+
+// What became of a document, and where its shard stands.
+struct WriteResult {
+  pb::DocumentResult document;
+  absl::Status status;  // as document.error; OK for written and unchanged
+  uint32_t shard = 0;
+  shardpb::Position position;  // covers the write; unset if it failed
+};
+
+WriteResult FailedWrite(const std::string& document_id, const absl::Status& status);
+
+// Any thread; blocks while the document is embedded and made durable.
+class DocumentWriter {
+ public:
+  // All must outlive this.
+  DocumentWriter(ShardMap& shards, Embedding& embedding, const Tokenizer& tokenizer)
+      : shards_(shards), embedding_(embedding), tokenizer_(tokenizer) {}
+
+  WriteResult Write(const std::string& collection, const pb::DocumentWrite& write, const CallContext& context);
+
+ private:
+  absl::Status AddChunks(const pb::CollectionSpec& spec, const pb::DocumentWrite& write, const CallContext& context,
+                         shardpb::DocumentChange& change) const;
+  absl::Status AddGivenVectors(const pb::CollectionSpec& spec, const pb::DocumentWrite& write,
+                               shardpb::DocumentChange& change) const;
+  absl::Status AddEmbeddedVectors(const CallContext& context, shardpb::DocumentChange& change) const;
+
+  ShardMap& shards_;
+  Embedding& embedding_;
+  const Tokenizer& tokenizer_;
+};
+
+}  // namespace retro

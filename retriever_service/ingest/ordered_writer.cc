@@ -1,0 +1,79 @@
+#include "retriever_service/ingest/ordered_writer.h"
+
+#include <utility>
+
+#include "common/base/error.h"
+
+namespace retro {
+namespace {
+
+constexpr std::chrono::milliseconds kRetryAfter{500};
+
+}  // namespace
+
+std::shared_ptr<OrderedWriter> OrderedWriter::Create(DocumentWriter& writer, WorkerPool& pool) {
+  return std::shared_ptr<OrderedWriter>(new OrderedWriter(writer, pool));
+}
+
+std::string OrderedWriter::Key(const Item& item) { return item.collection + '\0' + item.write.document().id(); }
+
+void OrderedWriter::Submit(std::string collection, pb::DocumentWrite write, const CallContext& context, Done done) {
+  auto item = std::make_shared<Item>();
+  item->collection = std::move(collection);
+  item->write = std::move(write);
+  item->context = &context;
+  item->done = std::move(done);
+  {
+    MutexLock lock(mutex_);
+    line_.push_back(item);
+    auto& same_id = by_id_[Key(*item)];
+    same_id.push_back(item);
+    if (same_id.size() > 1) return;  // starts when the one before it has finished
+  }
+  Start(item);
+}
+
+void OrderedWriter::Start(const ItemPtr& item) {
+  const bool taken = pool_.Submit([self = shared_from_this(), item] {
+    item->result = self->writer_.Write(item->collection, item->write, *item->context);
+    self->Finish(item);
+  });
+  if (taken) return;
+  item->result = FailedWrite(item->write.document().id(), QueueFullError("the queue of documents", kRetryAfter));
+  Finish(item);
+}
+
+void OrderedWriter::Finish(const ItemPtr& item) {
+  ItemPtr next;
+  {
+    MutexLock lock(mutex_);
+    item->finished = true;
+    const auto same_id = by_id_.find(Key(*item));
+    same_id->second.pop_front();
+    if (same_id->second.empty()) {
+      by_id_.erase(same_id);
+    } else {
+      next = same_id->second.front();
+    }
+  }
+  Report();
+  if (next != nullptr) Start(next);
+}
+
+void OrderedWriter::Report() {
+  while (true) {
+    ItemPtr head;
+    {
+      MutexLock lock(mutex_);
+      if (reporting_ || line_.empty() || !line_.front()->finished) return;
+      reporting_ = true;
+      head = std::move(line_.front());
+      line_.pop_front();
+    }
+    head->done(head->result);
+    MutexLock lock(mutex_);
+    reporting_ = false;
+  }
+}
+
+}  // namespace retro

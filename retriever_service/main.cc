@@ -1,0 +1,138 @@
+// retro-retriever: settings, wiring, start and stop; nothing else.
+
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/strings/numbers.h"
+#include "common/base/error.h"
+#include "common/base/openmp.h"
+#include "common/base/status_macros.h"
+#include "common/base/strings.h"
+#include "common/rpc/log.h"
+#include "common/rpc/metrics.h"
+#include "common/rpc/server.h"
+#include "common/rpc/settings.h"
+#include "common/tokenizer/tokenizer.h"
+#include "retriever_service/embed/batcher.h"
+#include "retriever_service/embed/bert_embedder.h"
+#include "retriever_service/embed/hash_embedder.h"
+#include "retriever_service/retriever.h"
+
+namespace retro {
+namespace {
+
+struct Settings {
+  ServiceSettings service{.server = {.listen = "127.0.0.1:7700"}};
+  std::string role = "standalone";
+  std::string embedder;
+  std::string device = "cpu";
+  std::string dtype = "fp16";
+  int threads = 0;
+  RetrieverOptions retriever;
+};
+
+void AddSettings(CLI::App& app, Settings& settings) {
+  AddServiceSettings(app, settings.service);
+  app.add_option("--role", settings.role, "standalone: router and one shard in this process")
+      ->check(CLI::IsMember({"standalone", "router"}))
+      ->capture_default_str();
+  app.add_option("--data", settings.retriever.data, "Folder that holds the store; made if missing")->required();
+  app.add_option("--tokenizer", settings.retriever.tokenizer,
+                 "SentencePiece model that cuts documents into chunks (fixed with the first start)")
+      ->required();
+  app.add_option("--chunk-size", settings.retriever.chunk_size, "Tokens a chunk (fixed with the first start)")
+      ->capture_default_str();
+
+  constexpr char kEmbedder[] = "Embedder";
+  app.add_option("--embedder", settings.embedder,
+                 "Folder of a BERT-family sentence encoder (config.json, model.safetensors, vocab.txt); hash:N for "
+                 "vectors of N hashed numbers in tests")
+      ->required()
+      ->group(kEmbedder);
+  app.add_option("--device", settings.device, "cpu, cuda or cuda:N")->capture_default_str()->group(kEmbedder);
+  app.add_option("--dtype", settings.dtype, "Number format of the encoder's weights")
+      ->check(CLI::IsMember({"fp16", "fp32"}))
+      ->capture_default_str()
+      ->group(kEmbedder);
+  app.add_option("--threads", settings.threads, "Threads of the encoder; 0: one a core")
+      ->capture_default_str()
+      ->group(kEmbedder);
+
+  constexpr char kBounds[] = "Bounds";
+  app.add_option("--workers", settings.retriever.workers, "Calls worked on at once")
+      ->capture_default_str()
+      ->group(kBounds);
+  app.add_option("--requests-waiting-max", settings.retriever.requests_waiting_max,
+                 "Calls that may wait; more are refused at once")
+      ->capture_default_str()
+      ->group(kBounds);
+  app.add_option("--ingest-workers", settings.retriever.ingest_workers, "Documents worked on at once")
+      ->capture_default_str()
+      ->group(kBounds);
+  app.add_option("--ingest-bytes-max", settings.retriever.ingest_bytes_max,
+                 "Bytes of documents in memory at once; more waits at the sender")
+      ->capture_default_str()
+      ->group(kBounds);
+}
+
+absl::StatusOr<std::unique_ptr<Embedder>> MakeEmbedder(const Settings& settings) {
+  constexpr std::string_view kHash = "hash:";
+  if (settings.embedder.starts_with(kHash)) {
+    int dimension = 0;
+    if (!absl::SimpleAtoi(settings.embedder.substr(kHash.size()), &dimension) || dimension < 1)
+      return FieldError("--embedder", "hash:N needs a positive number of dimensions");
+    return std::make_unique<HashEmbedder>(dimension);
+  }
+  BertEncoderOptions options;
+  options.device = settings.device;
+  options.numbers = settings.dtype == "fp32" ? BertNumbers::kFp32 : BertNumbers::kFp16;
+  options.threads = settings.threads;
+  return BertEmbedder::Load(settings.embedder, options);
+}
+
+absl::Status Serve(const Settings& settings) {
+  if (settings.role == "router") {
+    return Error(absl::StatusCode::kUnimplemented, Reason::kNotSupported,
+                 "--role=router is not served yet: it lacks the cluster file; run standalone");
+  }
+  RETRO_ASSIGN_OR_RETURN(std::unique_ptr<Embedder> embedder, MakeEmbedder(settings));
+  Metrics metrics;
+  RETRO_ASSIGN_OR_RETURN(std::unique_ptr<Retriever> retriever,
+                         Retriever::Start(settings.retriever, settings.service.server, std::move(embedder), metrics));
+  std::unique_ptr<MetricsServer> metrics_server;
+  if (!settings.service.metrics_listen.empty()) {
+    RETRO_ASSIGN_OR_RETURN(metrics_server, MetricsServer::Start(settings.service.metrics_listen, metrics));
+  }
+  const int signal = WaitForStopSignal();
+  LogEvent(spdlog::level::info, "stopping", {{"signal", std::to_string(signal)}});
+  retriever->Stop();
+  LogEvent(spdlog::level::info, "stopped", {});
+  return absl::OkStatus();
+}
+
+int Main(int argc, char** argv) {
+  Settings settings;
+  CLI::App app("Stores documents and finds the nearest chunks to a query (RETRO's retriever).", "retro-retriever");
+  AddSettings(app, settings);
+  if (const auto code = ReadSettings(app, "RETRO_RETRIEVER_", settings.service, argc, argv)) return *code;
+  absl::Status status = StartLogging(settings.service.log);
+  if (status.ok()) {
+    LogEvent(spdlog::level::info, "starting", {{"settings", EffectiveSettings(app)}});
+    BlockStopSignals();
+    status = Serve(settings);
+  }
+  if (status.ok()) return 0;
+  std::fprintf(stderr, "retro-retriever: %s\n", std::string(status.message()).c_str());
+  return 1;
+}
+
+}  // namespace
+}  // namespace retro
+
+int main(int argc, char** argv) {
+  retro::EnsurePassiveOpenMp(argv);
+  return retro::Main(argc, argv);
+}

@@ -1,0 +1,89 @@
+#include "retriever_service/query/shard_map.h"
+
+#include <utility>
+
+#include "common/base/error.h"
+#include "common/base/hash.h"
+#include "common/base/status_macros.h"
+#include "common/base/strings.h"
+
+namespace retro {
+namespace {
+
+constexpr int kFanOutThreadsPerShard = 8;
+constexpr size_t kFanOutQueueMax = 1 << 16;  // callers are bounded before
+
+}  // namespace
+
+ShardMap::ShardMap(std::vector<std::unique_ptr<Shard>> shards) : shards_(std::move(shards)) {
+  if (shards_.size() > 1) {
+    fan_out_ = std::make_unique<WorkerPool>(kFanOutThreadsPerShard * static_cast<int>(shards_.size()), kFanOutQueueMax);
+  }
+}
+
+absl::StatusOr<std::unique_ptr<ShardMap>> ShardMap::Create(std::vector<std::unique_ptr<Shard>> shards) {
+  std::unique_ptr<ShardMap> map(new ShardMap(std::move(shards)));
+  for (uint32_t i = 0; i < map->size(); ++i) {
+    RETRO_ASSIGN_OR_RETURN(const shardpb::GetShardInfoResponse info, map->shard(i).GetShardInfo({}, {}));
+    if (i == 0) map->store_id_ = info.store_id();
+    if (info.store_id() != map->store_id_ || info.shard() != i || info.shard_count() != map->size()) {
+      return Error(absl::StatusCode::kFailedPrecondition, Reason::kForeignStore,
+                   StrCat("the shard taken for number ", i, " of ", map->size(), " is number ", info.shard(), " of ",
+                          info.shard_count(), info.store_id() == map->store_id_ ? "" : " of another store",
+                          "; check the cluster file"));
+    }
+  }
+  return map;
+}
+
+uint32_t ShardMap::ShardOfDocument(const std::string& document_id) const {
+  return static_cast<uint32_t>(uint64_t{SlotOfDocument(document_id)} * size() / kSlotCount);
+}
+
+absl::StatusOr<pb::CollectionSpec> ShardMap::Collection(const std::string& name) {
+  {
+    MutexLock lock(mutex_);
+    for (const auto& spec : collections_) {
+      if (spec.name() == name) return spec;
+    }
+  }
+  RETRO_ASSIGN_OR_RETURN(const auto collections, Collections({}));  // made since, perhaps
+  for (const auto& spec : collections) {
+    if (spec.name() == name) return spec;
+  }
+  return Error(absl::StatusCode::kNotFound, Reason::kCollectionNotFound,
+               StrCat("there is no collection named \"", name, "\""));
+}
+
+absl::StatusOr<std::vector<pb::CollectionSpec>> ShardMap::Collections(const CallContext& context) {
+  RETRO_ASSIGN_OR_RETURN(const shardpb::GetShardInfoResponse info, shard(0).GetShardInfo({}, context));
+  MutexLock lock(mutex_);
+  collections_.assign(info.collections().begin(), info.collections().end());
+  return collections_;
+}
+
+std::vector<absl::Status> ShardMap::AskAll(const std::function<absl::Status(uint32_t, Shard&)>& ask) {
+  std::vector<absl::Status> answers(size());
+  Mutex mutex;
+  CondVar answered;
+  uint32_t missing = size() - 1;
+  for (uint32_t i = 1; i < size(); ++i) {
+    const bool taken = fan_out_->Submit([&, i] {
+      absl::Status status = ask(i, shard(i));
+      MutexLock lock(mutex);
+      answers[i] = std::move(status);
+      if (--missing == 0) answered.NotifyOne();
+    });
+    if (!taken) {
+      MutexLock lock(mutex);
+      answers[i] = QueueFullError("the queue of shard calls", std::chrono::milliseconds(200));
+      --missing;
+    }
+  }
+  answers[0] = ask(0, shard(0));
+  MutexLock lock(mutex);
+  while (missing > 0) answered.Wait(mutex);
+  return answers;
+}
+
+}  // namespace retro

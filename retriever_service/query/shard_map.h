@@ -1,0 +1,49 @@
+// The shards of a store: which one holds a document, and what all of them agree on.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "common/base/call_context.h"
+#include "common/base/sync.h"
+#include "common/base/worker_pool.h"
+#include "common/document/protos.h"
+#include "retriever_service/shard/shard.h"
+
+namespace retro {
+
+// Any thread.
+class ShardMap {
+ public:
+  // Shard i of the list is shard number i. Slots are dealt out evenly: slot s belongs to shard s * shards / 4096.
+  // FAILED_PRECONDITION (FOREIGN_STORE) if they are not all of one store.
+  static absl::StatusOr<std::unique_ptr<ShardMap>> Create(std::vector<std::unique_ptr<Shard>> shards);
+
+  uint32_t size() const { return static_cast<uint32_t>(shards_.size()); }
+  Shard& shard(uint32_t number) { return *shards_[number]; }
+  uint32_t ShardOfDocument(const std::string& document_id) const;
+  const std::string& store_id() const { return store_id_; }
+
+  // What a collection was made with; NOT_FOUND (COLLECTION_NOT_FOUND) if there is none of that name.
+  absl::StatusOr<pb::CollectionSpec> Collection(const std::string& name);
+  absl::StatusOr<std::vector<pb::CollectionSpec>> Collections(const CallContext& context);
+
+  // Calls `ask` for every shard, side by side, and returns when all have answered; one status a shard, in order.
+  std::vector<absl::Status> AskAll(const std::function<absl::Status(uint32_t number, Shard& shard)>& ask);
+
+ private:
+  explicit ShardMap(std::vector<std::unique_ptr<Shard>> shards);
+
+  const std::vector<std::unique_ptr<Shard>> shards_;
+  std::string store_id_;
+  std::unique_ptr<WorkerPool> fan_out_;  // null for one shard
+  Mutex mutex_;
+  std::vector<pb::CollectionSpec> collections_ ABSL_GUARDED_BY(mutex_);  // as last read
+};
+
+}  // namespace retro

@@ -1,0 +1,40 @@
+// The standalone retriever as one thing: store, shard, embedder, router and RPC server, wired together. What main()
+// runs and tests start in their own process.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "common/rpc/metrics.h"
+#include "common/rpc/server.h"
+#include "retriever_service/embed/embedder.h"
+
+namespace retro {
+
+struct RetrieverOptions {
+  std::string data;       // folder of the store; made if missing
+  std::string tokenizer;  // SentencePiece model that cuts documents; fixed with the first start
+  int chunk_size = 64;    // tokens; fixed with the first start
+  int workers = 16;       // unary calls at once
+  int requests_waiting_max = 1024;
+  int ingest_workers = 16;                          // documents at once
+  uint64_t ingest_bytes_max = uint64_t{256} << 20;  // documents in memory, over all streams
+};
+
+class Retriever {
+ public:
+  // Opens the store, builds its index and serves. Everything that can be wrong with folder, tokenizer, embedder and
+  // port is a status here. `metrics` must outlive the result.
+  static absl::StatusOr<std::unique_ptr<Retriever>> Start(const RetrieverOptions& options, const ServerOptions& server,
+                                                          std::unique_ptr<Embedder> embedder, Metrics& metrics);
+  // As Stop().
+  virtual ~Retriever() = default;
+
+  // Takes no more calls, ends those that run, closes the store.
+  virtual void Stop() = 0;
+  virtual int port() const = 0;
+};
+
+}  // namespace retro

@@ -1,0 +1,143 @@
+#include "retriever_service/serve/ingest_stream.h"
+
+#include <grpcpp/server_context.h>
+
+#include <atomic>
+#include <deque>
+#include <memory>
+#include <utility>
+
+#include "common/base/sync.h"
+#include "common/rpc/unary.h"
+#include "retriever_service/ingest/ordered_writer.h"
+#include "retriever_service/query/consistency_token.h"
+
+namespace retro {
+namespace {
+
+// Reads while the window has room; acknowledges in order; ends when the client has no more to send and all is
+// acknowledged, or when it is gone and nothing that it sent is under way any more.
+class IngestStream : public grpc::ServerBidiReactor<pb::IngestRequest, pb::IngestResponse> {
+ public:
+  IngestStream(const RetrieverParts& parts, grpc::CallbackServerContext* context)
+      : parts_(parts),
+        call_(MakeCallContext(*context)),
+        record_(parts.metrics, "Ingest", call_.request_id),
+        writer_(OrderedWriter::Create(parts.writer, parts.ingest_workers)) {
+    call_.cancelled = [this] { return gone_.load(std::memory_order_relaxed); };
+    token_.set_store_id(parts.shards.store_id());
+    StartRead(&request_);
+  }
+
+  void OnReadDone(bool ok) override {
+    if (!ok) {
+      EndReading();
+      return;
+    }
+    const size_t bytes = request_.ByteSizeLong();
+    auto request = std::make_shared<pb::IngestRequest>();
+    request->Swap(&request_);
+    {
+      MutexLock lock(mutex_);
+      ++under_way_;
+    }
+    parts_.ingest_budget.Acquire(bytes, [this, request, bytes] { Accept(*request, bytes); });
+  }
+
+  void OnWriteDone(bool ok) override {
+    if (!ok) gone_ = true;
+    {
+      MutexLock lock(mutex_);
+      acknowledgements_.pop_front();
+      --under_way_;
+    }
+    Advance(/*written=*/true);
+  }
+
+  void OnCancel() override { gone_ = true; }
+  void OnDone() override { delete this; }
+
+ private:
+  void Accept(pb::IngestRequest& request, size_t bytes) {
+    const uint64_t sequence = request.sequence();
+    writer_->Submit(std::move(*request.mutable_collection()), std::move(*request.mutable_write()), call_,
+                    [this, sequence, bytes](const WriteResult& result) {
+                      parts_.ingest_budget.Release(bytes);
+                      Acknowledge(sequence, result);
+                    });
+    bool read = false;
+    {
+      MutexLock lock(mutex_);
+      read = under_way_ < kIngestWindow;
+      reading_ = read;
+    }
+    if (read) StartRead(&request_);
+  }
+
+  // In the order of the documents, never two at a time.
+  void Acknowledge(uint64_t sequence, const WriteResult& result) {
+    if (result.status.ok()) Cover(token_, result.shard, result.position);
+    pb::IngestResponse response;
+    response.set_sequence(sequence);
+    *response.mutable_result() = result.document;
+    response.set_consistency_token(EncodeConsistencyToken(token_));
+    {
+      MutexLock lock(mutex_);
+      acknowledgements_.push_back(std::move(response));
+    }
+    Advance(/*written=*/false);
+  }
+
+  void EndReading() {
+    {
+      MutexLock lock(mutex_);
+      reading_ = false;
+      read_all_ = true;
+    }
+    Advance(/*written=*/false);
+  }
+
+  // Starts whatever may go on now: the next write, the next read, the end.
+  void Advance(bool written) {
+    const pb::IngestResponse* write = nullptr;
+    bool read = false, finish = false;
+    {
+      MutexLock lock(mutex_);
+      if (written) writing_ = false;
+      if (!writing_ && !acknowledgements_.empty()) {
+        writing_ = true;
+        write = &acknowledgements_.front();
+      }
+      if (!reading_ && !read_all_ && written && under_way_ < kIngestWindow) reading_ = read = true;
+      if (read_all_ && under_way_ == 0 && !finished_) finished_ = finish = true;
+    }
+    if (write != nullptr) StartWrite(write);
+    if (read) StartRead(&request_);
+    if (finish) Finish(record_.Finish(gone_ ? CallerGoneError(false) : absl::OkStatus()));
+  }
+
+  const RetrieverParts parts_;
+  CallContext call_;
+  CallRecord record_;
+  std::shared_ptr<OrderedWriter> writer_;
+  std::atomic<bool> gone_{false};
+  pb::IngestRequest request_;        // of the one read that may be under way
+  shardpb::ConsistencyToken token_;  // touched by Acknowledge alone
+
+  Mutex mutex_;
+  std::deque<pb::IngestResponse> acknowledgements_ ABSL_GUARDED_BY(mutex_);  // the front one is being written
+  int under_way_ ABSL_GUARDED_BY(mutex_) = 0;                                // read and not acknowledged
+  bool reading_ ABSL_GUARDED_BY(mutex_) = true;
+  bool writing_ ABSL_GUARDED_BY(mutex_) = false;
+  bool read_all_ ABSL_GUARDED_BY(mutex_) = false;
+  bool finished_ ABSL_GUARDED_BY(mutex_) = false;
+};
+
+}  // namespace
+
+grpc::ServerBidiReactor<pb::IngestRequest, pb::IngestResponse>* StartIngestStream(
+    const RetrieverParts& parts, grpc::CallbackServerContext* context) {
+  return new IngestStream(parts, context);  // deleted by OnDone
+}
+
+}  // namespace retro

@@ -1,0 +1,37 @@
+// retro.retriever.v1.RetrieverService: each RPC validates, calls the router or the writer, and maps the status.
+#pragma once
+
+#include <grpcpp/impl/service_type.h>
+
+#include <memory>
+#include <string>
+
+#include "common/base/worker_pool.h"
+#include "common/rpc/metrics.h"
+#include "common/tokenizer/tokenizer.h"
+#include "retriever_service/ingest/document_writer.h"
+#include "retriever_service/ingest/ingest_budget.h"
+#include "retriever_service/query/router.h"
+
+namespace retro {
+
+// What the service calls; all must outlive it.
+struct RetrieverParts {
+  ShardMap& shards;
+  Router& router;
+  DocumentWriter& writer;
+  Embedding& embedding;
+  const Tokenizer& tokenizer;
+  WorkerPool& workers;         // unary calls
+  WorkerPool& ingest_workers;  // documents
+  IngestBudget& ingest_budget;
+  Metrics& metrics;
+  uint64_t message_bytes_max;
+};
+
+std::unique_ptr<grpc::Service> MakeRetrieverService(const RetrieverParts& parts);
+
+// Every RPC of retro.admin.v1 answers UNIMPLEMENTED and says what it lacks.
+std::unique_ptr<grpc::Service> MakeAdminService();
+
+}  // namespace retro
