@@ -55,7 +55,7 @@ at::Tensor AttendGroup(const AttentionWeights& weights, const ModelConfig& confi
   bool want_mass = false;
   for (const AttendingSpan* span : group) want_mass = want_mass || span->want_mass;
   at::Tensor shares;
-  const at::Tensor attended = JoinHeads(RelativeAttention(weights, input, want_mass ? &shares : nullptr));
+  at::Tensor attended = JoinHeads(RelativeAttention(weights, input, want_mass ? &shares : nullptr));
   if (want_mass) AddMass(group, shares, config.neighbour_length);
   return attended;
 }

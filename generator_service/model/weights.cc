@@ -1,6 +1,8 @@
 #include "generator_service/model/weights.h"
 
 #include <algorithm>
+#include <set>
+#include <string_view>
 #include <utility>
 
 #include "common/base/status_macros.h"
@@ -25,8 +27,10 @@ absl::Status CheckAgainstTable(const ModelConfig& config, const WeightMap& weigh
     }
   }
   if (weights.size() == table.size()) return absl::OkStatus();
+  std::set<std::string_view> known;
+  for (const WeightSpec& spec : table) known.insert(spec.name);
   for (const auto& [name, tensor] : weights) {
-    if (std::ranges::none_of(table, [&name](const WeightSpec& spec) { return spec.name == name; })) {
+    if (!known.contains(name)) {
       return absl::InvalidArgumentError(StrCat("weight '", name, "' is not part of this config's model"));
     }
   }
