@@ -68,7 +68,8 @@ struct Options {
   bool append = false;
   // What is shown
   bool attribution = false;
-  std::optional<bool> show_neighbours;
+  bool show_neighbours = false;
+  bool hide_neighbours = false;
   std::string save_run;
   bool quiet = false;
 };
@@ -145,7 +146,7 @@ absl::StatusOr<gen::GenerateRequest> MakeRequest(const Options& options, const C
 
 GenerateViewOptions ViewOptions(const Options& options, const Console& console) {
   GenerateViewOptions view;
-  view.neighbours = options.show_neighbours.value_or(console.err_terminal && !options.quiet);
+  view.neighbours = options.show_neighbours || (console.err_terminal && !options.quiet && !options.hide_neighbours);
   view.attribution = options.attribution;
   view.logprobs = options.logprobs.has_value();
   view.quiet = options.quiet;
@@ -246,8 +247,9 @@ void AddRetrievalOptions(CLI::App& command, Options& options) {
 }
 
 void AddViewOptions(CLI::App& command, Options& options) {
-  command.add_flag("--show-neighbours,!--hide-neighbours", options.show_neighbours,
-                   "Show each chunk's neighbours (default: on a terminal)");
+  CLI::Option* const show = command.add_flag("--show-neighbours", options.show_neighbours,
+                                             "Show each chunk's neighbours (default on a terminal)");
+  command.add_flag("--hide-neighbours", options.hide_neighbours, "Do not")->excludes(show);
   command.add_flag("--attribution", options.attribution, "Show what of the text came from which neighbour");
   command
       .add_option("--logprobs", options.logprobs,

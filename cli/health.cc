@@ -40,12 +40,12 @@ const std::vector<HealthName>& NamesOf(const Peer& peer) {
   static const auto& retriever = *new std::vector<HealthName>{
       {"", "is alive"},
       {"retro.retriever.v1.RetrieverService", "embeds, and a shard answers"},
-      {"retro.retriever.v1.RetrieverService/coverage", "all shards answer"},
+      {"full_coverage", "all shards answer"},
   };
   static const auto& generator = *new std::vector<HealthName>{
       {"", "is alive"},
       {"retro.generator.v1.GeneratorService", "its model is loaded"},
-      {"retro.generator.v1.GeneratorService/retrieval", "its retriever answers"},
+      {"retrieval", "its retriever answers"},
   };
   return peer.name == "retriever" ? retriever : generator;
 }

@@ -1,0 +1,207 @@
+// A retriever and a generator in the test's process: they record what they are asked and answer as told.
+#pragma once
+
+#include <grpcpp/grpcpp.h>
+#include <grpcpp/health_check_service_interface.h>
+
+#include <algorithm>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "cli/protocol.h"
+#include "common/base/strings.h"
+
+namespace retro::cli {
+
+// Keeps documents in a map. Set the public members before the calls that they are about.
+class FakeRetriever final : public pb::RetrieverService::Service {
+ public:
+  // Every unary call fails with it, unless OK.
+  grpc::Status failure;
+  std::string store_id = "store-1";
+  // Ingest acknowledges when so many are waiting, or when `expected_documents` have arrived.
+  size_t acknowledge_at = 1;
+  size_t expected_documents = 0;
+  // So many acknowledgements from now on, then the stream breaks with `break_status`; -1 is never.
+  int acknowledgements_until_break = -1;
+  int breaks_left = 1;
+  grpc::Status break_status{grpc::StatusCode::UNAVAILABLE, "gone"};
+  // Called once a document has arrived and before it is acknowledged.
+  std::function<void(const pb::IngestRequest&)> on_document;
+  // Documents whose acknowledgement is an error.
+  std::string refused_id;
+  pb::SearchResponse search_response;
+
+  // What came in. Read them when no call is under way.
+  std::vector<std::vector<std::string>> streams;  // ids, by Ingest call
+  size_t waiting_max = 0;                         // documents sent ahead of their acknowledgement
+  std::map<std::string, pb::Document> documents;
+  std::string collection;
+  pb::SearchRequest search_request;
+  std::vector<pb::DeleteDocumentsRequest> delete_requests;
+  pb::ListDocumentsRequest list_request;
+  int list_calls = 0;
+
+  grpc::Status GetInfo(grpc::ServerContext*, const pb::GetInfoRequest*, pb::GetInfoResponse* response) override {
+    response->set_store_id(store_id);
+    return failure;
+  }
+
+  grpc::Status Ingest(grpc::ServerContext*,
+                      grpc::ServerReaderWriter<pb::IngestResponse, pb::IngestRequest>* stream) override {
+    streams.emplace_back();
+    std::vector<pb::IngestRequest> waiting;
+    pb::IngestRequest request;
+    while (stream->Read(&request)) {
+      streams.back().push_back(request.write().document().id());
+      collection = request.collection();
+      if (on_document) on_document(request);
+      waiting.push_back(request);
+      waiting_max = std::max(waiting_max, waiting.size());
+      if (waiting.size() < acknowledge_at && documents.size() + waiting.size() < expected_documents) continue;
+      for (const pb::IngestRequest& one : waiting) {
+        if (acknowledgements_until_break == 0 && breaks_left > 0) {
+          --breaks_left;
+          acknowledgements_until_break = -1;
+          return break_status;
+        }
+        if (acknowledgements_until_break > 0) --acknowledgements_until_break;
+        stream->Write(Store(one));
+      }
+      waiting.clear();
+    }
+    return grpc::Status::OK;
+  }
+
+  grpc::Status Search(grpc::ServerContext*, const pb::SearchRequest* request, pb::SearchResponse* response) override {
+    search_request = *request;
+    *response = search_response;
+    return failure;
+  }
+
+  grpc::Status GetDocument(grpc::ServerContext*, const pb::GetDocumentRequest* request,
+                           pb::GetDocumentResponse* response) override {
+    const auto found = documents.find(request->document_id());
+    if (found == documents.end()) return {grpc::StatusCode::NOT_FOUND, "no such document"};
+    *response->mutable_document() = found->second;
+    response->mutable_info()->set_chunk_count(3);
+    return failure;
+  }
+
+  grpc::Status GetChunks(grpc::ServerContext*, const pb::GetChunksRequest* request,
+                         pb::GetChunksResponse* response) override {
+    constexpr uint32_t kChunks = 5;
+    constexpr uint32_t kPage = 2;  // fewer than asked for, as a server may
+    for (uint32_t i = request->first_chunk(); i < std::min(kChunks, request->first_chunk() + kPage); ++i) {
+      response->add_chunks()->set_chunk_number(i);
+      response->mutable_chunks()->rbegin()->set_text(StrCat("chunk text ", i));
+    }
+    response->set_chunk_count(kChunks);
+    return failure;
+  }
+
+  // Two documents a page, and an empty page in the middle.
+  grpc::Status ListDocuments(grpc::ServerContext*, const pb::ListDocumentsRequest* request,
+                             pb::ListDocumentsResponse* response) override {
+    list_request = *request;
+    ++list_calls;
+    const size_t page = request->page_token().empty() ? 0 : std::stoul(request->page_token());
+    const size_t first = page <= 1 ? page * 2 : (page - 1) * 2;
+    size_t at = 0;
+    for (const auto& [id, document] : documents) {
+      if (page != 1 && at >= first && at < first + 2) response->add_documents()->mutable_document()->set_id(id);
+      ++at;
+    }
+    if (page == 1 || first + 2 < documents.size()) response->set_next_page_token(std::to_string(page + 1));
+    return failure;
+  }
+
+  grpc::Status DeleteDocuments(grpc::ServerContext*, const pb::DeleteDocumentsRequest* request,
+                               pb::DeleteDocumentsResponse* response) override {
+    delete_requests.push_back(*request);
+    response->set_deleted_count(request->has_filter() ? 42 : static_cast<uint64_t>(request->document_ids_size()));
+    return failure;
+  }
+
+  grpc::Status Stats(grpc::ServerContext*, const pb::StatsRequest*, pb::StatsResponse* response) override {
+    pb::ShardStats& shard = *response->add_shards();
+    shard.set_disk_bytes(5'000'000);
+    pb::CollectionStats& stats = *shard.add_collections();
+    stats.set_documents(1234);
+    stats.set_chunks(56789);
+    stats.set_index_state(pb::INDEX_STATE_EXACT);
+    return failure;
+  }
+
+ private:
+  pb::IngestResponse Store(const pb::IngestRequest& request) {
+    const pb::Document& document = request.write().document();
+    pb::IngestResponse response;
+    response.set_sequence(request.sequence());
+    pb::DocumentResult& result = *response.mutable_result();
+    result.set_document_id(document.id());
+    if (document.id() == refused_id) {
+      result.mutable_error()->set_code(grpc::StatusCode::INVALID_ARGUMENT);
+      result.mutable_error()->set_message("the text is odd");
+      result.mutable_error()->set_reason("INVALID_FIELD");
+      result.mutable_error()->set_field("document.text");
+      return response;
+    }
+    const auto found = documents.find(document.id());
+    result.set_chunk_count(2);
+    if (found == documents.end()) {
+      result.set_outcome(pb::WRITE_OUTCOME_CREATED);
+    } else if (found->second.text() == document.text()) {
+      result.set_outcome(pb::WRITE_OUTCOME_UNCHANGED);
+    } else {
+      result.set_outcome(pb::WRITE_OUTCOME_REPLACED);
+    }
+    documents[document.id()] = document;
+    return response;
+  }
+};
+
+// Sends the events it is given.
+class FakeGenerator final : public gen::GeneratorService::Service {
+ public:
+  std::vector<gen::GenerateResponse> events;
+  grpc::Status ending;
+  gen::GenerateRequest request;
+
+  grpc::Status Generate(grpc::ServerContext*, const gen::GenerateRequest* asked,
+                        grpc::ServerWriter<gen::GenerateResponse>* stream) override {
+    request = *asked;
+    for (const gen::GenerateResponse& event : events) stream->Write(event);
+    return ending;
+  }
+};
+
+// Both behind one loopback port.
+class FakeServer {
+ public:
+  FakeServer() {
+    grpc::EnableDefaultHealthCheckService(true);
+    grpc::ServerBuilder builder;
+    builder.AddListeningPort("127.0.0.1:0", grpc::InsecureServerCredentials(), &port_);
+    builder.RegisterService(&retriever);
+    builder.RegisterService(&generator);
+    builder.SetMaxReceiveMessageSize(-1);
+    server_ = builder.BuildAndStart();
+  }
+  ~FakeServer() { server_->Shutdown(std::chrono::system_clock::now()); }
+
+  std::string address() const { return StrCat("127.0.0.1:", port_); }
+  grpc::HealthCheckServiceInterface& health() { return *server_->GetHealthCheckService(); }
+
+  FakeRetriever retriever;
+  FakeGenerator generator;
+
+ private:
+  int port_ = 0;
+  std::unique_ptr<grpc::Server> server_;
+};
+
+}  // namespace retro::cli
