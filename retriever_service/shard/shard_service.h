@@ -1,0 +1,17 @@
+// retro.shard.v1.ShardService over a shard of this process.
+#pragma once
+
+#include <grpcpp/impl/service_type.h>
+
+#include <memory>
+
+#include "common/base/worker_pool.h"
+#include "common/rpc/metrics.h"
+#include "retriever_service/shard/shard.h"
+
+namespace retro {
+
+// All must outlive the service. Calls are worked on by `workers`; PullChanges and FetchSnapshot answer UNIMPLEMENTED.
+std::unique_ptr<grpc::Service> MakeShardService(Shard& shard, WorkerPool& workers, Metrics& metrics);
+
+}  // namespace retro

@@ -1,0 +1,140 @@
+// retro-shard: one shard's store and index behind gRPC; settings, wiring, start and stop, nothing else. Carries no
+// embedder and no torch.
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <cctype>
+#include <cstdio>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "absl/strings/escaping.h"
+#include "common/base/error.h"
+#include "common/base/status_macros.h"
+#include "common/base/strings.h"
+#include "common/base/worker_pool.h"
+#include "common/rpc/log.h"
+#include "common/rpc/metrics.h"
+#include "common/rpc/server.h"
+#include "common/rpc/settings.h"
+#include "retriever_service/shard/local_shard.h"
+#include "retriever_service/shard/shard_service.h"
+
+namespace retro {
+namespace {
+
+constexpr char kServiceName[] = "retro.shard.v1.ShardService";
+constexpr size_t kFingerprintHexDigits = 64;
+
+struct Settings {
+  ServiceSettings service{.server = {.listen = "127.0.0.1:7710"}};
+  StoreOptions store;
+  std::string embedder_fingerprint;
+  std::string tokenizer_fingerprint;
+  uint32_t dimension = 0;
+  uint32_t chunk_size = 64;
+  int workers = 16;
+  size_t requests_waiting_max = 1024;
+};
+
+void AddSettings(CLI::App& app, Settings& settings) {
+  AddServiceSettings(app, settings.service);
+  app.add_option("--data", settings.store.path, "Folder that holds the store; made if missing")->required();
+  app.add_option("--cluster", settings.store.cluster, "Name of the cluster (fixed with the first start)");
+  app.add_option("--shard", settings.store.shard, "This shard's number, from 0")->capture_default_str();
+  app.add_option("--shard-count", settings.store.shard_count, "Shards of the store (fixed with the first start)")
+      ->capture_default_str()
+      ->check(CLI::PositiveNumber);
+
+  constexpr char kCollection[] =
+      "Default collection (fixed with the first start; retro-retriever's GetInfo shows them)";
+  app.add_option("--embedder-fingerprint", settings.embedder_fingerprint, "64 hexadecimal digits")->group(kCollection);
+  app.add_option("--tokenizer-fingerprint", settings.tokenizer_fingerprint, "64 hexadecimal digits")
+      ->group(kCollection);
+  app.add_option("--dimension", settings.dimension, "Numbers a vector")->group(kCollection);
+  app.add_option("--chunk-size", settings.chunk_size, "Tokens a chunk")->capture_default_str()->group(kCollection);
+
+  constexpr char kBounds[] = "Bounds";
+  app.add_option("--workers", settings.workers, "Calls worked on at once")->capture_default_str()->group(kBounds);
+  app.add_option("--requests-waiting-max", settings.requests_waiting_max,
+                 "Calls that may wait; more are refused at once")
+      ->capture_default_str()
+      ->group(kBounds);
+  app.add_option("--block-cache-bytes", settings.store.block_cache_bytes, "Memory for blocks read from disk")
+      ->capture_default_str()
+      ->group(kBounds);
+  app.add_option("--log-changes-max", settings.store.log_changes_max, "Changes that the log keeps")
+      ->capture_default_str()
+      ->check(CLI::PositiveNumber)
+      ->group(kBounds);
+}
+
+absl::StatusOr<std::string> ParseFingerprint(const std::string& flag, const std::string& text) {
+  const bool is_hex = text.size() == kFingerprintHexDigits &&
+                      std::all_of(text.begin(), text.end(), [](unsigned char c) { return std::isxdigit(c) != 0; });
+  if (!is_hex) return FieldError(flag, "give 64 hexadecimal digits");
+  return absl::HexStringToBytes(text);
+}
+
+// None if nothing of it is given: then the store must have one.
+absl::StatusOr<std::optional<pb::CollectionSpec>> DefaultCollection(const Settings& settings) {
+  if (settings.embedder_fingerprint.empty() && settings.tokenizer_fingerprint.empty() && settings.dimension == 0) {
+    return std::nullopt;
+  }
+  pb::CollectionSpec spec;
+  RETRO_ASSIGN_OR_RETURN(*spec.mutable_embedder_fingerprint(),
+                         ParseFingerprint("--embedder-fingerprint", settings.embedder_fingerprint));
+  RETRO_ASSIGN_OR_RETURN(*spec.mutable_tokenizer_fingerprint(),
+                         ParseFingerprint("--tokenizer-fingerprint", settings.tokenizer_fingerprint));
+  if (settings.dimension == 0) return FieldError("--dimension", "give the numbers a vector");
+  spec.set_dimension(settings.dimension);
+  spec.set_chunk_size(settings.chunk_size);
+  spec.set_metric(pb::METRIC_L2);
+  return spec;
+}
+
+absl::Status Serve(const Settings& settings) {
+  LocalShardOptions options;
+  options.store = settings.store;
+  RETRO_ASSIGN_OR_RETURN(options.default_collection, DefaultCollection(settings));
+  RETRO_ASSIGN_OR_RETURN(const std::unique_ptr<LocalShard> shard, LocalShard::Open(options));
+  Metrics metrics;
+  WorkerPool workers(settings.workers, settings.requests_waiting_max);
+  const std::unique_ptr<grpc::Service> service = MakeShardService(*shard, workers, metrics);
+  RETRO_ASSIGN_OR_RETURN(const std::unique_ptr<RpcServer> server,
+                         RpcServer::Start(settings.service.server, {service.get()}));
+  std::unique_ptr<MetricsServer> metrics_server;
+  if (!settings.service.metrics_listen.empty()) {
+    RETRO_ASSIGN_OR_RETURN(metrics_server, MetricsServer::Start(settings.service.metrics_listen, metrics));
+  }
+  server->SetServing(kServiceName, true);
+  LogEvent(spdlog::level::info, "serving", {{"port", std::to_string(server->port())}, {"data", settings.store.path}});
+  const int signal = WaitForStopSignal();
+  LogEvent(spdlog::level::info, "stopping", {{"signal", std::to_string(signal)}});
+  server->Stop();
+  workers.Stop();
+  LogEvent(spdlog::level::info, "stopped", {});
+  return absl::OkStatus();
+}
+
+int Main(int argc, char** argv) {
+  Settings settings;
+  CLI::App app("One shard of a store: keeps documents and finds the nearest chunks to a vector.", "retro-shard");
+  AddSettings(app, settings);
+  if (const auto code = ReadSettings(app, "RETRO_SHARD_", settings.service, argc, argv)) return *code;
+  absl::Status status = StartLogging(settings.service.log);
+  if (status.ok()) {
+    LogEvent(spdlog::level::info, "starting", {{"settings", EffectiveSettings(app)}});
+    BlockStopSignals();
+    status = Serve(settings);
+  }
+  if (status.ok()) return 0;
+  std::fprintf(stderr, "retro-shard: %s\n", std::string(status.message()).c_str());
+  return 1;
+}
+
+}  // namespace
+}  // namespace retro
+
+int main(int argc, char** argv) { return retro::Main(argc, argv); }

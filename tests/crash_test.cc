@@ -1,0 +1,331 @@
+// Kills a process that writes to a shard, again and again at random moments, and looks at what it left: everything
+// acknowledged is there, byte for byte; what was under way is there whole or not at all, and repeating it leaves it
+// there once.
+//
+// RETRO_CRASH_ROUNDS and RETRO_CRASH_SEED change how often and which moments.
+#include <gtest/gtest.h>
+#include <spdlog/spdlog.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <csignal>
+#include <cstdlib>
+#include <filesystem>
+#include <map>
+#include <optional>
+#include <random>
+#include <thread>
+
+#include "common/base/strings.h"
+#include "common/document/content_hash.h"
+#include "common/document/half.h"
+#include "common/tokenizer/utf8.h"
+#include "retriever_service/shard/local_shard.h"
+
+namespace retro {
+namespace {
+
+constexpr uint32_t kDimension = 8;
+constexpr int kWriters = 4;
+constexpr int kDocumentsEach = 12;
+constexpr size_t kChunkBytes = 40;
+constexpr int kRoundsDefault = 50;
+constexpr uint32_t kSeedDefault = 4711;
+constexpr int kAcknowledgementFd = 3;  // in the child
+
+// A document's state is two numbers: the text is a function of its id and the first, the title of the second.
+struct State {
+  bool present = false;
+  uint32_t text_version = 0;
+  uint32_t title_version = 0;
+  bool operator==(const State&) const = default;
+};
+
+// What the child reports, before and after each change; one atomic write to the pipe.
+struct Report {
+  bool acknowledged;
+  int writer;
+  int document;
+  State state;
+};
+
+std::string DocumentId(int writer, int document) { return StrCat("document-", writer, "-", document); }
+
+std::mt19937 RandomOf(const std::string& id, uint32_t version, uint32_t what) {
+  std::seed_seq seed{static_cast<uint32_t>(std::hash<std::string>()(id)), version, what};
+  return std::mt19937(seed);
+}
+
+pb::Document MakeDocument(const std::string& id, const State& state) {
+  static constexpr const char* kWords[] = {"retro ", "Nachbar ", "größer ", "数据 ",
+                                           "\n",     "😀",        "x",       "the quick brown fox "};
+  std::mt19937 random = RandomOf(id, state.text_version, 0);
+  pb::Document document;
+  document.set_id(id);
+  document.set_title(StrCat("title ", state.title_version));
+  (*document.mutable_metadata())["version"].add_values()->set_int_value(state.title_version);
+  const size_t words = 1 + random() % 300;
+  for (size_t i = 0; i < words; ++i) *document.mutable_text() += kWords[random() % std::size(kWords)];
+  return document;
+}
+
+std::vector<float> MakeVector(const std::string& id, const State& state, int chunk) {
+  std::mt19937 random = RandomOf(id, state.text_version, 1 + chunk);
+  std::vector<float> vector(kDimension);
+  for (float& x : vector)
+    x = static_cast<float>(static_cast<int>(random() % 4096) - 2048) / 64;  // exact in half precision
+  return vector;
+}
+
+shardpb::DocumentChange MakeChange(const std::string& id, const State& state, bool whole) {
+  shardpb::DocumentChange change;
+  pb::Document document = MakeDocument(id, state);
+  change.set_content_hash(ContentHash(document));
+  change.set_text_hash(TextHash(document.text()));
+  if (whole) {
+    const std::string& text = document.text();
+    for (size_t end = 0; end < text.size();) {
+      end = std::min(text.size(), end + kChunkBytes);
+      while (end < text.size() && IsUtf8Continuation(text[end])) ++end;
+      shardpb::ChunkContent& chunk = *change.add_chunks();
+      chunk.set_end(end);
+      chunk.add_token_ids(static_cast<int>(end));
+      chunk.set_vector_fp16(ToHalf(MakeVector(id, state, change.chunks_size() - 1)));
+    }
+  } else {
+    document.clear_text();
+  }
+  *change.mutable_document() = std::move(document);
+  return change;
+}
+
+LocalShardOptions Options(const std::string& path) {
+  LocalShardOptions options;
+  options.store.path = path;
+  options.store.log_changes_max = 60;                   // so that the log is trimmed
+  options.store.write_buffers_bytes = size_t{1} << 20;  // so that tables are written and merged
+  options.default_collection.emplace();
+  options.default_collection->set_dimension(kDimension);
+  options.default_collection->set_embedder_fingerprint("embedder");
+  options.default_collection->set_tokenizer_fingerprint("tokenizer");
+  return options;
+}
+
+// Brings a document to `next`, without sending its text if that is stored. False if the shard refused.
+bool CarryOut(LocalShard& shard, const std::string& id, const State& next, bool text_is_stored) {
+  if (!next.present) {
+    shardpb::DeleteRequest request;
+    request.add_document_ids(id);
+    return shard.Delete(request, CallContext()).ok();
+  }
+  shardpb::WriteRequest request;
+  *request.add_changes() = MakeChange(id, next, /*whole=*/!text_is_stored);
+  const auto response = shard.Write(request, CallContext());
+  return response.ok() && !response->results(0).has_error() &&
+         response->results(0).outcome() != shardpb::CHANGE_OUTCOME_NEEDS_CHUNKS;
+}
+
+// ---------------------------------------------------------------- the child
+
+void ReportTo(int fd, const Report& report) {
+  if (write(fd, &report, sizeof report) != sizeof report) _exit(3);
+}
+
+void WriteForever(LocalShard& shard, int writer, uint32_t seed, uint32_t first_version) {
+  std::mt19937 random(seed + writer);
+  std::map<int, State> known;
+  for (uint32_t version = first_version;; ++version) {
+    const int document = static_cast<int>(random() % kDocumentsEach);
+    State next = known[document];
+    const uint32_t kind = random() % 8;
+    const bool title_alone = next.present && kind < 2;
+    if (title_alone) {
+      next.title_version = version;
+    } else if (next.present && kind == 2) {
+      next = State();
+    } else {
+      next = {true, version, version};
+    }
+    ReportTo(kAcknowledgementFd, {false, writer, document, next});
+    if (!CarryOut(shard, DocumentId(writer, document), next, title_alone)) _exit(4);
+    ReportTo(kAcknowledgementFd, {true, writer, document, next});
+    known[document] = next;
+  }
+}
+
+int RunChild(const std::string& path, uint32_t seed, uint32_t first_version) {
+  spdlog::set_level(spdlog::level::err);
+  auto shard = LocalShard::Open(Options(path));
+  if (!shard.ok()) {
+    fprintf(stderr, "child: %s\n", shard.status().ToString().c_str());
+    return 5;
+  }
+  std::vector<std::thread> writers;
+  for (int w = 0; w < kWriters; ++w) {
+    writers.emplace_back([&, w] { WriteForever(**shard, w, seed, first_version); });
+  }
+  for (std::thread& writer : writers) writer.join();
+  return 0;
+}
+
+// ---------------------------------------------------------------- the parent
+
+struct Expected {
+  State acknowledged;
+  std::optional<State> under_way;  // begun and not acknowledged when the process died
+};
+
+class CrashTest : public testing::Test {
+ protected:
+  CrashTest() : path_(testing::TempDir() + "crash_test") { std::filesystem::remove_all(path_); }
+  ~CrashTest() override { std::filesystem::remove_all(path_); }
+
+  // Runs a child for so long; what it reported goes into `expected_`.
+  void RunAndKill(uint32_t seed, uint32_t first_version, std::chrono::microseconds after) {
+    int ends[2];
+    ASSERT_EQ(pipe(ends), 0);
+    const std::string seed_text = StrCat(seed), version_text = StrCat(first_version);
+    const pid_t child = fork();
+    ASSERT_GE(child, 0);
+    if (child == 0) {
+      dup2(ends[1], kAcknowledgementFd);
+      execl("/proc/self/exe", "crash_test", "--child", path_.c_str(), seed_text.c_str(), version_text.c_str(), nullptr);
+      _exit(6);
+    }
+    close(ends[1]);
+    std::thread killer([&] {
+      std::this_thread::sleep_for(after);
+      kill(child, SIGKILL);
+    });
+    Report report;
+    while (read(ends[0], &report, sizeof report) == sizeof report) {
+      Expected& expected = expected_[DocumentId(report.writer, report.document)];
+      if (report.acknowledged) {
+        expected = {report.state, std::nullopt};
+        ++acknowledged_;
+      } else {
+        expected.under_way = report.state;
+      }
+    }
+    killer.join();
+    close(ends[0]);
+    int status = 0;
+    waitpid(child, &status, 0);
+    ASSERT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL) << "the child failed by itself: " << status;
+  }
+
+  // The state that the shard shows, checked to be whole.
+  State Observe(LocalShard& shard, const std::string& id, const Expected& expected) {
+    shardpb::GetDocumentRequest request;
+    request.set_document_id(id);
+    const auto response = shard.GetDocument(request, CallContext());
+    if (!response.ok()) {
+      EXPECT_EQ(response.status().code(), absl::StatusCode::kNotFound) << response.status();
+      return State();
+    }
+    for (const State& state : {expected.acknowledged, expected.under_way.value_or(State())}) {
+      if (!state.present) continue;
+      pb::Document wanted = MakeDocument(id, state);
+      if (response->document().title() != wanted.title()) continue;
+      EXPECT_EQ(response->document().text(), wanted.text());
+      EXPECT_EQ(response->info().content_hash(), ContentHash(wanted));
+      EXPECT_EQ(response->document().metadata().at("version").values(0).int_value(), state.title_version);
+      CheckChunks(shard, id, state, static_cast<int>(response->info().chunk_count()));
+      return state;
+    }
+    ADD_FAILURE() << id << " is in a state that nobody wrote: " << response->document().title();
+    return State();
+  }
+
+  void CheckChunks(LocalShard& shard, const std::string& id, const State& state, int chunk_count) {
+    const shardpb::DocumentChange wanted = MakeChange(id, state, /*whole=*/true);
+    ASSERT_EQ(chunk_count, wanted.chunks_size());
+    shardpb::GetChunksRequest request;
+    request.set_document_id(id);
+    request.set_max_chunks(1024);
+    request.set_include_vectors(true);
+    const auto response = shard.GetChunks(request, CallContext());
+    ASSERT_TRUE(response.ok()) << response.status();
+    shardpb::SearchRequest search;
+    search.set_k(1);
+    for (int i = 0; i < chunk_count; ++i) {
+      const auto& values = response->vectors(i).values();
+      const std::vector<float> vector = MakeVector(id, state, i);
+      EXPECT_EQ(std::vector<float>(values.begin(), values.end()), vector);
+      EXPECT_EQ(response->chunks(i).token_ids(0), static_cast<int>(wanted.chunks(i).end()));
+      search.add_queries()->mutable_vector()->mutable_values()->Add(vector.begin(), vector.end());
+    }
+    const auto found = shard.Search(search, CallContext());
+    ASSERT_TRUE(found.ok()) << found.status();
+    for (int i = 0; i < chunk_count; ++i) {
+      ASSERT_EQ(found->results(i).neighbours_size(), 1);
+      EXPECT_EQ(found->results(i).neighbours(0).distance(), 0);
+      EXPECT_EQ(found->results(i).neighbours(0).document_id(), id);
+      EXPECT_EQ(static_cast<int>(found->results(i).neighbours(0).chunk().chunk_number()), i);
+    }
+  }
+
+  // Reopens, checks all documents, repeats what was under way, and checks that everything is there once.
+  void CheckAll() {
+    auto shard = LocalShard::Open(Options(path_));
+    ASSERT_TRUE(shard.ok()) << shard.status();
+    uint64_t documents = 0, chunks = 0;
+    for (auto& [id, expected] : expected_) {
+      const State state = Observe(**shard, id, expected);
+      EXPECT_TRUE(state == expected.acknowledged || state == expected.under_way) << id;
+      if (expected.under_way.has_value()) {
+        interrupted_ += 1;
+        EXPECT_TRUE(CarryOut(**shard, id, *expected.under_way, /*text_is_stored=*/false));
+        expected = {*expected.under_way, std::nullopt};
+        EXPECT_EQ(Observe(**shard, id, expected), expected.acknowledged) << id;
+      }
+      documents += expected.acknowledged.present;
+      if (expected.acknowledged.present) chunks += MakeChange(id, expected.acknowledged, true).chunks_size();
+    }
+    const auto stats = (*shard)->Stats({}, CallContext());
+    ASSERT_TRUE(stats.ok());
+    EXPECT_EQ(stats->stats().collections(0).documents(), documents);
+    EXPECT_EQ(stats->stats().collections(0).chunks(), chunks);
+  }
+
+  const std::string path_;
+  std::map<std::string, Expected> expected_;
+  uint64_t acknowledged_ = 0;
+  uint64_t interrupted_ = 0;
+};
+
+uint32_t FromEnvironment(const char* name, uint32_t otherwise) {
+  const char* text = std::getenv(name);
+  return text == nullptr ? otherwise : static_cast<uint32_t>(std::strtoul(text, nullptr, 10));
+}
+
+TEST_F(CrashTest, NothingAcknowledgedIsLostAndNothingIsHalfThere) {
+  spdlog::set_level(spdlog::level::err);
+  const uint32_t seed = FromEnvironment("RETRO_CRASH_SEED", kSeedDefault);
+  const uint32_t rounds = FromEnvironment("RETRO_CRASH_ROUNDS", kRoundsDefault);
+  std::printf("seed %u, %u rounds\n", seed, rounds);
+  std::mt19937 random(seed);
+  constexpr uint32_t kVersionsARound = 1'000'000;
+  for (uint32_t round = 0; round < rounds && !HasFailure(); ++round) {
+    SCOPED_TRACE(StrCat("round ", round));
+    // Mostly while it writes, sometimes while it opens the store.
+    const uint32_t milliseconds = random() % 4 == 0 ? random() % 60 : 60 + random() % 240;
+    RunAndKill(random(), (round + 1) * kVersionsARound, std::chrono::milliseconds(milliseconds));
+    CheckAll();
+  }
+  std::printf("%lu changes acknowledged, %lu interrupted\n", acknowledged_, interrupted_);
+  EXPECT_GT(acknowledged_, rounds) << "the child hardly wrote";
+  EXPECT_GT(interrupted_, 0u);
+}
+
+}  // namespace
+}  // namespace retro
+
+int main(int argc, char** argv) {
+  if (argc == 5 && std::string(argv[1]) == "--child") {
+    return retro::RunChild(argv[2], std::strtoul(argv[3], nullptr, 10), std::strtoul(argv[4], nullptr, 10));
+  }
+  testing::InitGoogleTest(&argc, argv);
+  return RUN_ALL_TESTS();
+}
