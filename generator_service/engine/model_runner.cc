@@ -1,6 +1,9 @@
 #include "generator_service/engine/model_runner.h"
 
 #include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+
+#include <utility>
 
 #include "common/base/status_macros.h"
 #include "generator_service/model/torch_status.h"
@@ -59,6 +62,8 @@ absl::StatusOr<ModelRunner::Outputs> ModelRunner::Forward(std::span<const StepIt
 }
 
 ModelRunner::Outputs ModelRunner::Step(std::span<const StepItem> items) {
+  // OpenMP keeps the number by thread, so it has to be said by the one that computes.
+  if (threads_ > 0) at::set_num_threads(std::exchange(threads_, 0));
   Outputs outputs(items.size(), absl::StatusOr<StepOutput>(StepOutput{}));
   std::vector<StepItem> ready;
   std::vector<size_t> places;

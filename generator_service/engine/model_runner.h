@@ -12,8 +12,8 @@ namespace retro {
 
 class ModelRunner : public StepRunner {
  public:
-  // `model` must outlive this. Used by one thread.
-  explicit ModelRunner(const RetroModel& model) : model_(model) {}
+  // `model` must outlive this. All calls come from one thread; torch gives it `threads` workers, 0: one a core.
+  explicit ModelRunner(const RetroModel& model, int threads = 0) : model_(model), threads_(threads) {}
 
   using Outputs = std::vector<absl::StatusOr<StepOutput>>;
 
@@ -26,6 +26,7 @@ class ModelRunner : public StepRunner {
   absl::StatusOr<Outputs> Forward(std::span<const StepItem> items);
 
   const RetroModel& model_;
+  int threads_;  // 0 once they are set
   std::map<uint64_t, std::unique_ptr<Sequence>> sequences_;
 };
 

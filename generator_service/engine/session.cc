@@ -10,6 +10,9 @@
 namespace retro {
 namespace {
 
+// Of the caller's deadline, kept back from a look-up so that its failure can still be told.
+constexpr std::chrono::milliseconds kDeadlineMargin{20};
+
 Degradation DegradationOf(const absl::Status& status) {
   return status.code() == absl::StatusCode::kDeadlineExceeded ? Degradation::kTimedOut : Degradation::kUnavailable;
 }
@@ -74,7 +77,7 @@ std::optional<LookupRequest> Session::NextLookup(uint64_t lookup, Clock::time_po
   }
   request.lookup = lookup;
   request.scope = request_.retrieval.scope;
-  request.deadline = std::min(now + request_.retrieval.timeout_ms, request_.deadline);
+  request.deadline = std::min(now + request_.retrieval.timeout_ms, request_.deadline - kDeadlineMargin);
   request.request_id = request_.request_id;
   pending_lookup_ = lookup;
   pending_chunks_ = complete - known;

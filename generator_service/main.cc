@@ -1,0 +1,98 @@
+// retro-generator: settings, wiring, start and stop; nothing else.
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <memory>
+#include <string>
+
+#include "common/base/openmp.h"
+#include "common/base/status_macros.h"
+#include "common/rpc/log.h"
+#include "common/rpc/metrics.h"
+#include "common/rpc/server.h"
+#include "common/rpc/settings.h"
+#include "generator_service/serve/generator_service.h"
+#include "generator_service/serve/served_model.h"
+
+namespace retro {
+namespace {
+
+struct Settings {
+  ServiceSettings service{.server = {.listen = "127.0.0.1:7800"}};
+  std::string model;
+  std::string device = "cpu";
+  GeneratorOptions generator;
+};
+
+void AddSettings(CLI::App& app, Settings& settings) {
+  AddServiceSettings(app, settings.service);
+  app.add_option("--model", settings.model, "Folder of the model (config.json, model.safetensors, tokenizer)")
+      ->required();
+  app.add_option("--retriever", settings.generator.retriever,
+                 "Address of the retriever: host:port, or dns:///name:port for all addresses of a name")
+      ->capture_default_str();
+  app.add_option("--device", settings.device, "cpu, cuda or cuda:N")->capture_default_str();
+  app.add_option("--threads", settings.generator.threads, "Threads that compute; 0: one a core")
+      ->check(CLI::Range(0, 1024))
+      ->capture_default_str();
+
+  constexpr char kBounds[] = "Bounds";
+  SchedulerLimits& limits = settings.generator.limits;
+  const auto add_bound = [&app, kBounds](const char* flag, int64_t& value, const char* help, int64_t least) {
+    app.add_option(flag, value, help)
+        ->check(CLI::Range(least, int64_t{1} << 32))
+        ->capture_default_str()
+        ->group(kBounds);
+  };
+  add_bound("--sessions-max", limits.sessions_max, "Generations that run at once", 1);
+  add_bound("--waiting-max", limits.waiting_max, "Generations that may wait for a place; more are refused at once", 0);
+  add_bound("--cache-tokens-max", limits.cache_tokens_max, "Tokens that all running generations may hold together", 1);
+  add_bound("--prefill-tokens-max", limits.prefill_tokens_max, "Tokens of prompts a step, while nobody generates", 1);
+  add_bound("--prefill-tokens-shared-max", limits.prefill_tokens_shared_max,
+            "Tokens of prompts a step, while somebody does", 1);
+  app.add_option("--stall-ms-max", limits.stall_ms_max, "A stream that nobody reads for so long is ended")
+      ->default_str(std::to_string(limits.stall_ms_max.count()))
+      ->group(kBounds);
+}
+
+absl::Status Serve(Settings& settings) {
+  RETRO_ASSIGN_OR_RETURN(ServedModel model, LoadServedModel(settings.model, settings.device));
+  Metrics metrics;
+  settings.generator.server = settings.service.server;
+  RETRO_ASSIGN_OR_RETURN(const std::unique_ptr<Generator> generator,
+                         Generator::Start(settings.generator, std::move(model), metrics));
+  std::unique_ptr<MetricsServer> metrics_server;
+  if (!settings.service.metrics_listen.empty()) {
+    RETRO_ASSIGN_OR_RETURN(metrics_server, MetricsServer::Start(settings.service.metrics_listen, metrics));
+  }
+  LogEvent(spdlog::level::info, "serving",
+           {{"port", std::to_string(generator->port())}, {"retriever", settings.generator.retriever}});
+  const int signal = WaitForStopSignal();
+  LogEvent(spdlog::level::info, "stopping", {{"signal", std::to_string(signal)}});
+  generator->Stop();
+  LogEvent(spdlog::level::info, "stopped", {});
+  return absl::OkStatus();
+}
+
+int Main(int argc, char** argv) {
+  Settings settings;
+  CLI::App app("Continues texts with a RETRO model, with neighbours fetched for every chunk.", "retro-generator");
+  AddSettings(app, settings);
+  if (const auto code = ReadSettings(app, "RETRO_GENERATOR_", settings.service, argc, argv)) return *code;
+  absl::Status status = StartLogging(settings.service.log);
+  if (status.ok()) {
+    LogEvent(spdlog::level::info, "starting", {{"settings", EffectiveSettings(app)}});
+    BlockStopSignals();
+    status = Serve(settings);
+  }
+  if (status.ok()) return 0;
+  std::fprintf(stderr, "retro-generator: %s\n", std::string(status.message()).c_str());
+  return 1;
+}
+
+}  // namespace
+}  // namespace retro
+
+int main(int argc, char** argv) {
+  retro::EnsurePassiveOpenMp(argv);
+  return retro::Main(argc, argv);
+}

@@ -1,0 +1,16 @@
+// The engine's outputs as the messages of generator.proto.
+#pragma once
+
+#include <cstdint>
+
+#include "generator_service/engine/generation.h"
+#include "retro/generator/v1/generator.pb.h"
+
+namespace retro {
+
+generator::v1::TokenEvent TokenMessage(const TokenOutput& output);
+generator::v1::RetrievalEvent RetrievalMessage(const ChunkOutput& output);
+// `seed` and `offset`: those of the request.
+generator::v1::FinishEvent FinishMessage(const FinishOutput& output, uint64_t seed, int64_t offset);
+
+}  // namespace retro

@@ -1,0 +1,138 @@
+#include "generator_service/serve/generate_stream.h"
+
+#include <utility>
+
+#include "generator_service/serve/event_messages.h"
+
+namespace retro {
+
+namespace pb = ::retro::generator::v1;
+
+std::shared_ptr<GenerateStream> GenerateStream::Create(CallRecord record, Engine& engine, GeneratorMetrics& metrics) {
+  std::shared_ptr<GenerateStream> stream(new GenerateStream(std::move(record), engine, metrics));
+  stream->self_ = stream;
+  return stream;
+}
+
+void GenerateStream::Start(absl::StatusOr<GenerationRequest> request) {
+  if (!request.ok()) return End(request.status());
+  seed_ = request->sampling.seed;
+  offset_ = request->retrieval.offset;
+  const absl::StatusOr<uint64_t> session = engine_.Submit(*std::move(request), self_);
+  if (!session.ok()) return End(session.status());
+  bool cancelled = false;
+  {
+    MutexLock lock(mutex_);
+    session_ = *session;
+    cancelled = cancelled_;
+  }
+  if (cancelled) engine_.Cancel(*session);
+}
+
+void GenerateStream::OnCancel() {
+  std::optional<uint64_t> session;
+  {
+    MutexLock lock(mutex_);
+    cancelled_ = true;
+    broken_ = true;
+    session = session_;
+  }
+  if (session.has_value()) engine_.Cancel(*session);
+}
+
+void GenerateStream::OnDone() {
+  // Last: this may be the end of it.
+  const std::shared_ptr<GenerateStream> self = std::move(self_);
+}
+
+void GenerateStream::OnToken(TokenOutput output) {
+  if (!output.prompt) {
+    const Clock::time_point now = Clock::now();
+    if (last_token_.has_value()) {
+      metrics_.OnBetweenTokens(std::chrono::duration<double>(now - *last_token_).count());
+    }
+    last_token_ = now;
+  }
+  pb::GenerateResponse event;
+  *event.mutable_token() = TokenMessage(output);
+  Push(std::move(event));
+}
+
+void GenerateStream::OnChunk(ChunkOutput output) {
+  metrics_.OnChunk(output);
+  pb::GenerateResponse event;
+  *event.mutable_retrieval() = RetrievalMessage(output);
+  Push(std::move(event));
+}
+
+void GenerateStream::OnFinish(FinishOutput output) {
+  metrics_.OnFinish(output);
+  pb::GenerateResponse event;
+  *event.mutable_finish() = FinishMessage(output, seed_, offset_);
+  Push(std::move(event));
+  End(absl::OkStatus());
+}
+
+void GenerateStream::OnError(absl::Status status) { End(status); }
+
+bool GenerateStream::HasRoom() const {
+  MutexLock lock(mutex_);
+  return queue_.size() < kEventsQueuedMax;
+}
+
+void GenerateStream::Push(pb::GenerateResponse event) {
+  {
+    MutexLock lock(mutex_);
+    if (broken_) return;
+    queue_.push_back(std::move(event));
+  }
+  Pump();
+}
+
+void GenerateStream::End(const absl::Status& status) {
+  {
+    MutexLock lock(mutex_);
+    end_ = status;
+  }
+  Pump();
+}
+
+// Writes the next event if none is being written, and finishes after the last. gRPC is called without the lock, since
+// its reactions may come within the call.
+void GenerateStream::Pump() {
+  std::optional<absl::Status> end;
+  {
+    MutexLock lock(mutex_);
+    if (write_under_way_ || finished_) return;
+    if (broken_) queue_.clear();
+    if (!queue_.empty()) {
+      writing_ = std::move(queue_.front());
+      queue_.pop_front();
+      write_under_way_ = true;
+    } else if (end_.has_value()) {
+      end = end_;
+      finished_ = true;
+    } else {
+      return;
+    }
+  }
+  if (end.has_value()) {
+    Finish(record_.Finish(*end));
+  } else {
+    StartWrite(&writing_);
+  }
+}
+
+void GenerateStream::OnWriteDone(bool ok) {
+  bool has_room_again = false;
+  {
+    MutexLock lock(mutex_);
+    write_under_way_ = false;
+    if (!ok) broken_ = true;
+    has_room_again = queue_.size() == kEventsQueuedMax || broken_;
+  }
+  Pump();
+  if (has_room_again) engine_.Wake();
+}
+
+}  // namespace retro

@@ -1,0 +1,71 @@
+// One Generate call: between gRPC's reactor, which writes one message at a time, and the engine, which must never wait
+// for it. Events queue here; past a bound the sequence pauses until the reader has caught up.
+#pragma once
+
+#include <grpcpp/support/server_callback.h>
+
+#include <deque>
+#include <memory>
+#include <optional>
+
+#include "common/base/sync.h"
+#include "common/rpc/unary.h"
+#include "generator_service/engine/engine.h"
+#include "generator_service/serve/generator_metrics.h"
+#include "retro/generator/v1/generator.pb.h"
+
+namespace retro {
+
+// Lives until both gRPC and the engine have let go of it.
+class GenerateStream : public grpc::ServerWriteReactor<generator::v1::GenerateResponse>, public EventSink {
+ public:
+  static constexpr size_t kEventsQueuedMax = 32;
+
+  // `engine` and `metrics` must outlive the call.
+  static std::shared_ptr<GenerateStream> Create(CallRecord record, Engine& engine, GeneratorMetrics& metrics);
+
+  // Hands the request to the engine, or ends the call with the error.
+  void Start(absl::StatusOr<GenerationRequest> request);
+
+  // Of gRPC.
+  void OnWriteDone(bool ok) override;
+  void OnCancel() override;
+  void OnDone() override;
+
+  // Of the engine.
+  void OnToken(TokenOutput output) override;
+  void OnChunk(ChunkOutput output) override;
+  void OnFinish(FinishOutput output) override;
+  void OnError(absl::Status status) override;
+  bool HasRoom() const override;
+
+ private:
+  GenerateStream(CallRecord record, Engine& engine, GeneratorMetrics& metrics)
+      : record_(std::move(record)), engine_(engine), metrics_(metrics) {}
+
+  void Push(generator::v1::GenerateResponse event);
+  void End(const absl::Status& status);
+  void Pump();
+
+  const CallRecord record_;
+  Engine& engine_;
+  GeneratorMetrics& metrics_;
+  std::shared_ptr<GenerateStream> self_;  // gRPC's hold, until OnDone
+
+  // Of the request; set before the engine knows of it.
+  uint64_t seed_ = 0;
+  int64_t offset_ = 0;
+  std::optional<Clock::time_point> last_token_;  // engine's thread
+
+  mutable Mutex mutex_;
+  std::deque<generator::v1::GenerateResponse> queue_ ABSL_GUARDED_BY(mutex_);
+  generator::v1::GenerateResponse writing_;  // gRPC's while a write is under way
+  bool write_under_way_ ABSL_GUARDED_BY(mutex_) = false;
+  bool broken_ ABSL_GUARDED_BY(mutex_) = false;  // the reader is gone: events are dropped
+  bool cancelled_ ABSL_GUARDED_BY(mutex_) = false;
+  bool finished_ ABSL_GUARDED_BY(mutex_) = false;
+  std::optional<uint64_t> session_ ABSL_GUARDED_BY(mutex_);
+  std::optional<absl::Status> end_ ABSL_GUARDED_BY(mutex_);
+};
+
+}  // namespace retro

@@ -1,0 +1,153 @@
+#include "generator_service/serve/generator_service.h"
+
+#include <utility>
+
+#include "common/base/error.h"
+#include "common/base/strings.h"
+#include "common/rpc/log.h"
+#include "generator_service/engine/engine.h"
+#include "generator_service/engine/model_runner.h"
+#include "generator_service/serve/generate_stream.h"
+#include "generator_service/serve/model_message.h"
+#include "generator_service/serve/request_parser.h"
+#include "generator_service/serve/retriever_client.h"
+#include "generator_service/serve/retriever_probe.h"
+#include "generator_service/serve/score_call.h"
+#include "retro/generator/v1/generator.grpc.pb.h"
+
+namespace retro {
+namespace {
+
+namespace pb = ::retro::generator::v1;
+
+// Of the time to drain, what remains for the finish events of what was cut to reach their readers.
+constexpr int kDrainShare = 5;
+
+class GeneratorRpcs : public pb::GeneratorService::CallbackService {
+ public:
+  // All must outlive this.
+  GeneratorRpcs(const ServedModel& model, const StoreView& store, const RequestParser& parser, Engine& engine,
+                Metrics& metrics, GeneratorMetrics& generator_metrics)
+      : model_(model),
+        store_(store),
+        parser_(parser),
+        engine_(engine),
+        metrics_(metrics),
+        generator_metrics_(generator_metrics) {}
+
+  grpc::ServerWriteReactor<pb::GenerateResponse>* Generate(grpc::CallbackServerContext* context,
+                                                           const pb::GenerateRequest* request) override {
+    const CallContext call = MakeCallContext(*context);
+    const auto stream =
+        GenerateStream::Create(CallRecord(metrics_, "Generate", call.request_id), engine_, generator_metrics_);
+    stream->Start(parser_.ParseGenerate(*request, call));
+    return stream.get();
+  }
+
+  grpc::ServerUnaryReactor* Score(grpc::CallbackServerContext* context, const pb::ScoreRequest* request,
+                                  pb::ScoreResponse* response) override {
+    const CallContext call = MakeCallContext(*context);
+    const auto score =
+        ScoreCall::Create(CallRecord(metrics_, "Score", call.request_id), engine_, generator_metrics_, response);
+    score->Start(parser_.ParseScore(*request, call));
+    return score.get();
+  }
+
+  grpc::ServerUnaryReactor* GetModel(grpc::CallbackServerContext* context, const pb::GetModelRequest* /*request*/,
+                                     pb::GetModelResponse* response) override {
+    const CallContext call = MakeCallContext(*context);
+    grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+    *response = ModelMessage(model_, store_.Warnings());
+    reactor->Finish(CallRecord(metrics_, "GetModel", call.request_id).Finish(absl::OkStatus()));
+    return reactor;
+  }
+
+ private:
+  const ServedModel& model_;
+  const StoreView& store_;
+  const RequestParser& parser_;
+  Engine& engine_;
+  Metrics& metrics_;
+  GeneratorMetrics& generator_metrics_;
+};
+
+NeighbourShape ShapeOf(const ServedModel& model) {
+  const ModelConfig& config = model.config();
+  return {config.chunk_length, config.neighbour_length, config.vocabulary, static_cast<TokenId>(config.pad_id)};
+}
+
+EngineOptions OptionsOf(const GeneratorOptions& options, const ServedModel& model, GeneratorMetrics& metrics) {
+  EngineOptions engine;
+  engine.facts = {model.config().vocabulary, model.config().chunk_length, static_cast<TokenId>(model.config().pad_id),
+                  model.tokenizer.get()};
+  engine.limits = options.limits;
+  engine.on_step = [&metrics](const StepReport& step) { metrics.OnStep(step); };
+  return engine;
+}
+
+}  // namespace
+
+// In the order that they depend on each other; the server, which is the way in, is stopped first.
+struct Generator::Parts {
+  Parts(const GeneratorOptions& all_options, ServedModel served, Metrics& process_metrics)
+      : options(all_options),
+        model(std::move(served)),
+        metrics(process_metrics),
+        store(model),
+        tokens(*model.tokenizer, ShapeOf(model), options.retokenised_cache_chunks_max),
+        parser(model, tokens),
+        retriever(MakeRetrieverChannel(options.retriever), options.retriever, model, tokens, store),
+        engine(OptionsOf(options, model, metrics), std::make_unique<ModelRunner>(*model.model, options.threads),
+               retriever),
+        rpcs(model, store, parser, engine, process_metrics, metrics) {}
+
+  const GeneratorOptions options;
+  const ServedModel model;
+  GeneratorMetrics metrics;
+  StoreView store;
+  NeighbourTokens tokens;
+  const RequestParser parser;
+  RetrieverClient retriever;
+  Engine engine;
+  GeneratorRpcs rpcs;
+  std::unique_ptr<RpcServer> server;
+  std::unique_ptr<RetrieverProbe> probe;
+};
+
+Generator::Generator(std::unique_ptr<Parts> parts) : parts_(std::move(parts)) {}
+
+Generator::~Generator() { Stop(); }
+
+absl::StatusOr<std::unique_ptr<Generator>> Generator::Start(const GeneratorOptions& options, ServedModel model,
+                                                            Metrics& metrics) {
+  const int64_t m = model.config().chunk_length;
+  const int64_t longest = (model.config().max_length + m - 1) / m * m;
+  if (options.limits.cache_tokens_max < longest) {
+    return FieldError("--cache-tokens-max", StrCat("must be at least ", longest, ", the model's context"));
+  }
+  auto parts = std::make_unique<Parts>(options, std::move(model), metrics);
+  auto server = RpcServer::Start(options.server, {&parts->rpcs});
+  if (!server.ok()) return server.status();
+  parts->server = *std::move(server);
+  parts->server->SetServing("", true);
+  parts->server->SetServing(kGeneratorHealth, true);
+  parts->server->SetServing(kRetrievalHealth, false);
+  parts->probe = std::make_unique<RetrieverProbe>(
+      parts->retriever, parts->store, options.probe_ms,
+      [server = parts->server.get()](bool reachable) { server->SetServing(kRetrievalHealth, reachable); });
+  return std::unique_ptr<Generator>(new Generator(std::move(parts)));
+}
+
+void Generator::Stop() {
+  if (parts_ == nullptr || parts_->server == nullptr) return;
+  parts_->probe.reset();
+  const std::chrono::milliseconds drain = parts_->options.server.drain_max;
+  parts_->engine.Drain(Clock::now() + drain - drain / kDrainShare);
+  parts_->server->Stop();
+  parts_->server.reset();
+}
+
+int Generator::port() const { return parts_->server->port(); }
+int Generator::health_port() const { return parts_->server->health_port(); }
+
+}  // namespace retro

@@ -1,0 +1,50 @@
+// The generator as a handle: the engine, its retriever client and the three RPCs on a server of their own.
+#pragma once
+
+#include <chrono>
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "common/rpc/metrics.h"
+#include "common/rpc/server.h"
+#include "generator_service/engine/scheduler.h"
+#include "generator_service/serve/served_model.h"
+
+namespace retro {
+
+// Health names. "" and the service's own mean that the model is ready; this one, that the retriever answers.
+inline constexpr char kGeneratorHealth[] = "retro.generator.v1.GeneratorService";
+inline constexpr char kRetrievalHealth[] = "retrieval";
+
+struct GeneratorOptions {
+  ServerOptions server;
+  std::string retriever = "127.0.0.1:7700";
+  int threads = 0;  // that compute; 0: one a core
+  SchedulerLimits limits;
+  size_t retokenised_cache_chunks_max = 65536;  // chunks of collections with another tokenizer
+  std::chrono::milliseconds probe_ms{2000};     // between two looks at the retriever
+};
+
+class Generator {
+ public:
+  // `metrics` must outlive this. INVALID_ARGUMENT if the limits contradict the model; errors of RpcServer::Start.
+  static absl::StatusOr<std::unique_ptr<Generator>> Start(const GeneratorOptions& options, ServedModel model,
+                                                          Metrics& metrics);
+  // As Stop().
+  ~Generator();
+
+  // Takes no new work, lets running generations end within most of options.server.drain_max, cuts the rest with what
+  // they need to go on elsewhere, and returns.
+  void Stop();
+
+  int port() const;
+  int health_port() const;
+
+ private:
+  struct Parts;
+  explicit Generator(std::unique_ptr<Parts> parts);
+  std::unique_ptr<Parts> parts_;
+};
+
+}  // namespace retro

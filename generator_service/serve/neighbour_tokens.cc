@@ -1,0 +1,76 @@
+#include "generator_service/serve/neighbour_tokens.h"
+
+#include <algorithm>
+
+namespace retro {
+namespace {
+
+namespace pb = ::retro::retriever::v1;
+
+bool WithinVocabulary(const pb::Chunk& chunk, int64_t vocabulary) {
+  return std::all_of(chunk.token_ids().begin(), chunk.token_ids().end(),
+                     [vocabulary](int32_t id) { return id >= 0 && id < vocabulary; });
+}
+
+}  // namespace
+
+bool NeighbourTokens::Fit(bool same_tokenizer, const std::string& store, pb::Neighbour* neighbour) {
+  // Chunk ids are unique in a shard only.
+  const std::string shard = store.empty() ? "" : store + std::to_string(neighbour->shard());
+  bool again = FitChunk(same_tokenizer, shard, shape_.chunk_length, neighbour->mutable_chunk());
+  if (neighbour->has_continuation()) {
+    const int64_t room = shape_.neighbour_length - shape_.chunk_length;
+    again = FitChunk(same_tokenizer, shard, room, neighbour->mutable_continuation()) || again;
+  }
+  return again;
+}
+
+bool NeighbourTokens::FitChunk(bool same_tokenizer, const std::string& store, int64_t room, pb::Chunk* chunk) {
+  const bool usable = same_tokenizer && (chunk->token_ids_size() > 0 || chunk->text().empty()) &&
+                      WithinVocabulary(*chunk, shape_.vocabulary);
+  if (!usable) {
+    const std::vector<TokenId> ids = Tokenise(store, *chunk);
+    chunk->mutable_token_ids()->Assign(ids.begin(), ids.end());
+  }
+  if (chunk->token_ids_size() > room) chunk->mutable_token_ids()->Truncate(static_cast<int>(room));
+  return !usable;
+}
+
+std::vector<TokenId> NeighbourTokens::Tokenise(const std::string& store, const pb::Chunk& chunk) {
+  const Key key(store, chunk.chunk_id());
+  if (!store.empty()) {
+    MutexLock lock(mutex_);
+    if (const auto found = cache_.find(key); found != cache_.end()) {
+      uses_.splice(uses_.begin(), uses_, found->second.use);
+      return found->second.ids;
+    }
+  }
+  std::vector<TokenId> ids;
+  for (const Token& token : tokenizer_.Encode(chunk.text())) ids.push_back(token.id);
+  if (store.empty()) return ids;
+  MutexLock lock(mutex_);
+  if (cache_.contains(key)) return ids;  // somebody else was quicker
+  uses_.push_front(key);
+  cache_[key] = {ids, uses_.begin()};
+  if (cache_.size() > cache_chunks_max_) {
+    cache_.erase(uses_.back());
+    uses_.pop_back();
+  }
+  return ids;
+}
+
+ChunkNeighbours NeighbourTokens::Rows(const generator::v1::ChunkNeighbours& neighbours) const {
+  ChunkNeighbours rows;
+  rows.count = neighbours.neighbours_size();
+  rows.tokens.assign(static_cast<size_t>(rows.count * shape_.neighbour_length), shape_.pad_id);
+  auto row = rows.tokens.begin();
+  for (const pb::Neighbour& neighbour : neighbours.neighbours()) {
+    std::copy(neighbour.chunk().token_ids().begin(), neighbour.chunk().token_ids().end(), row);
+    std::copy(neighbour.continuation().token_ids().begin(), neighbour.continuation().token_ids().end(),
+              row + shape_.chunk_length);
+    row += shape_.neighbour_length;
+  }
+  return rows;
+}
+
+}  // namespace retro

@@ -1,0 +1,276 @@
+#include "generator_service/serve/request_parser.h"
+
+#include <cmath>
+#include <random>
+#include <set>
+
+#include "common/base/error.h"
+#include "common/base/status_macros.h"
+#include "common/base/strings.h"
+#include "generator_service/engine/text_assembler.h"
+#include "generator_service/serve/retrieval_fields.h"
+
+namespace retro {
+namespace {
+
+namespace pb = ::retro::generator::v1;
+
+constexpr int64_t kMaxTokensDefault = 256;
+constexpr float kTemperatureMax = 100;
+constexpr float kPenaltyMax = 10;
+constexpr float kBiasMax = 100;
+constexpr size_t kBiasesMax = 1024;
+constexpr int kStopStringsMax = 16;
+constexpr size_t kStopStringBytesMax = 256;
+constexpr int kStopIdsMax = 64;
+constexpr uint32_t kTopLogprobsMax = 20;
+constexpr int kScoreItemsMax = 64;
+constexpr int kGivenNeighboursMax = 64;
+// Text is tokenised before it is counted; this bounds that work. No piece of a vocabulary is anywhere near as long.
+constexpr int64_t kBytesPerTokenMax = 256;
+
+std::string Indexed(std::string_view field, int64_t index) { return StrCat(field, "[", index, "]"); }
+
+bool IsUtf8(std::string_view text) { return LongestValidUtf8(text).size() == text.size(); }
+
+uint64_t RandomSeed() {
+  thread_local std::random_device device;
+  return static_cast<uint64_t>(device()) << 32 | device();
+}
+
+absl::Status ContextError(std::string_view field, int64_t tokens, int64_t limit) {
+  absl::Status status = Error(absl::StatusCode::kInvalidArgument, Reason::kContextTooLong,
+                              StrCat(field, ": makes ", tokens, " tokens, the model's context has ", limit,
+                                     "; shorten the prompt or lower max_tokens"));
+  SetField(status, field);
+  return status;
+}
+
+absl::Status CheckPolicies(const pb::Retrieval& message) {
+  if (!pb::FailurePolicy_IsValid(message.on_failure()))
+    return FieldError("retrieval.on_failure", "is none of FailurePolicy");
+  if (!pb::Alignment_IsValid(message.alignment())) return FieldError("retrieval.alignment", "is none of Alignment");
+  if (!pb::NeighbourMode_IsValid(message.neighbour_mode()))
+    return FieldError("retrieval.neighbour_mode", "is none of NeighbourMode");
+  if (message.has_gate() && !std::isfinite(message.gate()))
+    return FieldError("retrieval.gate", "must be a finite number");
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::Status RequestParser::CheckIds(const std::string& field, const pb::TokenIds& tokens) const {
+  for (int i = 0; i < tokens.ids_size(); ++i) {
+    if (tokens.ids(i) < 0 || tokens.ids(i) >= model_.config().vocabulary)
+      return FieldError(Indexed(field + ".ids", i),
+                        StrCat("must be from 0 to ", model_.config().vocabulary - 1, ", is ", tokens.ids(i)));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::vector<TokenId>> RequestParser::Tokenise(const std::string& field, const std::string& text) const {
+  if (!IsUtf8(text)) return FieldError(field, "is not valid UTF-8");
+  const int64_t bytes_max = model_.config().max_length * kBytesPerTokenMax;
+  if (static_cast<int64_t>(text.size()) > bytes_max)
+    return FieldError(field,
+                      StrCat("has ", text.size(), " bytes, at most ", bytes_max, " can fit the model's context"));
+  std::vector<TokenId> ids;
+  for (const Token& token : model_.tokenizer->Encode(text)) ids.push_back(token.id);
+  return ids;
+}
+
+absl::StatusOr<std::vector<TokenId>> RequestParser::ParsePrompt(const pb::GenerateRequest& message) const {
+  switch (message.prompt_case()) {
+    case pb::GenerateRequest::kText: {
+      if (message.text().empty()) return FieldError("text", "must not be empty");
+      RETRO_ASSIGN_OR_RETURN(std::vector<TokenId> ids, Tokenise("text", message.text()));
+      if (ids.empty()) return FieldError("text", "has no token in the model's vocabulary");
+      return ids;
+    }
+    case pb::GenerateRequest::kTokens:
+      if (message.tokens().ids().empty()) return FieldError("tokens.ids", "must not be empty");
+      RETRO_RETURN_IF_ERROR(CheckIds("tokens", message.tokens()));
+      return std::vector<TokenId>(message.tokens().ids().begin(), message.tokens().ids().end());
+    case pb::GenerateRequest::PROMPT_NOT_SET:
+      break;
+  }
+  return FieldError("prompt", "set text or tokens");
+}
+
+absl::StatusOr<int64_t> RequestParser::ParseMaxTokens(const pb::GenerateRequest& message, int64_t prompt) const {
+  const int64_t context = model_.config().max_length;
+  if (!pb::ContextPolicy_IsValid(message.context_policy()))
+    return FieldError("context_policy", "is none of ContextPolicy");
+  if (message.context_policy() == pb::CONTEXT_POLICY_SLIDE)
+    return Error(absl::StatusCode::kUnimplemented, Reason::kNotSupported,
+                 "context_policy SLIDE is not served yet: it lacks the sliding window; use REFUSE");
+  if (message.has_max_tokens() && message.max_tokens() < 1) return FieldError("max_tokens", "must be 1 or more");
+  if (prompt >= context) {
+    return ContextError(message.prompt_case() == pb::GenerateRequest::kText ? "text" : "tokens", prompt, context);
+  }
+  if (!message.has_max_tokens()) return std::min(kMaxTokensDefault, context - prompt);
+  const int64_t total = prompt + static_cast<int64_t>(message.max_tokens());
+  if (total > context) return ContextError("max_tokens", total, context);
+  return static_cast<int64_t>(message.max_tokens());
+}
+
+absl::StatusOr<SamplingSettings> RequestParser::ParseSampling(const pb::Sampling& message) const {
+  SamplingSettings settings;
+  if (message.has_temperature()) settings.temperature = message.temperature();
+  if (message.has_top_p()) settings.top_p = message.top_p();
+  if (message.has_repetition_penalty()) settings.repetition_penalty = message.repetition_penalty();
+  settings.top_k = static_cast<int>(std::min<int64_t>(message.top_k(), model_.config().vocabulary));
+  settings.seed = message.has_seed() ? message.seed() : RandomSeed();
+  // Each condition is written so that NaN fails it.
+  if (!(settings.temperature >= 0 && settings.temperature <= kTemperatureMax))
+    return FieldError("sampling.temperature", "must be from 0 to 100");
+  if (!(settings.top_p > 0 && settings.top_p <= 1)) return FieldError("sampling.top_p", "must be above 0, at most 1");
+  if (!(settings.repetition_penalty > 0 && settings.repetition_penalty <= kPenaltyMax))
+    return FieldError("sampling.repetition_penalty", "must be above 0, at most 10");
+  if (message.logit_bias().size() > kBiasesMax) return FieldError("sampling.logit_bias", "at most 1,024 tokens");
+  for (const auto& [id, bias] : message.logit_bias()) {
+    const std::string field = Indexed("sampling.logit_bias", id);
+    if (id < 0 || id >= model_.config().vocabulary) return FieldError(field, "is no token of the vocabulary");
+    if (!(bias >= -kBiasMax && bias <= kBiasMax)) return FieldError(field, "must be from -100 to 100");
+    settings.logit_bias.emplace_back(id, bias);
+  }
+  return settings;
+}
+
+absl::Status RequestParser::ParseStops(const pb::GenerateRequest& message, GenerationRequest& request) const {
+  if (message.stop_strings_size() > kStopStringsMax) return FieldError("stop_strings", "at most 16");
+  for (int i = 0; i < message.stop_strings_size(); ++i) {
+    const std::string& stop = message.stop_strings(i);
+    const std::string field = Indexed("stop_strings", i);
+    if (stop.empty() || stop.size() > kStopStringBytesMax) return FieldError(field, "must have 1 to 256 bytes");
+    if (!IsUtf8(stop)) return FieldError(field, "is not valid UTF-8");
+    request.stop_strings.push_back(stop);
+  }
+  if (message.stop_ids_size() > kStopIdsMax) return FieldError("stop_ids", "at most 64");
+  for (int i = 0; i < message.stop_ids_size(); ++i) {
+    if (message.stop_ids(i) < 0 || message.stop_ids(i) >= model_.config().vocabulary)
+      return FieldError(Indexed("stop_ids", i), "is no token of the vocabulary");
+    request.stop_ids.push_back(message.stop_ids(i));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<RetrievalSettings> RequestParser::ParseRetrieval(const pb::Retrieval& message, int64_t prompt) const {
+  const int64_t m = model_.config().chunk_length;
+  RetrievalSettings settings;
+  if (message.enabled() && !model_.can_retrieve())
+    return FieldError("retrieval.enabled",
+                      "this model has no chunked cross-attention; leave it out or set it to false");
+  settings.enabled = message.has_enabled() ? message.enabled() : model_.can_retrieve();
+  RETRO_RETURN_IF_ERROR(CheckPolicies(message));
+  if (message.has_offset() && message.offset() >= m)
+    return FieldError("retrieval.offset", StrCat("must be from 0 to ", m - 1));
+  const bool paper = message.alignment() == pb::ALIGNMENT_PAPER;
+  settings.offset = message.has_offset() ? message.offset() : paper ? 0 : prompt % m;
+  if (message.has_gate()) settings.gate = message.gate();
+  if (message.on_failure() == pb::FAILURE_POLICY_GO_ON_WITHOUT) settings.on_failure = FailurePolicy::kGoOnWithout;
+  RETRO_ASSIGN_OR_RETURN(settings.timeout_ms, LookupTimeout(message));
+
+  auto scope = std::make_shared<RetrievalScope>();
+  RETRO_ASSIGN_OR_RETURN(scope->search, SearchOf(message, model_.trained_neighbours));
+  scope->append = message.neighbour_mode() == pb::NEIGHBOUR_MODE_APPEND;
+  scope->timeout_ms = settings.timeout_ms;
+  RETRO_RETURN_IF_ERROR(ParseGiven(message, *scope));
+  settings.scope = std::move(scope);
+  return settings;
+}
+
+absl::Status RequestParser::ParseGiven(const pb::Retrieval& message, RetrievalScope& scope) const {
+  const int64_t chunks_max = model_.config().max_length / model_.config().chunk_length + 1;
+  for (int i = 0; i < message.neighbours_size(); ++i) {
+    const pb::ChunkNeighbours& given = message.neighbours(i);
+    const std::string field = Indexed("retrieval.neighbours", i);
+    if (given.chunk_number() >= chunks_max)
+      return FieldError(field + ".chunk_number", StrCat("must be below ", chunks_max));
+    if (given.neighbours_size() > kGivenNeighboursMax) return FieldError(field + ".neighbours", "at most 64");
+    pb::ChunkNeighbours own = given;
+    for (int n = 0; n < own.neighbours_size(); ++n) {
+      retriever::v1::Neighbour& neighbour = *own.mutable_neighbours(n);
+      if (neighbour.chunk().text().empty() && neighbour.chunk().token_ids().empty())
+        return FieldError(Indexed(field + ".neighbours", n) + ".chunk", "must have text or token_ids");
+      for (const int32_t id : neighbour.chunk().token_ids()) {
+        if (id < 0 || id >= model_.config().vocabulary)
+          return FieldError(Indexed(field + ".neighbours", n) + ".chunk.token_ids", "must be tokens of the model");
+      }
+      // Ids that come with a given neighbour are the model's, as in the events that a run is replayed from.
+      tokens_.Fit(/*same_tokenizer=*/true, /*store=*/"", &neighbour);
+    }
+    if (!scope.given.emplace(own.chunk_number(), std::move(own)).second)
+      return FieldError(field + ".chunk_number", "occurs twice");
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<GenerationRequest> RequestParser::ParseGenerate(const pb::GenerateRequest& message,
+                                                               const CallContext& call) const {
+  GenerationRequest request;
+  RETRO_ASSIGN_OR_RETURN(request.prompt, ParsePrompt(message));
+  const auto prompt = static_cast<int64_t>(request.prompt.size());
+  RETRO_ASSIGN_OR_RETURN(request.max_tokens, ParseMaxTokens(message, prompt));
+  RETRO_ASSIGN_OR_RETURN(request.sampling, ParseSampling(message.sampling()));
+  if (message.top_logprobs() > kTopLogprobsMax) return FieldError("top_logprobs", "must be from 0 to 20");
+  request.sampling.top_logprobs = static_cast<int>(message.top_logprobs());
+  RETRO_RETURN_IF_ERROR(ParseStops(message, request));
+  RETRO_ASSIGN_OR_RETURN(request.retrieval, ParseRetrieval(message.retrieval(), prompt));
+  if (message.echo()) request.echo_from = 0;
+  request.attribution = message.attribution();
+  request.arrival = Clock::now();
+  request.deadline = call.deadline;
+  request.request_id = call.request_id;
+  return request;
+}
+
+absl::StatusOr<GenerationRequest> RequestParser::ParseItem(const std::string& path, const pb::ScoreItem& item,
+                                                           const pb::Retrieval& retrieval) const {
+  GenerationRequest request;
+  if (item.context_case() == pb::ScoreItem::CONTEXT_NOT_SET)
+    return FieldError(path + ".context", "set context_text or context_tokens");
+  if (item.continuation_case() == pb::ScoreItem::CONTINUATION_NOT_SET)
+    return FieldError(path + ".continuation", "set continuation_text or continuation_tokens");
+  const auto parse = [&](bool is_text, const std::string& field, const std::string& text,
+                         const pb::TokenIds& tokens) -> absl::StatusOr<std::vector<TokenId>> {
+    if (is_text) return Tokenise(path + "." + field + "_text", text);
+    RETRO_RETURN_IF_ERROR(CheckIds(path + "." + field + "_tokens", tokens));
+    return std::vector<TokenId>(tokens.ids().begin(), tokens.ids().end());
+  };
+  RETRO_ASSIGN_OR_RETURN(request.prompt, parse(item.context_case() == pb::ScoreItem::kContextText, "context",
+                                               item.context_text(), item.context_tokens()));
+  RETRO_ASSIGN_OR_RETURN(const std::vector<TokenId> continuation,
+                         parse(item.continuation_case() == pb::ScoreItem::kContinuationText, "continuation",
+                               item.continuation_text(), item.continuation_tokens()));
+  if (continuation.empty()) return FieldError(path + ".continuation", "must not be empty");
+  if (request.prompt.empty()) {
+    const Tokenizer& tokenizer = *model_.tokenizer;
+    request.prompt.push_back(tokenizer.bos_id() >= 0 ? tokenizer.bos_id() : std::max(tokenizer.eos_id(), 0));
+  }
+  const auto context = static_cast<int64_t>(request.prompt.size());
+  request.echo_from = context;
+  request.prompt.insert(request.prompt.end(), continuation.begin(), continuation.end());
+  const auto length = static_cast<int64_t>(request.prompt.size());
+  if (length > model_.config().max_length) return ContextError(path, length, model_.config().max_length);
+  RETRO_ASSIGN_OR_RETURN(request.retrieval, ParseRetrieval(retrieval, context));
+  request.sampling.top_logprobs = 1;
+  return request;
+}
+
+absl::StatusOr<std::vector<GenerationRequest>> RequestParser::ParseScore(const pb::ScoreRequest& message,
+                                                                         const CallContext& call) const {
+  if (message.items_size() < 1 || message.items_size() > kScoreItemsMax) return FieldError("items", "must be 1 to 64");
+  std::vector<GenerationRequest> requests;
+  for (int i = 0; i < message.items_size(); ++i) {
+    RETRO_ASSIGN_OR_RETURN(GenerationRequest request,
+                           ParseItem(Indexed("items", i), message.items(i), message.retrieval()));
+    request.arrival = Clock::now();
+    request.deadline = call.deadline;
+    request.request_id = call.request_id;
+    requests.push_back(std::move(request));
+  }
+  return requests;
+}
+
+}  // namespace retro

@@ -1,0 +1,49 @@
+// Requests as they come over the wire to what the engine takes: every field checked against the bounds that
+// generator.proto states, defaults filled in. Errors name the field by its path from the request.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "common/base/call_context.h"
+#include "generator_service/engine/generation.h"
+#include "generator_service/serve/neighbour_tokens.h"
+#include "generator_service/serve/retrieval_scope.h"
+#include "generator_service/serve/served_model.h"
+#include "retro/generator/v1/generator.pb.h"
+
+namespace retro {
+
+// Any thread.
+class RequestParser {
+ public:
+  // Both must outlive this.
+  RequestParser(const ServedModel& model, NeighbourTokens& tokens) : model_(model), tokens_(tokens) {}
+
+  // INVALID_ARGUMENT (reasons INVALID_FIELD, CONTEXT_TOO_LONG) or UNIMPLEMENTED. A seed is chosen where none is given.
+  absl::StatusOr<GenerationRequest> ParseGenerate(const generator::v1::GenerateRequest& message,
+                                                  const CallContext& call) const;
+
+  // One generation of no tokens an item, whose continuation is echoed with its log-probabilities. Where the context is
+  // empty, a token of its own stands in for it, as something has to predict the first one.
+  absl::StatusOr<std::vector<GenerationRequest>> ParseScore(const generator::v1::ScoreRequest& message,
+                                                            const CallContext& call) const;
+
+ private:
+  absl::StatusOr<std::vector<TokenId>> ParsePrompt(const generator::v1::GenerateRequest& message) const;
+  absl::StatusOr<std::vector<TokenId>> Tokenise(const std::string& field, const std::string& text) const;
+  absl::Status CheckIds(const std::string& field, const generator::v1::TokenIds& tokens) const;
+  absl::StatusOr<int64_t> ParseMaxTokens(const generator::v1::GenerateRequest& message, int64_t prompt) const;
+  absl::StatusOr<SamplingSettings> ParseSampling(const generator::v1::Sampling& message) const;
+  absl::Status ParseStops(const generator::v1::GenerateRequest& message, GenerationRequest& request) const;
+  absl::StatusOr<RetrievalSettings> ParseRetrieval(const generator::v1::Retrieval& message, int64_t prompt) const;
+  absl::Status ParseGiven(const generator::v1::Retrieval& message, RetrievalScope& scope) const;
+  absl::StatusOr<GenerationRequest> ParseItem(const std::string& path, const generator::v1::ScoreItem& item,
+                                              const generator::v1::Retrieval& retrieval) const;
+
+  const ServedModel& model_;
+  NeighbourTokens& tokens_;
+};
+
+}  // namespace retro

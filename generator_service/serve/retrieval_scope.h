@@ -1,0 +1,27 @@
+// What one request wants of the retriever, and what it showed for a chunk: the two things that travel through the
+// engine without its knowing them.
+#pragma once
+
+#include <map>
+#include <optional>
+
+#include "generator_service/engine/neighbour_source.h"
+#include "retro/generator/v1/generator.pb.h"
+#include "retro/retriever/v1/retriever.pb.h"
+
+namespace retro {
+
+struct RetrievalScope : NeighbourScope {
+  retriever::v1::SearchRequest search;  // everything but the queries
+  // The caller's own, by chunk; their ids are the model's, cut to fit.
+  std::map<int64_t, generator::v1::ChunkNeighbours> given;
+  bool append = false;  // given ones come first and found ones fill up to k, instead of taking the look-up's place
+  std::chrono::milliseconds timeout_ms{2000};
+};
+
+struct ShownNeighbours : NeighbourDetails {
+  generator::v1::ChunkNeighbours message;  // with the ids that the encoder was given
+  std::optional<retriever::v1::SearchTimes> times;
+};
+
+}  // namespace retro

@@ -1,0 +1,44 @@
+#include "generator_service/serve/retriever_probe.h"
+
+#include <utility>
+
+#include "common/rpc/log.h"
+
+namespace retro {
+
+RetrieverProbe::RetrieverProbe(RetrieverClient& client, const StoreView& store, std::chrono::milliseconds every_ms,
+                               std::function<void(bool reachable)> on_look)
+    : client_(client), store_(store), every_ms_(every_ms), on_look_(std::move(on_look)), thread_([this] { Loop(); }) {}
+
+RetrieverProbe::~RetrieverProbe() {
+  {
+    MutexLock lock(mutex_);
+    stopping_ = true;
+    changed_.NotifyAll();
+  }
+  thread_.join();
+}
+
+void RetrieverProbe::Loop() {
+  while (true) {
+    client_.RefreshStore(every_ms_);
+    on_look_(store_.reachable());
+    LogNews();
+    const auto next = std::chrono::steady_clock::now() + every_ms_;
+    MutexLock lock(mutex_);
+    while (!stopping_ && std::chrono::steady_clock::now() < next) changed_.WaitUntil(mutex_, next);
+    if (stopping_) return;
+  }
+}
+
+// Each warning once, until it has gone away in between.
+void RetrieverProbe::LogNews() {
+  std::set<std::string> now;
+  for (const std::string& warning : store_.Warnings()) {
+    if (!told_.contains(warning)) LogEvent(spdlog::level::warn, "warning", {{"message", warning}});
+    now.insert(warning);
+  }
+  told_ = std::move(now);
+}
+
+}  // namespace retro

@@ -1,0 +1,83 @@
+#include "generator_service/serve/score_call.h"
+
+#include <utility>
+
+#include "common/base/error.h"
+#include "generator_service/serve/event_messages.h"
+
+namespace retro {
+
+std::shared_ptr<ScoreCall> ScoreCall::Create(CallRecord record, Engine& engine, GeneratorMetrics& metrics,
+                                             generator::v1::ScoreResponse* response) {
+  std::shared_ptr<ScoreCall> call(new ScoreCall(std::move(record), engine, metrics, response));
+  call->self_ = call;
+  return call;
+}
+
+void ScoreCall::Start(absl::StatusOr<std::vector<GenerationRequest>> requests) {
+  if (!requests.ok()) return End(requests.status());
+  requests_ = *std::move(requests);
+  SubmitNext();
+}
+
+// The engine may already be at work on the item when Submit returns, and go on with the next one: what is noted here is
+// only ever the newest session's name.
+void ScoreCall::SubmitNext() {
+  if (next_ == requests_.size()) return End(absl::OkStatus());
+  response_->add_results();
+  const size_t item = next_++;
+  std::optional<absl::Status> failed;
+  {
+    MutexLock lock(mutex_);
+    if (cancelled_) {
+      failed = CallerGoneError(/*deadline_passed=*/false);
+    } else {
+      const absl::StatusOr<uint64_t> session = engine_.Submit(requests_[item], self_);
+      if (session.ok()) {
+        session_ = *session;
+      } else {
+        failed = session.status();
+      }
+    }
+  }
+  if (failed.has_value()) End(*failed);
+}
+
+void ScoreCall::OnCancel() {
+  std::optional<uint64_t> session;
+  {
+    MutexLock lock(mutex_);
+    cancelled_ = true;
+    session = session_;
+  }
+  if (session.has_value()) engine_.Cancel(*session);
+}
+
+void ScoreCall::OnDone() {
+  // Last: this may be the end of it.
+  const std::shared_ptr<ScoreCall> self = std::move(self_);
+}
+
+void ScoreCall::OnToken(TokenOutput output) {
+  generator::v1::ScoreResult& result = *response_->mutable_results(response_->results_size() - 1);
+  result.add_tokens(output.token.id);
+  result.add_logprobs(output.token.logprob);
+  result.add_greedy(!output.token.top.empty() && output.token.top.front().id == output.token.id);
+  result.set_total_logprob(result.total_logprob() + output.token.logprob);
+}
+
+void ScoreCall::OnChunk(ChunkOutput output) {
+  metrics_.OnChunk(output);
+  *response_->mutable_results(response_->results_size() - 1)->add_retrievals() = RetrievalMessage(output);
+}
+
+void ScoreCall::OnFinish(FinishOutput output) {
+  metrics_.OnFinish(output);
+  if (output.cause == FinishCause::kDrained) {
+    return End(
+        Error(absl::StatusCode::kUnavailable, Reason::kShuttingDown, "this server is shutting down; ask another one"));
+  }
+  SubmitNext();
+}
+
+}  // namespace retro

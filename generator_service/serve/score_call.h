@@ -1,0 +1,58 @@
+// One Score call: its items go through the engine one after the other, each as a generation of no tokens.
+#pragma once
+
+#include <grpcpp/support/server_callback.h>
+
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "common/base/sync.h"
+#include "common/rpc/unary.h"
+#include "generator_service/engine/engine.h"
+#include "generator_service/serve/generator_metrics.h"
+#include "retro/generator/v1/generator.pb.h"
+
+namespace retro {
+
+// Lives until both gRPC and the engine have let go of it.
+class ScoreCall : public grpc::ServerUnaryReactor, public EventSink {
+ public:
+  // `engine` and `metrics` must outlive the call, `response` lives as long as gRPC's part of it.
+  static std::shared_ptr<ScoreCall> Create(CallRecord record, Engine& engine, GeneratorMetrics& metrics,
+                                           generator::v1::ScoreResponse* response);
+
+  void Start(absl::StatusOr<std::vector<GenerationRequest>> requests);
+
+  // Of gRPC.
+  void OnCancel() override;
+  void OnDone() override;
+
+  // Of the engine.
+  void OnToken(TokenOutput output) override;
+  void OnChunk(ChunkOutput output) override;
+  void OnFinish(FinishOutput output) override;
+  void OnError(absl::Status status) override { End(status); }
+  bool HasRoom() const override { return true; }
+
+ private:
+  ScoreCall(CallRecord record, Engine& engine, GeneratorMetrics& metrics, generator::v1::ScoreResponse* response)
+      : record_(std::move(record)), engine_(engine), metrics_(metrics), response_(response) {}
+
+  void SubmitNext();
+  void End(const absl::Status& status) { Finish(record_.Finish(status)); }
+
+  const CallRecord record_;
+  Engine& engine_;
+  GeneratorMetrics& metrics_;
+  generator::v1::ScoreResponse* const response_;
+  std::shared_ptr<ScoreCall> self_;  // gRPC's hold, until OnDone
+  std::vector<GenerationRequest> requests_;
+  size_t next_ = 0;
+
+  Mutex mutex_;
+  bool cancelled_ ABSL_GUARDED_BY(mutex_) = false;
+  std::optional<uint64_t> session_ ABSL_GUARDED_BY(mutex_);
+};
+
+}  // namespace retro
