@@ -4,6 +4,7 @@
 
 #include <cctype>
 #include <cerrno>
+#include <cstdint>
 #include <cstring>
 #include <utility>
 #include <vector>
@@ -117,7 +118,7 @@ std::string DeclaredEncoding(std::string_view beginning, bool html) {
   if (beginning.starts_with("\xef\xbb\xbf")) return "utf-8";
   if (beginning.starts_with("\xff\xfe") || beginning.starts_with("\xfe\xff")) return "utf-16";
   if (!html) return "";
-  const std::string charset = MetaCharset(Lower(beginning));
+  std::string charset = MetaCharset(Lower(beginning));
   if (charset == "iso-8859-1" || charset == "latin1" || charset == "us-ascii" || charset == "ascii") {
     return "windows-1252";
   }
@@ -133,7 +134,7 @@ absl::StatusOr<std::unique_ptr<ByteSource>> DecodingSource(std::unique_ptr<ByteS
                                                            bool repair) {
   const std::string name = Lower(encoding) == "latin-1" ? "ISO-8859-1" : encoding;
   const iconv_t converter = iconv_open("UTF-8", name.c_str());
-  if (converter == reinterpret_cast<iconv_t>(-1)) {
+  if (reinterpret_cast<intptr_t>(converter) == -1) {
     return absl::InvalidArgumentError(StrCat("the encoding '", encoding, "' is not known here (see iconv --list)"));
   }
   return std::make_unique<IconvSource>(std::move(raw), converter, encoding, repair);

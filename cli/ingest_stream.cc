@@ -107,7 +107,7 @@ void IngestStream::Open() {
 
 grpc::Status IngestStream::Close() {
   attempt_->reader.join();
-  const grpc::Status status = attempt_->stream->Finish();
+  grpc::Status status = attempt_->stream->Finish();
   bool silent = false;
   bool out_of_order = false;
   {
@@ -126,7 +126,7 @@ grpc::Status IngestStream::Close() {
 }
 
 grpc::Status IngestStream::Recover() {
-  const grpc::Status status = attempt_ == nullptr ? grpc::Status::OK : Close();
+  grpc::Status status = attempt_ == nullptr ? grpc::Status::OK : Close();
   if (Interrupted()) return {grpc::StatusCode::CANCELLED, "interrupted"};
   int failures = 0;
   {
