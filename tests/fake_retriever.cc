@@ -1,0 +1,133 @@
+#include "tests/fake_retriever.h"
+
+#include <grpcpp/security/server_credentials.h>
+#include <grpcpp/server_builder.h>
+#include <grpcpp/server_context.h>
+
+#include <thread>
+#include <utility>
+
+#include "tests/tiny_model.h"
+
+namespace retro {
+namespace {
+
+namespace pb = ::retro::retriever::v1;
+
+// As a chunk of a collection cut by ByteTokenizer would be.
+void FillChunk(const std::string& text, uint64_t id, pb::Chunk* chunk) {
+  chunk->set_chunk_id(id);
+  chunk->set_text(text);
+  for (const TokenId token : Ids(text)) chunk->add_token_ids(token);
+}
+
+uint64_t IdOf(const std::string& text) { return std::hash<std::string>()(text); }
+
+}  // namespace
+
+FakeRetriever::FakeRetriever(std::string tokenizer_fingerprint) : tokenizer_(std::move(tokenizer_fingerprint)) {
+  coverage_.set_shards_answered(1);
+  coverage_.set_shards_asked(1);
+  grpc::ServerBuilder builder;
+  builder.AddListeningPort("127.0.0.1:0", grpc::InsecureServerCredentials(), &port_);
+  builder.RegisterService(this);
+  server_ = builder.BuildAndStart();
+}
+
+FakeRetriever::~FakeRetriever() { Stop(); }
+
+void FakeRetriever::Stop() {
+  if (server_ != nullptr) server_->Shutdown(std::chrono::system_clock::now());
+  server_.reset();
+}
+
+std::string FakeRetriever::address() const { return "127.0.0.1:" + std::to_string(port_); }
+
+void FakeRetriever::SetStatus(grpc::Status status) {
+  MutexLock lock(mutex_);
+  status_ = std::move(status);
+}
+
+void FakeRetriever::SetDelay(std::chrono::milliseconds delay) {
+  MutexLock lock(mutex_);
+  delay_ = delay;
+}
+
+void FakeRetriever::SetCoverage(uint32_t answered, uint32_t asked) {
+  MutexLock lock(mutex_);
+  coverage_.set_shards_answered(answered);
+  coverage_.set_shards_asked(asked);
+}
+
+void FakeRetriever::SetTokenizer(std::string fingerprint) {
+  MutexLock lock(mutex_);
+  tokenizer_ = std::move(fingerprint);
+}
+
+std::vector<pb::SearchRequest> FakeRetriever::requests() const {
+  MutexLock lock(mutex_);
+  return requests_;
+}
+
+std::vector<std::string> FakeRetriever::request_ids() const {
+  MutexLock lock(mutex_);
+  return request_ids_;
+}
+
+int FakeRetriever::cancelled() const {
+  MutexLock lock(mutex_);
+  return cancelled_;
+}
+
+grpc::Status FakeRetriever::Search(grpc::ServerContext* context, const pb::SearchRequest* request,
+                                   pb::SearchResponse* response) {
+  std::chrono::milliseconds delay{0};
+  grpc::Status status;
+  {
+    MutexLock lock(mutex_);
+    requests_.push_back(*request);
+    const auto id = context->client_metadata().find("x-request-id");
+    request_ids_.push_back(id == context->client_metadata().end() ? ""
+                                                                  : std::string(id->second.data(), id->second.size()));
+    delay = delay_;
+    status = status_;
+    *response->mutable_coverage() = coverage_;
+  }
+  const auto until = std::chrono::steady_clock::now() + delay;
+  while (std::chrono::steady_clock::now() < until) {
+    if (context->IsCancelled()) {
+      MutexLock lock(mutex_);
+      ++cancelled_;
+      return grpc::Status::CANCELLED;
+    }
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  if (!status.ok()) return status;
+  for (const pb::Query& query : request->queries()) {
+    pb::QueryResult* result = response->add_results();
+    for (uint32_t i = 0; i < request->k(); ++i) {
+      pb::Neighbour* neighbour = result->add_neighbours();
+      const std::string text = "n" + std::to_string(i) + ":" + query.text();
+      FillChunk(text, IdOf(text), neighbour->mutable_chunk());
+      if (i % 2 == 0) FillChunk("next", IdOf(text) + 1, neighbour->mutable_continuation());
+      neighbour->set_document_id("doc" + std::to_string(i));
+      neighbour->set_distance(0.5F + static_cast<float>(i));
+    }
+  }
+  response->mutable_times()->mutable_search()->set_nanos(1000);
+  return grpc::Status::OK;
+}
+
+grpc::Status FakeRetriever::GetInfo(grpc::ServerContext* /*context*/, const pb::GetInfoRequest* /*request*/,
+                                    pb::GetInfoResponse* response) {
+  MutexLock lock(mutex_);
+  response->set_store_id(std::string(16, 's'));
+  response->set_embedder_fingerprint(std::string(32, 'e'));
+  response->set_embedder_name("fake");
+  pb::CollectionSpec* spec = response->add_collections();
+  spec->set_tokenizer_fingerprint(tokenizer_);
+  spec->set_chunk_size(8);
+  return grpc::Status::OK;
+}
+
+}  // namespace retro

@@ -1,0 +1,52 @@
+// A retriever for tests: answers every query with made-up neighbours, records what it is asked, fails and dawdles on
+// command.
+#pragma once
+
+#include <grpcpp/server.h>
+
+#include <chrono>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "common/base/sync.h"
+#include "retro/retriever/v1/retriever.grpc.pb.h"
+
+namespace retro {
+
+class FakeRetriever : public retriever::v1::RetrieverService::Service {
+ public:
+  explicit FakeRetriever(std::string tokenizer_fingerprint);
+  ~FakeRetriever() override;
+
+  std::string address() const;
+  void Stop();
+
+  void SetStatus(grpc::Status status);
+  void SetDelay(std::chrono::milliseconds delay);
+  void SetCoverage(uint32_t answered, uint32_t asked);
+  void SetTokenizer(std::string fingerprint);
+
+  std::vector<retriever::v1::SearchRequest> requests() const;
+  std::vector<std::string> request_ids() const;
+  int cancelled() const;
+
+  grpc::Status Search(grpc::ServerContext* context, const retriever::v1::SearchRequest* request,
+                      retriever::v1::SearchResponse* response) override;
+  grpc::Status GetInfo(grpc::ServerContext* context, const retriever::v1::GetInfoRequest* request,
+                       retriever::v1::GetInfoResponse* response) override;
+
+ private:
+  mutable Mutex mutex_;
+  std::string tokenizer_ ABSL_GUARDED_BY(mutex_);
+  grpc::Status status_ ABSL_GUARDED_BY(mutex_);
+  std::chrono::milliseconds delay_ ABSL_GUARDED_BY(mutex_){0};
+  retriever::v1::Coverage coverage_ ABSL_GUARDED_BY(mutex_);
+  std::vector<retriever::v1::SearchRequest> requests_ ABSL_GUARDED_BY(mutex_);
+  std::vector<std::string> request_ids_ ABSL_GUARDED_BY(mutex_);
+  int cancelled_ ABSL_GUARDED_BY(mutex_) = 0;
+  int port_ = 0;
+  std::unique_ptr<grpc::Server> server_;
+};
+
+}  // namespace retro

@@ -1,0 +1,174 @@
+#include "generator_service/engine/sampler.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+#include <map>
+#include <set>
+
+#include "generator_service/engine/random.h"
+
+namespace retro {
+namespace {
+
+const std::vector<float> kLogits = {1.0F, 3.0F, 2.0F, 3.0F, -1.0F};
+
+double LogSoftmax(const std::vector<float>& logits, size_t i) {
+  double sum = 0;
+  for (const float logit : logits) sum += std::exp(logit);
+  return logits[i] - std::log(sum);
+}
+
+std::map<TokenId, int> Draws(const SamplingSettings& settings, const SeenTokens& seen, int count) {
+  std::map<TokenId, int> counts;
+  for (int i = 0; i < count; ++i) {
+    const auto token = SampleToken(kLogits, settings, seen, static_cast<uint64_t>(i));
+    EXPECT_TRUE(token.ok());
+    ++counts[token->id];
+  }
+  return counts;
+}
+
+std::set<TokenId> Drawn(const SamplingSettings& settings) {
+  std::set<TokenId> ids;
+  for (const auto& [id, count] : Draws(settings, SeenTokens(5), 4000)) ids.insert(id);
+  return ids;
+}
+
+SamplingSettings Plain() {
+  SamplingSettings settings;
+  settings.temperature = 1;
+  settings.top_p = 1;
+  settings.seed = 17;
+  return settings;
+}
+
+// Vectors of Random123, the authors' own implementation.
+TEST(RandomTest, PhiloxGivesTheKnownAnswers) {
+  EXPECT_THAT(Philox4x32({0, 0, 0, 0}, {0, 0}),
+              testing::ElementsAre(0x6627e8d5U, 0xe169c58dU, 0xbc57ac4cU, 0x9b00dbd8U));
+  EXPECT_THAT(Philox4x32({~0U, ~0U, ~0U, ~0U}, {~0U, ~0U}),
+              testing::ElementsAre(0x408f276dU, 0x41c83b0eU, 0xa20bc7c6U, 0x6d5451fdU));
+}
+
+TEST(RandomTest, UniformDependsOnSeedAndIndexAlone) {
+  EXPECT_EQ(UniformAt(3, 5), UniformAt(3, 5));
+  EXPECT_NE(UniformAt(3, 5), UniformAt(3, 6));
+  EXPECT_NE(UniformAt(3, 5), UniformAt(4, 5));
+  double sum = 0;
+  for (uint64_t i = 0; i < 10000; ++i) sum += UniformAt(1, i);
+  EXPECT_NEAR(sum / 10000, 0.5, 0.02);
+}
+
+TEST(SamplerTest, GreedyTakesTheLowestOfEqualIds) {
+  SamplingSettings settings;
+  settings.temperature = 0;
+  const auto token = SampleToken(kLogits, settings, SeenTokens(5), 0);
+  ASSERT_TRUE(token.ok());
+  EXPECT_EQ(token->id, 1);
+}
+
+TEST(SamplerTest, LogprobIsTheModelsOwnWhateverTheSettings) {
+  SamplingSettings settings = Plain();
+  settings.temperature = 0.3F;
+  settings.top_k = 1;
+  settings.logit_bias = {{2, 50.0F}};
+  settings.top_logprobs = 3;
+  SeenTokens seen(5);
+  seen.Add(3);
+  settings.repetition_penalty = 2;
+  const auto token = SampleToken(kLogits, settings, seen, 0);
+  ASSERT_TRUE(token.ok());
+  EXPECT_EQ(token->id, 2);
+  EXPECT_NEAR(token->logprob, LogSoftmax(kLogits, 2), 1e-6);
+  ASSERT_EQ(token->top.size(), 3U);
+  EXPECT_EQ(token->top[0].id, 1);
+  EXPECT_EQ(token->top[1].id, 3);
+  EXPECT_EQ(token->top[2].id, 2);
+  EXPECT_NEAR(token->top[0].logprob, LogSoftmax(kLogits, 1), 1e-6);
+}
+
+TEST(SamplerTest, FrequenciesFollowTheSoftmaxAtTheTemperature) {
+  SamplingSettings settings = Plain();
+  settings.temperature = 2;
+  const int count = 20000;
+  const auto draws = Draws(settings, SeenTokens(5), count);
+  std::vector<float> cooled;
+  for (const float logit : kLogits) cooled.push_back(logit / 2);
+  for (size_t i = 0; i < kLogits.size(); ++i) {
+    EXPECT_NEAR(draws.at(static_cast<TokenId>(i)) / static_cast<double>(count), std::exp(LogSoftmax(cooled, i)), 0.015);
+  }
+}
+
+TEST(SamplerTest, TopKKeepsTheBestWithTiesByTheLowerId) {
+  SamplingSettings settings = Plain();
+  settings.top_k = 1;
+  EXPECT_THAT(Drawn(settings), testing::ElementsAre(1));
+  settings.top_k = 3;
+  EXPECT_THAT(Drawn(settings), testing::ElementsAre(1, 2, 3));
+}
+
+TEST(SamplerTest, TopPKeepsTheFewestThatReachIt) {
+  // Probabilities 0.050, 0.390, 0.143, 0.390, 0.007 (about): 0.39 is enough for 0.3, two for 0.7, three for 0.9.
+  SamplingSettings settings = Plain();
+  settings.top_p = 0.3F;
+  EXPECT_THAT(Drawn(settings), testing::ElementsAre(1));
+  settings.top_p = 0.7F;
+  EXPECT_THAT(Drawn(settings), testing::ElementsAre(1, 3));
+  settings.top_p = 0.9F;
+  EXPECT_THAT(Drawn(settings), testing::ElementsAre(1, 2, 3));
+  settings.top_p = 1e-6F;
+  EXPECT_THAT(Drawn(settings), testing::ElementsAre(1));
+}
+
+TEST(SamplerTest, TopPIsOfWhatTopKLeft) {
+  SamplingSettings settings = Plain();
+  settings.top_k = 3;
+  settings.top_p = 0.8F;  // of 1, 3, 2: 0.42, 0.42, 0.155
+  EXPECT_THAT(Drawn(settings), testing::ElementsAre(1, 3));
+}
+
+TEST(SamplerTest, PenaltyDividesPositiveAndMultipliesNegativeLogits) {
+  SamplingSettings settings;
+  settings.temperature = 0;
+  settings.repetition_penalty = 4;
+  SeenTokens seen(5);
+  seen.Add(1);
+  seen.Add(1);  // once is enough: 3 / 4 = 0.75, not 3 / 16
+  seen.Add(3);
+  seen.Add(4);
+  EXPECT_EQ(SampleToken(kLogits, settings, seen, 0)->id, 2);
+  const std::vector<float> negative = {-1.0F, -2.0F};
+  SeenTokens first(2);
+  first.Add(0);
+  EXPECT_EQ(SampleToken(negative, settings, first, 0)->id, 1);
+}
+
+TEST(SamplerTest, TheSameSeedAndPlaceGiveTheSameToken) {
+  const SamplingSettings settings = Plain();
+  for (uint64_t i = 0; i < 50; ++i) {
+    EXPECT_EQ(SampleToken(kLogits, settings, SeenTokens(5), i)->id,
+              SampleToken(kLogits, settings, SeenTokens(5), i)->id);
+  }
+}
+
+TEST(SamplerTest, ScoreGivesTheTokensOwnLogprob) {
+  const auto token = ScoreToken(kLogits, 4, 1);
+  ASSERT_TRUE(token.ok());
+  EXPECT_EQ(token->id, 4);
+  EXPECT_NEAR(token->logprob, LogSoftmax(kLogits, 4), 1e-6);
+  ASSERT_EQ(token->top.size(), 1U);
+  EXPECT_EQ(token->top[0].id, 1);
+}
+
+TEST(SamplerTest, LogitsThatAreNoNumbersAreAnError) {
+  std::vector<float> logits = kLogits;
+  logits[2] = std::numeric_limits<float>::quiet_NaN();
+  EXPECT_EQ(SampleToken(logits, Plain(), SeenTokens(5), 0).status().code(), absl::StatusCode::kInternal);
+  EXPECT_EQ(ScoreToken(logits, 0, 0).status().code(), absl::StatusCode::kInternal);
+}
+
+}  // namespace
+}  // namespace retro
