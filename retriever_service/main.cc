@@ -120,7 +120,7 @@ int Main(int argc, char** argv) {
   if (const auto code = ReadSettings(app, "RETRO_RETRIEVER_", settings.service, argc, argv)) return *code;
   absl::Status status = StartLogging(settings.service.log);
   if (status.ok()) {
-    LogEvent(spdlog::level::info, "starting", {{"settings", EffectiveSettings(app)}});
+    LogSettings(app);
     BlockStopSignals();
     status = Serve(settings);
   }

@@ -4,6 +4,16 @@
 #include <cstdio>
 
 namespace retro {
+namespace {
+
+// What a file or the environment may set; not what a person asks of the program on the spot.
+bool IsSetting(const CLI::Option& option) {
+  if (option.get_lnames().empty()) return false;
+  const std::string& name = option.get_lnames().front();
+  return name != "help" && name != "version" && name != "config" && name != "check-config";
+}
+
+}  // namespace
 
 void AddServiceSettings(CLI::App& app, ServiceSettings& settings) {
   app.set_config("--config", "", "Read settings from this file (key = value, keys are the flags without dashes)");
@@ -17,6 +27,7 @@ void AddServiceSettings(CLI::App& app, ServiceSettings& settings) {
       ->group(kServing);
   app.add_flag("--allow-plaintext-beyond-loopback", settings.server.allow_plaintext_beyond_loopback,
                "Serve plaintext on an address that other machines reach")
+      ->default_str("false")
       ->group(kServing);
   app.add_option("--health-listen", settings.server.health_listen,
                  "Address of a second port that serves grpc.health.v1 alone")
@@ -25,7 +36,8 @@ void AddServiceSettings(CLI::App& app, ServiceSettings& settings) {
                  "Address of the Prometheus port (GET /metrics); none if empty")
       ->capture_default_str()
       ->group(kServing);
-  app.add_flag("--reflection,!--no-reflection", settings.server.reflection, "Serve gRPC reflection (default on)")
+  app.add_flag("--reflection,!--no-reflection", settings.server.reflection, "Serve gRPC reflection")
+      ->default_str("true")
       ->group(kServing);
   app.add_option("--drain-ms-max", settings.server.drain_max, "On SIGTERM, cut calls that last longer than this")
       ->default_str(std::to_string(settings.server.drain_max.count()))
@@ -39,7 +51,7 @@ void AddServiceSettings(CLI::App& app, ServiceSettings& settings) {
 std::optional<int> ReadSettings(CLI::App& app, const std::string& env_prefix, const ServiceSettings& settings, int argc,
                                 char** argv) {
   for (CLI::Option* option : app.get_options()) {
-    if (option->get_lnames().empty()) continue;
+    if (!IsSetting(*option)) continue;
     std::string name = env_prefix + option->get_lnames().front();
     for (char& c : name) c = c == '-' ? '_' : static_cast<char>(std::toupper(static_cast<unsigned char>(c)));
     option->envname(name);
@@ -62,17 +74,21 @@ std::optional<int> ReadSettings(CLI::App& app, const std::string& env_prefix, co
 std::string EffectiveSettings(const CLI::App& app) {
   std::string text;
   for (const CLI::Option* option : app.get_options()) {
-    if (option->get_lnames().empty() || !option->get_configurable()) continue;
-    const std::string& name = option->get_lnames().front();
-    if (name == "help" || name == "version" || name == "config" || name == "check-config") continue;
+    if (!IsSetting(*option)) continue;
     std::string value = option->get_default_str();
     if (option->count() > 0) {
       value.clear();
       for (const std::string& part : option->results()) value += (value.empty() ? "" : " ") + part;
     }
-    text += name + " = " + value + "\n";
+    text += option->get_lnames().front() + " = " + value + "\n";
   }
   return text;
+}
+
+void LogSettings(const CLI::App& app) {
+  std::string line = EffectiveSettings(app);
+  for (char& c : line) c = c == '\n' ? ';' : c;
+  LogEvent(spdlog::level::info, "starting", {{"settings", line}});
 }
 
 }  // namespace retro

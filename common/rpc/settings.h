@@ -30,5 +30,7 @@ std::optional<int> ReadSettings(CLI::App& app, const std::string& env_prefix, co
 
 // What is in force, one `key = value` a line, secrets left out.
 std::string EffectiveSettings(const CLI::App& app);
+// The same as one event of the log.
+void LogSettings(const CLI::App& app);
 
 }  // namespace retro

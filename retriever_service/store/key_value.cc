@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <array>
+#include <chrono>
 #include <filesystem>
 #include <system_error>
 #include <utility>
@@ -25,6 +26,7 @@ constexpr std::array<const char*, kFamilyCount> kFamilyNames = {"meta",    "coll
 constexpr size_t kFamilyWriteBufferBytes = size_t{32} << 20;
 constexpr uint64_t kLogBytesMax = uint64_t{256} << 20;  // of all write-ahead logs: bounds the time that replaying takes
 constexpr double kBloomBitsPerKey = 10;
+constexpr std::chrono::seconds kResumeEvery{5};
 
 rocksdb::Slice ToSlice(std::string_view text) { return {text.data(), text.size()}; }
 std::string_view FromSlice(const rocksdb::Slice& slice) { return {slice.data(), slice.size()}; }
@@ -248,7 +250,17 @@ absl::Status KeyValueStore::Write(const KeyValueBatch& batch) {
 }
 
 absl::Status KeyValueStore::Resume() {
-  return CatchAll(rocks_->path, [&]() -> absl::Status { return FromRocks(rocks_->db->Resume(), rocks_->path); });
+  return CatchAll(rocks_->path, [&]() -> absl::Status {
+    const rocksdb::Status status = rocks_->db->Resume();
+    if (!status.IsBusy()) return FromRocks(status, rocks_->path);
+    // RocksDB itself looks for free space every few seconds, and is at it.
+    absl::Status busy =
+        Error(absl::StatusCode::kResourceExhausted, Reason::kReadOnly,
+              StrCat("the disk under ", rocks_->path,
+                     " was full and writing has not resumed yet: free some space; reads go on meanwhile"));
+    SetRetryAfter(busy, kResumeEvery);
+    return busy;
+  });
 }
 
 uint64_t KeyValueStore::DiskBytes() const {
