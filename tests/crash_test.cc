@@ -319,6 +319,20 @@ TEST_F(CrashTest, NothingAcknowledgedIsLostAndNothingIsHalfThere) {
   EXPECT_GT(interrupted_, 0u);
 }
 
+// A folder left by a process that died while it made the store is no obstacle.
+TEST_F(CrashTest, AStoreHalfMadeIsMadeAgain) {
+  spdlog::set_level(spdlog::level::err);
+  constexpr uint32_t kRounds = 20;
+  std::mt19937 random(kSeedDefault);
+  for (uint32_t round = 0; round < kRounds && !HasFailure(); ++round) {
+    SCOPED_TRACE(StrCat("seed ", kSeedDefault, " round ", round));
+    std::filesystem::remove_all(path_);
+    expected_.clear();
+    RunAndKill(random(), 1, std::chrono::microseconds(random() % 60'000));
+    CheckAll();
+  }
+}
+
 }  // namespace
 }  // namespace retro
 

@@ -39,23 +39,33 @@ absl::Status CheckBetween(std::string_view field, uint64_t value, uint64_t least
   return FieldError(field, StrCat(value, " is not between ", least, " and ", most));
 }
 
-absl::Status Mismatch(Reason reason, const std::string& path, std::string_view what, const std::string& stored,
-                      const std::string& own) {
-  return Error(
-      absl::StatusCode::kFailedPrecondition, reason,
-      StrCat("the store in ", path, " was made with ", what, " ", HexEncode(stored).substr(0, 16), ", this server has ",
-             HexEncode(own).substr(0, 16), ": start it with the former, or name another folder"));
+// Enough of a fingerprint for people to tell two apart.
+std::string ShortName(const std::string& fingerprint) { return HexEncode(fingerprint).substr(0, 16); }
+
+absl::Status Mismatch(Reason reason, const std::string& path, std::string_view what, std::string_view stored,
+                      std::string_view own) {
+  return Error(absl::StatusCode::kFailedPrecondition, reason,
+               StrCat("the store in ", path, " was made with ", what, " ", stored, ", this server has ", own,
+                      ": start it with the former, or name another folder"));
 }
 
 // Settings of a store that a server with other ones must not touch.
 absl::Status CheckSpec(const std::string& path, const pb::CollectionSpec& stored, const pb::CollectionSpec& own) {
-  if (stored.embedder_fingerprint() != own.embedder_fingerprint() || stored.dimension() != own.dimension()) {
-    return Mismatch(Reason::kEmbedderMismatch, path, "embedder", stored.embedder_fingerprint(),
-                    own.embedder_fingerprint());
+  if (stored.embedder_fingerprint() != own.embedder_fingerprint()) {
+    return Mismatch(Reason::kEmbedderMismatch, path, "embedder", ShortName(stored.embedder_fingerprint()),
+                    ShortName(own.embedder_fingerprint()));
   }
-  if (stored.tokenizer_fingerprint() != own.tokenizer_fingerprint() || stored.chunk_size() != own.chunk_size()) {
-    return Mismatch(Reason::kTokenizerMismatch, path, "tokenizer", stored.tokenizer_fingerprint(),
-                    own.tokenizer_fingerprint());
+  if (stored.dimension() != own.dimension()) {
+    return Mismatch(Reason::kEmbedderMismatch, path, "vectors of dimension", StrCat(stored.dimension()),
+                    StrCat(own.dimension()));
+  }
+  if (stored.tokenizer_fingerprint() != own.tokenizer_fingerprint()) {
+    return Mismatch(Reason::kTokenizerMismatch, path, "tokenizer", ShortName(stored.tokenizer_fingerprint()),
+                    ShortName(own.tokenizer_fingerprint()));
+  }
+  if (stored.chunk_size() != own.chunk_size()) {
+    return Mismatch(Reason::kTokenizerMismatch, path, "chunk size", StrCat(stored.chunk_size()),
+                    StrCat(own.chunk_size()));
   }
   return absl::OkStatus();
 }
