@@ -5,8 +5,9 @@
 #include <grpcpp/create_channel.h>
 #include <gtest/gtest.h>
 
-#include <cmath>
+#include <algorithm>
 #include <functional>
+#include <iterator>
 #include <limits>
 #include <thread>
 
@@ -372,10 +373,9 @@ struct BadRequest {
   std::function<void(pb::GenerateRequest&)> spoil;
 };
 
-TEST_F(GeneratorServiceTest, EveryFieldIsCheckedAndNamed) {
-  Serve();
+std::vector<BadRequest> BadPromptsAndSampling() {
   const float nan = std::numeric_limits<float>::quiet_NaN();
-  const std::vector<BadRequest> bad = {
+  return {
       {"prompt", [](auto& r) { r.clear_prompt(); }},
       {"text", [](auto& r) { r.set_text(""); }},
       {"text", [](auto& r) { r.set_text(std::string(200, 'x')); }},
@@ -405,6 +405,12 @@ TEST_F(GeneratorServiceTest, EveryFieldIsCheckedAndNamed) {
        }},
       {"top_logprobs", [](auto& r) { r.set_top_logprobs(21); }},
       {"context_policy", [](auto& r) { r.set_context_policy(static_cast<pb::ContextPolicy>(9)); }},
+  };
+}
+
+std::vector<BadRequest> BadRetrieval() {
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  return {
       {"retrieval.k", [](auto& r) { r.mutable_retrieval()->set_k(0); }},
       {"retrieval.k", [](auto& r) { r.mutable_retrieval()->set_k(1'000'000'000); }},
       {"retrieval.effort", [](auto& r) { r.mutable_retrieval()->mutable_effort(); }},
@@ -425,6 +431,12 @@ TEST_F(GeneratorServiceTest, EveryFieldIsCheckedAndNamed) {
       {"retrieval.neighbours[1].chunk_number",
        [](auto& r) { r.mutable_retrieval()->add_neighbours(), r.mutable_retrieval()->add_neighbours(); }},
   };
+}
+
+TEST_F(GeneratorServiceTest, EveryFieldIsCheckedAndNamed) {
+  Serve();
+  std::vector<BadRequest> bad = BadPromptsAndSampling();
+  std::ranges::copy(BadRetrieval(), std::back_inserter(bad));
   for (const BadRequest& one : bad) {
     auto request = Request("fine", 2);
     one.spoil(request);
