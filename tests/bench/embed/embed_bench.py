@@ -153,6 +153,7 @@ def main():
     arguments = parser.parse_args()
     ids = sequences(arguments.model, read_text(arguments.texts))
     equal = [sequence for sequence in ids if len(sequence) == LENGTH]
+    print("embed: computing the reference vectors in fp64", file=sys.stderr)
     model = ReferenceBert(arguments.model, "mean", normalise=True)
     reference = np.stack([model.embed(sequence) for sequence in ids])
     rows = []
