@@ -1,5 +1,7 @@
 #include "common/document/half.h"
 
+#include <immintrin.h>
+
 #include <bit>
 #include <cassert>
 #include <cstdint>
@@ -8,12 +10,11 @@
 namespace retro {
 
 static_assert(std::endian::native == std::endian::little, "vectors are stored little-endian");
-static_assert(sizeof(_Float16) == kHalfBytes);
 
 std::string ToHalf(std::span<const float> values) {
   std::string halves(values.size() * kHalfBytes, '\0');
   for (size_t i = 0; i < values.size(); ++i) {
-    const auto half = static_cast<_Float16>(values[i]);
+    const uint16_t half = _cvtss_sh(values[i], _MM_FROUND_TO_NEAREST_INT);
     std::memcpy(halves.data() + i * kHalfBytes, &half, kHalfBytes);
   }
   return halves;
@@ -22,9 +23,9 @@ std::string ToHalf(std::span<const float> values) {
 void FromHalf(std::string_view halves, std::span<float> values) {
   assert(halves.size() == values.size() * kHalfBytes);
   for (size_t i = 0; i < values.size(); ++i) {
-    _Float16 half;
+    uint16_t half;
     std::memcpy(&half, halves.data() + i * kHalfBytes, kHalfBytes);
-    values[i] = static_cast<float>(half);
+    values[i] = _cvtsh_ss(half);
   }
 }
 

@@ -1,6 +1,7 @@
 #include "retriever_service/index/filter.h"
 
 #include <algorithm>
+#include <compare>
 #include <optional>
 #include <span>
 #include <string>
@@ -179,11 +180,11 @@ bool Holds(const Node& node, const Value& value) {
     case Operator::kRange: {
       if (node.lower.has_value()) {
         const std::partial_ordering order = Compare(value, node.lower->value);
-        if (!(node.lower->inclusive ? order >= 0 : order > 0)) return false;
+        if (!(node.lower->inclusive ? std::is_gteq(order) : std::is_gt(order))) return false;
       }
       if (node.upper.has_value()) {
         const std::partial_ordering order = Compare(value, node.upper->value);
-        if (!(node.upper->inclusive ? order <= 0 : order < 0)) return false;
+        if (!(node.upper->inclusive ? std::is_lteq(order) : std::is_lt(order))) return false;
       }
       return true;
     }

@@ -171,6 +171,7 @@ absl::StatusOr<std::unique_ptr<KeyValueStore>> KeyValueStore::Open(const KeyValu
     RETRO_RETURN_IF_ERROR(CheckFamilies(database_options, options.path));
     const std::shared_ptr<rocksdb::Cache> cache = rocksdb::NewLRUCache(options.block_cache_bytes);
     std::vector<rocksdb::ColumnFamilyDescriptor> families;
+    families.reserve(kFamilyCount + 1);
     for (int i = 0; i < kFamilyCount; ++i) {
       families.emplace_back(kFamilyNames[i], FamilyOptions(static_cast<Family>(i), cache));
     }

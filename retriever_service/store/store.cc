@@ -358,7 +358,7 @@ absl::Status Store::Commit(Transaction transaction) {
 // again: so nothing is written after a failure until Resume has replaced that log.
 absl::Status Store::Write(const KeyValueBatch& batch) {
   if (read_only()) RETRO_RETURN_IF_ERROR(rows_->Resume());
-  const absl::Status status = rows_->Write(batch);
+  absl::Status status = rows_->Write(batch);
   const MutexLock lock(mutex_);
   write_failed_ = !status.ok();
   return status;
