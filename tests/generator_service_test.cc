@@ -288,6 +288,11 @@ TEST_F(GeneratorServiceTest, TheRetrieversRefusalReachesTheCaller) {
   const absl::Status status = Generate(Request("refused", 2)).status;
   EXPECT_EQ(status.code(), absl::StatusCode::kNotFound);
   EXPECT_EQ(ReasonOf(status), Reason::kCollectionNotFound);
+
+  retriever_.SetStatus(ToGrpcStatus(QueueFullError("the queue", milliseconds(5))));
+  const absl::Status full = Generate(Request("refused", 2)).status;
+  EXPECT_EQ(ReasonOf(full), Reason::kRetrievalFailed);
+  EXPECT_THAT(std::string(full.message()), HasSubstr("refused: the queue is full"));
 }
 
 TEST_F(GeneratorServiceTest, ACancelFreesThePlaceAndCancelsTheLookup) {

@@ -42,8 +42,8 @@ class Engine {
   Engine(const Engine&) = delete;
   Engine& operator=(const Engine&) = delete;
 
-  // The session's name. At once RESOURCE_EXHAUSTED with a delay if too many wait, or if the request needs more cache
-  // than there is; UNAVAILABLE while draining. The sink is called only after OK.
+  // The session's name. At once RESOURCE_EXHAUSTED with a delay if too many wait, UNAVAILABLE while draining. The sink
+  // is called only after OK; it gets INVALID_ARGUMENT if the request needs more cache than there is.
   absl::StatusOr<uint64_t> Submit(GenerationRequest request, std::shared_ptr<EventSink> sink);
   // Its sink gets CANCELLED and its place is free before the next step. Unknown or ended sessions are ignored.
   void Cancel(uint64_t session);

@@ -13,7 +13,7 @@ constexpr std::chrono::milliseconds kRetryAfter{1000};
 constexpr std::chrono::milliseconds kLookupGrace{250};
 
 absl::Status StalledError(std::chrono::milliseconds stall_ms_max) {
-  return Error(absl::StatusCode::kAborted, Reason::kCallerGone,
+  return Error(absl::StatusCode::kCancelled, Reason::kCallerGone,
                StrCat("nobody has read this stream for ", stall_ms_max.count(), " ms"));
 }
 
@@ -29,7 +29,7 @@ absl::Status Scheduler::Add(uint64_t id, GenerationRequest request, std::shared_
     return QueueFullError("the queue of generations", kRetryAfter);
   auto session = std::make_unique<Session>(id, std::move(request), std::move(sink), facts_);
   if (CacheTokens(*session) > limits_.cache_tokens_max) {
-    return Error(absl::StatusCode::kResourceExhausted, Reason::kContextTooLong,
+    return Error(absl::StatusCode::kInvalidArgument, Reason::kContextTooLong,
                  StrCat("prompt and max_tokens take ", CacheTokens(*session), " cache tokens, this server has ",
                         limits_.cache_tokens_max, " (--cache-tokens-max)"));
   }

@@ -41,8 +41,8 @@ class Scheduler {
  public:
   Scheduler(const ModelFacts& facts, const SchedulerLimits& limits) : facts_(facts), limits_(limits) {}
 
-  // Takes a session in. RESOURCE_EXHAUSTED if too many wait, or if it would never get a place; the sink is then not
-  // called. `id` is new.
+  // Takes a session in. RESOURCE_EXHAUSTED if too many wait, INVALID_ARGUMENT if it would never get a place; the
+  // sink is then not called. `id` is new.
   absl::Status Add(uint64_t id, GenerationRequest request, std::shared_ptr<EventSink> sink);
   // Ends a session with this error. Unknown ones are ignored.
   void Cancel(uint64_t id, const absl::Status& why);

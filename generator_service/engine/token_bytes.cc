@@ -7,7 +7,7 @@ namespace retro {
 std::string TokenBytes::Next(TokenId id) {
   const std::optional<TokenId> before = previous_;
   previous_ = id;
-  const std::string alone = tokenizer_.Decode(std::vector<TokenId>{id});
+  std::string alone = tokenizer_.Decode(std::vector<TokenId>{id});
   if (tokenizer_.lossless() || !before.has_value()) return alone;
   const std::string prefix = tokenizer_.Decode(std::vector<TokenId>{*before});
   const std::string both = tokenizer_.Decode(std::vector<TokenId>{*before, id});

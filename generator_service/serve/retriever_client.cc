@@ -179,10 +179,15 @@ absl::Status RetrieverClient::Explain(const grpc::Status& status, std::chrono::m
       return Error(absl::StatusCode::kDeadlineExceeded, Reason::kRetrievalFailed,
                    StrCat("the retriever at ", target_, " gave no answer within ", timeout_ms.count(), " ms"));
     default:
-      return Error(absl::StatusCode::kUnavailable, Reason::kRetrievalFailed,
-                   StrCat("the retriever at ", target_, " could not be asked (", MessageOf(error),
-                          "): is retro-retriever running there? The generator's --retriever names the address"));
+      break;
   }
+  // With a reason of ours it comes from the retriever itself, else from the way there.
+  const std::string what =
+      ReasonOf(error).has_value()
+          ? StrCat(" refused: ", MessageOf(error))
+          : StrCat(" could not be asked (", MessageOf(error),
+                   "): is retro-retriever running there? The generator's --retriever names the address");
+  return Error(absl::StatusCode::kUnavailable, Reason::kRetrievalFailed, StrCat("the retriever at ", target_, what));
 }
 
 void RetrieverClient::Complete(const CallPtr& call, absl::StatusOr<LookupAnswer> answer) {
