@@ -6,6 +6,7 @@
 #include <zlib.h>
 #include <zstd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <string_view>
 #include <utility>
@@ -48,8 +49,10 @@ class StreamSource : public ByteSource {
   explicit StreamSource(std::istream& stream) : stream_(stream) {}
 
   absl::StatusOr<size_t> Read(char* buffer, size_t size) override {
-    if (!stream_) return size_t{0};
-    stream_.read(buffer, static_cast<std::streamsize>(size));
+    if (stream_.peek() == std::istream::traits_type::eof()) return size_t{0};
+    // What is there now: a slow sender's first line must not wait for its hundredth.
+    const std::streamsize ready = std::max<std::streamsize>(1, stream_.rdbuf()->in_avail());
+    stream_.read(buffer, std::min(ready, static_cast<std::streamsize>(size)));
     const auto got = static_cast<size_t>(stream_.gcount());
     consumed_bytes_ += got;
     return got;

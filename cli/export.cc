@@ -106,7 +106,7 @@ class ExportRun {
   int Fail(const grpc::Status& status, uint64_t done) {
     progress_.Clear();
     const int code = ReportFailure(console_, RetrieverPeer(options_.common), status);
-    console_.Error(StrCat(done, " documents were written before that: the export is not whole"));
+    if (done > 0) console_.Error(StrCat(done, " documents were written before that: the export is not whole"));
     return code;
   }
 

@@ -24,6 +24,9 @@
 namespace retro {
 namespace {
 
+constexpr int kChunkSizeMax = 4096;
+constexpr int kThreadsMax = 1024;
+
 struct Settings {
   ServiceSettings service{.server = {.listen = "127.0.0.1:7700"}};
   std::string role = "standalone";
@@ -44,6 +47,7 @@ void AddSettings(CLI::App& app, Settings& settings) {
                  "SentencePiece model that cuts documents into chunks (fixed with the first start)")
       ->required();
   app.add_option("--chunk-size", settings.retriever.chunk_size, "Tokens a chunk (fixed with the first start)")
+      ->check(CLI::Range(1, kChunkSizeMax))
       ->capture_default_str();
 
   constexpr char kEmbedder[] = "Embedder";
@@ -58,18 +62,22 @@ void AddSettings(CLI::App& app, Settings& settings) {
       ->capture_default_str()
       ->group(kEmbedder);
   app.add_option("--threads", settings.threads, "Threads of the encoder; 0: one a core")
+      ->check(CLI::Range(0, kThreadsMax))
       ->capture_default_str()
       ->group(kEmbedder);
 
   constexpr char kBounds[] = "Bounds";
   app.add_option("--workers", settings.retriever.workers, "Calls worked on at once")
+      ->check(CLI::Range(1, kThreadsMax))
       ->capture_default_str()
       ->group(kBounds);
   app.add_option("--requests-waiting-max", settings.retriever.requests_waiting_max,
                  "Calls that may wait; more are refused at once")
+      ->check(CLI::NonNegativeNumber)
       ->capture_default_str()
       ->group(kBounds);
   app.add_option("--ingest-workers", settings.retriever.ingest_workers, "Documents worked on at once")
+      ->check(CLI::Range(1, kThreadsMax))
       ->capture_default_str()
       ->group(kBounds);
   app.add_option("--ingest-bytes-max", settings.retriever.ingest_bytes_max,

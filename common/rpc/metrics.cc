@@ -40,7 +40,7 @@ void Metrics::CountRequest(const std::string& method, const std::string& code, d
 absl::StatusOr<std::unique_ptr<MetricsServer>> MetricsServer::Start(const std::string& listen, const Metrics& metrics) {
   try {
     auto exposer = std::make_unique<prometheus::Exposer>(listen, /*num_threads=*/1);
-    exposer->RegisterCollectable(metrics.registry());
+    exposer->RegisterCollectable(metrics.registry(), "/metrics$");  // a pattern: nothing below it
     return std::unique_ptr<MetricsServer>(new MetricsServer(std::move(exposer)));
   } catch (const std::exception& e) {
     return absl::UnavailableError(StrCat("cannot serve metrics on ", listen, " (", e.what(),

@@ -1,5 +1,6 @@
 #include "common/rpc/server.h"
 
+#include <arpa/inet.h>
 #include <grpc/support/log.h>
 #include <grpcpp/ext/proto_server_reflection_plugin.h>
 #include <grpcpp/health_check_service_interface.h>
@@ -30,6 +31,15 @@ void SetBounds(const ServerOptions& options, grpc::ServerBuilder& builder) {
   builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
 }
 
+// The reflection library adds itself to every server of a process that is linked with it.
+class WithoutReflection final : public grpc::ServerBuilderOption {
+ public:
+  void UpdateArguments(grpc::ChannelArguments*) override {}
+  void UpdatePlugins(std::vector<std::unique_ptr<grpc::ServerBuilderPlugin>>* plugins) override {
+    std::erase_if(*plugins, [](const auto& plugin) { return plugin->name() == "proto_server_reflection"; });
+  }
+};
+
 // gRPC's own log goes where ours goes. What it calls errors are often just clients that left, and what matters reaches
 // us as a status.
 void LogFromGrpc(gpr_log_func_args* args) {
@@ -46,8 +56,11 @@ absl::Status PortError(const std::string& listen, const char* flag) {
 }  // namespace
 
 bool IsLoopback(const std::string& listen) {
-  return listen.starts_with("127.") || listen.starts_with("localhost:") || listen.starts_with("[::1]:") ||
-         listen.starts_with("unix:");
+  in_addr address = {};
+  const std::string host = listen.substr(0, listen.rfind(':'));
+  const bool is_ipv4 = inet_pton(AF_INET, host.c_str(), &address) == 1;  // not a name that only begins with 127.
+  return (is_ipv4 && ntohl(address.s_addr) >> 24 == IN_LOOPBACKNET) || listen.starts_with("localhost:") ||
+         listen.starts_with("[::1]:") || listen.starts_with("unix:");
 }
 
 absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::Start(const ServerOptions& options,
@@ -62,25 +75,25 @@ absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::Start(const ServerOptions&
   static std::once_flag process_once;
   std::call_once(process_once, [] {
     gpr_set_log_function(LogFromGrpc);
+    grpc::reflection::InitProtoReflectionServerBuilderPlugin();
     grpc::EnableDefaultHealthCheckService(true);
   });
 
   std::unique_ptr<RpcServer> server(new RpcServer);
   server->options_ = options;
-  if (!options.health_listen.empty()) {  // before reflection, which would be added to it
+  if (!options.health_listen.empty()) {
     grpc::ServerBuilder builder;
     SetBounds(options, builder);
+    builder.SetOption(std::make_unique<WithoutReflection>());
+    builder.RegisterCallbackGenericService(&server->refusing_service_);  // a server needs a service besides health
     builder.AddListeningPort(options.health_listen, grpc::InsecureServerCredentials(), &server->health_port_);
     server->health_server_ = builder.BuildAndStart();
     if (server->health_server_ == nullptr || server->health_port_ == 0)
       return PortError(options.health_listen, "--health-listen");
   }
-  if (options.reflection) {
-    static std::once_flag reflection_once;
-    std::call_once(reflection_once, [] { grpc::reflection::InitProtoReflectionServerBuilderPlugin(); });
-  }
   grpc::ServerBuilder builder;
   SetBounds(options, builder);
+  if (!options.reflection) builder.SetOption(std::make_unique<WithoutReflection>());
   builder.AddListeningPort(options.listen, grpc::InsecureServerCredentials(), &server->port_);
   for (grpc::Service* service : services) builder.RegisterService(service);
   server->server_ = builder.BuildAndStart();

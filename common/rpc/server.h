@@ -1,6 +1,7 @@
 // A gRPC server as a handle: started with options, drained, stopped.
 #pragma once
 
+#include <grpcpp/generic/async_generic_service.h>
 #include <grpcpp/server.h>
 #include <grpcpp/support/server_callback.h>
 
@@ -44,6 +45,7 @@ class RpcServer {
   RpcServer() = default;
 
   ServerOptions options_;
+  grpc::CallbackGenericService refusing_service_;  // UNIMPLEMENTED to everything
   std::unique_ptr<grpc::Server> server_;
   std::unique_ptr<grpc::Server> health_server_;
   int port_ = 0;

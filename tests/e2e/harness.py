@@ -20,7 +20,7 @@ import unittest
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 BUILD = os.environ.get("RETRO_BUILD", os.path.join(ROOT, "build", "release"))
 TOKENIZER = os.path.join(ROOT, "common", "tokenizer", "retro-16k.model")
-WAIT_S = 120  # for anything that happens in a second on a quiet machine
+WAIT_S = 60  # for anything that happens in a second on a quiet machine
 PR_SET_PDEATHSIG = 1
 LIBC = ctypes.CDLL(None)
 running = set()

@@ -2,7 +2,6 @@
 
 import http.client
 import os
-import shutil
 import socket
 import time
 import unittest
@@ -46,7 +45,7 @@ class Settings(harness.EndToEndTest):
                             ("--ingest-workers", "-1"), ("--drain-ms-max", "-1"), ("--requests-waiting-max", "-1")):
             with self.subTest(flag=flag, value=value):
                 rest = [a for i, a in enumerate(arguments) if flag not in (a, arguments[i - 1])]
-                self.assert_refuses_to_start("retro-retriever", [*rest, flag, value], flag)
+                self.assert_refuses_to_start("retro-retriever", [*rest, "--listen", "127.0.0.1:0", flag, value], flag)
 
     def test_a_plaintext_address_beyond_loopback(self):
         for name, arguments in (("retro-retriever", self.retriever_arguments()), ("retro-shard", self.shard_arguments())):
@@ -99,7 +98,7 @@ class Stores(harness.EndToEndTest):
         self.assert_refuses_to_start("retro-retriever", self.retriever_arguments(tokenizer=other), self.path("store"), "tokenizer")
 
     def test_another_chunk_size(self):
-        self.assert_refuses_to_start("retro-retriever", [*self.retriever_arguments(), "--chunk-size", "32"], self.path("store"), "chunk")
+        self.assert_refuses_to_start("retro-retriever", [*self.retriever_arguments(), "--chunk-size", "32"], self.path("store"), "chunk size")
 
     def test_a_standalone_store_is_no_shard_of_a_cluster(self):
         self.assert_refuses_to_start("retro-shard", ["--data", self.path("store"), "--cluster", "main", "--shard", "0",
@@ -117,15 +116,9 @@ class Stores(harness.EndToEndTest):
         self.assert_refuses_to_start("retro-shard", arguments("main", "1", "3"), self.path("shard"), "3")
 
     def test_a_store_that_is_open_already(self):
-        self.start_retriever()
+        retriever = self.start_retriever()
         self.assert_refuses_to_start("retro-retriever", [*self.retriever_arguments(), "--listen", "127.0.0.1:0"], self.path("store"))
-        self.doCleanups_of_services()
-
-    def doCleanups_of_services(self):
-        self.retriever_port = harness.free_port()
-        shutil.copytree(self.path("store"), self.path("copy"))  # tearDown opens the store once more
-        os.rename(self.path("store"), self.path("held"))
-        os.rename(self.path("copy"), self.path("store"))
+        self.assertEqual(retriever.stop(), 0)
 
     def test_a_place_that_cannot_be_a_store(self):
         self.write("file", "x")

@@ -1,0 +1,122 @@
+"""What is acknowledged stays, whatever happens to the service; what is not can be sent again and is there once."""
+
+import json
+import signal
+import unittest
+
+import harness
+
+DOCUMENTS = 4000
+
+
+def document(number):
+    words = " ".join(f"word{(number * 31 + i * 17) % 997}" for i in range(150))
+    return {"id": f"document-{number:05}", "title": f"Number {number}", "text": f"Document {number}. {words}",
+            "metadata": {"number": number, "even": number % 2 == 0, "tags": ["a", f"t{number % 7}"]}}
+
+
+class Durability(harness.EndToEndTest):
+    def setUp(self):
+        super().setUp()
+        self.write_jsonl("all.jsonl", (document(i) for i in range(DOCUMENTS)))
+
+    def documents_stored(self):
+        (stats,) = self.retro_ok("stats", "--json").json()
+        return int(stats["shards"][0]["collections"][0].get("documents", 0))
+
+    def ingest_until(self, count, *more):
+        """An ingest that is still running when at least `count` documents are stored."""
+        command = self.popen([harness.program("retro"), "ingest", "--json", "all.jsonl", *more])
+        harness.wait_for(f"{count} documents are stored", lambda: self.documents_stored() >= count)
+        self.assertIsNone(command.poll(), "it ended before it could be disturbed")
+        return command
+
+    def assert_all_there_once(self):
+        stored = self.exported()
+        self.assertEqual(len(stored), DOCUMENTS)
+        for i in range(DOCUMENTS):
+            self.assertEqual(stored[f"document-{i:05}"]["text"], document(i)["text"])
+
+    def test_kill_9_in_the_middle_then_the_same_command_again(self):
+        retriever = self.start_retriever()
+        command = self.ingest_until(DOCUMENTS // 10, "--retries", "0")
+        retriever.stop(signal.SIGKILL)
+        out, err = command.communicate(timeout=harness.WAIT_S)
+        self.assertNotEqual(command.returncode, 0)
+        self.assertEqual(len(err.decode().strip().split("\n")), 2, err)  # what happened, and how to go on
+        self.assertIn("run the same command again", err.decode())
+        summary = json.loads(out.decode().strip().split("\n")[-1])
+        self.start_retriever()
+        kept = self.documents_stored()
+        self.assertGreaterEqual(kept, summary["created"], "something acknowledged is lost")
+        self.assertLess(kept, DOCUMENTS)
+        (again,) = self.retro_ok("ingest", "--json", "all.jsonl").json()
+        self.assertEqual((again["created"], again["unchanged"], again["replaced"]), (DOCUMENTS - kept, kept, 0))
+        self.assert_all_there_once()
+
+    def test_kill_9_and_a_restart_are_survived_by_the_command(self):
+        retriever = self.start_retriever()
+        command = self.ingest_until(DOCUMENTS // 10, "--retries", "30")
+        retriever.stop(signal.SIGKILL)
+        self.start_retriever()
+        out, err = command.communicate(timeout=2 * harness.WAIT_S)
+        self.assertEqual(command.returncode, 0, err)
+        summary = json.loads(out.decode().strip().split("\n")[-1])
+        self.assertGreater(summary["reconnects"], 0)
+        self.assertEqual(summary["created"] + summary["unchanged"], DOCUMENTS)
+        self.assert_all_there_once()
+
+    def test_sigterm_in_the_middle_loses_nothing_acknowledged(self):
+        retriever = self.start_retriever()
+        command = self.ingest_until(DOCUMENTS // 10, "--retries", "0")
+        self.assertEqual(retriever.stop(signal.SIGTERM), 0)
+        out, err = command.communicate(timeout=harness.WAIT_S)
+        summary = json.loads(out.decode().strip().split("\n")[-1])
+        self.start_retriever()
+        kept = self.documents_stored()
+        self.assertGreaterEqual(kept, summary["created"], err)
+        self.retro_ok("ingest", "all.jsonl")
+        self.assert_all_there_once()
+
+    def test_a_restart_keeps_documents_and_finds_them(self):
+        retriever = self.start_retriever()
+        self.retro_ok("ingest", "all.jsonl")
+        query = document(1234)["text"][:300]
+        before = self.retro_ok("search", "--json", "--k", "3", query).out
+        self.assertEqual(retriever.stop(), 0)
+        self.start_retriever()
+        self.assert_all_there_once()
+        self.assertEqual(self.found(self.retro_ok("search", "--json", "--k", "3", query).out), self.found(before))
+
+    def found(self, text):
+        neighbours = []
+
+        def walk(value):
+            if isinstance(value, dict):
+                if "distance" in value:
+                    neighbours.append((value.get("distance"), json.dumps(value.get("chunk"), sort_keys=True)))
+                for child in value.values():
+                    walk(child)
+            elif isinstance(value, list):
+                for child in value:
+                    walk(child)
+        for line in text.strip().split("\n"):
+            walk(json.loads(line))
+        self.assertGreater(len(neighbours), 0, text)
+        return neighbours
+
+    def test_an_export_ingested_elsewhere_exports_the_same(self):
+        first = self.start_retriever()
+        self.retro_ok("ingest", "all.jsonl")
+        exported = self.retro_ok("export").out
+        self.assertEqual(first.stop(), 0)
+        self.start_retriever(data="second")
+        self.retro_ok("ingest", "-", stdin=exported.encode())
+        again = self.retro_ok("export").out
+        self.assertEqual(sorted(again.split("\n")), sorted(exported.split("\n")))
+        (summary,) = self.retro_ok("ingest", "--json", "-", stdin=again.encode()).json()
+        self.assertEqual(summary["unchanged"], DOCUMENTS)
+
+
+if __name__ == "__main__":
+    harness.main()
