@@ -113,7 +113,7 @@ class Durability(harness.EndToEndTest):
         self.start_retriever(data="second")
         self.retro_ok("ingest", "-", stdin=exported.encode())
         again = self.retro_ok("export").out
-        self.assertEqual(sorted(again.split("\n")), sorted(exported.split("\n")))
+        self.assertTrue(sorted(again.split("\n")) == sorted(exported.split("\n")), "the exports differ")
         (summary,) = self.retro_ok("ingest", "--json", "-", stdin=again.encode()).json()
         self.assertEqual(summary["unchanged"], DOCUMENTS)
 

@@ -21,6 +21,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 BUILD = os.environ.get("RETRO_BUILD", os.path.join(ROOT, "build", "release"))
 TOKENIZER = os.path.join(ROOT, "common", "tokenizer", "retro-16k.model")
 WAIT_S = 60  # for anything that happens in a second on a quiet machine
+OUTPUT_SHOWN = 2000  # characters, when a test fails
 PR_SET_PDEATHSIG = 1
 LIBC = ctypes.CDLL(None)
 running = set()
@@ -113,7 +114,7 @@ class Run:
         return [json.loads(line) for line in self.out.split("\n") if line]
 
     def __str__(self):
-        return f"exit code {self.code}\n{self.out}{self.err}"
+        return f"exit code {self.code}\n{self.out[-OUTPUT_SHOWN:]}{self.err[-OUTPUT_SHOWN:]}"
 
 
 class EndToEndTest(unittest.TestCase):
