@@ -24,8 +24,10 @@
 namespace retro {
 namespace {
 
+constexpr int kChunkSizeMin = 4;  // see CutIntoChunks
 constexpr int kChunkSizeMax = 4096;
 constexpr int kThreadsMax = 1024;
+constexpr int kRequestsWaitingMax = 1 << 20;
 
 struct Settings {
   ServiceSettings service{.server = {.listen = "127.0.0.1:7700"}};
@@ -47,7 +49,7 @@ void AddSettings(CLI::App& app, Settings& settings) {
                  "SentencePiece model that cuts documents into chunks (fixed with the first start)")
       ->required();
   app.add_option("--chunk-size", settings.retriever.chunk_size, "Tokens a chunk (fixed with the first start)")
-      ->check(CLI::Range(1, kChunkSizeMax))
+      ->check(CLI::Range(kChunkSizeMin, kChunkSizeMax))
       ->capture_default_str();
 
   constexpr char kEmbedder[] = "Embedder";
@@ -73,7 +75,7 @@ void AddSettings(CLI::App& app, Settings& settings) {
       ->group(kBounds);
   app.add_option("--requests-waiting-max", settings.retriever.requests_waiting_max,
                  "Calls that may wait; more are refused at once")
-      ->check(CLI::NonNegativeNumber)
+      ->check(CLI::Range(0, kRequestsWaitingMax))
       ->capture_default_str()
       ->group(kBounds);
   app.add_option("--ingest-workers", settings.retriever.ingest_workers, "Documents worked on at once")

@@ -26,6 +26,10 @@ namespace {
 
 constexpr char kServiceName[] = "retro.shard.v1.ShardService";
 constexpr size_t kFingerprintHexDigits = 64;
+constexpr int kChunkSizeMin = 4;  // see CutIntoChunks
+constexpr int kChunkSizeMax = 4096;
+constexpr int kThreadsMax = 1024;
+constexpr int kRequestsWaitingMax = 1 << 20;
 
 struct Settings {
   ServiceSettings service{.server = {.listen = "127.0.0.1:7710"}};
@@ -53,12 +57,19 @@ void AddSettings(CLI::App& app, Settings& settings) {
   app.add_option("--tokenizer-fingerprint", settings.tokenizer_fingerprint, "64 hexadecimal digits")
       ->group(kCollection);
   app.add_option("--dimension", settings.dimension, "Numbers a vector")->group(kCollection);
-  app.add_option("--chunk-size", settings.chunk_size, "Tokens a chunk")->capture_default_str()->group(kCollection);
+  app.add_option("--chunk-size", settings.chunk_size, "Tokens a chunk")
+      ->check(CLI::Range(kChunkSizeMin, kChunkSizeMax))
+      ->capture_default_str()
+      ->group(kCollection);
 
   constexpr char kBounds[] = "Bounds";
-  app.add_option("--workers", settings.workers, "Calls worked on at once")->capture_default_str()->group(kBounds);
+  app.add_option("--workers", settings.workers, "Calls worked on at once")
+      ->check(CLI::Range(1, kThreadsMax))
+      ->capture_default_str()
+      ->group(kBounds);
   app.add_option("--requests-waiting-max", settings.requests_waiting_max,
                  "Calls that may wait; more are refused at once")
+      ->check(CLI::Range(0, kRequestsWaitingMax))
       ->capture_default_str()
       ->group(kBounds);
   app.add_option("--block-cache-bytes", settings.store.block_cache_bytes, "Memory for blocks read from disk")
@@ -95,6 +106,10 @@ absl::StatusOr<std::optional<pb::CollectionSpec>> DefaultCollection(const Settin
 }
 
 absl::Status Serve(const Settings& settings) {
+  if (settings.store.shard >= settings.store.shard_count) {
+    return FieldError("--shard", StrCat("there is no shard ", settings.store.shard, " of ", settings.store.shard_count,
+                                        ": number them from 0"));
+  }
   LocalShardOptions options;
   options.store = settings.store;
   RETRO_ASSIGN_OR_RETURN(options.default_collection, DefaultCollection(settings));

@@ -47,6 +47,14 @@ class Settings(harness.EndToEndTest):
                 rest = [a for i, a in enumerate(arguments) if flag not in (a, arguments[i - 1])]
                 self.assert_refuses_to_start("retro-retriever", [*rest, "--listen", "127.0.0.1:0", flag, value], flag)
 
+    def test_values_of_a_shard_that_cannot_be(self):
+        for flag, value in (("--shard", "2"), ("--shard-count", "0"), ("--workers", "0"), ("--chunk-size", "0"),
+                            ("--requests-waiting-max", "-1"), ("--log-changes-max", "0"), ("--embedder-fingerprint", "xyz")):
+            with self.subTest(flag=flag):
+                rest = [a for i, a in enumerate(self.shard_arguments()) if flag not in (a, self.shard_arguments()[i - 1])]
+                count = [] if flag == "--shard-count" else ["--shard-count", "2"]
+                self.assert_refuses_to_start("retro-shard", [*rest, *count, "--listen", "127.0.0.1:0", flag, value], flag)
+
     def test_a_plaintext_address_beyond_loopback(self):
         for name, arguments in (("retro-retriever", self.retriever_arguments()), ("retro-shard", self.shard_arguments())):
             for address in ("0.0.0.0:0", "[::]:0", "127.example.org:0"):

@@ -1,0 +1,298 @@
+"""See ../ingest.sh."""
+import argparse
+import contextlib
+import glob
+import hashlib
+import json
+import os
+import pathlib
+import random
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+ROOT = pathlib.Path(__file__).parents[3]
+TOKENIZER = str(ROOT / "common/tokenizer/retro-16k.model")
+SEED = 11
+START_S = 60
+
+# speed
+THREADS = 2
+ROUNDS = 6
+DOCUMENTS_A_ROUND, DOCUMENT_BYTES = 60, 4000
+BATCHES = (16, 32, 64, 128)
+RATIO_LEAST = 0.9
+# The embedder alone on two idle cores of the kinds of machine known, chunks a second; below this share of it somebody
+# else was at work.
+USUAL = {"avx512": 400.0, "avx2": 163.0}
+USUAL_SHARE = 0.8
+
+# memory
+SAMPLE_S = 0.25  # and the time that asking for the index takes
+WARM_SHARE = 1 / 3
+FLAT_MB = 48  # what memory may grow by from there to the end: allocators and caches that fill late
+GIVEN_DIMENSION = 256
+POOL = 1000  # different vectors and words to choose from: writing the file must not take longer than reading it
+
+
+def read_text(path):
+    if path is None:
+        files = sorted(glob.glob("/usr/share/common-licenses/*") + glob.glob("/usr/share/doc/*/copyright"))
+        return "\n".join(dict.fromkeys(pathlib.Path(file).read_text(errors="replace") for file in files[:200]))
+    if path.endswith(".zst"):
+        text = subprocess.run(["zstd", "-dcq", path], stdout=subprocess.PIPE, check=True).stdout.decode()
+    else:
+        text = pathlib.Path(path).read_text(errors="replace")
+    if ".jsonl" not in path:
+        return text
+    return "\n".join(json.loads(line)["text"] for line in text.splitlines()[:5000])
+
+
+class Retriever:
+    """A retriever in a folder of its own, and `retro` that talks to it."""
+
+    def __init__(self, build, folder, embedder):
+        with contextlib.closing(socket.socket()) as s:
+            s.bind(("127.0.0.1", 0))
+            address = "127.0.0.1:%d" % s.getsockname()[1]
+        self.retro = f"{build}/bin/retro"
+        self.environment = dict(os.environ, RETRO_RETRIEVER=address, OMP_WAIT_POLICY="passive")
+        self.folder = folder
+        with open(f"{folder}/log", "wb") as log:
+            self.process = subprocess.Popen(
+                [f"{build}/bin/retro-retriever", "--data", f"{folder}/store", "--tokenizer", TOKENIZER, "--embedder", embedder,
+                 "--threads", str(THREADS), "--listen", address], stdout=log, stderr=log, env=self.environment)
+        end = time.monotonic() + START_S
+        while subprocess.run([self.retro, "health", "retriever"], env=self.environment, capture_output=True).returncode != 0:
+            if self.process.poll() is not None or time.monotonic() > end:
+                sys.exit("ingest: the retriever did not start:\n" + pathlib.Path(folder, "log").read_text())
+            time.sleep(0.1)
+
+    def start(self, *arguments):
+        return subprocess.Popen([self.retro, *arguments], env=self.environment, stdout=subprocess.PIPE)
+
+    def run(self, *arguments):
+        """The last line of JSON."""
+        process = self.start(*arguments, "--json")
+        out = process.communicate()[0]
+        if process.returncode != 0:
+            sys.exit(f"ingest: retro {arguments} ended with {process.returncode}")
+        return json.loads(out.splitlines()[-1])
+
+    def index_bytes(self):
+        (shard,) = self.run("stats")["shards"]
+        return sum(int(s["memory_bytes"]) for c in shard["collections"] for s in c.get("segments", []))
+
+    def stop(self):
+        self.process.terminate()
+        self.process.wait()
+
+
+# ------------------------------------------------------------------------------------------------ speed
+class EmbedderAlone:
+    def __init__(self, build, model):
+        self.process = subprocess.Popen([f"{build}/bench/embedder_bench", model, TOKENIZER, str(THREADS)], stdin=subprocess.PIPE,
+                                        stdout=subprocess.PIPE, text=True, env=dict(os.environ, OMP_WAIT_POLICY="passive"))
+
+    def speed(self, path, batch):
+        """Chunks, and chunks a second."""
+        self.process.stdin.write(f"time {path} {batch}\n")
+        self.process.stdin.flush()
+        chunks, seconds = self.process.stdout.readline().split()
+        return int(chunks), int(chunks) / float(seconds)
+
+    def close(self):
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def write_rounds(text, folder):
+    paths = []
+    for number in range(ROUNDS + 1):  # the first warms up
+        path = f"{folder}/round{number}.jsonl"
+        with open(path, "w", encoding="utf-8") as f:
+            for i in range(DOCUMENTS_A_ROUND):
+                begin = (number * DOCUMENTS_A_ROUND + i) * DOCUMENT_BYTES % max(1, len(text) - DOCUMENT_BYTES)
+                f.write(json.dumps({"id": f"{number}-{i}", "text": text[begin:begin + DOCUMENT_BYTES]}) + "\n")
+        paths.append(path)
+    return paths
+
+
+def ingest_speed(retriever, path):
+    start = time.perf_counter()
+    summary = retriever.run("ingest", path)
+    return summary["chunks"], summary["chunks"] / (time.perf_counter() - start)
+
+
+def measure_speed(options):
+    with tempfile.TemporaryDirectory(prefix="retro-bench-") as folder:
+        warm_up, *paths = write_rounds(read_text(options.texts), folder)
+        alone = EmbedderAlone(options.build, options.model)
+        retriever = Retriever(options.build, folder, options.model)
+        alone.speed(warm_up, BATCHES[0])
+        batch = max(BATCHES, key=lambda size: alone.speed(warm_up, size)[1])
+        ingest_speed(retriever, warm_up)
+        ours, peers = [], []
+        for number, path in enumerate(paths):
+            sides = [lambda: ours.append(ingest_speed(retriever, path)), lambda: peers.append(alone.speed(path, batch))]
+            for side in sides if number % 2 == 0 else reversed(sides):
+                side()
+        retriever.stop()
+        alone.close()
+    if [chunks for chunks, _ in ours] != [chunks for chunks, _ in peers]:
+        sys.exit("ingest: the two sides did not have the same chunks")
+    ratio = statistics.median(o / p for (_, o), (_, p) in zip(ours, peers))
+    peer = statistics.median(p for _, p in peers)
+    usual = USUAL["avx512" if " avx512f" in pathlib.Path("/proc/cpuinfo").read_text() else "avx2"]
+    return {"bench": "ingest", "row": f"BERT, {THREADS} threads, {sum(c for c, _ in ours)} chunks of 64 tokens", "unit": "chunks/s",
+            "ours": round(statistics.median(o for _, o in ours), 1), "peer": round(peer, 1),
+            "peer_name": f"the embedder alone, batches of {batch}", "ratio": round(ratio, 3),
+            "least": round(min(o / p for (_, o), (_, p) in zip(ours, peers)), 3), "pass": ratio >= RATIO_LEAST,
+            "peer_usual": usual, "valid": peer >= USUAL_SHARE * usual}
+
+
+# ------------------------------------------------------------------------------------------------ memory
+def write_documents(path, megabytes):
+    rng = random.Random(SEED)
+    words = [f"{a}{b}" for a in ("re", "in", "con", "de", "sub", "trans", "per", "ex", "pro", "ad")
+             for b in ("form", "struct", "duct", "port", "scribe", "mit", "fer", "pose", "tract", "gress", "ple", "cede", "flect")]
+    lines = [" ".join(rng.choices(words, k=12)) for _ in range(POOL)]
+    size, number = 0, 0
+    with open(path, "w", encoding="ascii") as f:
+        while size < megabytes * 1e6:
+            text = ". ".join(rng.choices(lines, k=rng.randrange(20, 200)))
+            size += f.write(json.dumps({"id": f"document-{number}", "text": text}) + "\n")
+            number += 1
+
+
+def write_documents_with_vectors(path, megabytes, chunk_counts):
+    """`chunk_counts`: text to the number of its chunks."""
+    rng = random.Random(SEED)
+    vectors = ["[" + ",".join(f"{rng.uniform(-1, 1):.4f}" for _ in range(GIVEN_DIMENSION)) + "]" for _ in range(POOL)]
+    fingerprint = hashlib.sha256(f"retro hash embedder, version 1, dimension {GIVEN_DIMENSION}".encode()).hexdigest()
+    texts = list(chunk_counts)
+    size, number = 0, 0
+    with open(path, "w", encoding="ascii") as f:
+        while size < megabytes * 1e6:
+            text = texts[number % len(texts)]
+            head = json.dumps({"id": f"document-{number}", "text": text, "embedder_fingerprint": fingerprint})
+            size += f.write(f'{head[:-1]},"vectors":[{",".join(rng.choices(vectors, k=chunk_counts[text]))}]}}\n')
+            number += 1
+
+
+def count_chunks(build, folder):
+    """Texts and how many chunks the retriever cuts them into."""
+    path = f"{folder}/few.jsonl"
+    write_documents(path, 0.3)
+    os.mkdir(f"{folder}/few")
+    retriever = Retriever(build, f"{folder}/few", f"hash:{GIVEN_DIMENSION}")
+    retriever.run("ingest", path)
+    texts = {document["id"]: document["text"] for document in map(json.loads, open(path, encoding="ascii"))}
+    counts = {text: int(retriever.run("get", name)["info"]["chunk_count"]) for name, text in texts.items()}
+    retriever.stop()
+    return counts
+
+
+def resident_mb(pid):
+    with contextlib.suppress(OSError, StopIteration, ValueError):
+        status = pathlib.Path(f"/proc/{pid}/status").read_text()
+        return int(next(line for line in status.split("\n") if line.startswith("VmRSS")).split()[1]) / 1024
+    return None
+
+
+class Sampler:
+    """Of a running ingest, all SAMPLE_S: share done, memory of the retriever without its index, of the command, and the index."""
+
+    def __init__(self, retriever, command, path):
+        self.samples = []
+        size = os.path.getsize(path)
+        while command.poll() is None:
+            done = self.bytes_read(command.pid)
+            index = retriever.index_bytes() / 2**20
+            service, client = resident_mb(retriever.process.pid), resident_mb(command.pid)
+            if service and client:
+                self.samples.append((done / size, service - index, client, index))
+            time.sleep(SAMPLE_S)
+
+    @staticmethod
+    def bytes_read(pid):
+        with contextlib.suppress(OSError, ValueError):
+            for line in pathlib.Path(f"/proc/{pid}/io").read_text().split("\n"):
+                if line.startswith("rchar"):
+                    return int(line.split()[1])
+        return 0
+
+    def growth(self, column):
+        """Megabytes from WARM_SHARE to the end, by a straight line through the samples."""
+        points = [(s[0], s[column]) for s in self.samples if s[0] >= WARM_SHARE]
+        if len(points) < 3:
+            return None
+        slope, _ = statistics.linear_regression(*zip(*points))
+        return slope * (1 - WARM_SHARE)
+
+
+def memory_rows(retriever, path, name):
+    start = time.perf_counter()
+    command = retriever.start("ingest", "--json", "--quiet", path)
+    output = []
+    reader = threading.Thread(target=lambda: output.append(command.stdout.read()))
+    reader.start()
+    sampler = Sampler(retriever, command, path)
+    reader.join()
+    seconds = time.perf_counter() - start
+    if command.returncode != 0:
+        sys.exit(f"ingest: the ingest of {name} ended with {command.returncode}: {output[-1][-500:]}")
+    for column, process in ((1, "retriever without its index"), (2, "command")):
+        growth = sampler.growth(column)
+        values = [s[column] for s in sampler.samples]
+        yield {"bench": "ingest", "row": f"memory of the {process}, {os.path.getsize(path) / 1e9:.2f} GB, {name}", "unit": "MB",
+               "ours": None if growth is None else round(growth, 1), "peer": FLAT_MB,
+               "peer_name": "growth allowed from a third of the way on", "ratio": None if growth is None else
+               round(FLAT_MB / max(growth, 1), 2), "pass": growth is not None and growth <= FLAT_MB, "valid": growth is not None,
+               "most": round(max(values)), "curve": [round(v) for v in values[::max(1, len(values) // 12)]],
+               "index_mb": round(sampler.samples[-1][3]), "seconds": round(seconds, 1)}
+
+
+def measure_memory(options):
+    with tempfile.TemporaryDirectory(prefix="retro-bench-") as folder:
+        path = f"{folder}/documents.jsonl"
+        write_documents(path, options.megabytes)
+        os.mkdir(f"{folder}/hash")
+        retriever = Retriever(options.build, f"{folder}/hash", "hash:8")
+        yield from memory_rows(retriever, path, "hash embedder")
+        yield from memory_rows(retriever, path, "unchanged")
+        retriever.stop()
+    with tempfile.TemporaryDirectory(prefix="retro-bench-") as folder:
+        path = f"{folder}/vectors.jsonl"
+        write_documents_with_vectors(path, options.megabytes, count_chunks(options.build, folder))
+        os.mkdir(f"{folder}/given")
+        retriever = Retriever(options.build, f"{folder}/given", f"hash:{GIVEN_DIMENSION}")
+        yield from memory_rows(retriever, path, "vectors given")
+        retriever.stop()
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--build", required=True)
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--texts")
+    parser.add_argument("--only", choices=["speed", "memory"])
+    parser.add_argument("--megabytes", type=float, default=1000)
+    options = parser.parse_args()
+    rows = []
+    if options.only != "memory":
+        rows.append(measure_speed(options))
+        print(json.dumps(rows[-1]), flush=True)
+    if options.only != "speed":
+        for row in measure_memory(options):
+            rows.append(row)
+            print(json.dumps(row), flush=True)
+    sys.exit(1 if any(row["valid"] and not row["pass"] for row in rows) else 3 if any(not row["valid"] for row in rows) else 0)
+
+
+if __name__ == "__main__":
+    main()
