@@ -57,7 +57,7 @@ embedder=$(echo "${RETRO_DEPS:-$HOME/.cache/retro-deps}"/venv/lib/python3*/site-
 start retro-retriever --data "$data/store" --embedder "$embedder" --tokenizer "$root/common/tokenizer/retro-16k.model" --listen "$RETRO_RETRIEVER"
 start retro-generator --model "$model" --retriever "$RETRO_RETRIEVER" --listen "$RETRO_GENERATOR"
 for _ in $(seq 300); do
-  "$bin/retro" health --quiet >/dev/null 2>&1 && break
+  "$bin/retro" health >/dev/null 2>&1 && break
   for name in retro-retriever retro-generator; do
     running "$name" || { echo "$name ended; the last lines of $data/run/$name.log:" >&2; tail -n 5 "$data/run/$name.log" >&2; exit 1; }
   done
