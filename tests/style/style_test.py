@@ -129,7 +129,16 @@ def metrics_documented():
         breach("docs/metrics.md", f"{name} is in the code or in the table, but not in both")
 
 
-for check in (dead_files, functions, one_file_each, cut, words, sizes, headers_start, reasons_documented, metrics_documented):
+def documents_name_files_that_exist():
+    for f in files:
+        if f.endswith(".md"):
+            for path in re.findall(r"`((?:[\w.-]+/)+[\w.-]+\.(?:cc|h|py|sh|proto|md|model|json))`", read(f)):
+                if path not in files and os.path.normpath(os.path.join(os.path.dirname(f), path)) not in files:
+                    breach(f, f"names {path}, which does not exist")
+
+
+for check in (dead_files, functions, one_file_each, cut, words, sizes, headers_start, reasons_documented, metrics_documented,
+              documents_name_files_that_exist):
     check()
 print("\n".join(breaches) if breaches else f"style: {len(sources())} sources clean")
 sys.exit(1 if breaches else 0)
