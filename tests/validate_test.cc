@@ -61,6 +61,40 @@ TEST(ValidateTest, SearchQueries) {
   EXPECT_EQ(RefusedField(request), "queries[1].embedder_fingerprint");
 }
 
+TEST(ValidateTest, MaxWaitBeyondWhatMillisecondsHold) {
+  auto request = GoodSearch();
+  request.mutable_max_wait()->set_seconds(60);
+  EXPECT_EQ(RefusedField(request), "");
+  for (const int64_t seconds : {int64_t{18446744073709552}, std::numeric_limits<int64_t>::max(), int64_t{-1}}) {
+    request.mutable_max_wait()->set_seconds(seconds);  // the first one times 1,000 wraps to 384
+    EXPECT_EQ(RefusedField(request), "max_wait") << seconds;
+  }
+  request.mutable_max_wait()->set_seconds(1);
+  request.mutable_max_wait()->set_nanos(-1);
+  EXPECT_EQ(RefusedField(request), "max_wait");
+}
+
+TEST(ValidateTest, IdsThatNoDocumentCanHave) {
+  const std::string huge(size_t{1} << 20, 'x');
+  auto search = GoodSearch();
+  search.add_exclude_document_ids("a");
+  EXPECT_EQ(RefusedField(search), "");
+  search.add_exclude_document_ids(huge);  // would be copied for each of up to 256 queries
+  EXPECT_EQ(RefusedField(search), "exclude_document_ids[1]");
+  search = GoodSearch();
+  search.mutable_queries(0)->add_exclude_document_ids("");
+  EXPECT_EQ(RefusedField(search), "queries[0].exclude_document_ids[0]");
+  pb::GetDocumentRequest get;
+  get.set_document_id("two\nlines");
+  EXPECT_EQ(RefusedField(get), "document_id");
+  pb::GetChunksRequest chunks;
+  chunks.set_document_id(huge);
+  EXPECT_EQ(RefusedField(chunks), "document_id");
+  pb::DeleteDocumentsRequest remove;
+  remove.add_document_ids(huge);
+  EXPECT_EQ(RefusedField(remove), "document_ids[0]");
+}
+
 TEST(ValidateTest, DeleteNeedsIdsOrAFilter) {
   pb::DeleteDocumentsRequest request;
   EXPECT_EQ(RefusedField(request), "document_ids");

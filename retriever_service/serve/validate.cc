@@ -21,6 +21,16 @@ absl::Status CheckText(const std::string& field, const std::string& text, size_t
   return absl::OkStatus();
 }
 
+// Ids that no document can have are wrong, and would cost memory for nothing.
+absl::Status CheckIds(const std::string& field, const google::protobuf::RepeatedPtrField<std::string>& ids,
+                      int count_max) {
+  if (ids.size() > count_max) return FieldError(field, StrCat("has more than ", count_max, " ids"));
+  for (int i = 0; i < ids.size(); ++i) {
+    RETRO_RETURN_IF_ERROR(CheckDocumentId(ids.Get(i), StrCat(field, "[", i, "]")));
+  }
+  return absl::OkStatus();
+}
+
 absl::Status CheckQuery(const std::string& field, const pb::Query& query) {
   switch (query.query_case()) {
     case pb::Query::kText:
@@ -38,10 +48,7 @@ absl::Status CheckQuery(const std::string& field, const pb::Query& query) {
     case pb::Query::QUERY_NOT_SET:
       return FieldError(field, "needs a text or a vector");
   }
-  if (query.exclude_document_ids_size() > kExcludedPerQueryMax) {
-    return FieldError(field + ".exclude_document_ids", StrCat("has more than ", kExcludedPerQueryMax, " ids"));
-  }
-  return absl::OkStatus();
+  return CheckIds(field + ".exclude_document_ids", query.exclude_document_ids(), kExcludedPerQueryMax);
 }
 
 absl::Status CheckEffort(const pb::Effort& effort) {
@@ -59,10 +66,11 @@ absl::Status CheckEffort(const pb::Effort& effort) {
 }
 
 absl::Status CheckMaxWait(const google::protobuf::Duration& wait) {
-  const auto ms = wait.seconds() * 1000 + wait.nanos() / 1'000'000;
-  if (ms < 0 || ms > kMaxWaitMax.count())
-    return FieldError("max_wait", StrCat("must be from 0 to ", kMaxWaitMax.count() / 1000, " s"));
-  return absl::OkStatus();
+  constexpr auto kSecondsMax = std::chrono::duration_cast<std::chrono::seconds>(kMaxWaitMax).count();
+  constexpr int32_t kNanosMax = 999'999'999;
+  const bool in_range = wait.seconds() >= 0 && wait.nanos() >= 0 && wait.nanos() <= kNanosMax &&
+                        (wait.seconds() < kSecondsMax || (wait.seconds() == kSecondsMax && wait.nanos() == 0));
+  return in_range ? absl::OkStatus() : FieldError("max_wait", StrCat("must be from 0 to ", kSecondsMax, " s"));
 }
 
 }  // namespace
@@ -80,9 +88,7 @@ absl::Status Validate(const pb::SearchRequest& request) {
   if (request.has_effort()) RETRO_RETURN_IF_ERROR(CheckEffort(request.effort()));
   if (request.has_max_distance() && !(request.max_distance() > 0))
     return FieldError("max_distance", "must be a number above 0");
-  if (request.exclude_document_ids_size() > kExcludedMax) {
-    return FieldError("exclude_document_ids", StrCat("has more than ", kExcludedMax, " ids"));
-  }
+  RETRO_RETURN_IF_ERROR(CheckIds("exclude_document_ids", request.exclude_document_ids(), kExcludedMax));
   if (request.has_max_chunks_per_document() && request.max_chunks_per_document() < 1) {
     return FieldError("max_chunks_per_document", "must be 1 or more");
   }
@@ -111,17 +117,15 @@ absl::Status Validate(const pb::UpsertDocumentsRequest& request) {
 absl::Status Validate(const pb::DeleteDocumentsRequest& request) {
   if (request.document_ids().empty() == !request.has_filter())
     return FieldError("document_ids", "either ids or a filter must be given, not both");
-  if (request.document_ids_size() > kDeleteIdsMax)
-    return FieldError("document_ids", StrCat("has more than ", kDeleteIdsMax, " ids"));
-  return absl::OkStatus();
+  return CheckIds("document_ids", request.document_ids(), kDeleteIdsMax);
 }
 
 absl::Status Validate(const pb::GetDocumentRequest& request) {
-  return request.document_id().empty() ? FieldError("document_id", "is empty") : absl::OkStatus();
+  return CheckDocumentId(request.document_id(), "document_id");
 }
 
 absl::Status Validate(const pb::GetChunksRequest& request) {
-  if (request.document_id().empty()) return FieldError("document_id", "is empty");
+  RETRO_RETURN_IF_ERROR(CheckDocumentId(request.document_id(), "document_id"));
   if (request.has_max_chunks() && (request.max_chunks() < 1 || request.max_chunks() > kChunksMax)) {
     return FieldError("max_chunks", StrCat("must be 1 to ", kChunksMax));
   }
