@@ -45,5 +45,13 @@ TEST(DocumentLimitsTest, NamesTheWrongField) {
   EXPECT_EQ(field_of(bad), "document.metadata[\"a\"]");
 }
 
+// Else the error could not be sent: strings on the wire are UTF-8.
+TEST(DocumentLimitsTest, AKeyThatIsTooLongIsNamedInWholeCharacters) {
+  pb::Document bad = Sample();
+  (*bad.mutable_metadata())[std::string(kMetadataKeyBytesMax - 1, 'k') + "\xE2\x82\xAC"].add_values()->set_int_value(1);
+  EXPECT_EQ(FieldOf(CheckDocument(bad, "document")),
+            "document.metadata[\"" + std::string(kMetadataKeyBytesMax - 1, 'k') + "\"]");
+}
+
 }  // namespace
 }  // namespace retro

@@ -1,5 +1,6 @@
 #include "common/document/document_limits.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <string>
@@ -33,12 +34,19 @@ absl::Status CheckText(std::string_view text, std::string_view field, size_t byt
   return CheckUtf8(text, field);
 }
 
+// As much of a key as an error needs, cut between characters: a message is UTF-8 like everything on the wire.
+std::string_view NamedKey(std::string_view key) {
+  size_t bytes = std::min(key.size(), kMetadataKeyBytesMax);
+  while (bytes > 0 && bytes < key.size() && IsUtf8Continuation(key[bytes])) --bytes;
+  return key.substr(0, bytes);
+}
+
 absl::Status CheckMetadata(const pb::Document& document, const std::string& field) {
   if (document.metadata_size() > kMetadataKeysMax) {
     return FieldError(field, StrCat(document.metadata_size(), " keys, at most ", kMetadataKeysMax, " are allowed"));
   }
   for (const auto& [key, values] : document.metadata()) {
-    const std::string place = StrCat(field, "[\"", key.substr(0, kMetadataKeyBytesMax), "\"]");
+    const std::string place = StrCat(field, "[\"", NamedKey(key), "\"]");
     if (key.empty()) return FieldError(place, "a key must not be empty");
     RETRO_RETURN_IF_ERROR(CheckText(key, place, kMetadataKeyBytesMax));
     if (values.values_size() == 0 || values.values_size() > kMetadataValuesMax) {
