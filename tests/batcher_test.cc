@@ -6,6 +6,7 @@
 #include <atomic>
 #include <future>
 
+#include "common/base/error.h"
 #include "retriever_service/embed/hash_embedder.h"
 
 namespace retro {
@@ -160,7 +161,10 @@ TEST_F(BatcherTest, QueriesPastTheBoundAreRefusedAtOnce) {
   Outcome held = Hold();
   Outcome first = Submit({{1}, {2}}, kQuery);
   Outcome second = Submit({{3}, {4}}, kQuery);
-  EXPECT_EQ(second.get().status().code(), absl::StatusCode::kResourceExhausted);  // while the thread is held
+  const absl::Status refused = second.get().status();  // while the thread is held
+  EXPECT_EQ(refused.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(ReasonOf(refused), Reason::kQueueFull);
+  EXPECT_TRUE(RetryAfterOf(refused).has_value());
   Outcome third = Submit({{5}}, kQuery);
   EXPECT_EQ(batcher_->stats().queued_queries, 3u);
   EXPECT_EQ(batcher_->stats().refused, 1u);
@@ -186,7 +190,9 @@ TEST_F(BatcherTest, IngestThatWaitsForRoomEndsWithItsDeadlineOrCancellation) {
   Outcome held = Hold();
   Outcome first = Submit({{1}}, kIngest);
   Outcome late = Submit({{2}}, kIngest, Clock::now() + std::chrono::milliseconds(20));
-  EXPECT_EQ(late.get().status().code(), absl::StatusCode::kDeadlineExceeded);
+  const absl::Status too_late = late.get().status();
+  EXPECT_EQ(too_late.code(), absl::StatusCode::kDeadlineExceeded);
+  EXPECT_EQ(ReasonOf(too_late), Reason::kCallerGone);
   int asked = 0;
   Outcome left = Submit({{3}}, kIngest, Clock::time_point::max(), [&] { return ++asked > 1; });
   EXPECT_EQ(left.get().status().code(), absl::StatusCode::kCancelled);
@@ -245,7 +251,9 @@ TEST_F(BatcherTest, StopFailsWhatWaitsAndWhatComesAfter) {
   EXPECT_TRUE(held.get().ok());  // was being computed
   EXPECT_EQ(query.get().status().code(), absl::StatusCode::kUnavailable);
   EXPECT_EQ(ingest.get().status().code(), absl::StatusCode::kUnavailable);
-  EXPECT_EQ(Submit({{4}}, kQuery).get().status().code(), absl::StatusCode::kUnavailable);
+  const absl::Status stopped = Submit({{4}}, kQuery).get().status();
+  EXPECT_EQ(stopped.code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(ReasonOf(stopped), Reason::kShuttingDown);
   batcher_->Stop();
 }
 

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <future>
 
-#include "common/base/strings.h"
+#include "common/base/error.h"
 
 namespace retro {
 namespace {
@@ -12,17 +12,22 @@ using Clock = std::chrono::steady_clock;
 
 // How often a Submit that waits for room asks whether its caller has left.
 constexpr auto kCancelPoll = std::chrono::milliseconds(50);
+// What a refused query is told to wait: a few batches.
+constexpr auto kRetryAfter = std::chrono::milliseconds(200);
 
 double Seconds(Clock::duration duration) { return std::chrono::duration<double>(duration).count(); }
 
 // Why the caller no longer wants an answer; OK if it does.
 absl::Status Gone(const EmbedRequest& request) {
-  if (request.cancelled && request.cancelled()) return absl::CancelledError("embedding: the caller has cancelled");
-  if (Clock::now() >= request.deadline) return absl::DeadlineExceededError("embedding: the deadline has passed");
+  if (request.cancelled && request.cancelled()) return CallerGoneError(/*deadline_passed=*/false);
+  if (Clock::now() >= request.deadline) return CallerGoneError(/*deadline_passed=*/true);
   return absl::OkStatus();
 }
 
-absl::Status Stopped() { return absl::UnavailableError("embedding: the service is stopping"); }
+absl::Status Stopped() {
+  return Error(absl::StatusCode::kUnavailable, Reason::kShuttingDown,
+               "embedding: the service is stopping: try another one, or this one when it is back");
+}
 
 }  // namespace
 
@@ -96,8 +101,7 @@ absl::Status EmbedBatcher::WaitForRoom(const EmbedRequest& request, Queue& queue
     }
     if (request.priority == EmbedPriority::kQuery) {
       ++stats_.refused;
-      return absl::ResourceExhaustedError(
-          StrCat("embedding: ", queue.sequences, " queries wait already; try again later"));
+      return QueueFullError("the embedder's queue", kRetryAfter);
     }
     room_.WaitUntil(mutex_, std::min(request.deadline, Clock::now() + kCancelPoll));
   }
