@@ -387,6 +387,31 @@ TEST_F(LocalShardTest, ListsAllDocumentsPageByPage) {
   EXPECT_EQ(seen, expected);
 }
 
+TEST_F(LocalShardTest, APageOfLargeMetadataIsShort) {
+  const std::string large(4096, 'm');
+  for (int i = 0; i < 8; ++i) {
+    pb::Document document = MakeDocument(StrCat("d", i), "text");
+    auto& values = (*document.mutable_metadata())["m"];
+    for (int v = 0; v < 200; ++v) values.add_values()->set_string_value(large);
+    Write(Whole(document, {1, 0, 0, 0}));
+  }
+  shardpb::ListDocumentsRequest request;
+  request.set_page_size(100);
+  int seen = 0;
+  int pages = 0;
+  while (true) {
+    const auto response = shard_->ListDocuments(request, context_);
+    ASSERT_TRUE(response.ok());
+    EXPECT_LT(response->ByteSizeLong(), size_t{4} << 20) << "what a gRPC client takes if not told otherwise";
+    seen += response->documents_size();
+    ++pages;
+    if (!response->has_next()) break;
+    *request.mutable_after() = response->next();
+  }
+  EXPECT_EQ(seen, 8);
+  EXPECT_GT(pages, 1);
+}
+
 TEST_F(LocalShardTest, BarrierWaitsForItsPosition) {
   shardpb::GetDocumentRequest request;
   request.set_document_id("a");

@@ -25,8 +25,10 @@ constexpr uint32_t kNeighboursMax = 1000;  // k of a search
 constexpr uint32_t kChunksMax = 1024;      // of one GetChunks
 constexpr uint32_t kPageSizeMax = 1000;    // of ListDocuments
 constexpr uint32_t kListScanMax = 20'000;  // documents that one ListDocuments looks at
-constexpr size_t kIndexBatchRows = 4096;   // that BuildIndex applies at once
-constexpr int kSearchAttemptsMax = 3;      // while rows vanish between search and fetch
+// A page ends with the document that passes this: metadata may be large, and the page is held in memory.
+constexpr size_t kListBytesMax = size_t{2} << 20;
+constexpr size_t kIndexBatchRows = 4096;  // that BuildIndex applies at once
+constexpr int kSearchAttemptsMax = 3;     // while rows vanish between search and fetch
 
 void SetDuration(Clock::duration from, google::protobuf::Duration& to) {
   const auto seconds = std::chrono::duration_cast<std::chrono::seconds>(from);
@@ -304,11 +306,14 @@ absl::StatusOr<shardpb::ListDocumentsResponse> LocalShard::ListDocuments(const s
   if (request.has_after()) place = {request.after().slot(), request.after().document_id()};
   shardpb::ListDocumentsResponse response;
   uint32_t looked_at = 0;
+  size_t bytes = 0;
   RETRO_RETURN_IF_ERROR(store_->ScanDocuments(
       collection->id, place, /*at=*/nullptr,
       [&](uint32_t slot, const shardpb::DocumentRecord& record) -> absl::StatusOr<bool> {
         RETRO_RETURN_IF_ERROR(context.Check());
-        if (static_cast<uint32_t>(response.documents_size()) == request.page_size() || looked_at == kListScanMax) {
+        const bool full = static_cast<uint32_t>(response.documents_size()) == request.page_size() ||
+                          looked_at == kListScanMax || bytes > kListBytesMax;
+        if (full) {
           response.mutable_next()->set_shard(store_->identity().shard);
           response.mutable_next()->set_slot(place->slot);
           response.mutable_next()->set_document_id(place->id);
@@ -320,6 +325,7 @@ absl::StatusOr<shardpb::ListDocumentsResponse> LocalShard::ListDocuments(const s
         pb::DocumentSummary& summary = *response.add_documents();
         *summary.mutable_document() = record.document();
         FillInfo(record, *summary.mutable_info());
+        bytes += record.ByteSizeLong();
         return true;
       }));
   return response;
