@@ -194,6 +194,18 @@ TEST_F(StoreTest, FreedRowsGoWithTheLogThatHoldsThem) {
   EXPECT_EQ(TextOf("a"), "new text");
 }
 
+TEST_F(StoreTest, TrimmingFreesABoundedNumberOfRowsACall) {
+  options_.log_changes_max = 1;
+  OpenWithCollection();
+  Put(MakeChange("small", "old", 3, 1));
+  const uint64_t first = Put(MakeChange("a", std::string(40'000, 'a'), 1, 1)).position().number();
+  for (const char version : {'b', 'c', 'd', 'e'}) Put(MakeChange("a", std::string(40'000, version), 1, 1));
+  ASSERT_TRUE(store_->TrimLog().ok());
+  EXPECT_EQ(store_->log_start().number(), first + 3) << "two replacements freed 80,000 rows: enough for one call";
+  ASSERT_TRUE(store_->TrimLog().ok());
+  EXPECT_EQ(store_->log_start().number(), store_->last_position().number());
+}
+
 TEST_F(StoreTest, ScanVectorsGivesLiveRowsOnly) {
   OpenWithCollection();
   Put(MakeChange("a", "old text", 3, 1));

@@ -28,13 +28,20 @@ constexpr char kNextCollectionKey[] = "next_collection";
 
 constexpr uint64_t kFirstEpoch = 1;
 constexpr uint64_t kFirstNumber = 1;
-constexpr uint64_t kTrimChangesMax = 1024;  // a call of TrimLog
+// A call of TrimLog ends with the change that reaches either; a document of 8 MiB alone may have a million rows.
+constexpr uint64_t kTrimChangesMax = 1024;
+constexpr uint64_t kTrimRowsMax = 65'536;
 
 std::string RandomStoreId() {
   std::random_device random;
   std::string id;
   while (id.size() < kStoreIdBytes) id += Encode32(random());
   return id;
+}
+
+// Rows that nothing refers to any more once `change` is out of the log.
+uint64_t RowsFreedBy(const shardpb::Change& change) {
+  return uint64_t{change.put().replaced().count()} + change.remove().removed().count();
 }
 
 absl::Status Foreign(const std::string& path, std::string_view what, std::string_view stored, std::string_view given) {
@@ -371,13 +378,21 @@ absl::Status Store::TrimLog() {
   KeyValueBatch batch;
   shardpb::Position next_start = start;
   uint64_t trimmed = 0;
+  uint64_t rows = 0;
   const std::string begin = ChangeKey(start);
   RETRO_RETURN_IF_ERROR(rows_->Scan(Family::kChanges, begin, "", nullptr, /*fill_cache=*/false,
-                                    [&](std::string_view key, std::string_view) -> absl::StatusOr<bool> {
+                                    [&](std::string_view key, std::string_view value) -> absl::StatusOr<bool> {
                                       const auto position = PositionOfKey(key);
                                       if (!position.has_value()) return Damaged("a change's key has the wrong length");
                                       next_start = *position;
-                                      if (position->number() >= keep_from || trimmed == kTrimChangesMax) return false;
+                                      if (position->number() >= keep_from || trimmed == kTrimChangesMax ||
+                                          rows >= kTrimRowsMax)
+                                        return false;
+                                      shardpb::Change change;
+                                      if (!change.ParseFromArray(value.data(), static_cast<int>(value.size()))) {
+                                        return Damaged("an entry of the change log is not readable");
+                                      }
+                                      rows += RowsFreedBy(change);
                                       batch.Delete(Family::kChanges, std::string(key));
                                       ++trimmed;
                                       return true;
