@@ -13,6 +13,7 @@ namespace {
 
 constexpr int kReconnectPauseMin_ms = 100;
 constexpr int kReconnectPauseMax_ms = 2000;
+constexpr int kConnectWait_ms = 10'000;  // for a service that is busy or far away to take a connection
 
 }  // namespace
 
@@ -26,7 +27,7 @@ std::shared_ptr<grpc::Channel> Connect(const Peer& peer) {
   arguments.SetUserAgentPrefix("retro");
   // Retries of ours must find a service that has come back; the library's own pauses grow to two minutes.
   arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, kReconnectPauseMin_ms);
-  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, kReconnectPauseMin_ms);
+  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, kConnectWait_ms);  // what its name hides: the least wait
   arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, kReconnectPauseMax_ms);
   return grpc::CreateCustomChannel(peer.address, grpc::InsecureChannelCredentials(), arguments);
 }

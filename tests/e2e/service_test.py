@@ -1,8 +1,10 @@
 """The retriever and the shard as services: settings, ports, stores that are not theirs, health, reflection, metrics, stop."""
 
+import contextlib
 import http.client
 import os
 import socket
+import threading
 import time
 import unittest
 
@@ -139,6 +141,37 @@ class Stores(harness.EndToEndTest):
         self.assert_refuses_to_start("retro-retriever", self.retriever_arguments(tokenizer=self.path("bad.model")), "bad.model")
 
 
+class SlowProxy:
+    """Passes connections on; every answer's first bytes come `delay` seconds late, as from a busy or distant machine."""
+
+    def __init__(self, port, delay):
+        self.upstream, self.delay = port, delay
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listener.getsockname()[1]
+        self.start(self.accept)
+
+    @staticmethod
+    def start(function, *arguments):
+        threading.Thread(target=function, args=arguments, daemon=True).start()
+
+    def accept(self):
+        with contextlib.suppress(OSError):
+            while True:
+                client = self.listener.accept()[0]
+                server = socket.create_connection(("127.0.0.1", self.upstream))
+                self.start(self.pump, client, server, 0)
+                self.start(self.pump, server, client, self.delay)
+
+    @staticmethod
+    def pump(source, target, delay):
+        with contextlib.suppress(OSError):
+            data = source.recv(65536)
+            time.sleep(delay)
+            while data:
+                target.sendall(data)
+                data = source.recv(65536)
+
+
 class Serving(harness.EndToEndTest):
     def test_health_is_told_by_name(self):
         self.start_retriever()
@@ -153,6 +186,12 @@ class Serving(harness.EndToEndTest):
         self.assertEqual((code, responses), (0, [b"\x08\x01"]), message)
         unimplemented = 12
         self.assertEqual(self.rpc(f"127.0.0.1:{port}", "/retro.retriever.v1.RetrieverService/GetInfo", b"")[0], unimplemented)
+
+    def test_a_slow_way_to_the_service_is_no_absence(self):
+        retriever = self.start_retriever()
+        proxy = SlowProxy(retriever.port, delay=1)
+        self.addCleanup(proxy.listener.close)
+        self.retro_ok("stats", "--retriever", f"127.0.0.1:{proxy.port}")
 
     def test_reflection_lists_the_services(self):
         retriever = self.start_retriever()
