@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # How fast and in how much memory documents go in, through `retro ingest`, the RPC and the store.
-#   speed     chunks a second with BERT on 2 threads, against the embedder alone in the same process's terms: the same
-#             chunks, tokenised beforehand, in the batches that suit it best; both in turns. At least 0.9 of it.
+#   speed     chunks a second with BERT on 2 threads, against the embedder alone: the very same chunks, tokenised
+#             beforehand, in the batches that suit it best; both in turns. At least 0.9 of it.
 #   memory    resident memory of retriever and command while 1 GB of JSONL streams through: with a hash embedder, the
 #             same again (nothing has changed), and with vectors given. What the index holds, as it says itself, is taken
 #             off: it must grow with the chunks. The rest is flat if it grows by no more than a bound from a third of

@@ -1,5 +1,6 @@
 """See ../ingest.sh."""
 import argparse
+import atexit
 import contextlib
 import glob
 import hashlib
@@ -66,6 +67,7 @@ class Retriever:
             self.process = subprocess.Popen(
                 [f"{build}/bin/retro-retriever", "--data", f"{folder}/store", "--tokenizer", TOKENIZER, "--embedder", embedder,
                  "--threads", str(THREADS), "--listen", address], stdout=log, stderr=log, env=self.environment)
+        atexit.register(self.process.kill)
         end = time.monotonic() + START_S
         while subprocess.run([self.retro, "health", "retriever"], env=self.environment, capture_output=True).returncode != 0:
             if self.process.poll() is not None or time.monotonic() > end:
@@ -164,7 +166,7 @@ def write_documents(path, megabytes):
     size, number = 0, 0
     with open(path, "w", encoding="ascii") as f:
         while size < megabytes * 1e6:
-            text = ". ".join(rng.choices(lines, k=rng.randrange(20, 200)))
+            text = ". ".join(rng.choices(lines, k=rng.randrange(200, 2000)))
             size += f.write(json.dumps({"id": f"document-{number}", "text": text}) + "\n")
             number += 1
 
