@@ -98,6 +98,8 @@ TEST(ModelConfigTest, InvalidValuesAreNamed) {
   EXPECT_THAT(ReadingSays("activation", "\"swish\""), HasSubstr("activation must be gelu_tanh"));
   EXPECT_THAT(ReadingSays("norm_eps", "0"), HasSubstr("norm_eps must be between"));
   EXPECT_THAT(ReadingSays("pad_id", "16384"), HasSubstr("pad_id must be from 0 to 16383"));
+  EXPECT_THAT(ReadingSays("neighbour_length", "63"),
+              HasSubstr("neighbour_length must be at least the chunk_length 64"));
   EXPECT_THAT(ReadingSays("chunk_length", "-64"), HasSubstr("chunk_length must be from 1"));
   EXPECT_THAT(std::string(MessageOf(ModelConfigFromJson(R"({"width": 8})").status())),
               HasSubstr("'ffw_width' is missing"));

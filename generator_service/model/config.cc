@@ -119,6 +119,9 @@ absl::Status ValidateEncoder(const ModelConfig& c) {
   RETRO_RETURN_IF_ERROR(CheckRange("encoder_layers", c.encoder_layers, 1, kLayersMax));
   RETRO_RETURN_IF_ERROR(CheckLayerList("encoder_cca_layers", c.encoder_cca_layers, c.encoder_layers));
   if (c.encoder_width % 2 != 0) return Wrong("encoder_width", "even (sines and cosines)");
+  if (c.neighbour_length < c.chunk_length) {
+    return Wrong("neighbour_length", StrCat("at least the chunk_length ", c.chunk_length, ", is ", c.neighbour_length));
+  }
   if (c.shared_embedding && c.encoder_width != c.width) {
     return Wrong("encoder_width", StrCat("the width ", c.width, " where shared_embedding is on, is ", c.encoder_width));
   }

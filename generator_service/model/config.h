@@ -36,7 +36,7 @@ struct ModelConfig {
 
   int64_t vocabulary = 0;          // V
   int64_t chunk_length = 64;       // m
-  int64_t neighbour_length = 128;  // r: neighbour and continuation
+  int64_t neighbour_length = 128;  // r >= m: neighbour and continuation
   int64_t max_length = 2048;       // n: the longest sequence
 
   // Choices. The defaults are the paper's form.
