@@ -146,6 +146,14 @@ TEST(SamplerTest, PenaltyDividesPositiveAndMultipliesNegativeLogits) {
   EXPECT_EQ(SampleToken(negative, settings, first, 0)->id, 1);
 }
 
+TEST(SamplerTest, ATinyPenaltyIsNoInfinity) {
+  SamplingSettings settings;  // the defaults, with their top_p
+  settings.repetition_penalty = 1e-38F;
+  SeenTokens seen(5);
+  seen.Add(1);
+  EXPECT_EQ(SampleToken(kLogits, settings, seen, 0)->id, 1);
+}
+
 TEST(SamplerTest, TheSameSeedAndPlaceGiveTheSameToken) {
   const SamplingSettings settings = Plain();
   for (uint64_t i = 0; i < 50; ++i) {

@@ -62,7 +62,9 @@ std::vector<Candidate> Adjusted(std::span<const float> logits, const SamplingSet
   if (settings.repetition_penalty != 1.0F) {
     for (const TokenId id : seen.ids()) {
       float& logit = candidates[static_cast<size_t>(id)].logit;
-      logit = logit > 0 ? logit / settings.repetition_penalty : logit * settings.repetition_penalty;
+      const float penalised = logit > 0 ? logit / settings.repetition_penalty : logit * settings.repetition_penalty;
+      // A tiny penalty makes infinities, of which no softmax can be taken.
+      logit = std::clamp(penalised, std::numeric_limits<float>::lowest(), std::numeric_limits<float>::max());
     }
   }
   for (const auto& [id, bias] : settings.logit_bias) candidates[static_cast<size_t>(id)].logit += bias;
