@@ -63,7 +63,11 @@ int RunCommandLine(const std::vector<std::string>& arguments, const Console& con
     console.Error(error.what());
     return kUsage;
   }
-  return invocation.run();
+  const int code = invocation.run();
+  console.out.flush();
+  if (console.out || code != kOk) return code;
+  console.Error("cannot write all of the standard output: is the disk full, or the reader gone?");
+  return kFailed;
 }
 
 }  // namespace retro::cli

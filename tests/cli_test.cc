@@ -94,6 +94,15 @@ TEST_F(CliTest, UnreachableServicesAreExitCode3AndSayWhatToDo) {
   EXPECT_EQ(RunAsIs({"ingest", folder_.string(), "--retriever", "127.0.0.1:1"}).code, kUnreachable);
 }
 
+TEST_F(CliTest, ResultsThatCannotBeWrittenAreExitCode1) {
+  std::istringstream in;
+  std::ostringstream err;
+  std::ofstream full("/dev/full");
+  const Console console{in, full, err};
+  EXPECT_EQ(RunCommandLine({"stats", "--json", "--retriever", server_.address()}, console), 1);
+  EXPECT_THAT(err.str(), HasSubstr("cannot write"));
+}
+
 TEST_F(CliTest, WrongCommandLinesAreExitCode2) {
   EXPECT_EQ(RunAsIs({}).code, kUsage);
   EXPECT_EQ(RunAsIs({"serch", "x"}).code, kUsage);
