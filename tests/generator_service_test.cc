@@ -264,6 +264,27 @@ TEST_F(GeneratorServiceTest, ADownRetrieverFailsTheCallOrIsSaid) {
   EXPECT_EQ(Health(kRetrievalHealth), grpc::health::v1::HealthCheckResponse::NOT_SERVING);
 }
 
+TEST_F(GeneratorServiceTest, GivenNeighboursStayWhenALookupFails) {
+  Serve("127.0.0.1:1");
+  auto request = Request("0123456789", 2);  // 2 | 8
+  request.mutable_retrieval()->set_on_failure(pb::FAILURE_POLICY_GO_ON_WITHOUT);
+  pb::ChunkNeighbours* given = request.mutable_retrieval()->add_neighbours();
+  given->set_chunk_number(0);
+  given->add_neighbours()->mutable_chunk()->set_text("mine");
+  for (const auto mode : {pb::NEIGHBOUR_MODE_REPLACE, pb::NEIGHBOUR_MODE_APPEND}) {
+    request.mutable_retrieval()->set_neighbour_mode(mode);
+    const Stream run = Generate(request);
+    ASSERT_TRUE(run.status.ok()) << run.status;
+    ASSERT_EQ(run.retrievals.size(), 2U);
+    EXPECT_EQ(run.retrievals[0].neighbours().neighbours_size(), 1);
+    EXPECT_EQ(run.retrievals[0].degradation(),
+              mode == pb::NEIGHBOUR_MODE_REPLACE ? pb::DEGRADATION_NONE : pb::DEGRADATION_UNAVAILABLE);
+    EXPECT_EQ(run.retrievals[1].neighbours().neighbours_size(), 0);
+    EXPECT_EQ(run.retrievals[1].degradation(), pb::DEGRADATION_UNAVAILABLE);
+    EXPECT_THAT(run.retrievals[1].degradation_message(), HasSubstr("127.0.0.1:1"));
+  }
+}
+
 TEST_F(GeneratorServiceTest, SlowAndPartialAnswersAreClassified) {
   Serve();
   auto request = Request("slow and partial", 2);
@@ -358,6 +379,46 @@ TEST_F(GeneratorServiceTest, ScoreGivesTheLogprobsThatGenerateGave) {
   EXPECT_EQ(response.results(1).tokens_size(), 3);
 }
 
+TEST_F(GeneratorServiceTest, AScoreOfSeveralItemsNeedsOnePlace) {
+  Serve(retriever_.address(), {.sessions_max = 1, .waiting_max = 0});
+  pb::ScoreRequest score;
+  for (int i = 0; i < 5; ++i) {
+    pb::ScoreItem* item = score.add_items();
+    item->set_context_text("item " + std::to_string(i));
+    item->set_continuation_text(" of five");
+  }
+  for (int i = 0; i < 3; ++i) {  // nor does one leave a place taken
+    grpc::ClientContext context;
+    pb::ScoreResponse response;
+    grpc::Status status = stub_->Score(&context, score, &response);
+    while (i > 0 && status.error_code() == grpc::StatusCode::RESOURCE_EXHAUSTED) {  // the last one is just leaving
+      grpc::ClientContext again;
+      status = stub_->Score(&again, score, &response);
+    }
+    ASSERT_TRUE(status.ok()) << status.error_message();
+    EXPECT_EQ(response.results_size(), 5);
+  }
+}
+
+TEST_F(GeneratorServiceTest, ACallThatNobodyReadsEnds) {
+  Serve(retriever_.address(), {.stall_ms_max = milliseconds(50)});
+  auto request = Request("unread", 100);
+  pb::ChunkNeighbours* given = request.mutable_retrieval()->add_neighbours();
+  given->set_chunk_number(0);
+  // More than a connection takes ahead of its reader.
+  given->add_neighbours()->mutable_chunk()->set_text(std::string(12 << 20, 'x'));
+  grpc::ClientContext context;
+  const auto reader = stub_->Generate(&context, request);
+  const auto& cancelled = metrics_.Counter("retro_requests_total", "Requests answered, by method and code.",
+                                           {{"method", "Generate"}, {"code", "CANCELLED"}});
+  const auto until = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+  while (cancelled.Value() == 0 && std::chrono::steady_clock::now() < until)
+    std::this_thread::sleep_for(milliseconds(5));
+  EXPECT_EQ(cancelled.Value(), 1);
+  context.TryCancel();
+  reader->Finish();
+}
+
 TEST_F(GeneratorServiceTest, GetModelDescribesTheModel) {
   Serve();
   while (Health(kRetrievalHealth) != grpc::health::v1::HealthCheckResponse::SERVING) std::this_thread::yield();
@@ -433,6 +494,17 @@ std::vector<BadRequest> BadRetrieval() {
        [](auto& r) { r.mutable_retrieval()->add_neighbours()->set_chunk_number(99); }},
       {"retrieval.neighbours[0].neighbours[0].chunk",
        [](auto& r) { r.mutable_retrieval()->add_neighbours()->add_neighbours(); }},
+      {"retrieval.neighbours[0].neighbours[0].continuation.token_ids[0]",
+       [](auto& r) {
+         auto* neighbour = r.mutable_retrieval()->add_neighbours()->add_neighbours();
+         neighbour->mutable_chunk()->add_token_ids(5);
+         neighbour->mutable_continuation()->add_token_ids(260);
+       }},
+      {"retrieval.neighbours",
+       [](auto& r) {
+         auto* neighbour = r.mutable_retrieval()->add_neighbours()->add_neighbours();
+         neighbour->mutable_chunk()->set_text(std::string(17 << 20, 'x'));
+       }},
       {"retrieval.neighbours[1].chunk_number",
        [](auto& r) { r.mutable_retrieval()->add_neighbours(), r.mutable_retrieval()->add_neighbours(); }},
   };

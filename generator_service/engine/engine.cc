@@ -22,7 +22,11 @@ Engine::~Engine() {
 }
 
 absl::StatusOr<uint64_t> Engine::Submit(GenerationRequest request, std::shared_ptr<EventSink> sink) {
-  return mailbox_->Submit(std::move(request), std::move(sink));
+  return mailbox_->Submit(std::move(request), std::move(sink), /*succeeds_ended=*/false);
+}
+
+absl::StatusOr<uint64_t> Engine::SubmitSuccessor(GenerationRequest request, std::shared_ptr<EventSink> sink) {
+  return mailbox_->Submit(std::move(request), std::move(sink), /*succeeds_ended=*/true);
 }
 
 void Engine::Cancel(uint64_t session) { mailbox_->Cancel(session); }

@@ -11,12 +11,13 @@ constexpr std::chrono::milliseconds kRetryAfter{1000};
 
 }  // namespace
 
-absl::StatusOr<uint64_t> EngineMailbox::Submit(GenerationRequest request, std::shared_ptr<EventSink> sink) {
+absl::StatusOr<uint64_t> EngineMailbox::Submit(GenerationRequest request, std::shared_ptr<EventSink> sink,
+                                               bool succeeds_ended) {
   MutexLock lock(mutex_);
   if (mail_.stopping || mail_.drain_at.has_value())
     return Error(absl::StatusCode::kUnavailable, Reason::kShuttingDown,
                  "this server is shutting down; ask another one");
-  if (open_ >= sessions_max_) return QueueFullError("the queue of generations", kRetryAfter);
+  if (open_ >= sessions_max_ && !succeeds_ended) return QueueFullError("the queue of generations", kRetryAfter);
   ++open_;
   const uint64_t id = next_id_++;
   mail_.submissions.push_back({id, std::move(request), std::move(sink)});

@@ -31,8 +31,9 @@ class EngineMailbox {
   // At most `sessions_max` sessions are open at a time: submitted and not yet ended.
   explicit EngineMailbox(int64_t sessions_max) : sessions_max_(sessions_max) {}
 
-  // RESOURCE_EXHAUSTED or UNAVAILABLE as Engine::Submit.
-  absl::StatusOr<uint64_t> Submit(GenerationRequest request, std::shared_ptr<EventSink> sink);
+  // RESOURCE_EXHAUSTED or UNAVAILABLE as Engine::Submit. `succeeds_ended`: comes in the place of one that has ended and
+  // is not yet counted so; then there is always room.
+  absl::StatusOr<uint64_t> Submit(GenerationRequest request, std::shared_ptr<EventSink> sink, bool succeeds_ended);
   void Cancel(uint64_t session);
   void Answer(uint64_t lookup, absl::StatusOr<LookupAnswer> answer);
   void Drain(Clock::time_point deadline);

@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "common/tokenizer/tokenizer.h"
 #include "generator_service/model/neighbours.h"
@@ -25,6 +26,11 @@ struct NeighbourDetails {
 };
 
 enum class Degradation { kNone, kPartialCoverage, kTimedOut, kUnavailable };
+
+// What a failed look-up makes of its chunks.
+inline Degradation DegradationOf(const absl::Status& failure) {
+  return failure.code() == absl::StatusCode::kDeadlineExceeded ? Degradation::kTimedOut : Degradation::kUnavailable;
+}
 
 // A chunk that is complete, to be looked up by its own tokens.
 struct ChunkQuery {

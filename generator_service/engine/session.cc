@@ -13,10 +13,6 @@ namespace {
 // Of the caller's deadline, kept back from a look-up so that its failure can still be told.
 constexpr std::chrono::milliseconds kDeadlineMargin{20};
 
-Degradation DegradationOf(const absl::Status& status) {
-  return status.code() == absl::StatusCode::kDeadlineExceeded ? Degradation::kTimedOut : Degradation::kUnavailable;
-}
-
 // Faults of the request keep their code; whatever else keeps neighbours away is the retriever's doing.
 absl::Status RetrievalError(const absl::Status& status) {
   switch (status.code()) {
@@ -111,7 +107,7 @@ void Session::Store(LookupAnswer answer, Clock::duration lookup_time) {
   if (answer.asked) ++totals_.lookups;
   for (FoundNeighbours& found : answer.chunks) {
     const auto chunk = static_cast<int64_t>(chunks_.size());
-    chunks_.push_back({found, lookup_time});
+    chunks_.push_back(found.rows);
     sink_->OnChunk({chunk, geometry_.Begin(chunk), geometry_.End(chunk), std::move(found), lookup_time});
   }
 }
@@ -160,7 +156,7 @@ StepItem Session::Slice(int64_t tokens) const {
   if (request_.retrieval.enabled) {
     const int64_t end = geometry_.CompleteChunks(fed_ + tokens);
     for (int64_t chunk = geometry_.CompleteChunks(fed_); chunk < end; ++chunk) {
-      item.neighbours.push_back(chunks_[static_cast<size_t>(chunk)].found.rows);
+      item.neighbours.push_back(chunks_[static_cast<size_t>(chunk)]);
     }
   }
   item.logit_rows = LogitRows(tokens);
@@ -243,7 +239,7 @@ std::vector<NeighbourAttribution> Session::Attribute(int64_t position, const std
   std::vector<NeighbourAttribution> attributions;
   const int64_t chunk = geometry_.AttendedChunk(position - 1);
   if (!request_.retrieval.enabled || chunk < 0) return attributions;
-  const ChunkNeighbours& rows = chunks_[static_cast<size_t>(chunk)].found.rows;
+  const ChunkNeighbours& rows = chunks_[static_cast<size_t>(chunk)];
   if (rows.count == 0) return attributions;
   const size_t width = rows.tokens.size() / static_cast<size_t>(rows.count);
   for (int64_t i = 0; i < rows.count; ++i) {

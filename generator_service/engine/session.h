@@ -67,11 +67,6 @@ class Session {
   void Drain(Clock::time_point now);
 
  private:
-  struct ChunkSlot {
-    FoundNeighbours found;
-    Clock::duration lookup_time{};
-  };
-
   bool finished() const { return finished_; }
   int64_t KnownTokens() const { return static_cast<int64_t>(tokens_.size()); }
   int64_t FeedLimit() const;
@@ -91,9 +86,9 @@ class Session {
   const ChunkGeometry geometry_;
   const int64_t prompt_length_;
 
-  std::vector<TokenId> tokens_;    // prompt and what was generated
-  int64_t fed_ = 0;                // of them, in the model's caches
-  std::vector<ChunkSlot> chunks_;  // by chunk number: the neighbours that are known
+  std::vector<TokenId> tokens_;          // prompt and what was generated
+  int64_t fed_ = 0;                      // of them, in the model's caches
+  std::vector<ChunkNeighbours> chunks_;  // by chunk number: the neighbours that are known
   std::optional<uint64_t> pending_lookup_;
   int64_t pending_chunks_ = 0;
   Clock::time_point lookup_started_;

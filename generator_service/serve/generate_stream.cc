@@ -8,8 +8,9 @@ namespace retro {
 
 namespace pb = ::retro::generator::v1;
 
-std::shared_ptr<GenerateStream> GenerateStream::Create(CallRecord record, Engine& engine, GeneratorMetrics& metrics) {
-  std::shared_ptr<GenerateStream> stream(new GenerateStream(std::move(record), engine, metrics));
+std::shared_ptr<GenerateStream> GenerateStream::Create(grpc::CallbackServerContext& context, CallRecord record,
+                                                       Engine& engine, GeneratorMetrics& metrics) {
+  std::shared_ptr<GenerateStream> stream(new GenerateStream(context, std::move(record), engine, metrics));
   stream->self_ = stream;
   return stream;
 }
@@ -73,7 +74,11 @@ void GenerateStream::OnFinish(FinishOutput output) {
   End(absl::OkStatus());
 }
 
-void GenerateStream::OnError(absl::Status status) { End(status); }
+void GenerateStream::OnError(absl::Status status) {
+  // The reader has left or stopped reading: a write under way would not end, and the call and its queue stay with it.
+  if (absl::IsCancelled(status)) context_.TryCancel();
+  End(status);
+}
 
 bool GenerateStream::HasRoom() const {
   MutexLock lock(mutex_);

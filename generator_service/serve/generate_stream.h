@@ -21,8 +21,9 @@ class GenerateStream : public grpc::ServerWriteReactor<generator::v1::GenerateRe
  public:
   static constexpr size_t kEventsQueuedMax = 32;
 
-  // `engine` and `metrics` must outlive the call.
-  static std::shared_ptr<GenerateStream> Create(CallRecord record, Engine& engine, GeneratorMetrics& metrics);
+  // `context` is the call's own; `engine` and `metrics` must outlive the call.
+  static std::shared_ptr<GenerateStream> Create(grpc::CallbackServerContext& context, CallRecord record, Engine& engine,
+                                                GeneratorMetrics& metrics);
 
   // Hands the request to the engine, or ends the call with the error.
   void Start(absl::StatusOr<GenerationRequest> request);
@@ -40,13 +41,14 @@ class GenerateStream : public grpc::ServerWriteReactor<generator::v1::GenerateRe
   bool HasRoom() const override;
 
  private:
-  GenerateStream(CallRecord record, Engine& engine, GeneratorMetrics& metrics)
-      : record_(std::move(record)), engine_(engine), metrics_(metrics) {}
+  GenerateStream(grpc::CallbackServerContext& context, CallRecord record, Engine& engine, GeneratorMetrics& metrics)
+      : context_(context), record_(std::move(record)), engine_(engine), metrics_(metrics) {}
 
   void Push(generator::v1::GenerateResponse event);
   void End(const absl::Status& status);
   void Pump();
 
+  grpc::CallbackServerContext& context_;  // valid until OnDone
   const CallRecord record_;
   Engine& engine_;
   GeneratorMetrics& metrics_;

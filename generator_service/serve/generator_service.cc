@@ -38,8 +38,8 @@ class GeneratorRpcs : public pb::GeneratorService::CallbackService {
   grpc::ServerWriteReactor<pb::GenerateResponse>* Generate(grpc::CallbackServerContext* context,
                                                            const pb::GenerateRequest* request) override {
     const CallContext call = MakeCallContext(*context);
-    const auto stream =
-        GenerateStream::Create(CallRecord(metrics_, "Generate", call.request_id), engine_, generator_metrics_);
+    const auto stream = GenerateStream::Create(*context, CallRecord(metrics_, "Generate", call.request_id), engine_,
+                                               generator_metrics_);
     stream->Start(parser_.ParseGenerate(*request, call));
     return stream.get();
   }

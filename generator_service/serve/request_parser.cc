@@ -26,6 +26,8 @@ constexpr int kStopIdsMax = 64;
 constexpr uint32_t kTopLogprobsMax = 20;
 constexpr int kScoreItemsMax = 64;
 constexpr int kGivenNeighboursMax = 64;
+// Held as long as the generation runs. All neighbours of a context of 4,096 tokens, 64 a chunk, have about 8 MB.
+constexpr size_t kGivenBytesMax = 16 << 20;
 // Text is tokenised before it is counted; this bounds that work. No piece of a vocabulary is anywhere near as long.
 constexpr int64_t kBytesPerTokenMax = 256;
 
@@ -59,11 +61,12 @@ absl::Status CheckPolicies(const pb::Retrieval& message) {
 
 }  // namespace
 
-absl::Status RequestParser::CheckIds(const std::string& field, const pb::TokenIds& tokens) const {
-  for (int i = 0; i < tokens.ids_size(); ++i) {
-    if (tokens.ids(i) < 0 || tokens.ids(i) >= model_.config().vocabulary)
-      return FieldError(Indexed(field + ".ids", i),
-                        StrCat("must be from 0 to ", model_.config().vocabulary - 1, ", is ", tokens.ids(i)));
+absl::Status RequestParser::CheckIds(const std::string& field,
+                                     const google::protobuf::RepeatedField<int32_t>& ids) const {
+  for (int i = 0; i < ids.size(); ++i) {
+    if (ids[i] < 0 || ids[i] >= model_.config().vocabulary)
+      return FieldError(Indexed(field, i),
+                        StrCat("must be from 0 to ", model_.config().vocabulary - 1, ", is ", ids[i]));
   }
   return absl::OkStatus();
 }
@@ -89,7 +92,7 @@ absl::StatusOr<std::vector<TokenId>> RequestParser::ParsePrompt(const pb::Genera
     }
     case pb::GenerateRequest::kTokens:
       if (message.tokens().ids().empty()) return FieldError("tokens.ids", "must not be empty");
-      RETRO_RETURN_IF_ERROR(CheckIds("tokens", message.tokens()));
+      RETRO_RETURN_IF_ERROR(CheckIds("tokens.ids", message.tokens().ids()));
       return std::vector<TokenId>(message.tokens().ids().begin(), message.tokens().ids().end());
     case pb::GenerateRequest::PROMPT_NOT_SET:
       break;
@@ -155,7 +158,12 @@ absl::Status RequestParser::ParseStops(const pb::GenerateRequest& message, Gener
   return absl::OkStatus();
 }
 
-absl::StatusOr<RetrievalSettings> RequestParser::ParseRetrieval(const pb::Retrieval& message, int64_t prompt) const {
+int64_t RequestParser::OffsetOf(const pb::Retrieval& message, int64_t prompt) const {
+  if (message.has_offset()) return message.offset();
+  return message.alignment() == pb::ALIGNMENT_PAPER ? 0 : prompt % model_.config().chunk_length;
+}
+
+absl::StatusOr<RetrievalSettings> RequestParser::ParseRetrieval(const pb::Retrieval& message) const {
   const int64_t m = model_.config().chunk_length;
   RetrievalSettings settings;
   if (message.enabled() && !model_.can_retrieve())
@@ -165,8 +173,6 @@ absl::StatusOr<RetrievalSettings> RequestParser::ParseRetrieval(const pb::Retrie
   RETRO_RETURN_IF_ERROR(CheckPolicies(message));
   if (message.has_offset() && message.offset() >= m)
     return FieldError("retrieval.offset", StrCat("must be from 0 to ", m - 1));
-  const bool paper = message.alignment() == pb::ALIGNMENT_PAPER;
-  settings.offset = message.has_offset() ? message.offset() : paper ? 0 : prompt % m;
   if (message.has_gate()) settings.gate = message.gate();
   if (message.on_failure() == pb::FAILURE_POLICY_GO_ON_WITHOUT) settings.on_failure = FailurePolicy::kGoOnWithout;
   RETRO_ASSIGN_OR_RETURN(settings.timeout_ms, LookupTimeout(message));
@@ -174,6 +180,7 @@ absl::StatusOr<RetrievalSettings> RequestParser::ParseRetrieval(const pb::Retrie
   auto scope = std::make_shared<RetrievalScope>();
   RETRO_ASSIGN_OR_RETURN(scope->search, SearchOf(message, model_.trained_neighbours));
   scope->append = message.neighbour_mode() == pb::NEIGHBOUR_MODE_APPEND;
+  scope->go_on_without = settings.on_failure == FailurePolicy::kGoOnWithout;
   scope->timeout_ms = settings.timeout_ms;
   RETRO_RETURN_IF_ERROR(ParseGiven(message, *scope));
   settings.scope = std::move(scope);
@@ -182,6 +189,10 @@ absl::StatusOr<RetrievalSettings> RequestParser::ParseRetrieval(const pb::Retrie
 
 absl::Status RequestParser::ParseGiven(const pb::Retrieval& message, RetrievalScope& scope) const {
   const int64_t chunks_max = model_.config().max_length / model_.config().chunk_length + 1;
+  size_t bytes = 0;
+  for (const pb::ChunkNeighbours& given : message.neighbours()) bytes += given.ByteSizeLong();
+  if (bytes > kGivenBytesMax)
+    return FieldError("retrieval.neighbours", StrCat("have ", bytes, " bytes, at most ", kGivenBytesMax));
   for (int i = 0; i < message.neighbours_size(); ++i) {
     const pb::ChunkNeighbours& given = message.neighbours(i);
     const std::string field = Indexed("retrieval.neighbours", i);
@@ -191,12 +202,11 @@ absl::Status RequestParser::ParseGiven(const pb::Retrieval& message, RetrievalSc
     pb::ChunkNeighbours own = given;
     for (int n = 0; n < own.neighbours_size(); ++n) {
       retriever::v1::Neighbour& neighbour = *own.mutable_neighbours(n);
+      const std::string place = Indexed(field + ".neighbours", n);
       if (neighbour.chunk().text().empty() && neighbour.chunk().token_ids().empty())
-        return FieldError(Indexed(field + ".neighbours", n) + ".chunk", "must have text or token_ids");
-      for (const int32_t id : neighbour.chunk().token_ids()) {
-        if (id < 0 || id >= model_.config().vocabulary)
-          return FieldError(Indexed(field + ".neighbours", n) + ".chunk.token_ids", "must be tokens of the model");
-      }
+        return FieldError(place + ".chunk", "must have text or token_ids");
+      RETRO_RETURN_IF_ERROR(CheckIds(place + ".chunk.token_ids", neighbour.chunk().token_ids()));
+      RETRO_RETURN_IF_ERROR(CheckIds(place + ".continuation.token_ids", neighbour.continuation().token_ids()));
       // Ids that come with a given neighbour are the model's, as in the events that a run is replayed from.
       tokens_.Fit(/*same_tokenizer=*/true, /*store=*/"", &neighbour);
     }
@@ -216,7 +226,8 @@ absl::StatusOr<GenerationRequest> RequestParser::ParseGenerate(const pb::Generat
   if (message.top_logprobs() > kTopLogprobsMax) return FieldError("top_logprobs", "must be from 0 to 20");
   request.sampling.top_logprobs = static_cast<int>(message.top_logprobs());
   RETRO_RETURN_IF_ERROR(ParseStops(message, request));
-  RETRO_ASSIGN_OR_RETURN(request.retrieval, ParseRetrieval(message.retrieval(), prompt));
+  RETRO_ASSIGN_OR_RETURN(request.retrieval, ParseRetrieval(message.retrieval()));
+  request.retrieval.offset = OffsetOf(message.retrieval(), prompt);
   if (message.echo()) request.echo_from = 0;
   request.attribution = message.attribution();
   request.arrival = Clock::now();
@@ -226,7 +237,7 @@ absl::StatusOr<GenerationRequest> RequestParser::ParseGenerate(const pb::Generat
 }
 
 absl::StatusOr<GenerationRequest> RequestParser::ParseItem(const std::string& path, const pb::ScoreItem& item,
-                                                           const pb::Retrieval& retrieval) const {
+                                                           int64_t* context) const {
   GenerationRequest request;
   if (item.context_case() == pb::ScoreItem::CONTEXT_NOT_SET)
     return FieldError(path + ".context", "set context_text or context_tokens");
@@ -235,7 +246,7 @@ absl::StatusOr<GenerationRequest> RequestParser::ParseItem(const std::string& pa
   const auto parse = [&](bool is_text, const std::string& field, const std::string& text,
                          const pb::TokenIds& tokens) -> absl::StatusOr<std::vector<TokenId>> {
     if (is_text) return Tokenise(path + "." + field + "_text", text);
-    RETRO_RETURN_IF_ERROR(CheckIds(path + "." + field + "_tokens", tokens));
+    RETRO_RETURN_IF_ERROR(CheckIds(path + "." + field + "_tokens.ids", tokens.ids()));
     return std::vector<TokenId>(tokens.ids().begin(), tokens.ids().end());
   };
   RETRO_ASSIGN_OR_RETURN(request.prompt, parse(item.context_case() == pb::ScoreItem::kContextText, "context",
@@ -248,12 +259,11 @@ absl::StatusOr<GenerationRequest> RequestParser::ParseItem(const std::string& pa
     const Tokenizer& tokenizer = *model_.tokenizer;
     request.prompt.push_back(tokenizer.bos_id() >= 0 ? tokenizer.bos_id() : std::max(tokenizer.eos_id(), 0));
   }
-  const auto context = static_cast<int64_t>(request.prompt.size());
-  request.echo_from = context;
+  *context = static_cast<int64_t>(request.prompt.size());
+  request.echo_from = *context;
   request.prompt.insert(request.prompt.end(), continuation.begin(), continuation.end());
   const auto length = static_cast<int64_t>(request.prompt.size());
   if (length > model_.config().max_length) return ContextError(path, length, model_.config().max_length);
-  RETRO_ASSIGN_OR_RETURN(request.retrieval, ParseRetrieval(retrieval, context));
   request.sampling.top_logprobs = 1;
   return request;
 }
@@ -261,10 +271,14 @@ absl::StatusOr<GenerationRequest> RequestParser::ParseItem(const std::string& pa
 absl::StatusOr<std::vector<GenerationRequest>> RequestParser::ParseScore(const pb::ScoreRequest& message,
                                                                          const CallContext& call) const {
   if (message.items_size() < 1 || message.items_size() > kScoreItemsMax) return FieldError("items", "must be 1 to 64");
+  // Once: its scope, which may be large, is shared by all items.
+  RETRO_ASSIGN_OR_RETURN(const RetrievalSettings retrieval, ParseRetrieval(message.retrieval()));
   std::vector<GenerationRequest> requests;
   for (int i = 0; i < message.items_size(); ++i) {
-    RETRO_ASSIGN_OR_RETURN(GenerationRequest request,
-                           ParseItem(Indexed("items", i), message.items(i), message.retrieval()));
+    int64_t context = 0;
+    RETRO_ASSIGN_OR_RETURN(GenerationRequest request, ParseItem(Indexed("items", i), message.items(i), &context));
+    request.retrieval = retrieval;
+    request.retrieval.offset = OffsetOf(message.retrieval(), context);
     request.arrival = Clock::now();
     request.deadline = call.deadline;
     request.request_id = call.request_id;

@@ -33,14 +33,16 @@ class RequestParser {
  private:
   absl::StatusOr<std::vector<TokenId>> ParsePrompt(const generator::v1::GenerateRequest& message) const;
   absl::StatusOr<std::vector<TokenId>> Tokenise(const std::string& field, const std::string& text) const;
-  absl::Status CheckIds(const std::string& field, const generator::v1::TokenIds& tokens) const;
+  absl::Status CheckIds(const std::string& field, const google::protobuf::RepeatedField<int32_t>& ids) const;
   absl::StatusOr<int64_t> ParseMaxTokens(const generator::v1::GenerateRequest& message, int64_t prompt) const;
   absl::StatusOr<SamplingSettings> ParseSampling(const generator::v1::Sampling& message) const;
   absl::Status ParseStops(const generator::v1::GenerateRequest& message, GenerationRequest& request) const;
-  absl::StatusOr<RetrievalSettings> ParseRetrieval(const generator::v1::Retrieval& message, int64_t prompt) const;
+  // Everything but the offset.
+  absl::StatusOr<RetrievalSettings> ParseRetrieval(const generator::v1::Retrieval& message) const;
+  int64_t OffsetOf(const generator::v1::Retrieval& message, int64_t prompt) const;
   absl::Status ParseGiven(const generator::v1::Retrieval& message, RetrievalScope& scope) const;
   absl::StatusOr<GenerationRequest> ParseItem(const std::string& path, const generator::v1::ScoreItem& item,
-                                              const generator::v1::Retrieval& retrieval) const;
+                                              int64_t* context) const;
 
   const ServedModel& model_;
   NeighbourTokens& tokens_;

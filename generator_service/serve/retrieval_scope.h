@@ -16,6 +16,7 @@ struct RetrievalScope : NeighbourScope {
   // The caller's own, by chunk; their ids are the model's, cut to fit.
   std::map<int64_t, generator::v1::ChunkNeighbours> given;
   bool append = false;  // given ones come first and found ones fill up to k, instead of taking the look-up's place
+  bool go_on_without = false;  // a failed look-up leaves the given ones, instead of ending the generation
   std::chrono::milliseconds timeout_ms{2000};
 };
 

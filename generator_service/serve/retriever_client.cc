@@ -89,7 +89,7 @@ void RetrieverClient::Lookup(LookupRequest request, Callback done) {
     if (call->query_of_chunk.back() >= 0) call->search.add_queries()->set_text(std::string(text));
   }
   if (call->search.queries().empty()) {
-    LookupAnswer answer = AnswerOf(*call);
+    LookupAnswer answer = AnswerOf(*call, absl::OkStatus());
     answer.asked = false;
     return call->done(std::move(answer));
   }
@@ -109,7 +109,7 @@ void RetrieverClient::AskStore(const CallPtr& call) {
   call->Prepare(call->store_context);
   stub_->async()->GetInfo(&call->store_context, &call->store_request, &call->store_response,
                           [this, call](const grpc::Status& status) {
-                            if (!status.ok()) return Complete(call, Explain(status, call->scope->timeout_ms));
+                            if (!status.ok()) return Fail(call, Explain(status, call->scope->timeout_ms));
                             store_.Update(call->store_response);
                             Search(call);
                           });
@@ -122,23 +122,33 @@ void RetrieverClient::Search(const CallPtr& call) {
 }
 
 void RetrieverClient::OnSearched(const CallPtr& call, const grpc::Status& status) {
-  if (!status.ok()) return Complete(call, Explain(status, call->scope->timeout_ms));
+  if (!status.ok()) return Fail(call, Explain(status, call->scope->timeout_ms));
   if (call->response.results_size() != call->search.queries_size()) {
-    return Complete(call, Error(absl::StatusCode::kInternal, Reason::kRetrievalFailed,
-                                StrCat("the retriever at ", target_, " gave a wrong number of results")));
+    return Fail(call, Error(absl::StatusCode::kInternal, Reason::kRetrievalFailed,
+                            StrCat("the retriever at ", target_, " gave a wrong number of results")));
   }
-  Complete(call, AnswerOf(*call));
+  Complete(call, AnswerOf(*call, absl::OkStatus()));
 }
 
-LookupAnswer RetrieverClient::AnswerOf(Call& call) const {
+void RetrieverClient::Fail(const CallPtr& call, const absl::Status& failure) {
+  if (!call->scope->go_on_without) return Complete(call, failure);
+  Complete(call, AnswerOf(*call, failure));
+}
+
+LookupAnswer RetrieverClient::AnswerOf(Call& call, const absl::Status& failure) const {
   // A collection that GetInfo did not name is one that Search has refused, or made since: then its texts are taken.
   const CollectionView store = store_.Find(call.search.collection()).value_or(CollectionView{});
   LookupAnswer answer;
-  for (size_t i = 0; i < call.request.chunks.size(); ++i) answer.chunks.push_back(Found(call, i, store));
+  for (size_t i = 0; i < call.request.chunks.size(); ++i) {
+    FoundNeighbours& found = answer.chunks.emplace_back(Found(call, i, store, failure.ok()));
+    if (failure.ok() || call.query_of_chunk[i] < 0) continue;
+    found.degradation = DegradationOf(failure);
+    found.degradation_message = std::string(MessageOf(failure));
+  }
   return answer;
 }
 
-FoundNeighbours RetrieverClient::Found(Call& call, size_t chunk, const CollectionView& store) const {
+FoundNeighbours RetrieverClient::Found(Call& call, size_t chunk, const CollectionView& store, bool answered) const {
   FoundNeighbours found;
   auto shown = std::make_shared<ShownNeighbours>();
   const int64_t number = call.request.chunks[chunk].chunk;
@@ -146,7 +156,7 @@ FoundNeighbours RetrieverClient::Found(Call& call, size_t chunk, const Collectio
     shown->message = given->second;
   shown->message.set_chunk_number(static_cast<uint32_t>(number));
   const int query = call.query_of_chunk[chunk];
-  if (query >= 0) {
+  if (query >= 0 && answered) {
     for (pb::Neighbour& neighbour : *call.response.mutable_results(query)->mutable_neighbours()) {
       if (shown->message.neighbours_size() >= static_cast<int>(call.search.k())) break;
       if (tokens_.Fit(store.same_tokenizer, store.store, &neighbour)) ++found.retokenised;

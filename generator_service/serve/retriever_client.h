@@ -31,8 +31,9 @@ class RetrieverClient : public NeighbourSource {
   // Cancels what is under way and waits for it.
   ~RetrieverClient() override;
 
-  // Errors: DEADLINE_EXCEEDED; INVALID_ARGUMENT, NOT_FOUND and FAILED_PRECONDITION as the retriever gave them, with its
-  // reason; UNAVAILABLE naming the address and what to do.
+  // A failure is an answer too where the scope goes on without: the chunks asked for are degraded, and what was given
+  // stays. Else errors: DEADLINE_EXCEEDED; INVALID_ARGUMENT, NOT_FOUND and FAILED_PRECONDITION as the retriever gave
+  // them, with its reason; UNAVAILABLE naming the address and what to do.
   void Lookup(LookupRequest request, Callback done) override;
   void CancelLookup(uint64_t lookup) override;
 
@@ -47,8 +48,10 @@ class RetrieverClient : public NeighbourSource {
   void AskStore(const CallPtr& call);
   void Search(const CallPtr& call);
   void OnSearched(const CallPtr& call, const grpc::Status& status);
-  LookupAnswer AnswerOf(Call& call) const;
-  FoundNeighbours Found(Call& call, size_t chunk, const CollectionView& store) const;
+  // As the scope wants it: with the error, or with the given neighbours alone.
+  void Fail(const CallPtr& call, const absl::Status& failure);
+  LookupAnswer AnswerOf(Call& call, const absl::Status& failure) const;
+  FoundNeighbours Found(Call& call, size_t chunk, const CollectionView& store, bool answered) const;
   absl::Status Explain(const grpc::Status& status, std::chrono::milliseconds timeout_ms) const;
   void Complete(const CallPtr& call, absl::StatusOr<LookupAnswer> answer);
 

@@ -25,14 +25,17 @@ void ScoreCall::Start(absl::StatusOr<std::vector<GenerationRequest>> requests) {
 void ScoreCall::SubmitNext() {
   if (next_ == requests_.size()) return End(absl::OkStatus());
   response_->add_results();
-  const size_t item = next_++;
+  const bool first = next_ == 0;
+  GenerationRequest request = std::move(requests_[next_++]);
+  request.arrival = Clock::now();  // of an item: the ones before it are no time in a queue
   std::optional<absl::Status> failed;
   {
     MutexLock lock(mutex_);
     if (cancelled_) {
       failed = CallerGoneError(/*deadline_passed=*/false);
     } else {
-      const absl::StatusOr<uint64_t> session = engine_.Submit(requests_[item], self_);
+      const absl::StatusOr<uint64_t> session =
+          first ? engine_.Submit(std::move(request), self_) : engine_.SubmitSuccessor(std::move(request), self_);
       if (session.ok()) {
         session_ = *session;
       } else {
