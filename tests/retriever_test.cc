@@ -171,6 +171,49 @@ TEST_F(RetrieverTest, BadDocumentsFailAloneInAStream) {
                                                 "WRITE_OUTCOME_REPLACED", "WRITE_OUTCOME_CREATED"}));
 }
 
+TEST_F(RetrieverTest, AWrongFieldIsNamedByItsPathInTheRequest) {
+  pb::UpsertDocumentsRequest request;
+  for (const char* id : {"good", "bad"}) request.add_writes()->mutable_document()->set_id(id);
+  request.mutable_writes(0)->mutable_document()->set_text("text");
+  request.mutable_writes(1)->mutable_document()->set_text("text");
+  request.mutable_writes(1)->add_chunk_vectors()->add_values(1);
+  grpc::ClientContext context;
+  pb::UpsertDocumentsResponse response;
+  ASSERT_TRUE(stub_->UpsertDocuments(&context, request, &response).ok());
+  ASSERT_EQ(response.results_size(), 2);
+  EXPECT_EQ(response.results(0).outcome(), pb::WRITE_OUTCOME_CREATED);
+  EXPECT_EQ(response.results(1).document_id(), "bad");
+  EXPECT_EQ(response.results(1).error().reason(), "EMBEDDER_MISMATCH");
+  EXPECT_EQ(response.results(1).error().message().rfind("writes[1].embedder_fingerprint: ", 0), 0u);
+  request.mutable_writes(1)->clear_chunk_vectors();
+  request.mutable_writes(1)->mutable_document()->clear_text();
+  grpc::ClientContext again;
+  ASSERT_TRUE(stub_->UpsertDocuments(&again, request, &response).ok());
+  EXPECT_EQ(response.results(1).error().field(), "writes[1].document.text");
+}
+
+TEST_F(RetrieverTest, TextThatIsNoUtf8FailsAloneInAStream) {
+  grpc::ClientContext context;
+  auto stream = stub_->Ingest(&context);
+  uint64_t sequence = 0;
+  for (const char* text : {"good", "not \xC3( UTF-8", "good again"}) {
+    pb::IngestRequest request;
+    request.set_sequence(++sequence);
+    request.mutable_write()->mutable_document()->set_id("d" + std::to_string(sequence));
+    request.mutable_write()->mutable_document()->set_text(text);
+    ASSERT_TRUE(stream->Write(request));
+  }
+  stream->WritesDone();
+  pb::IngestResponse response;
+  std::vector<std::string> reasons;
+  while (stream->Read(&response)) {
+    EXPECT_EQ(response.sequence(), reasons.size() + 1);
+    reasons.push_back(response.result().error().reason());
+  }
+  EXPECT_TRUE(stream->Finish().ok());
+  EXPECT_EQ(reasons, std::vector<std::string>({"", "INVALID_FIELD", ""}));
+}
+
 TEST_F(RetrieverTest, OfEqualIdsTheLaterWins) {
   grpc::ClientContext context;
   auto stream = stub_->Ingest(&context);
@@ -208,7 +251,7 @@ TEST_F(RetrieverTest, CallersVectorsAreUsedAndChecked) {
   EXPECT_EQ(send().error().reason(), "EMBEDDER_MISMATCH");
   write->set_embedder_fingerprint(HashEmbedder(kDimension).info().fingerprint);
   write->add_chunk_vectors()->CopyFrom(*vector);
-  EXPECT_EQ(send().error().field(), "write.chunk_vectors") << "two vectors for one chunk";
+  EXPECT_EQ(send().error().field(), "writes[0].chunk_vectors") << "two vectors for one chunk";
   write->mutable_chunk_vectors()->RemoveLast();
   EXPECT_EQ(send().outcome(), pb::WRITE_OUTCOME_CREATED);
 

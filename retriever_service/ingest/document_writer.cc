@@ -51,39 +51,40 @@ WriteResult FailedWrite(const std::string& document_id, const absl::Status& stat
   return result;
 }
 
-WriteResult DocumentWriter::Write(const std::string& collection, const pb::DocumentWrite& write,
+WriteResult DocumentWriter::Write(const std::string& collection, pb::DocumentWrite write, const std::string& field,
                                   const CallContext& context) {
-  const pb::Document& document = write.document();
+  const std::string id = write.document().id();
   absl::Status status = context.Check();
-  if (status.ok()) status = CheckDocument(document, "write.document");
-  if (!status.ok()) return FailedWrite(document.id(), status);
+  if (status.ok()) status = CheckDocument(write.document(), field + ".document");
+  if (!status.ok()) return FailedWrite(id, status);
   const absl::StatusOr<pb::CollectionSpec> spec = shards_.Collection(collection);
-  if (!spec.ok()) return FailedWrite(document.id(), spec.status());
+  if (!spec.ok()) return FailedWrite(id, spec.status());
 
   shardpb::WriteRequest request;
   request.set_collection(spec->name());
   request.set_embedder_fingerprint(spec->embedder_fingerprint());
   request.set_tokenizer_fingerprint(spec->tokenizer_fingerprint());
   shardpb::DocumentChange& change = *request.add_changes();
-  *change.mutable_document() = document;
-  change.mutable_document()->clear_text();
-  change.set_content_hash(ContentHash(document));
-  change.set_text_hash(TextHash(document.text()));
-  const uint32_t number = shards_.ShardOfDocument(document.id());
+  change.set_content_hash(ContentHash(write.document()));
+  change.set_text_hash(TextHash(write.document().text()));
   // First without text and chunks: what has not changed needs none, and embedding is what costs.
+  std::string text = std::move(*write.mutable_document()->mutable_text());
+  write.mutable_document()->clear_text();
+  change.mutable_document()->Swap(write.mutable_document());
+  const uint32_t number = shards_.ShardOfDocument(id);
   absl::StatusOr<shardpb::WriteResponse> response = Send(shards_.shard(number), request, context);
   if (response.ok() && response->results(0).outcome() == shardpb::CHANGE_OUTCOME_NEEDS_CHUNKS) {
-    change.mutable_document()->set_text(document.text());
-    status = AddChunks(*spec, write, context, change);
-    if (!status.ok()) return FailedWrite(document.id(), status);
+    change.mutable_document()->set_text(std::move(text));
+    status = AddChunks(*spec, write, field, context, change);
+    if (!status.ok()) return FailedWrite(id, status);
     response = Send(shards_.shard(number), request, context);
   }
-  if (!response.ok()) return FailedWrite(document.id(), response.status());
+  if (!response.ok()) return FailedWrite(id, response.status());
   const shardpb::ChangeResult& answer = response->results(0);
-  if (answer.has_error()) return FailedWrite(document.id(), FromItemError(answer.error()));
+  if (answer.has_error()) return FailedWrite(id, FromItemError(answer.error()));
 
   WriteResult result;
-  result.document.set_document_id(document.id());
+  result.document.set_document_id(id);
   result.document.set_outcome(Outcome(answer.outcome()));
   result.document.set_chunk_count(answer.chunk_count());
   result.shard = number;
@@ -92,7 +93,8 @@ WriteResult DocumentWriter::Write(const std::string& collection, const pb::Docum
 }
 
 absl::Status DocumentWriter::AddChunks(const pb::CollectionSpec& spec, const pb::DocumentWrite& write,
-                                       const CallContext& context, shardpb::DocumentChange& change) const {
+                                       const std::string& field, const CallContext& context,
+                                       shardpb::DocumentChange& change) const {
   if (spec.tokenizer_fingerprint() != tokenizer_.fingerprint()) {
     return Error(absl::StatusCode::kFailedPrecondition, Reason::kTokenizerMismatch,
                  StrCat("collection \"", spec.name(),
@@ -104,31 +106,32 @@ absl::Status DocumentWriter::AddChunks(const pb::CollectionSpec& spec, const pb:
     content->set_end(chunk.end);
     content->mutable_token_ids()->Assign(chunk.tokens.begin(), chunk.tokens.end());
   }
-  if (!write.chunk_vectors().empty()) return AddGivenVectors(spec, write, change);
+  if (!write.chunk_vectors().empty()) return AddGivenVectors(spec, write, field, change);
   RETRO_RETURN_IF_ERROR(embedding_.CheckServes(spec));
   return AddEmbeddedVectors(context, change);
 }
 
 absl::Status DocumentWriter::AddGivenVectors(const pb::CollectionSpec& spec, const pb::DocumentWrite& write,
-                                             shardpb::DocumentChange& change) const {
+                                             const std::string& field, shardpb::DocumentChange& change) const {
   if (write.embedder_fingerprint() != spec.embedder_fingerprint()) {
-    return Error(absl::StatusCode::kFailedPrecondition, Reason::kEmbedderMismatch,
-                 "write.embedder_fingerprint: the vectors are of another embedder than the collection's (see GetInfo)");
+    return Error(
+        absl::StatusCode::kFailedPrecondition, Reason::kEmbedderMismatch,
+        field + ".embedder_fingerprint: the vectors are of another embedder than the collection's (see GetInfo)");
   }
   if (write.chunk_vectors_size() != change.chunks_size()) {
-    return FieldError("write.chunk_vectors",
+    return FieldError(field + ".chunk_vectors",
                       StrCat("there are ", write.chunk_vectors_size(), ", the text has ", change.chunks_size(),
                              " chunks; CutChunks tells where they are cut"));
   }
   for (int i = 0; i < write.chunk_vectors_size(); ++i) {
     const auto& values = write.chunk_vectors(i).values();
-    const std::string field = StrCat("write.chunk_vectors[", i, "]");
+    const std::string place = StrCat(field, ".chunk_vectors[", i, "]");
     if (values.size() != static_cast<int>(spec.dimension())) {
-      return FieldError(field,
+      return FieldError(place,
                         StrCat("has ", values.size(), " numbers, the collection's vectors have ", spec.dimension()));
     }
     std::string half = ToHalf({values.data(), static_cast<size_t>(values.size())});
-    if (!AllFinite(half)) return FieldError(field, "has a number that is not finite, or too large for half precision");
+    if (!AllFinite(half)) return FieldError(place, "has a number that is not finite, or too large for half precision");
     change.mutable_chunks(i)->set_vector_fp16(std::move(half));
   }
   return absl::OkStatus();

@@ -36,12 +36,14 @@ class DocumentWriter {
   DocumentWriter(ShardMap& shards, Embedding& embedding, const Tokenizer& tokenizer)
       : shards_(shards), embedding_(embedding), tokenizer_(tokenizer) {}
 
-  WriteResult Write(const std::string& collection, const pb::DocumentWrite& write, const CallContext& context);
+  // `field` is the write's path in the request, for errors: "write", "writes[3]".
+  WriteResult Write(const std::string& collection, pb::DocumentWrite write, const std::string& field,
+                    const CallContext& context);
 
  private:
-  absl::Status AddChunks(const pb::CollectionSpec& spec, const pb::DocumentWrite& write, const CallContext& context,
-                         shardpb::DocumentChange& change) const;
-  absl::Status AddGivenVectors(const pb::CollectionSpec& spec, const pb::DocumentWrite& write,
+  absl::Status AddChunks(const pb::CollectionSpec& spec, const pb::DocumentWrite& write, const std::string& field,
+                         const CallContext& context, shardpb::DocumentChange& change) const;
+  absl::Status AddGivenVectors(const pb::CollectionSpec& spec, const pb::DocumentWrite& write, const std::string& field,
                                shardpb::DocumentChange& change) const;
   absl::Status AddEmbeddedVectors(const CallContext& context, shardpb::DocumentChange& change) const;
 

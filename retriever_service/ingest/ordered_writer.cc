@@ -15,12 +15,15 @@ std::shared_ptr<OrderedWriter> OrderedWriter::Create(DocumentWriter& writer, Wor
   return std::shared_ptr<OrderedWriter>(new OrderedWriter(writer, pool));
 }
 
-std::string OrderedWriter::Key(const Item& item) { return item.collection + '\0' + item.write.document().id(); }
+std::string OrderedWriter::Key(const Item& item) { return item.collection + '\0' + item.document_id; }
 
-void OrderedWriter::Submit(std::string collection, pb::DocumentWrite write, const CallContext& context, Done done) {
+void OrderedWriter::Submit(std::string collection, pb::DocumentWrite write, std::string field,
+                           const CallContext& context, Done done) {
   auto item = std::make_shared<Item>();
   item->collection = std::move(collection);
+  item->document_id = write.document().id();
   item->write = std::move(write);
+  item->field = std::move(field);
   item->context = &context;
   item->done = std::move(done);
   {
@@ -33,13 +36,25 @@ void OrderedWriter::Submit(std::string collection, pb::DocumentWrite write, cons
   Start(item);
 }
 
+void OrderedWriter::Refuse(const absl::Status& status, Done done) {
+  auto item = std::make_shared<Item>();
+  item->done = std::move(done);
+  item->result = FailedWrite("", status);
+  item->finished = true;
+  {
+    MutexLock lock(mutex_);
+    line_.push_back(std::move(item));
+  }
+  Report();
+}
+
 void OrderedWriter::Start(const ItemPtr& item) {
   const bool taken = pool_.Submit([self = shared_from_this(), item] {
-    item->result = self->writer_.Write(item->collection, item->write, *item->context);
+    item->result = self->writer_.Write(item->collection, std::move(item->write), item->field, *item->context);
     self->Finish(item);
   });
   if (taken) return;
-  item->result = FailedWrite(item->write.document().id(), QueueFullError("the queue of documents", kRetryAfter));
+  item->result = FailedWrite(item->document_id, QueueFullError("the queue of documents", kRetryAfter));
   Finish(item);
 }
 

@@ -24,13 +24,19 @@ class OrderedWriter : public std::enable_shared_from_this<OrderedWriter> {
   static std::shared_ptr<OrderedWriter> Create(DocumentWriter& writer, WorkerPool& pool);
 
   // `done` is called once, on some worker, after the `done` of every earlier document. Calls of `done` never overlap.
-  // `context` must stay valid until then.
-  void Submit(std::string collection, pb::DocumentWrite write, const CallContext& context, Done done);
+  // `context` must stay valid until then. `field` is as in DocumentWriter.
+  void Submit(std::string collection, pb::DocumentWrite write, std::string field, const CallContext& context,
+              Done done);
+
+  // As Submit, for a document that is refused before it could be written: reported in its turn.
+  void Refuse(const absl::Status& status, Done done);
 
  private:
   struct Item {
     std::string collection;
+    std::string document_id;
     pb::DocumentWrite write;
+    std::string field;
     const CallContext* context;
     Done done;
     WriteResult result;

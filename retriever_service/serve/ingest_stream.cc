@@ -1,12 +1,15 @@
 #include "retriever_service/serve/ingest_stream.h"
 
+#include <grpcpp/impl/codegen/proto_utils.h>
 #include <grpcpp/server_context.h>
 
 #include <atomic>
 #include <deque>
+#include <functional>
 #include <memory>
 #include <utility>
 
+#include "common/base/error.h"
 #include "common/base/sync.h"
 #include "common/rpc/unary.h"
 #include "retriever_service/ingest/ordered_writer.h"
@@ -17,7 +20,7 @@ namespace {
 
 // Reads while the window has room; acknowledges in order; ends when the client has no more to send and all is
 // acknowledged, or when it is gone and nothing that it sent is under way any more.
-class IngestStream : public grpc::ServerBidiReactor<pb::IngestRequest, pb::IngestResponse> {
+class IngestStream : public IngestReactor {
  public:
   IngestStream(const RetrieverParts& parts, grpc::CallbackServerContext* context)
       : parts_(parts),
@@ -34,37 +37,43 @@ class IngestStream : public grpc::ServerBidiReactor<pb::IngestRequest, pb::Inges
       EndReading();
       return;
     }
-    const size_t bytes = request_.ByteSizeLong();
-    auto request = std::make_shared<pb::IngestRequest>();
-    request->Swap(&request_);
+    const size_t bytes = request_.Length();
+    auto message = std::make_shared<grpc::ByteBuffer>();
+    message->Swap(&request_);
     {
       MutexLock lock(mutex_);
       ++under_way_;
     }
-    parts_.ingest_budget.Acquire(bytes, [this, request, bytes] { Accept(*request, bytes); });
+    parts_.ingest_budget.Acquire(bytes, [this, message, bytes] { Accept(*message, bytes); });
   }
 
   void OnWriteDone(bool ok) override {
     if (!ok) gone_ = true;
-    {
-      MutexLock lock(mutex_);
+    Advance([&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
       acknowledgements_.pop_front();
       --under_way_;
-    }
-    Advance(/*written=*/true);
+      writing_ = false;
+    });
   }
 
   void OnCancel() override { gone_ = true; }
   void OnDone() override { delete this; }
 
  private:
-  void Accept(pb::IngestRequest& request, size_t bytes) {
-    const uint64_t sequence = request.sequence();
-    writer_->Submit(std::move(*request.mutable_collection()), std::move(*request.mutable_write()), call_,
-                    [this, sequence, bytes](const WriteResult& result) {
-                      parts_.ingest_budget.Release(bytes);
-                      Acknowledge(sequence, result);
-                    });
+  void Accept(grpc::ByteBuffer& message, size_t bytes) {
+    pb::IngestRequest request;
+    const bool readable = grpc::SerializationTraits<pb::IngestRequest>::Deserialize(&message, &request).ok();
+    message.Clear();
+    const auto done = [this, sequence = request.sequence(), bytes](const WriteResult& result) {
+      parts_.ingest_budget.Release(bytes);
+      Acknowledge(sequence, result);
+    };
+    if (readable) {
+      writer_->Submit(std::move(*request.mutable_collection()), std::move(*request.mutable_write()), "write", call_,
+                      done);
+    } else {
+      writer_->Refuse(FieldError("write", "this message does not parse: is every text in it UTF-8?"), done);
+    }
     bool read = false;
     {
       MutexLock lock(mutex_);
@@ -81,34 +90,33 @@ class IngestStream : public grpc::ServerBidiReactor<pb::IngestRequest, pb::Inges
     response.set_sequence(sequence);
     *response.mutable_result() = result.document;
     response.set_consistency_token(EncodeConsistencyToken(token_));
-    {
-      MutexLock lock(mutex_);
-      acknowledgements_.push_back(std::move(response));
-    }
-    Advance(/*written=*/false);
+    grpc::ByteBuffer message;
+    bool own_buffer = false;
+    grpc::SerializationTraits<pb::IngestResponse>::Serialize(response, &message, &own_buffer);
+    Advance([&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { acknowledgements_.push_back(std::move(message)); });
   }
 
   void EndReading() {
-    {
-      MutexLock lock(mutex_);
+    Advance([&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
       reading_ = false;
       read_all_ = true;
-    }
-    Advance(/*written=*/false);
+    });
   }
 
-  // Starts whatever may go on now: the next write, the next read, the end.
-  void Advance(bool written) {
-    const pb::IngestResponse* write = nullptr;
+  // Makes a change of state and starts whatever may go on now: the next write, the next read, the end. All under one
+  // lock: once another thread has seen the change it may take the stream to its end, so a thread that has nothing to
+  // start itself must not touch it any more.
+  void Advance(const std::function<void()>& change) {
+    const grpc::ByteBuffer* write = nullptr;
     bool read = false, finish = false;
     {
       MutexLock lock(mutex_);
-      if (written) writing_ = false;
+      change();
       if (!writing_ && !acknowledgements_.empty()) {
         writing_ = true;
         write = &acknowledgements_.front();
       }
-      if (!reading_ && !read_all_ && written && under_way_ < kIngestWindow) reading_ = read = true;
+      if (!reading_ && !read_all_ && under_way_ < kIngestWindow) reading_ = read = true;
       if (read_all_ && under_way_ == 0 && !finished_) finished_ = finish = true;
     }
     if (write != nullptr) StartWrite(write);
@@ -121,12 +129,12 @@ class IngestStream : public grpc::ServerBidiReactor<pb::IngestRequest, pb::Inges
   CallRecord record_;
   std::shared_ptr<OrderedWriter> writer_;
   std::atomic<bool> gone_{false};
-  pb::IngestRequest request_;        // of the one read that may be under way
+  grpc::ByteBuffer request_;         // of the one read that may be under way
   shardpb::ConsistencyToken token_;  // touched by Acknowledge alone
 
   Mutex mutex_;
-  std::deque<pb::IngestResponse> acknowledgements_ ABSL_GUARDED_BY(mutex_);  // the front one is being written
-  int under_way_ ABSL_GUARDED_BY(mutex_) = 0;                                // read and not acknowledged
+  std::deque<grpc::ByteBuffer> acknowledgements_ ABSL_GUARDED_BY(mutex_);  // the front one is being written
+  int under_way_ ABSL_GUARDED_BY(mutex_) = 0;                              // read and not acknowledged
   bool reading_ ABSL_GUARDED_BY(mutex_) = true;
   bool writing_ ABSL_GUARDED_BY(mutex_) = false;
   bool read_all_ ABSL_GUARDED_BY(mutex_) = false;
@@ -135,8 +143,7 @@ class IngestStream : public grpc::ServerBidiReactor<pb::IngestRequest, pb::Inges
 
 }  // namespace
 
-grpc::ServerBidiReactor<pb::IngestRequest, pb::IngestResponse>* StartIngestStream(
-    const RetrieverParts& parts, grpc::CallbackServerContext* context) {
+IngestReactor* StartIngestStream(const RetrieverParts& parts, grpc::CallbackServerContext* context) {
   return new IngestStream(parts, context);  // deleted by OnDone
 }
 

@@ -8,6 +8,7 @@
 
 #include "common/base/error.h"
 #include "common/base/status_macros.h"
+#include "common/base/strings.h"
 #include "common/document/document_limits.h"
 #include "common/rpc/status.h"
 #include "common/rpc/unary.h"
@@ -36,7 +37,17 @@ ServerUnaryReactor* Refuse(CallbackServerContext* context, std::string_view what
   return reactor;
 }
 
-class RetrieverService final : public pb::RetrieverService::CallbackService {
+// RetrieverService::CallbackService, but for Ingest, which reads its messages itself (see ingest_stream.h).
+using Rpcs = pb::RetrieverService;
+using ServiceBase = Rpcs::WithCallbackMethod_Search<
+    Rpcs::WithCallbackMethod_Embed<Rpcs::WithCallbackMethod_CutChunks<Rpcs::WithRawCallbackMethod_Ingest<
+        Rpcs::WithCallbackMethod_UpsertDocuments<Rpcs::WithCallbackMethod_DeleteDocuments<
+            Rpcs::WithCallbackMethod_GetDocument<Rpcs::WithCallbackMethod_GetChunks<
+                Rpcs::WithCallbackMethod_ListDocuments<Rpcs::WithCallbackMethod_CreateCollection<
+                    Rpcs::WithCallbackMethod_ListCollections<Rpcs::WithCallbackMethod_DeleteCollection<
+                        Rpcs::WithCallbackMethod_Stats<Rpcs::WithCallbackMethod_GetInfo<Rpcs::Service>>>>>>>>>>>>>>;
+
+class RetrieverService final : public ServiceBase {
  public:
   explicit RetrieverService(const RetrieverParts& parts) : parts_(parts), runner_(parts.workers, parts.metrics) {}
 
@@ -59,9 +70,7 @@ class RetrieverService final : public pb::RetrieverService::CallbackService {
     return Run(context, "CutChunks", request, response, [this, request](const CallContext&) { return Cut(*request); });
   }
 
-  grpc::ServerBidiReactor<pb::IngestRequest, pb::IngestResponse>* Ingest(CallbackServerContext* context) override {
-    return StartIngestStream(parts_, context);
-  }
+  IngestReactor* Ingest(CallbackServerContext* context) override { return StartIngestStream(parts_, context); }
 
   ServerUnaryReactor* UpsertDocuments(CallbackServerContext* context, const pb::UpsertDocumentsRequest* request,
                                       pb::UpsertDocumentsResponse* response) override {
@@ -179,13 +188,14 @@ absl::StatusOr<pb::UpsertDocumentsResponse> RetrieverService::Upsert(const pb::U
   Mutex mutex;
   CondVar reported;
   const auto writer = OrderedWriter::Create(parts_.writer, parts_.ingest_workers);
-  for (const pb::DocumentWrite& write : request.writes()) {
-    writer->Submit(request.collection(), write, call, [&](const WriteResult& result) {
-      MutexLock lock(mutex);
-      *response.add_results() = result.document;
-      if (result.status.ok()) Cover(token, result.shard, result.position);
-      reported.NotifyOne();
-    });
+  for (int i = 0; i < request.writes_size(); ++i) {
+    writer->Submit(request.collection(), request.writes(i), StrCat("writes[", i, "]"), call,
+                   [&](const WriteResult& result) {
+                     MutexLock lock(mutex);
+                     *response.add_results() = result.document;
+                     if (result.status.ok()) Cover(token, result.shard, result.position);
+                     reported.NotifyOne();
+                   });
   }
   MutexLock lock(mutex);
   while (response.results_size() < request.writes_size()) reported.Wait(mutex);
