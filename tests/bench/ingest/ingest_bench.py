@@ -34,8 +34,11 @@ USUAL_SHARE = 0.8
 
 # memory
 SAMPLE_S = 0.25  # and the time that asking for the index takes
+SLACK_MB = 48  # documents in flight, allocators
+# What may come on top of what a process has at its start: the retriever's block cache and write buffers (retriever_service/
+# store/key_value.h), which fill slowly and stay full.
+CACHES_MB = {"retriever without its index": 128 + 128, "command": 0}
 WARM_SHARE = 1 / 3
-FLAT_MB = 48  # what memory may grow by from there to the end: allocators and caches that fill late
 GIVEN_DIMENSION = 256
 POOL = 1000  # different vectors and words to choose from: writing the file must not take longer than reading it
 
@@ -73,6 +76,7 @@ class Retriever:
             if self.process.poll() is not None or time.monotonic() > end:
                 sys.exit("ingest: the retriever did not start:\n" + pathlib.Path(folder, "log").read_text())
             time.sleep(0.1)
+        self.resident_at_start = resident_mb(self.process.pid)
 
     def start(self, *arguments):
         return subprocess.Popen([self.retro, *arguments], env=self.environment, stdout=subprocess.PIPE)
@@ -207,7 +211,7 @@ def resident_mb(pid):
 
 
 class Sampler:
-    """Of a running ingest, all SAMPLE_S: share done, memory of the retriever without its index, of the command, and the index."""
+    """Of a running ingest, every SAMPLE_S: share done, memory of the retriever without its index, of the command, and the index."""
 
     def __init__(self, retriever, command, path):
         self.samples = []
@@ -238,6 +242,7 @@ class Sampler:
 
 
 def memory_rows(retriever, path, name):
+    base = {1: retriever.resident_at_start, 2: 0}
     start = time.perf_counter()
     command = retriever.start("ingest", "--json", "--quiet", path)
     output = []
@@ -249,14 +254,16 @@ def memory_rows(retriever, path, name):
     if command.returncode != 0:
         sys.exit(f"ingest: the ingest of {name} ended with {command.returncode}: {output[-1][-500:]}")
     for column, process in ((1, "retriever without its index"), (2, "command")):
-        growth = sampler.growth(column)
         values = [s[column] for s in sampler.samples]
+        growth = sampler.growth(column)
+        allowed = CACHES_MB[process] + SLACK_MB
+        above = max(values) - base[column]
         yield {"bench": "ingest", "row": f"memory of the {process}, {os.path.getsize(path) / 1e9:.2f} GB, {name}", "unit": "MB",
-               "ours": None if growth is None else round(growth, 1), "peer": FLAT_MB,
-               "peer_name": "growth allowed from a third of the way on", "ratio": None if growth is None else
-               round(FLAT_MB / max(growth, 1), 2), "pass": growth is not None and growth <= FLAT_MB, "valid": growth is not None,
-               "most": round(max(values)), "curve": [round(v) for v in values[::max(1, len(values) // 12)]],
-               "index_mb": round(sampler.samples[-1][3]), "seconds": round(seconds, 1)}
+               "ours": round(above, 1), "peer": allowed, "peer_name": "most allowed above what it has at its start",
+               "ratio": round(allowed / max(above, 1), 2), "pass": above <= allowed, "valid": growth is not None,
+               "growth_after_a_third": None if growth is None else round(growth, 1), "at_start": round(base[column]),
+               "curve": [round(v) for v in values[::max(1, len(values) // 12)]], "index_mb": round(sampler.samples[-1][3]),
+               "seconds": round(seconds, 1)}
 
 
 def measure_memory(options):
