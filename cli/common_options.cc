@@ -3,6 +3,7 @@
 #include "CLI/Config.hpp"
 #include "CLI/Formatter.hpp"
 #include "CLI/Validators.hpp"
+#include "common/base/strings.h"
 
 namespace retro::cli {
 namespace {
@@ -39,6 +40,15 @@ void AddCommonOptions(CLI::App& command, CommonOptions& options, CommonOptionSet
       ->capture_default_str()
       ->group(kGroup);
   command.add_flag("--json", options.json, "Print JSON, one object a line")->group(kGroup);
+}
+
+CLI::Validator AboveZero() {
+  return {[](std::string& text) -> std::string {
+            double value = 0;
+            if (CLI::detail::lexical_cast(text, value) && value > 0) return "";
+            return StrCat("must be a number above 0, is ", text);
+          },
+          "ABOVE 0"};
 }
 
 }  // namespace retro::cli

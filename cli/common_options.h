@@ -4,6 +4,7 @@
 #include <string>
 
 #include "CLI/App.hpp"
+#include "CLI/Validators.hpp"
 
 namespace retro::cli {
 
@@ -27,5 +28,8 @@ struct CommonOptionSet {
 
 // Adds them; `options` must outlive the parse.
 void AddCommonOptions(CLI::App& command, CommonOptions& options, CommonOptionSet which = {});
+
+// For numbers without an upper bound of ours; the library's own check of this kind says so with 600 digits.
+CLI::Validator AboveZero();
 
 }  // namespace retro::cli

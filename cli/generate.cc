@@ -193,7 +193,7 @@ int RunGenerate(const Options& options, const Console& console) {
 void AddSamplingOptions(CLI::App& command, Options& options) {
   command.add_option("--max-tokens,-n", options.max_tokens, "At most so many new tokens (default 256, or what fits)")
       ->type_name("N")
-      ->check(CLI::PositiveNumber);
+      ->check(AboveZero());
   command.add_option("--temperature,-t", options.temperature, "0 takes the most likely token (default 0.7)")
       ->type_name("T")
       ->check(CLI::Range(0.0, 100.0));

@@ -79,7 +79,7 @@ void AddListCommand(CLI::App& app, Invocation& invocation) {
   AddFilterOption(*command, options->filter);
   command->add_option("--limit", options->limit, "At most so many; 0 for all")
       ->type_name("N")
-      ->check(CLI::NonNegativeNumber)
+      ->check(CLI::Range(uint64_t{0}, uint64_t{1} << 53))
       ->capture_default_str();
   AddCommonOptions(*command, options->common);
   command->callback([options, &invocation] {

@@ -100,7 +100,7 @@ void AddSearchCommand(CLI::App& app, Invocation& invocation) {
   AddSearchOptions(*command, options->search, kNeighboursMax, "Neighbours, 1 to 1,000 (default 5)");
   command->add_option("--max-per-document", options->max_per_document, "At most so many chunks of one document")
       ->type_name("N")
-      ->check(CLI::PositiveNumber);
+      ->check(AboveZero());
   command
       ->add_option("--query-kind", options->query_kind,
                    "passage: a text like the stored ones; query: a question (matters to embedders with prefixes)")

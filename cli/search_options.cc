@@ -3,6 +3,7 @@
 #include "CLI/Config.hpp"
 #include "CLI/Formatter.hpp"
 #include "CLI/Validators.hpp"
+#include "cli/common_options.h"
 
 namespace retro::cli {
 
@@ -15,7 +16,7 @@ void AddSearchOptions(CLI::App& command, SearchOptions& options, uint32_t k_max,
   command.add_flag("--exact", options.exact, "Compare every chunk")->excludes(effort);
   command.add_option("--max-distance", options.max_distance, "Leave out what is farther; squared L2")
       ->type_name("D")
-      ->check(CLI::PositiveNumber);
+      ->check(AboveZero());
   AddFilterOption(command, options.filter);
   command.add_option("--exclude", options.exclude, "Leave out this document; repeatable")
       ->type_name("ID")

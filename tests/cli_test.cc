@@ -117,6 +117,17 @@ TEST_F(CliTest, WrongCommandLinesAreExitCode2) {
   EXPECT_THAT(RunAsIs({"generate", "x", "--logit-bias", "a=1"}).err, HasSubstr("ID=NUMBER"));
 }
 
+TEST_F(CliTest, NumbersOutOfRangeAreToldInAShortLine) {
+  for (const std::vector<std::string>& arguments : {std::vector<std::string>{"generate", "x", "--max-tokens", "0"},
+                                                    {"search", "x", "--max-distance", "nan"},
+                                                    {"search", "x", "--max-per-document", "0"}}) {
+    const Result result = RunAsIs(arguments);
+    EXPECT_EQ(result.code, kUsage);
+    EXPECT_THAT(result.err, HasSubstr("must be a number above 0"));
+    EXPECT_LT(result.err.size(), 160U) << result.err;
+  }
+}
+
 TEST_F(CliTest, HelpIsExitCode0AndHasExamples) {
   const Result all = RunAsIs({"--help"});
   EXPECT_EQ(all.code, kOk);

@@ -148,7 +148,7 @@ TEST(SamplerTest, PenaltyDividesPositiveAndMultipliesNegativeLogits) {
 
 TEST(SamplerTest, ATinyPenaltyIsNoInfinity) {
   SamplingSettings settings;  // the defaults, with their top_p
-  settings.repetition_penalty = 1e-38F;
+  settings.repetition_penalty = 1e-39F;
   SeenTokens seen(5);
   seen.Add(1);
   EXPECT_EQ(SampleToken(kLogits, settings, seen, 0)->id, 1);

@@ -40,7 +40,7 @@ void AddServiceSettings(CLI::App& app, ServiceSettings& settings) {
       ->default_str("true")
       ->group(kServing);
   app.add_option("--drain-ms-max", settings.server.drain_max, "On SIGTERM, cut calls that last longer than this")
-      ->check(CLI::NonNegativeNumber)
+      ->check(CLI::Range(int64_t{0}, int64_t{86'400'000}))
       ->default_str(std::to_string(settings.server.drain_max.count()))
       ->group(kServing);
   app.add_option("--log-level", settings.log.level, "trace, debug, info, warning or error")
