@@ -1,9 +1,9 @@
 // A model's folder:
-//   config.json        format and version; the model config; which tokenizer and embedder the model was trained with;
-//   the
-//                      revision, which is the SHA-256 of model.safetensors
-//   model.safetensors  the weights, fp32 (F16 and BF16 are read too), by the names of the weight table, matrices [out,
-//   in] tokenizer.model    or vocab.txt: a copy of the tokenizer, if the model has its own
+//   config.json        format and version; the model config; which tokenizer and embedder the model was trained
+//                      with; the revision, which is the SHA-256 of model.safetensors
+//   model.safetensors  the weights, fp32 (F16 and BF16 are read too), by the names of the weight table, matrices
+//                      [out, in]
+//   tokenizer.model    or vocab.txt: a copy of the tokenizer, if the model has its own
 // Weights are written first and config.json last, so that a folder whose writing was cut is noticed by its revision.
 #pragma once
 
