@@ -9,6 +9,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "common/base/error.h"
@@ -212,6 +213,34 @@ TEST_F(RetrieverTest, TextThatIsNoUtf8FailsAloneInAStream) {
   }
   EXPECT_TRUE(stream->Finish().ok());
   EXPECT_EQ(reasons, std::vector<std::string>({"", "INVALID_FIELD", ""}));
+}
+
+// Streams end while workers still report to them.
+TEST_F(RetrieverTest, ManyShortStreamsEndCleanly) {
+  std::vector<std::thread> clients;
+  for (int c = 0; c < 4; ++c) {
+    clients.emplace_back([this, c] {
+      for (int i = 0; i < 25; ++i) {
+        grpc::ClientContext context;
+        auto stream = stub_->Ingest(&context);
+        pb::IngestRequest request;
+        for (int d = 0; d < 4; ++d) {
+          request.mutable_write()->mutable_document()->set_id(std::to_string(c) + "/" + std::to_string(d));
+          request.mutable_write()->mutable_document()->set_text(d == 3 ? "" : "text");
+          stream->Write(request);
+        }
+        if (i % 5 == 4) context.TryCancel();
+        stream->WritesDone();
+        pb::IngestResponse response;
+        int answers = 0;
+        while (stream->Read(&response)) ++answers;
+        if (stream->Finish().ok()) {
+          EXPECT_EQ(answers, 4);
+        }
+      }
+    });
+  }
+  for (std::thread& client : clients) client.join();
 }
 
 TEST_F(RetrieverTest, OfEqualIdsTheLaterWins) {
