@@ -7,6 +7,7 @@
 #include "common/base/error.h"
 #include "common/base/status_macros.h"
 #include "common/base/strings.h"
+#include "common/document/half.h"
 #include "common/rpc/log.h"
 #include "common/tokenizer/tokenizer.h"
 #include "retriever_service/embed/batcher.h"
@@ -23,6 +24,7 @@ namespace {
 
 constexpr size_t kIngestDocumentsMax = 4096;                 // in memory, over all streams
 constexpr size_t kIngestQueueMax = 2 * kIngestDocumentsMax;  // never the bound that is met first
+constexpr double kSelfTestDriftMax = 0.01;  // cosine 0.995; half precision drifts by 1e-6, bfloat16 by 1e-4
 constexpr char kServiceName[] = "retro.retriever.v1.RetrieverService";
 constexpr char kFullCoverageName[] = "full_coverage";
 
@@ -38,7 +40,7 @@ absl::StatusOr<std::shared_ptr<const Tokenizer>> LoadChunkingTokenizer(const Ret
 }
 
 absl::StatusOr<std::unique_ptr<ShardMap>> OpenShard(const RetrieverOptions& options, const Tokenizer& tokenizer,
-                                                    const EmbedderInfo& embedder) {
+                                                    const EmbedderInfo& embedder, const std::vector<float>& self_test) {
   LocalShardOptions shard;
   shard.store.path = options.data;
   pb::CollectionSpec& spec = shard.default_collection.emplace();
@@ -47,12 +49,34 @@ absl::StatusOr<std::unique_ptr<ShardMap>> OpenShard(const RetrieverOptions& opti
   spec.set_embedder_fingerprint(embedder.fingerprint);
   spec.set_dimension(static_cast<uint32_t>(embedder.dimension));
   spec.set_metric(pb::METRIC_L2);
+  spec.set_self_test_vector(ToHalf(self_test));
   const auto start = std::chrono::steady_clock::now();
   std::vector<std::unique_ptr<Shard>> shards;
   RETRO_ASSIGN_OR_RETURN(shards.emplace_back(), LocalShard::Open(shard));
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   LogEvent(spdlog::level::info, "store open", {{"folder", options.data}, {"seconds", fmt::format("{:.2f}", seconds)}});
   return ShardMap::Create(std::move(shards));
+}
+
+// The same weights can give other vectors: another number format or device is close, a broken library is not.
+absl::Status CheckSelfTest(ShardMap& shards, const std::vector<float>& self_test) {
+  RETRO_ASSIGN_OR_RETURN(const pb::CollectionSpec spec, shards.Collection(""));
+  std::vector<float> stored(spec.dimension());
+  if (spec.self_test_vector().size() != stored.size() * kHalfBytes || stored.size() != self_test.size()) {
+    return absl::OkStatus();  // made by a shard alone, which has no embedder
+  }
+  FromHalf(spec.self_test_vector(), stored);
+  double distance = 0, scale = 0;
+  for (size_t i = 0; i < stored.size(); ++i) {
+    distance += (stored[i] - self_test[i]) * (stored[i] - self_test[i]);
+    scale += stored[i] * stored[i];
+  }
+  if (distance <= kSelfTestDriftMax * scale) return absl::OkStatus();
+  return Error(absl::StatusCode::kFailedPrecondition, Reason::kEmbedderMismatch,
+               StrCat("this embedder gives other vectors than the one that filled the store, though its files are the "
+                      "same (relative "
+                      "squared distance ",
+                      distance / scale, " on the self-test): try another --dtype or --device, or check the libraries"));
 }
 
 // Members are listed so that each is destroyed before what it uses.
@@ -70,9 +94,15 @@ class StandaloneRetriever final : public Retriever {
         budget_(kIngestDocumentsMax, options.ingest_bytes_max),
         workers_(options.workers, static_cast<size_t>(options.requests_waiting_max)),
         ingest_workers_(options.ingest_workers, kIngestQueueMax),
+        metrics_(metrics),
         service_(MakeRetrieverService({*shards_, router_, writer_, embedding_, *tokenizer_, workers_, ingest_workers_,
-                                       budget_, metrics, message_bytes_max})),
-        admin_(MakeAdminService()) {}
+                                       budget_, metrics, metrics_, message_bytes_max})),
+        admin_(MakeAdminService()) {
+    metrics.BeforeScrape([this] {
+      const auto stats = router_.Stats({});
+      if (stats.ok()) metrics_.Refresh(batcher_.stats(), budget_, *stats);
+    });
+  }
 
   ~StandaloneRetriever() override { Stop(); }
 
@@ -102,6 +132,7 @@ class StandaloneRetriever final : public Retriever {
   IngestBudget budget_;
   WorkerPool workers_;
   WorkerPool ingest_workers_;
+  RetrieverMetrics metrics_;
   const std::unique_ptr<grpc::Service> service_;
   const std::unique_ptr<grpc::Service> admin_;
   std::unique_ptr<RpcServer> server_;
@@ -113,7 +144,9 @@ absl::StatusOr<std::unique_ptr<Retriever>> Retriever::Start(const RetrieverOptio
                                                             const ServerOptions& server,
                                                             std::unique_ptr<Embedder> embedder, Metrics& metrics) {
   RETRO_ASSIGN_OR_RETURN(std::shared_ptr<const Tokenizer> tokenizer, LoadChunkingTokenizer(options));
-  RETRO_ASSIGN_OR_RETURN(std::unique_ptr<ShardMap> shards, OpenShard(options, *tokenizer, embedder->info()));
+  RETRO_ASSIGN_OR_RETURN(const std::vector<float> self_test, SelfTestVector(*embedder));
+  RETRO_ASSIGN_OR_RETURN(std::unique_ptr<ShardMap> shards, OpenShard(options, *tokenizer, embedder->info(), self_test));
+  RETRO_RETURN_IF_ERROR(CheckSelfTest(*shards, self_test));
   auto retriever =
       std::make_unique<StandaloneRetriever>(options, static_cast<uint64_t>(server.message_bytes_max),
                                             std::move(tokenizer), std::move(embedder), std::move(shards), metrics);

@@ -6,6 +6,7 @@
 #include <grpcpp/grpcpp.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <map>
 #include <memory>
 #include <string>
@@ -355,6 +356,51 @@ TEST_F(RetrieverTest, AStoreMadeWithAnotherEmbedderIsRefused) {
   EXPECT_EQ(ReasonOf(status), Reason::kEmbedderMismatch) << status;
   Restart();
   EXPECT_EQ(Chunks("a").size(), 1u) << "nothing is lost by the refusal";
+}
+
+// The same fingerprint, other vectors: a broken library, or a number format that is too coarse.
+class DriftingEmbedder : public HashEmbedder {
+ public:
+  using HashEmbedder::HashEmbedder;
+  absl::StatusOr<std::vector<float>> Embed(std::span<const TokenSequence> sequences) override {
+    auto vectors = HashEmbedder::Embed(sequences);
+    if (vectors.ok()) std::reverse(vectors->begin(), vectors->end());
+    return vectors;
+  }
+};
+
+TEST_F(RetrieverTest, AnEmbedderThatDriftedFromTheStoreIsRefused) {
+  Put("a", "text");
+  retriever_->Stop();
+  retriever_.reset();
+  RetrieverOptions options;
+  options.data = folder_ / "store";
+  options.tokenizer = kTokenizer;
+  const auto drifted =
+      Retriever::Start(options, ServerOptions(), std::make_unique<DriftingEmbedder>(kDimension), metrics_);
+  EXPECT_EQ(ReasonOf(drifted.status()), Reason::kEmbedderMismatch) << drifted.status();
+  Restart();
+}
+
+TEST_F(RetrieverTest, MetricsShowWhatIsThereAndWhatWasDone) {
+  Put("a", "text");
+  Put("a", "text");
+  ASSERT_TRUE(Search(TextSearch("text")).ok());
+  std::map<std::string, double> values;
+  for (const auto& family : metrics_.Collect()) {
+    for (const auto& metric : family.metric) {
+      std::string name = family.name;
+      for (const auto& label : metric.label) name += " " + label.value;
+      values[name] = metric.counter.value + metric.gauge.value + static_cast<double>(metric.histogram.sample_count);
+    }
+  }
+  EXPECT_EQ(values["retro_documents_written_total created"], 1);
+  EXPECT_EQ(values["retro_documents_written_total unchanged"], 1);
+  EXPECT_EQ(values["retro_search_index_seconds"], 1);
+  EXPECT_EQ(values["retro_search_neighbours_total"], 1);
+  EXPECT_EQ(values["retro_store_documents  0"], 1) << "collection \"\", shard 0";
+  EXPECT_EQ(values["retro_embed_texts"], 2) << "one document, one query";
+  EXPECT_EQ(values["retro_requests_total OK Search"], 1);
 }
 
 TEST_F(RetrieverTest, ListsAllDocumentsPageByPage) {

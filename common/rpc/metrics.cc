@@ -1,5 +1,6 @@
 #include "common/rpc/metrics.h"
 
+#include <prometheus/collectable.h>
 #include <prometheus/exposer.h>
 
 #include <exception>
@@ -9,6 +10,18 @@
 #include "common/base/strings.h"
 
 namespace retro {
+namespace {
+
+class MetricsSource : public prometheus::Collectable {
+ public:
+  explicit MetricsSource(const Metrics& metrics) : metrics_(metrics) {}
+  std::vector<prometheus::MetricFamily> Collect() const override { return metrics_.Collect(); }
+
+ private:
+  const Metrics& metrics_;
+};
+
+}  // namespace
 
 prometheus::Histogram::BucketBoundaries SecondsBuckets() {
   return {1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100};
@@ -37,18 +50,26 @@ void Metrics::CountRequest(const std::string& method, const std::string& code, d
       .Observe(seconds);
 }
 
+std::vector<prometheus::MetricFamily> Metrics::Collect() const {
+  for (const auto& refresh : refresh_) refresh();
+  return registry_->Collect();
+}
+
 absl::StatusOr<std::unique_ptr<MetricsServer>> MetricsServer::Start(const std::string& listen, const Metrics& metrics) {
   try {
     auto exposer = std::make_unique<prometheus::Exposer>(listen, /*num_threads=*/1);
-    exposer->RegisterCollectable(metrics.registry(), "/metrics$");  // a pattern: nothing below it
-    return std::unique_ptr<MetricsServer>(new MetricsServer(std::move(exposer)));
+    auto source = std::make_shared<MetricsSource>(metrics);
+    exposer->RegisterCollectable(source, "/metrics$");  // a pattern: nothing below it
+    return std::unique_ptr<MetricsServer>(new MetricsServer(std::move(source), std::move(exposer)));
   } catch (const std::exception& e) {
     return absl::UnavailableError(StrCat("cannot serve metrics on ", listen, " (", e.what(),
                                          "): is the port in use? Choose another with --metrics-listen"));
   }
 }
 
-MetricsServer::MetricsServer(std::unique_ptr<prometheus::Exposer> exposer) : exposer_(std::move(exposer)) {}
+MetricsServer::MetricsServer(std::shared_ptr<prometheus::Collectable> source,
+                             std::unique_ptr<prometheus::Exposer> exposer)
+    : source_(std::move(source)), exposer_(std::move(exposer)) {}
 MetricsServer::~MetricsServer() = default;
 int MetricsServer::port() const { return exposer_->GetListeningPorts().front(); }
 

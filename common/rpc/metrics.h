@@ -6,14 +6,18 @@
 #include <prometheus/histogram.h>
 #include <prometheus/registry.h>
 
+#include <functional>
 #include <memory>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "absl/status/statusor.h"
 
 namespace prometheus {
+class Collectable;
 class Exposer;
-}
+}  // namespace prometheus
 
 namespace retro {
 
@@ -35,22 +39,30 @@ class Metrics {
   // retro_requests_total{method,code} and retro_request_seconds{method}.
   void CountRequest(const std::string& method, const std::string& code, double seconds);
 
-  std::shared_ptr<prometheus::Registry> registry() const { return registry_; }
+  // Called before each scrape, on its thread: for gauges of what is looked at, not counted. What it uses must outlive
+  // the MetricsServer. Before that is started.
+  void BeforeScrape(std::function<void()> refresh) { refresh_.push_back(std::move(refresh)); }
+
+  // All of them, as a scrape sees them.
+  std::vector<prometheus::MetricFamily> Collect() const;
 
  private:
   std::shared_ptr<prometheus::Registry> registry_;
+  std::vector<std::function<void()>> refresh_;
 };
 
 // Serves GET /metrics, plain HTTP, and nothing else, until destroyed.
 class MetricsServer {
  public:
   // `listen` is host:port; port 0 picks one. UNAVAILABLE if the port is in use.
+  // `metrics` must outlive the result.
   static absl::StatusOr<std::unique_ptr<MetricsServer>> Start(const std::string& listen, const Metrics& metrics);
   ~MetricsServer();
   int port() const;
 
  private:
-  explicit MetricsServer(std::unique_ptr<prometheus::Exposer> exposer);
+  MetricsServer(std::shared_ptr<prometheus::Collectable> source, std::unique_ptr<prometheus::Exposer> exposer);
+  std::shared_ptr<prometheus::Collectable> source_;  // the exposer holds it weakly
   std::unique_ptr<prometheus::Exposer> exposer_;
 };
 

@@ -86,6 +86,7 @@ class IngestStream : public IngestReactor {
   // In the order of the documents, never two at a time.
   void Acknowledge(uint64_t sequence, const WriteResult& result) {
     if (result.status.ok()) Cover(token_, result.shard, result.position);
+    parts_.retriever_metrics.OnDocument(result.document);
     pb::IngestResponse response;
     response.set_sequence(sequence);
     *response.mutable_result() = result.document;

@@ -55,7 +55,9 @@ class RetrieverService final : public ServiceBase {
                              pb::SearchResponse* response) override {
     const auto arrival = std::chrono::steady_clock::now();
     return Run(context, "Search", request, response, [this, request, arrival](const CallContext& call) {
-      return parts_.router.Search(*request, call, arrival);
+      auto found = parts_.router.Search(*request, call, arrival);
+      if (found.ok()) parts_.retriever_metrics.OnSearch(*found);
+      return found;
     });
   }
 
@@ -193,6 +195,7 @@ absl::StatusOr<pb::UpsertDocumentsResponse> RetrieverService::Upsert(const pb::U
                    [&](const WriteResult& result) {
                      MutexLock lock(mutex);
                      *response.add_results() = result.document;
+                     parts_.retriever_metrics.OnDocument(result.document);
                      if (result.status.ok()) Cover(token, result.shard, result.position);
                      reported.NotifyOne();
                    });

@@ -12,6 +12,7 @@
 #include "retriever_service/ingest/document_writer.h"
 #include "retriever_service/ingest/ingest_budget.h"
 #include "retriever_service/query/router.h"
+#include "retriever_service/serve/retriever_metrics.h"
 
 namespace retro {
 
@@ -26,6 +27,7 @@ struct RetrieverParts {
   WorkerPool& ingest_workers;  // documents
   IngestBudget& ingest_budget;
   Metrics& metrics;
+  RetrieverMetrics& retriever_metrics;
   uint64_t message_bytes_max;
 };
 
