@@ -19,7 +19,9 @@ TEST(SharedRunTest, EndsWithTheLastToken) {
 
 TEST(SharedRunTest, TakesTheLongestOfSeveralPlaces) { EXPECT_EQ(Longest({7, 5, 6}, {5, 6, 1, 7, 5, 6, 2, 6}), 3); }
 
-TEST(SharedRunTest, ReachesFromTheNeighbourIntoItsContinuation) { EXPECT_EQ(Longest({1, 2, 3, 4}, {1, 2, 0, 3, 4, 0}), 4); }
+TEST(SharedRunTest, ReachesFromTheNeighbourIntoItsContinuation) {
+  EXPECT_EQ(Longest({1, 2, 3, 4}, {1, 2, 0, 3, 4, 0}), 4);
+}
 
 TEST(SharedRunTest, PadsAreInNoRun) { EXPECT_EQ(Longest({0, 0}, {1, 0, 0, 0}), 0); }
 

@@ -1,5 +1,6 @@
-// OpenMP's worker threads spin while they wait, which starves everything else of a busy machine (measured: one embedding took 731 ms
-// instead of 40). The runtime reads OMP_WAIT_POLICY when it is loaded, so a program that finds it unset starts itself again with it.
+// OpenMP's worker threads spin while they wait, which starves everything else of a busy machine (measured: one
+// embedding took 731 ms instead of 40). The runtime reads OMP_WAIT_POLICY when it is loaded, so a program that finds it
+// unset starts itself again with it.
 #pragma once
 
 namespace retro {
