@@ -69,7 +69,7 @@ void AddSettings(CLI::App& app, Settings& settings) {
       ->group(kBounds);
   app.add_option("--requests-waiting-max", settings.requests_waiting_max,
                  "Calls that may wait; more are refused at once")
-      ->check(CLI::Range(0, kRequestsWaitingMax))
+      ->check(CLI::Range(1, kRequestsWaitingMax))
       ->capture_default_str()
       ->group(kBounds);
   app.add_option("--block-cache-bytes", settings.store.block_cache_bytes, "Memory for blocks read from disk")

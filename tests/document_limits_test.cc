@@ -53,5 +53,18 @@ TEST(DocumentLimitsTest, AKeyThatIsTooLongIsNamedInWholeCharacters) {
             "document.metadata[\"" + std::string(kMetadataKeyBytesMax - 1, 'k') + "\"]");
 }
 
+TEST(DocumentLimitsTest, MetadataIsBoundedAsAWhole) {
+  pb::Document document;
+  document.set_id("a");
+  document.set_text("text");
+  for (int i = 0; i < 20; ++i) {
+    (*document.mutable_metadata())["key" + std::to_string(i)].add_values()->set_string_value(std::string(4096, 'x'));
+  }
+  EXPECT_EQ(FieldOf(CheckDocument(document, "document")), "document.metadata");
+  document.mutable_metadata()->erase("key0");
+  for (int i = 0; i < 10; ++i) document.mutable_metadata()->erase("key" + std::to_string(i));
+  EXPECT_TRUE(CheckDocument(document, "document").ok());
+}
+
 }  // namespace
 }  // namespace retro

@@ -60,7 +60,8 @@ std::string HexEncode(std::string_view bytes) {
 }
 
 uint32_t SlotOfDocument(std::string_view document_id) {
-  return static_cast<uint32_t>(XXH64(document_id.data(), document_id.size(), 0) % kSlotCount);
+  const char* bytes = document_id.empty() ? "" : document_id.data();  // never null, though nothing would be read
+  return static_cast<uint32_t>(XXH64(bytes, document_id.size(), 0) % kSlotCount);
 }
 
 }  // namespace retro

@@ -42,6 +42,11 @@ std::string_view NamedKey(std::string_view key) {
 }
 
 absl::Status CheckMetadata(const pb::Document& document, const std::string& field) {
+  size_t bytes = 0;
+  for (const auto& [key, values] : document.metadata()) bytes += key.size() + values.ByteSizeLong();
+  if (bytes > kMetadataBytesMax) {
+    return FieldError(field, StrCat("has ", bytes, " bytes, at most ", kMetadataBytesMax, " are allowed"));
+  }
   if (document.metadata_size() > kMetadataKeysMax) {
     return FieldError(field, StrCat(document.metadata_size(), " keys, at most ", kMetadataKeysMax, " are allowed"));
   }

@@ -18,6 +18,7 @@ inline constexpr int kMetadataKeysMax = 64;
 inline constexpr size_t kMetadataKeyBytesMax = 128;
 inline constexpr int kMetadataValuesMax = 256;
 inline constexpr size_t kMetadataStringBytesMax = 4096;
+inline constexpr size_t kMetadataBytesMax = size_t{64} << 10;  // of all of it: every neighbour carries a copy
 
 // 1 to 512 bytes of UTF-8 without control characters. `field` is the id's path in the request.
 absl::Status CheckDocumentId(std::string_view id, std::string_view field);

@@ -16,7 +16,8 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-constexpr int64_t kSizeMax = 1 << 24;  // of any one dimension: keeps every product of three within 63 bits
+constexpr int64_t kSizeMax = 1 << 24;    // of any one dimension: keeps every product of three within 63 bits
+constexpr int64_t kLengthMax = 1 << 20;  // of any sequence: position tables have a row for each distance
 constexpr int64_t kLayersMax = 1024;
 constexpr int64_t kHeadsMax = 1024;
 
@@ -179,9 +180,9 @@ absl::Status ValidateModelConfig(const ModelConfig& c) {
   RETRO_RETURN_IF_ERROR(CheckRange("layers", c.layers, 1, kLayersMax));
   RETRO_RETURN_IF_ERROR(CheckLayerList("cca_layers", c.cca_layers, c.layers));
   RETRO_RETURN_IF_ERROR(CheckRange("vocabulary", c.vocabulary, 1, kSizeMax));
-  RETRO_RETURN_IF_ERROR(CheckRange("chunk_length", c.chunk_length, 1, kSizeMax));
-  RETRO_RETURN_IF_ERROR(CheckRange("neighbour_length", c.neighbour_length, 1, kSizeMax));
-  RETRO_RETURN_IF_ERROR(CheckRange("max_length", c.max_length, 1, kSizeMax));
+  RETRO_RETURN_IF_ERROR(CheckRange("chunk_length", c.chunk_length, 1, kLengthMax));
+  RETRO_RETURN_IF_ERROR(CheckRange("neighbour_length", c.neighbour_length, 1, kLengthMax));
+  RETRO_RETURN_IF_ERROR(CheckRange("max_length", c.max_length, 1, kLengthMax));
   RETRO_RETURN_IF_ERROR(CheckRange("pad_id", c.pad_id, 0, c.vocabulary - 1));
   if (c.width % 2 != 0) return Wrong("width", "even (sines and cosines)");
   if (!std::isfinite(c.norm_eps) || c.norm_eps <= 0 || c.norm_eps >= 1) return Wrong("norm_eps", "between 0 and 1");

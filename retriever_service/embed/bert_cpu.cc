@@ -143,6 +143,7 @@ class BertCpu::Pass {
   bool Join(const std::vector<at::Tensor>& parts, std::span<const float> bias, const NormWeights& norm) {
     if (size_ > 1 && !team_.barrier.Wait(size_)) return false;
     std::vector<const float*> pointers;
+    pointers.reserve(parts.size());
     for (const at::Tensor& part : parts) pointers.push_back(part.data_ptr<float>());
     AddAndNormalise(rows(), x_.data_ptr<float>(), pointers, bias, norm, model_.config_.norm_epsilon);
     return true;

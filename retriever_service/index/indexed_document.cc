@@ -18,7 +18,9 @@ std::partial_ordering CompareWhole(int64_t whole, double number) {
   return floor < number ? std::partial_ordering::less : std::partial_ordering::equivalent;
 }
 
-std::partial_ordering Reverse(std::partial_ordering order) { return 0 <=> order; }
+std::partial_ordering Reverse(std::partial_ordering order) {
+  return 0 <=> order;  // NOLINT(modernize-use-nullptr): clang-tidy 14 takes the 0 for a pointer
+}
 
 void CopyValue(const Value& from, pb::MetadataValue& to) {
   if (const auto* text = std::get_if<std::string>(&from)) {

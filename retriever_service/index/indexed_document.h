@@ -18,9 +18,9 @@
 namespace retro {
 
 struct Time {
-  int64_t seconds;  // since 1970, UTC
-  int32_t nanos;    // 0 ... 999,999,999
-  auto operator<=>(const Time&) const = default;
+  int64_t seconds;                                // since 1970, UTC
+  int32_t nanos;                                  // 0 ... 999,999,999
+  auto operator<=>(const Time&) const = default;  // NOLINT(modernize-use-nullptr): clang-tidy 14 finds one in it
 };
 
 // A metadata value. Whole numbers and other numbers are one class and compare by value, exactly.

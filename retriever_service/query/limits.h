@@ -13,6 +13,7 @@ inline constexpr uint32_t kNeighboursMax = 1000;
 inline constexpr float kEffortDefault = 0.5f;
 inline constexpr size_t kQueryTextBytesMax = 64 << 10;
 inline constexpr int kEmbedTextsMax = 1024;
+inline constexpr int kEmbedTextsUrgentMax = 32;  // an Embed of more waits behind searches
 inline constexpr int kWritesMax = 256;
 inline constexpr int kDeleteIdsMax = 10'000;
 inline constexpr uint32_t kPageSizeDefault = 100;

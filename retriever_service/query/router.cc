@@ -56,11 +56,13 @@ absl::StatusOr<pb::SearchResponse> Router::Search(const pb::SearchRequest& reque
 absl::StatusOr<pb::EmbedResponse> Router::Embed(const pb::EmbedRequest& request, const CallContext& context) {
   RETRO_ASSIGN_OR_RETURN(const pb::CollectionSpec spec, shards_.Collection(request.collection()));
   RETRO_RETURN_IF_ERROR(embedding_.CheckServes(spec));
+  // Many texts are bulk work, and searches go first.
+  const auto priority = request.texts_size() > kEmbedTextsUrgentMax ? EmbedPriority::kIngest : EmbedPriority::kQuery;
   std::vector<EmbedInput> texts;
   for (const std::string& text : request.texts()) {
     texts.push_back({text, ToTextKind(request.text_kind())});
   }
-  RETRO_ASSIGN_OR_RETURN(const EmbedReply reply, embedding_.Embed(texts, EmbedPriority::kQuery, context));
+  RETRO_ASSIGN_OR_RETURN(const EmbedReply reply, embedding_.Embed(texts, priority, context));
   pb::EmbedResponse response;
   response.set_embedder_fingerprint(spec.embedder_fingerprint());
   for (size_t i = 0; i < texts.size(); ++i) {

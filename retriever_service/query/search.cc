@@ -131,7 +131,9 @@ absl::Status Search::AskShards(const shardpb::ConsistencyToken& token) {
   });
   uint32_t answered = 0;
   for (const absl::Status& status : statuses) {
-    const bool may_be_missing = request_.allow_partial() && status.code() == absl::StatusCode::kUnavailable;
+    const bool silent =
+        status.code() == absl::StatusCode::kUnavailable || status.code() == absl::StatusCode::kDeadlineExceeded;
+    const bool may_be_missing = request_.allow_partial() && silent;
     if (!status.ok() && !may_be_missing) return status;
     answered_.push_back(status.ok());
     answered += status.ok() ? 1 : 0;

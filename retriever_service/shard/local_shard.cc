@@ -100,17 +100,19 @@ LocalShard::LocalShard(std::unique_ptr<Store> store)
 
 absl::StatusOr<std::unique_ptr<LocalShard>> LocalShard::Open(const LocalShardOptions& options) {
   RETRO_ASSIGN_OR_RETURN(std::unique_ptr<Store> store, Store::Open(options.store));
+  if (options.default_collection.has_value()) {  // before the work of building an index that could not be used
+    const auto existing = store->FindCollection(options.default_collection->name());
+    if (existing.has_value()) {
+      RETRO_RETURN_IF_ERROR(CheckSpec(store->path(), existing->spec, *options.default_collection));
+    }
+  }
   std::unique_ptr<LocalShard> shard(new LocalShard(std::move(store)));
   RETRO_RETURN_IF_ERROR(shard->BuildIndexes());
-  if (options.default_collection.has_value()) {
-    RETRO_RETURN_IF_ERROR(shard->PrepareDefaultCollection(*options.default_collection));
+  if (options.default_collection.has_value() &&
+      !shard->store_->FindCollection(options.default_collection->name()).has_value()) {
+    RETRO_RETURN_IF_ERROR(shard->CreateCollection(*options.default_collection, CallContext()));
   }
   return shard;
-}
-
-absl::Status LocalShard::PrepareDefaultCollection(const pb::CollectionSpec& spec) {
-  const auto existing = store_->FindCollection(spec.name());
-  return existing.has_value() ? CheckSpec(store_->path(), existing->spec, spec) : CreateCollection(spec, CallContext());
 }
 
 absl::Status LocalShard::BuildIndexes() {

@@ -53,7 +53,6 @@ class LocalShard : public Shard {
 
  private:
   explicit LocalShard(std::unique_ptr<Store> store);
-  absl::Status PrepareDefaultCollection(const pb::CollectionSpec& spec);
   absl::Status BuildIndexes();
   absl::Status BuildIndex(LiveCollection& collection) const;
   absl::StatusOr<shardpb::DocumentRecord> FindRecord(const LiveCollection& collection, const std::string& id,

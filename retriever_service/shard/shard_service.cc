@@ -80,8 +80,9 @@ class ShardService final : public shardpb::ShardService::CallbackService {
                           absl::StatusOr<Response> (Shard::*method)(const Request&, const CallContext&)) {
     return runner_.Run(context, name, [this, request, response, method](const CallContext& call) -> absl::Status {
       absl::StatusOr<Response> answer = (shard_.*method)(*request, call);
-      if (answer.ok()) *response = *std::move(answer);
-      return answer.status();
+      if (!answer.ok()) return answer.status();
+      *response = *std::move(answer);
+      return absl::OkStatus();
     });
   }
 
