@@ -148,7 +148,7 @@ absl::StatusOr<pb::ListDocumentsResponse> Router::ListDocuments(const pb::ListDo
     shardpb::ListDocumentsRequest shard_request;
     shard_request.set_collection(request.collection());
     shard_request.set_page_size(page_size - static_cast<uint32_t>(response.documents_size()));
-    if (cursor.has_value()) *shard_request.mutable_after() = *std::move(cursor);
+    if (cursor.has_value()) *shard_request.mutable_after() = *cursor;
     cursor.reset();
     if (request.has_filter()) *shard_request.mutable_filter() = request.filter();
     RETRO_ASSIGN_OR_RETURN(shardpb::ListDocumentsResponse answer,
