@@ -59,7 +59,7 @@ class DeleteRun {
   grpc::Status Delete(const pb::DeleteDocumentsRequest& request) {
     pb::DeleteDocumentsResponse response;
     Call call(options_.common.timeout_s);
-    const grpc::Status status = stub_->DeleteDocuments(call.context(), request, &response);
+    grpc::Status status = stub_->DeleteDocuments(call.context(), request, &response);
     count_ += response.deleted_count();
     return status;
   }

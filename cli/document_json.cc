@@ -27,16 +27,20 @@ absl::Status TakeText(std::string_view field, const Json& value, std::string* te
   return absl::OkStatus();
 }
 
+// Integers that fit int64 are whole; greater ones lose precision as a number rather than the document its place.
+bool IsWhole(const Json& value) {
+  return value.is_number_integer() &&
+         !(value.is_number_unsigned() && value.get<uint64_t>() > uint64_t{std::numeric_limits<int64_t>::max()});
+}
+
 absl::Status AddValue(std::string_view field, const Json& value, pb::MetadataValues* values) {
   if (value.is_string()) {
     values->add_values()->set_string_value(value.get_ref<const std::string&>());
   } else if (value.is_boolean()) {
     values->add_values()->set_string_value(value.get<bool>() ? "true" : "false");
-  } else if (value.is_number_unsigned() && value.get<uint64_t>() > uint64_t{std::numeric_limits<int64_t>::max()}) {
-    values->add_values()->set_number_value(value.get<double>());
-  } else if (value.is_number_integer()) {
+  } else if (IsWhole(value)) {
     values->add_values()->set_int_value(value.get<int64_t>());
-  } else if (value.is_number_float()) {
+  } else if (value.is_number()) {
     values->add_values()->set_number_value(value.get<double>());
   } else if (value.is_object() && value.size() == 1 && value.contains("time") && value["time"].is_string()) {
     if (!TimeUtil::FromString(value["time"].get<std::string>(), values->add_values()->mutable_time_value())) {
@@ -160,7 +164,7 @@ std::string DocumentToJson(const pb::Document& document) {
     for (const pb::MetadataValue& value : values.values()) list.push_back(ValueToJson(value));
     metadata[key] = list.size() == 1 ? list[0] : list;
   }
-  if (!metadata.empty()) json["metadata"] = std::move(metadata);
+  if (!metadata.empty()) json["metadata"] = metadata;
   return json.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
 }
 

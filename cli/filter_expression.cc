@@ -176,13 +176,13 @@ class Parser {
   absl::StatusOr<pb::FilterField> Field() {
     pb::FilterField field;
     const FilterToken& token = Peek();
-    if (token.kind == FilterToken::kQuotedField && !token.text.empty()) {
-      field.set_metadata_key(token.text);
-    } else if (token.kind != FilterToken::kWord || IsReserved(token.text)) {
+    const bool quoted = token.kind == FilterToken::kQuotedField && !token.text.empty();
+    if (!quoted && (token.kind != FilterToken::kWord || IsReserved(token.text))) {
       return Unexpected("a field (a word, or any key in `backquotes`)");
-    } else if (token.text == "id") {
+    }
+    if (!quoted && token.text == "id") {
       field.set_builtin(pb::BUILTIN_FIELD_ID);
-    } else if (token.text == "source") {
+    } else if (!quoted && token.text == "source") {
       field.set_builtin(pb::BUILTIN_FIELD_SOURCE);
     } else {
       field.set_metadata_key(token.text);
