@@ -174,8 +174,9 @@ bool IngestStream::AwaitAll() {
 }
 
 void IngestStream::ReadLoop(Stream& stream) {
-  pb::IngestResponse response;
-  while (stream.Read(&response)) {
+  while (true) {
+    pb::IngestResponse response;
+    if (!stream.Read(&response)) break;
     if (Acknowledge(std::move(response))) continue;
     MutexLock lock(mutex_);
     out_of_order_ = true;

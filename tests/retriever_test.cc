@@ -218,8 +218,10 @@ TEST_F(RetrieverTest, TextThatIsNoUtf8FailsAloneInAStream) {
 
 // Streams end while workers still report to them.
 TEST_F(RetrieverTest, ManyShortStreamsEndCleanly) {
+  constexpr int kClients = 4;
   std::vector<std::thread> clients;
-  for (int c = 0; c < 4; ++c) {
+  clients.reserve(kClients);
+  for (int c = 0; c < kClients; ++c) {
     clients.emplace_back([this, c] {
       for (int i = 0; i < 25; ++i) {
         grpc::ClientContext context;
