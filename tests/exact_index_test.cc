@@ -206,10 +206,12 @@ TEST(ExactIndexTest, AloneEqualsInABatch) {
     changes.push_back({document->id, document, vector});
   }
   index.Apply(std::move(changes));
-  std::vector<float> values(100 * kDimension);
+  constexpr size_t kQueries = 100;
+  std::vector<float> values(kQueries * kDimension);
   for (float& x : values) x = normal(random);
   std::vector<IndexQuery> queries;
-  for (int q = 0; q < 100; ++q) queries.push_back({std::span(values).subspan(q * kDimension, kDimension), {}});
+  queries.reserve(kQueries);
+  for (size_t q = 0; q < kQueries; ++q) queries.push_back({std::span(values).subspan(q * kDimension, kDimension), {}});
   const auto together = index.Search(queries, {.k = 5}, CallContext());
   ASSERT_TRUE(together.ok());
   for (int q = 0; q < 100; ++q) {

@@ -543,8 +543,10 @@ TEST_F(GeneratorServiceTest, ALongPromptsErrorNamesTheLimit) {
 TEST_F(GeneratorServiceTest, ManyStreamsAtOnceSomeCancelled) {
   Serve(retriever_.address(), {.sessions_max = 8, .waiting_max = 100});
   const Stream alone = Generate(Request("the same for all", 24));
+  constexpr int kCallers = 24;
   std::vector<std::thread> callers;
-  for (int i = 0; i < 24; ++i) {
+  callers.reserve(kCallers);
+  for (int i = 0; i < kCallers; ++i) {
     callers.emplace_back([this, i, &alone] {
       grpc::ClientContext context;
       if (i % 3 == 0) {

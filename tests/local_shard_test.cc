@@ -236,6 +236,7 @@ TEST_F(LocalShardTest, ForeignVectorsChunksAndEpochsAreRefused) {
 TEST_F(LocalShardTest, CallersSideBySideAllGetTheirOwn) {
   constexpr int kThreads = 8, kEach = 50;
   std::vector<std::thread> threads;
+  threads.reserve(kThreads);
   std::atomic<int> created = 0;
   for (int t = 0; t < kThreads; ++t) {
     threads.emplace_back([&, t] {

@@ -165,7 +165,7 @@ void SchedulerTest::RunSchedule(const std::vector<PreparedRequest>& prepared, ui
       request.retrieval.timeout_ms = milliseconds(100'000);
       if (harness.scheduler().Add(next_id, std::move(request), sink).ok()) sessions[next_id++] = {&one, sink, false};
     }
-    if (!sessions.empty() && random() % 25 == 0) {
+    if (next_id > 1 && random() % 25 == 0) {
       const uint64_t victim = 1 + random() % (next_id - 1);
       sessions[victim].cancelled |= !sessions[victim].sink->ended();
       harness.scheduler().Cancel(victim, absl::CancelledError("by the test"));
@@ -194,8 +194,10 @@ void SchedulerTest::RunSchedule(const std::vector<PreparedRequest>& prepared, ui
 
 TEST_F(SchedulerTest, AnyScheduleGivesTheTokensThatEachSessionGetsAlone) {
   std::mt19937 random(4711);
+  constexpr int kRequests = 24;
   std::vector<PreparedRequest> prepared;
-  for (int i = 0; i < 24; ++i) prepared.push_back(RandomRequest(random));
+  prepared.reserve(kRequests);
+  for (int i = 0; i < kRequests; ++i) prepared.push_back(RandomRequest(random));
   for (uint32_t seed = 1; seed <= 25 && !HasFailure(); ++seed) RunSchedule(prepared, seed);
 }
 
