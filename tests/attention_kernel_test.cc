@@ -17,7 +17,7 @@ std::vector<double> Reference(int tokens, int width, int head_size, const std::v
     const int i = part * width + column;
     return double{qkv[token * 3 * width + i]} + bias[i];
   };
-  std::vector<double> out(tokens * width, 0.0);
+  std::vector<double> out(size_t(tokens) * width, 0.0);
   for (int column = 0; column < width; ++column) {
     const int head = column / head_size * head_size;
     for (int t = 0; t < tokens; ++t) {
@@ -42,7 +42,8 @@ TEST(AttentionKernelTest, IsSoftmaxAttentionForAllLengthsAndHeadSizes) {
     AttentionKernel kernel(head_size);
     for (const int tokens : {1, 2, 3, 4, 5, 15, 16, 17, 66, 3}) {  // 3 again: nothing of the longer text may be left
       const int width = 2 * head_size;
-      std::vector<float> qkv(tokens * 3 * width), bias(3 * width), out(tokens * width, -1);
+      const size_t size = size_t(tokens) * width;
+      std::vector<float> qkv(3 * size), bias(3 * size_t(width)), out(size, -1);
       for (float& x : qkv) x = normal(random);
       for (float& x : bias) x = normal(random);
       kernel.Run(tokens, width, qkv.data(), bias, out.data());

@@ -263,6 +263,7 @@ TEST_F(BatcherTest, NoCallbackIsLostUnderManyThreads) {
   constexpr int kRequests = 300;
   std::atomic<int> answers = 0;
   std::vector<std::thread> threads;
+  threads.reserve(kThreads);
   for (int t = 0; t < kThreads; ++t) {
     threads.emplace_back([&, t] {
       for (int i = 0; i < kRequests; ++i) {

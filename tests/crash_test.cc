@@ -162,6 +162,7 @@ int RunChild(const std::string& path, uint32_t seed, uint32_t first_version) {
     return 5;
   }
   std::vector<std::thread> writers;
+  writers.reserve(kWriters);
   for (int w = 0; w < kWriters; ++w) {
     writers.emplace_back([&, w] { WriteForever(**shard, w, seed, first_version); });
   }

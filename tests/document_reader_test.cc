@@ -24,7 +24,6 @@ namespace fs = std::filesystem;
 using ::testing::AllOf;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
-using ::testing::IsEmpty;
 using ::testing::SizeIs;
 using ::testing::StartsWith;
 
@@ -318,8 +317,10 @@ TEST_F(DocumentReaderTest, BadLinesAreSkippedAndReadingGoesOn) {
 }
 
 TEST_F(DocumentReaderTest, ATooLongLineIsSkipped) {
-  const std::string path = Put("long.jsonl.gz", Gzip("{\"text\":\"a\"}\n{\"text\":\"" + std::string(100'000'000, 'x') +
-                                                     "\"}\n{\"text\":\"b\"}\n"));
+  std::string long_text;
+  long_text.resize(100'000'000, 'x');
+  const std::string path =
+      Put("long.jsonl.gz", Gzip("{\"text\":\"a\"}\n{\"text\":\"" + long_text + "\"}\n{\"text\":\"b\"}\n"));
   const auto readings = Read(path);
   ASSERT_THAT(readings, SizeIs(3));
   EXPECT_EQ(readings[0].write.document().text(), "a");

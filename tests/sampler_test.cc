@@ -96,6 +96,7 @@ TEST(SamplerTest, FrequenciesFollowTheSoftmaxAtTheTemperature) {
   const int count = 20000;
   const auto draws = Draws(settings, SeenTokens(5), count);
   std::vector<float> cooled;
+  cooled.reserve(kLogits.size());
   for (const float logit : kLogits) cooled.push_back(logit / 2);
   for (size_t i = 0; i < kLogits.size(); ++i) {
     EXPECT_NEAR(draws.at(static_cast<TokenId>(i)) / static_cast<double>(count), std::exp(LogSoftmax(cooled, i)), 0.015);

@@ -65,7 +65,7 @@ class StoreTest : public testing::Test {
     Transaction transaction = store_->Begin();
     const auto old = transaction.FindDocument(0, change.document().id());
     EXPECT_TRUE(old.ok());
-    const shardpb::DocumentRecord record = transaction.PutDocument(0, change, *old);
+    shardpb::DocumentRecord record = transaction.PutDocument(0, change, *old);
     EXPECT_TRUE(store_->Commit(std::move(transaction)).ok());
     return record;
   }
@@ -219,7 +219,7 @@ TEST_F(StoreTest, ScanVectorsGivesLiveRowsOnly) {
   ASSERT_TRUE(store_
                   ->ScanVectors(0, nullptr,
                                 [&](const shardpb::DocumentRecord& record, std::string vectors) {
-                                  seen[record.document().id()] = vectors;
+                                  seen[record.document().id()] = std::move(vectors);
                                   return absl::OkStatus();
                                 })
                   .ok());
