@@ -34,6 +34,10 @@ endif()
 target_link_libraries(retro_sentencepiece INTERFACE ${SENTENCEPIECE_LIBRARY} Threads::Threads)
 target_include_directories(retro_sentencepiece SYSTEM INTERFACE ${SENTENCEPIECE_INCLUDE_DIR})
 
+add_library(retro_xxhash INTERFACE)
+find_library(XXHASH_STATIC libxxhash.a REQUIRED)
+target_link_libraries(retro_xxhash INTERFACE ${XXHASH_STATIC})
+
 # ---------------------------------------------------------------- LibTorch, from the wheel
 if(NOT LIBTORCH_ROOT)
   file(GLOB _torch_roots ${RETRO_DEPS}/venv/lib/python3*/site-packages/torch)

@@ -1,11 +1,9 @@
 #include "common/base/hash.h"
 
 #include <openssl/evp.h>
+#include <xxhash.h>
 
 #include <cstdlib>
-
-#define XXH_INLINE_ALL
-#include <xxhash.h>
 
 namespace retro {
 namespace {
@@ -60,8 +58,7 @@ std::string HexEncode(std::string_view bytes) {
 }
 
 uint32_t SlotOfDocument(std::string_view document_id) {
-  const char* bytes = document_id.empty() ? "" : document_id.data();  // never null, though nothing would be read
-  return static_cast<uint32_t>(XXH64(bytes, document_id.size(), 0) % kSlotCount);
+  return static_cast<uint32_t>(XXH64(document_id.data(), document_id.size(), 0) % kSlotCount);
 }
 
 }  // namespace retro

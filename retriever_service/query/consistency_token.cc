@@ -1,9 +1,8 @@
 #include "retriever_service/query/consistency_token.h"
 
-#include "common/base/error.h"
-
-#define XXH_INLINE_ALL
 #include <xxhash.h>
+
+#include "common/base/error.h"
 
 namespace retro {
 namespace {
