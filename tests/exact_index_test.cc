@@ -153,6 +153,8 @@ TEST(ExactIndexTest, EqualsBruteForce) {
         if (round % 2 == 1) options.max_distance = 100;
         std::vector<std::vector<float>> vectors;
         std::vector<IndexQuery> queries;
+        vectors.reserve(5);
+        queries.reserve(5);
         for (int q = 0; q < 5; ++q) vectors.push_back(model.RandomVector());
         for (const auto& vector : vectors) queries.push_back({vector, {}});
         for (int i = 0; i < 40; ++i) queries[4].excluded_ids.insert(StrCat("doc", i));
@@ -173,6 +175,7 @@ TEST(ExactIndexTest, KIsFilledWhenNearlyAllIsFilteredAway) {
   Model model(kSeed);
   ExactIndex index(kDimension, kSmallBlock);
   std::vector<IndexChange> changes;
+  changes.reserve(2000);
   for (int i = 0; i < 2000; ++i) changes.push_back(model.Put(StrCat("doc", i), 1));
   index.Apply(std::move(changes));
   pb::Filter filter;
