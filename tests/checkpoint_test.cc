@@ -17,6 +17,7 @@
 #include "generator_service/model/weights.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "tests/test_paths.h"
 
 namespace retro {
 namespace {
@@ -185,7 +186,7 @@ TEST_F(CheckpointTest, UnknownDevicesAreRefused) {
 }
 
 TEST_F(CheckpointTest, PaperImporterNamesWhatIsWrong) {
-  const std::string stem = std::string(RETRO_SOURCE_DIR) + "/tests/goldens/paper/paper_tiny";
+  const std::string stem = SourcePath("tests/goldens/paper/paper_tiny");
   EXPECT_TRUE(ImportPaper(stem + ".json", stem + ".weights.safetensors").ok());
   // Another config's weights: untied, so that READ is missing.
   ExpectStatus(ImportPaper(stem + "_variant.json", stem + ".weights.safetensors").status(), absl::StatusCode::kNotFound,

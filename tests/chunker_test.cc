@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "common/tokenizer/utf8.h"
+#include "tests/test_paths.h"
 
 namespace retro {
 namespace {
@@ -18,7 +19,7 @@ using ::testing::IsEmpty;
 
 const Tokenizer& Ours() {
   static const std::shared_ptr<const Tokenizer> tokenizer =
-      *LoadTokenizer(RETRO_SOURCE_DIR "/common/tokenizer/retro-16k.model");
+      *LoadTokenizer(SourcePath("common/tokenizer/retro-16k.model"));
   return *tokenizer;
 }
 

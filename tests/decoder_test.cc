@@ -15,6 +15,7 @@
 #include "generator_service/checkpoints/paper_importer.h"
 #include "gtest/gtest.h"
 #include "tests/paper_reference.h"
+#include "tests/test_paths.h"
 
 namespace retro {
 namespace {
@@ -30,7 +31,7 @@ struct Fixture {
 };
 
 Fixture LoadFixture(const std::string& name) {
-  const std::string stem = std::string(RETRO_SOURCE_DIR) + "/tests/goldens/paper/" + name;
+  const std::string stem = SourcePath("tests/goldens/paper/" + name);
   ImportedModel imported = *ImportPaper(stem + ".json", stem + ".weights.safetensors");
   Fixture fixture{LoadPaperReference(name), imported.config, {}};
   for (const auto& [weight, tensor] : imported.weights) fixture.weights[weight] = tensor.to(at::kDouble);

@@ -15,6 +15,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/paper_reference.h"
+#include "tests/test_paths.h"
 
 namespace retro {
 namespace {
@@ -50,13 +51,13 @@ at::Tensor Logits(const RetroModel& model, std::span<const TokenId> tokens, std:
     used += chunks;
     begin += count;
   }
-  return at::cat(logits);
+  return at::cat(logits).to(at::kCPU);
 }
 
 // Prints the greatest difference and where it is.
 double MaxDifference(const std::string& what, const at::Tensor& ours, const at::Tensor& theirs) {
   EXPECT_EQ(ours.sizes(), theirs.sizes()) << what;
-  const at::Tensor difference = (ours.to(at::kDouble) - theirs.to(at::kDouble)).abs().flatten();
+  const at::Tensor difference = (ours.to(at::kCPU, at::kDouble) - theirs).abs().flatten();
   const int64_t worst = difference.argmax().item<int64_t>();
   const double value = difference[worst].item<double>();
   std::cout << what << ": max |diff| " << value << " at flat index " << worst << "\n";
@@ -64,7 +65,7 @@ double MaxDifference(const std::string& what, const at::Tensor& ours, const at::
 }
 
 double Difference(const at::Tensor& a, const at::Tensor& b) {
-  return a.numel() == 0 ? 0.0 : (a.to(at::kDouble) - b.to(at::kDouble)).abs().max().item<double>();
+  return a.numel() == 0 ? 0.0 : (a.to(at::kCPU, at::kDouble) - b.to(at::kCPU, at::kDouble)).abs().max().item<double>();
 }
 
 class ReferenceTest : public ::testing::TestWithParam<std::string> {
@@ -279,7 +280,7 @@ TEST_F(ModelTest, LongPrefillEqualsPieces) {
   ModelConfig config = tiny_.model->config();
   config.max_length = kLength;
   config.mask_pad = true;
-  const auto model = *RetroModel::Create(config, *RandomWeights(config, kSeed), "cpu");
+  const auto model = *RetroModel::Create(config, *RandomWeights(config, kSeed), TestDevice());
   std::vector<TokenId> tokens(kLength);
   for (int64_t i = 0; i < kLength; ++i) tokens[i] = static_cast<TokenId>(i * i % 61);
   std::vector<ChunkNeighbours> neighbours(kLength / config.chunk_length);

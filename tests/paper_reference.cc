@@ -3,9 +3,9 @@
 #include <cstdlib>
 #include <iostream>
 
-#include "absl/strings/str_cat.h"
 #include "generator_service/checkpoints/paper_importer.h"
 #include "generator_service/checkpoints/tensor_io.h"
+#include "tests/test_paths.h"
 
 namespace retro {
 namespace {
@@ -33,13 +33,13 @@ std::vector<std::string> PaperReferenceNames() {
 }
 
 PaperReference LoadPaperReference(const std::string& name) {
-  const std::string stem = absl::StrCat(RETRO_SOURCE_DIR, "/tests/goldens/paper/", name);
+  const std::string stem = SourcePath("tests/goldens/paper/" + name);
   PaperReference reference;
   reference.name = name;
   // Offsets are inputs of the reference, not part of a model.
   reference.offset = name == "paper_tiny_offset" ? 5 : name == "paper_tiny_mask_offset_share" ? 3 : 0;
   const ImportedModel imported = ValueOrDie(ImportPaper(stem + ".json", stem + ".weights.safetensors"));
-  reference.model = ValueOrDie(RetroModel::Create(imported.config, imported.weights, "cpu"));
+  reference.model = ValueOrDie(RetroModel::Create(imported.config, imported.weights, TestDevice()));
   const SafetensorsFile io = ValueOrDie(SafetensorsFile::Open(stem + ".io.safetensors"));
   reference.tokens = Ids(ValueOrDie(ReadReference(io, "tokens")));
   const at::Tensor neighbours = ValueOrDie(ReadReference(io, "neighbours"));

@@ -18,6 +18,7 @@
 #include "retriever_service/embed/hash_embedder.h"
 #include "retro/retriever/v1/retriever.grpc.pb.h"
 #include "tests/temporary_folder.h"
+#include "tests/test_paths.h"
 
 namespace retro {
 namespace {
@@ -96,7 +97,7 @@ class RetrieverTest : public testing::Test {
     return {response.chunks().begin(), response.chunks().end()};
   }
 
-  static constexpr char kTokenizer[] = RETRO_SOURCE_DIR "/common/tokenizer/retro-16k.model";
+  static inline const std::string kTokenizer = SourcePath("common/tokenizer/retro-16k.model");
   TemporaryFolder folder_;
   Metrics metrics_;
   std::unique_ptr<Retriever> retriever_;

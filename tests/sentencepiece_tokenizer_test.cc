@@ -11,13 +11,14 @@
 #include <vector>
 
 #include "common/base/file.h"
+#include "tests/test_paths.h"
 
 namespace retro {
 namespace {
 
 using ::testing::Each;
 
-constexpr char kModelPath[] = RETRO_SOURCE_DIR "/common/tokenizer/retro-16k.model";
+const std::string kModelPath = SourcePath("common/tokenizer/retro-16k.model");
 
 const std::string& Model() {
   static const std::string model = *ReadFile(kModelPath);

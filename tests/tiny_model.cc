@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 
 #include "generator_service/checkpoints/random_init.h"
+#include "tests/test_paths.h"
 
 namespace retro {
 
@@ -32,7 +33,7 @@ std::unique_ptr<RetroModel> MakeTinyModel(uint64_t seed) {
   for (auto& [name, tensor] : *weights) {
     if (tensor.dim() == 2) tensor = tensor * (name.find("embedding") != std::string::npos ? 60 : 3);
   }
-  auto model = RetroModel::Create(config, *weights, "cpu");
+  auto model = RetroModel::Create(config, *weights, TestDevice());
   EXPECT_TRUE(model.ok()) << model.status();
   return *std::move(model);
 }

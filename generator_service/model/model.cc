@@ -8,21 +8,14 @@
 
 #include "common/base/status_macros.h"
 #include "common/base/strings.h"
+#include "common/torch/device.h"
+#include "common/torch/torch_status.h"
 #include "generator_service/model/decoder.h"
 #include "generator_service/model/sequence_state.h"
-#include "generator_service/model/torch_status.h"
 #include "generator_service/model/weights.h"
 
 namespace retro {
 namespace {
-
-absl::StatusOr<at::Device> ParseDevice(const std::string& name) {
-  return CatchTorch([&]() -> absl::StatusOr<at::Device> {
-    const at::Device device(name);
-    if (device.is_cpu() || (device.is_cuda() && at::hasCUDA())) return device;
-    return absl::FailedPreconditionError(StrCat("device '", name, "' is not to be had here: take cpu"));
-  });
-}
 
 // Ids of all pieces, one after the other: [N].
 at::Tensor TokenRows(std::span<const Piece> pieces, const at::Device& device) {
@@ -83,7 +76,7 @@ absl::StatusOr<std::unique_ptr<RetroModel>> RetroModel::Create(const ModelConfig
                                                                const std::map<std::string, at::Tensor>& weights,
                                                                const std::string& device) {
   RETRO_RETURN_IF_ERROR(ValidateModelConfig(config));
-  RETRO_ASSIGN_OR_RETURN(const at::Device target, ParseDevice(device));
+  RETRO_ASSIGN_OR_RETURN(const at::Device target, OpenDevice(device));
   return CatchTorch([&]() -> absl::StatusOr<std::unique_ptr<RetroModel>> {
     const c10::InferenceMode inference;
     WeightMap placed;

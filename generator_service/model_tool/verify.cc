@@ -14,10 +14,10 @@
 #include "common/base/status_macros.h"
 #include "common/base/strings.h"
 #include "common/safetensors/safetensors.h"
+#include "common/torch/torch_status.h"
 #include "generator_service/checkpoints/checkpoint.h"
 #include "generator_service/checkpoints/tensor_io.h"
 #include "generator_service/model/decoder.h"
-#include "generator_service/model/torch_status.h"
 #include "generator_service/model_tool/command.h"
 #include "nlohmann/json.hpp"
 

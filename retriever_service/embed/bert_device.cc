@@ -2,20 +2,11 @@
 
 #include <ATen/ATen.h>
 #include <c10/core/InferenceMode.h>
-#include <dlfcn.h>
 
 #include <algorithm>
 #include <limits>
 
-#include "common/base/strings.h"
-
 namespace retro {
-namespace {
-
-constexpr char kCudaLibrary[] = "libtorch_cuda.so";
-
-}  // namespace
-
 BertDevice::BertDevice(const BertConfig& config, const BertWeights& weights, at::Device device, bool half)
     : config_(config), device_(device), type_(half ? at::kHalf : at::kFloat) {
   const c10::InferenceMode inference;
@@ -121,20 +112,6 @@ at::Tensor BertDevice::PoolRows(const at::Tensor& x, const at::Tensor& mask) con
   }
   if (!config_.normalise) return pooled;
   return pooled / pooled.norm(2, 1, /*keepdim=*/true).clamp_min(std::numeric_limits<float>::min());
-}
-
-std::string LoadCuda(int device_index) {
-  // Before the first question about devices: the library remembers that there was no CUDA.
-  if (dlopen(kCudaLibrary, RTLD_NOW | RTLD_GLOBAL) == nullptr) {
-    return StrCat("CUDA is not usable here (", std::string_view(dlerror()),
-                  "); use --device cpu, or install torch with the nvidia wheels that it names");
-  }
-  const int count = at::hasCUDA() ? static_cast<int>(at::getNumGPUs()) : 0;
-  if (device_index >= count) {
-    return StrCat("there is no CUDA device ", device_index, ", this machine has ", count,
-                  "; use --device cpu or another");
-  }
-  return "";
 }
 
 }  // namespace retro

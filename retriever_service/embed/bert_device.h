@@ -4,7 +4,6 @@
 
 #include <ATen/core/Tensor.h>
 
-#include <string>
 #include <vector>
 
 #include "retriever_service/embed/bert_config.h"
@@ -49,9 +48,5 @@ class BertDevice : public BertForward {
   Norm norm_;
   std::vector<Layer> layers_;
 };
-
-// Loads libtorch_cuda.so into the process (the program is not linked to it, so that it runs without a GPU) and checks
-// that there is a device of this index. Empty if all is well, else what is wrong.
-std::string LoadCuda(int device_index);
 
 }  // namespace retro

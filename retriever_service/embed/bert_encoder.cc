@@ -3,15 +3,14 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
-#include <exception>
-#include <new>
 #include <thread>
 
-#include "absl/strings/numbers.h"
 #include "common/base/file.h"
 #include "common/base/hash.h"
 #include "common/base/status_macros.h"
 #include "common/base/strings.h"
+#include "common/torch/device.h"
+#include "common/torch/torch_status.h"
 #include "retriever_service/embed/bert_cpu.h"
 #include "retriever_service/embed/bert_device.h"
 #include "retriever_service/embed/bert_weights.h"
@@ -20,23 +19,6 @@ namespace retro {
 namespace {
 
 constexpr int kThreadsMax = 256;
-
-struct DeviceChoice {
-  bool cuda = false;
-  int index = 0;
-};
-
-absl::StatusOr<DeviceChoice> ParseDevice(const std::string& name) {
-  if (name == "cpu") return DeviceChoice{};
-  if (name == "cuda") return DeviceChoice{.cuda = true};
-  DeviceChoice choice{.cuda = true};
-  const std::string prefix = "cuda:";
-  if (name.rfind(prefix, 0) == 0 && absl::SimpleAtoi(name.substr(prefix.size()), &choice.index) && choice.index >= 0 &&
-      choice.index < 128) {
-    return choice;
-  }
-  return absl::InvalidArgumentError(StrCat("device \"", name, "\" is not known: say cpu, cuda or cuda:N"));
-}
 
 absl::StatusOr<int> ChooseThreads(int asked) {
   if (asked < 0 || asked > kThreadsMax) {
@@ -70,46 +52,17 @@ absl::StatusOr<std::string> Fingerprint(const BertConfig& config, const std::str
   return hash.Finish();
 }
 
-// The library throws; nothing of that leaves this file.
-template <typename Function>
-absl::Status CatchAll(std::string_view what, Function function) {
-  try {
-    function();
-    return absl::OkStatus();
-  } catch (const std::bad_alloc&) {
-    return absl::ResourceExhaustedError(StrCat(what, ": out of memory"));
-  } catch (const c10::OutOfMemoryError&) {
-    return absl::ResourceExhaustedError(StrCat(what, ": out of memory on the device"));
-  } catch (const c10::Error& error) {
-    return absl::InternalError(StrCat(what, ": ", std::string_view(error.what_without_backtrace())));
-  } catch (const std::exception& error) {
-    return absl::InternalError(StrCat(what, ": ", std::string_view(error.what())));
-  }
-}
-
 absl::StatusOr<std::unique_ptr<BertForward>> MakeForward(const BertConfig& config, BertWeights weights,
                                                          const BertEncoderOptions& options) {
-  RETRO_ASSIGN_OR_RETURN(const DeviceChoice device, ParseDevice(options.device));
+  RETRO_ASSIGN_OR_RETURN(const at::Device device, OpenDevice(options.device));
   RETRO_ASSIGN_OR_RETURN(const int threads, ChooseThreads(options.threads));
   const bool half = options.numbers == BertNumbers::kFp16;
-  std::unique_ptr<BertForward> forward;
-  std::string unusable;
-  const absl::Status status = CatchAll(StrCat("loading ", config.folder), [&] {
-    if (device.cuda) unusable = LoadCuda(device.index);
-    if (!unusable.empty()) return;
-    if (device.cuda) {
-      const at::Device cuda(at::kCUDA, static_cast<c10::DeviceIndex>(device.index));
-      forward = std::make_unique<BertDevice>(config, weights, cuda, half);
-    } else if (options.plain_operators) {
-      forward = std::make_unique<BertDevice>(config, weights, at::kCPU, /*half=*/false);
-    } else {
-      const WeightFormat format = half ? WeightFormat::kFp16Packed : WeightFormat::kFp32;
-      forward = std::make_unique<BertCpu>(config, std::move(weights), format, threads);
-    }
+  return CatchTorch([&]() -> absl::StatusOr<std::unique_ptr<BertForward>> {
+    if (!device.is_cpu()) return std::make_unique<BertDevice>(config, weights, device, half);
+    if (options.plain_operators) return std::make_unique<BertDevice>(config, weights, device, /*half=*/false);
+    const WeightFormat format = half ? WeightFormat::kFp16Packed : WeightFormat::kFp32;
+    return std::make_unique<BertCpu>(config, std::move(weights), format, threads);
   });
-  RETRO_RETURN_IF_ERROR(status);
-  if (!unusable.empty()) return absl::FailedPreconditionError(unusable);
-  return forward;
 }
 
 }  // namespace
@@ -157,7 +110,10 @@ absl::StatusOr<std::vector<float>> BertEncoder::Encode(std::span<const TokenSequ
   }
   std::vector<float> vectors(sequences.size() * config.hidden_size);
   if (spans.empty()) return vectors;
-  RETRO_RETURN_IF_ERROR(CatchAll("embedding", [&] { state_->forward->Run(spans, vectors.data()); }));
+  RETRO_RETURN_IF_ERROR(CatchTorch([&] {
+    state_->forward->Run(spans, vectors.data());
+    return absl::OkStatus();
+  }));
   return vectors;
 }
 
