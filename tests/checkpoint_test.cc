@@ -10,7 +10,6 @@
 #include "common/base/file.h"
 #include "common/base/strings.h"
 #include "common/safetensors/safetensors.h"
-#include "generator_service/checkpoints/paper_importer.h"
 #include "generator_service/checkpoints/random_init.h"
 #include "generator_service/checkpoints/tensor_io.h"
 #include "generator_service/model/weight_table.h"
@@ -183,20 +182,6 @@ TEST_F(CheckpointTest, BadConfigsAreNamed) {
 TEST_F(CheckpointTest, UnknownDevicesAreRefused) {
   Save();
   EXPECT_FALSE(LoadModel(directory_, "abacus").ok());
-}
-
-TEST_F(CheckpointTest, PaperImporterNamesWhatIsWrong) {
-  const std::string stem = SourcePath("tests/goldens/paper/paper_tiny");
-  EXPECT_TRUE(ImportPaper(stem + ".json", stem + ".weights.safetensors").ok());
-  // Another config's weights: untied, so that READ is missing.
-  ExpectStatus(ImportPaper(stem + "_variant.json", stem + ".weights.safetensors").status(), absl::StatusCode::kNotFound,
-               {"paper_tiny.weights.safetensors"});
-  ExpectStatus(ImportPaper(stem + ".json", stem + "_variant.weights.safetensors").status(), absl::StatusCode::kNotFound,
-               {"paper_tiny_variant.weights.safetensors"});
-  const std::string config = StrCat(::testing::TempDir(), "/paper_config.json");
-  ASSERT_TRUE(WriteFileAtomically(config, R"({"d": 32, "colour": "blue"})").ok());
-  ExpectStatus(ImportPaper(config, stem + ".weights.safetensors").status(), absl::StatusCode::kInvalidArgument,
-               {"unknown key 'colour'"});
 }
 
 }  // namespace

@@ -12,7 +12,6 @@
 #include <string>
 #include <vector>
 
-#include "generator_service/checkpoints/paper_importer.h"
 #include "gtest/gtest.h"
 #include "tests/paper_reference.h"
 #include "tests/test_paths.h"
@@ -31,10 +30,9 @@ struct Fixture {
 };
 
 Fixture LoadFixture(const std::string& name) {
-  const std::string stem = SourcePath("tests/goldens/paper/" + name);
-  ImportedModel imported = *ImportPaper(stem + ".json", stem + ".weights.safetensors");
-  Fixture fixture{LoadPaperReference(name), imported.config, {}};
-  for (const auto& [weight, tensor] : imported.weights) fixture.weights[weight] = tensor.to(at::kDouble);
+  Fixture fixture{LoadPaperReference(name), {}, {}};
+  fixture.config = fixture.reference.config;
+  for (const auto& [weight, tensor] : fixture.reference.weights) fixture.weights[weight] = tensor.to(at::kDouble);
   return fixture;
 }
 

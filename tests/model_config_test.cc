@@ -49,15 +49,37 @@ TEST(ModelConfigTest, PresetsAreValidAndSurviveJson) {
 
 TEST(ModelConfigTest, EveryChoiceSurvivesJson) {
   ModelConfig config = *PresetModelConfig("retro-demo");
+  config.norm = NormKind::kLayer;
   config.norm_eps = 1e-5;
-  config.activation = Activation::kRelu;
-  config.position_biases = false;
+  config.final_norm = false;
+  config.activation = Activation::kSilu;
+  config.gated_ffw = true;
+  config.attention_scale = false;
+  config.query_key_value_biases = true;
+  config.output_biases = true;
+  config.readout_bias = true;
   config.tied_readout = false;
-  config.shared_embedding = false;
+  config.shared_embedding = true;
+  config.embedding_width = 256;
   config.encoder_final_norm = true;
+  config.encoder_projection = true;
   config.conditioning_norm = true;
-  config.mask_pad = false;
+  config.encoder_cca_residual_normed = true;
+  config.null_key = true;
+  config.gate = 0.5;
+  config.positions = Positions::kRotary;
+  config.position_biases = false;
+  config.attention_buckets = 1;
+  config.cca_buckets = 2;
+  config.encoder_attention_buckets = 3;
+  config.encoder_cca_buckets = 4;
+  config.rotary_size = 16;
+  config.rotary_base = 500000;
+  config.learned_positions = LearnedPositions::kBoth;
+  config.additive_pad_mask = true;
   config.pad_id = 3;
+  config.offset = 7;
+  config.partial_chunk_first = true;
   EXPECT_EQ(*ModelConfigFromJson(ModelConfigToJson(config)), config);
 }
 
@@ -90,12 +112,12 @@ TEST(ModelConfigTest, InvalidValuesAreNamed) {
   EXPECT_THAT(ReadingSays("width", "0"), HasSubstr("width must be from 2"));
   EXPECT_THAT(ReadingSays("width", "257"), HasSubstr("width must be even"));
   EXPECT_THAT(ReadingSays("width", "99999999999999999999"), HasSubstr("width must be an integer"));
-  EXPECT_THAT(ReadingSays("width", "254"), HasSubstr("encoder_width must be the width 254"));
+  EXPECT_THAT(ReadingSays("width", "254"), HasSubstr("encoder_width must be the embedding's width 254"));
   EXPECT_THAT(ReadingSays("heads", "true"), HasSubstr("heads must be an integer"));
   EXPECT_THAT(ReadingSays("cca_layers", "[5, 3]"), HasSubstr("cca_layers must be rising"));
   EXPECT_THAT(ReadingSays("cca_layers", "[7]"), HasSubstr("cca_layers must be rising numbers from 1 to 6"));
   EXPECT_THAT(ReadingSays("encoder_cca_layers", "[0]"), HasSubstr("encoder_cca_layers must be rising"));
-  EXPECT_THAT(ReadingSays("activation", "\"swish\""), HasSubstr("activation must be gelu_tanh"));
+  EXPECT_THAT(ReadingSays("activation", "\"swish\""), HasSubstr("activation must be one of gelu_tanh"));
   EXPECT_THAT(ReadingSays("norm_eps", "0"), HasSubstr("norm_eps must be between"));
   EXPECT_THAT(ReadingSays("pad_id", "16384"), HasSubstr("pad_id must be from 0 to 16383"));
   EXPECT_THAT(ReadingSays("neighbour_length", "63"),
@@ -104,6 +126,29 @@ TEST(ModelConfigTest, InvalidValuesAreNamed) {
   EXPECT_THAT(std::string(MessageOf(ModelConfigFromJson(R"({"width": 8})").status())),
               HasSubstr("'ffw_width' is missing"));
   EXPECT_THAT(std::string(MessageOf(ModelConfigFromJson("[]").status())), HasSubstr("not a JSON object"));
+}
+
+TEST(ModelConfigTest, ChoicesThatContradictEachOtherAreNamed) {
+  EXPECT_THAT(ReadingSays("positions", "\"rotary\""), HasSubstr("rotary_size must be from 2 to 32"));
+  EXPECT_THAT(ReadingSays("positions", "\"buckets\""), HasSubstr("attention_buckets must be from 1"));
+  EXPECT_THAT(ReadingSays("positions", "\"somewhere\""), HasSubstr("positions must be one of transformer_xl"));
+  EXPECT_THAT(ReadingSays("norm", "1"), HasSubstr("norm must be one of rms"));
+  EXPECT_THAT(ReadingSays("embedding_width", "128"), HasSubstr("embedding_width must be the width"));
+  EXPECT_THAT(ReadingSays("offset", "64"), HasSubstr("offset must be from 0 to 63"));
+  std::string json = ModelConfigToJson(*PresetModelConfig("retro-demo"));
+  json.replace(json.find("\"mask_pad\": true"), 16, "\"mask_pad\": false");
+  json.replace(json.find("\"additive_pad_mask\": false"), 26, "\"additive_pad_mask\": true");
+  EXPECT_THAT(std::string(MessageOf(ModelConfigFromJson(json).status())), HasSubstr("mask_pad must be on"));
+}
+
+TEST(ModelConfigTest, DefaultOffsets) {
+  ModelConfig config = *PresetModelConfig("retro-demo");
+  EXPECT_EQ(DefaultOffset(config, 100), 0);
+  config.offset = 7;
+  EXPECT_EQ(DefaultOffset(config, 100), 7);
+  config.partial_chunk_first = true;
+  EXPECT_EQ(DefaultOffset(config, 100), 36);
+  EXPECT_EQ(DefaultOffset(config, 128), 0);
 }
 
 TEST(ModelConfigTest, UnknownKeysAreErrors) {

@@ -25,7 +25,7 @@ constexpr double kTolerance = 1e-4;  // fp32 against fp64, and one way of comput
 struct RunOptions {
   int64_t offset = 0;
   bool retrieval = true;
-  double gate = 1.0;
+  std::optional<double> gate;
 };
 
 // Runs the tokens in pieces of `piece` tokens (0: all at once) and returns the logits of all: [n, V].

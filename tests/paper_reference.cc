@@ -3,7 +3,7 @@
 #include <cstdlib>
 #include <iostream>
 
-#include "generator_service/checkpoints/paper_importer.h"
+#include "generator_service/checkpoints/foreign_format.h"
 #include "generator_service/checkpoints/tensor_io.h"
 #include "tests/test_paths.h"
 
@@ -32,14 +32,19 @@ std::vector<std::string> PaperReferenceNames() {
           "paper_tiny_variant", "paper_tiny_shared_relu", "paper_tiny_ragged", "paper_tiny_mask_offset_share"};
 }
 
+absl::StatusOr<ForeignModel> OpenGolden(const std::string& format, const std::string& stem) {
+  return ForeignModel::Open(**FindForeignFormat(format), stem + ".json", stem + ".weights.safetensors");
+}
+
 PaperReference LoadPaperReference(const std::string& name) {
   const std::string stem = SourcePath("tests/goldens/paper/" + name);
   PaperReference reference;
   reference.name = name;
-  // Offsets are inputs of the reference, not part of a model.
-  reference.offset = name == "paper_tiny_offset" ? 5 : name == "paper_tiny_mask_offset_share" ? 3 : 0;
-  const ImportedModel imported = ValueOrDie(ImportPaper(stem + ".json", stem + ".weights.safetensors"));
-  reference.model = ValueOrDie(RetroModel::Create(imported.config, imported.weights, TestDevice()));
+  const ForeignModel imported = ValueOrDie(OpenGolden("paper", stem));
+  reference.config = imported.config();
+  reference.weights = ValueOrDie(imported.ReadAll());
+  reference.offset = reference.config.offset;
+  reference.model = ValueOrDie(RetroModel::Create(reference.config, reference.weights, TestDevice()));
   const SafetensorsFile io = ValueOrDie(SafetensorsFile::Open(stem + ".io.safetensors"));
   reference.tokens = Ids(ValueOrDie(ReadReference(io, "tokens")));
   const at::Tensor neighbours = ValueOrDie(ReadReference(io, "neighbours"));

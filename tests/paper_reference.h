@@ -3,11 +3,13 @@
 
 #include <ATen/ATen.h>
 
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "common/tokenizer/tokenizer.h"
+#include "generator_service/checkpoints/foreign_format.h"
 #include "generator_service/model/model.h"
 #include "generator_service/model/neighbours.h"
 
@@ -16,6 +18,8 @@ namespace retro {
 struct PaperReference {
   std::string name;
   int64_t offset = 0;
+  ModelConfig config;
+  std::map<std::string, at::Tensor> weights;  // fp32, by the weight table's names
   std::unique_ptr<RetroModel> model;
   std::vector<TokenId> tokens;              // [n]
   std::vector<ChunkNeighbours> neighbours;  // of the complete chunks
@@ -27,6 +31,9 @@ struct PaperReference {
 };
 
 std::vector<std::string> PaperReferenceNames();
+
+// A golden in the foreign format: NAME.json and NAME.weights.safetensors at `stem`.
+absl::StatusOr<ForeignModel> OpenGolden(const std::string& format, const std::string& stem);
 
 // Fails the test (and the program) if the golden cannot be read.
 PaperReference LoadPaperReference(const std::string& name);

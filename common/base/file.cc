@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstdint>
 #include <cstdio>
 #include <system_error>
 #include <utility>
@@ -15,6 +16,8 @@
 
 namespace retro {
 namespace {
+
+constexpr char kTemporary[] = ".tmp";  // suffix of a file that is not complete yet
 
 class Descriptor {
  public:
@@ -89,16 +92,35 @@ absl::Status WriteFileAtomically(const std::string& path, std::string_view bytes
 }
 
 absl::Status WriteFileAtomically(const std::string& path, std::span<const std::string_view> pieces) {
-  const std::string temporary = path + ".tmp";
-  {
-    const Descriptor file(open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644));
-    if (file.get() < 0) return ErrnoStatus(errno, "cannot create", temporary);
-    for (const std::string_view piece : pieces) RETRO_RETURN_IF_ERROR(WriteAll(file.get(), piece, temporary));
-    if (fsync(file.get()) != 0) return ErrnoStatus(errno, "cannot sync", temporary);
-  }
-  if (rename(temporary.c_str(), path.c_str()) != 0) return ErrnoStatus(errno, "cannot rename to", path);
-  const size_t slash = path.rfind('/');
-  const std::string folder = slash == std::string::npos ? "." : path.substr(0, slash + 1);
+  RETRO_ASSIGN_OR_RETURN(AtomicFile file, AtomicFile::Create(path));
+  for (const std::string_view piece : pieces) RETRO_RETURN_IF_ERROR(file.Append(piece));
+  return file.Commit();
+}
+
+absl::StatusOr<AtomicFile> AtomicFile::Create(const std::string& path) {
+  const int descriptor = open((path + kTemporary).c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+  if (descriptor < 0) return ErrnoStatus(errno, "cannot create", path + kTemporary);
+  return AtomicFile(path, descriptor);
+}
+
+AtomicFile::AtomicFile(AtomicFile&& other) noexcept
+    : path_(std::move(other.path_)), descriptor_(std::exchange(other.descriptor_, -1)) {}
+
+AtomicFile::~AtomicFile() {
+  if (descriptor_ < 0) return;
+  close(descriptor_);
+  unlink((path_ + kTemporary).c_str());
+}
+
+absl::Status AtomicFile::Append(std::string_view bytes) { return WriteAll(descriptor_, bytes, path_ + kTemporary); }
+
+absl::Status AtomicFile::Commit() {
+  const std::string temporary = path_ + kTemporary;
+  if (fsync(descriptor_) != 0) return ErrnoStatus(errno, "cannot sync", temporary);
+  if (rename(temporary.c_str(), path_.c_str()) != 0) return ErrnoStatus(errno, "cannot rename to", path_);
+  close(std::exchange(descriptor_, -1));
+  const size_t slash = path_.rfind('/');
+  const std::string folder = slash == std::string::npos ? "." : path_.substr(0, slash + 1);
   const Descriptor directory(open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (directory.get() < 0 || fsync(directory.get()) != 0) return ErrnoStatus(errno, "cannot sync", folder);
   return absl::OkStatus();
@@ -121,6 +143,15 @@ MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
   std::swap(data_, other.data_);
   std::swap(size_, other.size_);
   return *this;
+}
+
+void MappedFile::Forget(std::string_view part) const {
+  // Whole pages within the part only: its neighbours may be in use.
+  const auto page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
+  const uintptr_t begin = (reinterpret_cast<uintptr_t>(part.data()) + page - 1) / page * page;
+  const uintptr_t end = reinterpret_cast<uintptr_t>(part.data() + part.size()) / page * page;
+  // Advice: if it is not taken, the pages stay until memory is short.
+  if (begin < end) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);
 }
 
 MappedFile::~MappedFile() {

@@ -5,6 +5,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -20,6 +21,24 @@ absl::Status WriteFileAtomically(const std::string& path, std::string_view bytes
 // The same for a file given in pieces, one after the other.
 absl::Status WriteFileAtomically(const std::string& path, std::span<const std::string_view> pieces);
 
+// The same for a file that is written as its bytes come: nothing of it stays in memory, and nothing of it is seen
+// before Commit. Without Commit the destructor removes what was written.
+class AtomicFile {
+ public:
+  static absl::StatusOr<AtomicFile> Create(const std::string& path);
+  AtomicFile(AtomicFile&& other) noexcept;
+  AtomicFile& operator=(AtomicFile&&) = delete;
+  ~AtomicFile();
+
+  absl::Status Append(std::string_view bytes);
+  absl::Status Commit();
+
+ private:
+  AtomicFile(std::string path, int descriptor) : path_(std::move(path)), descriptor_(descriptor) {}
+  std::string path_;
+  int descriptor_;
+};
+
 // A file mapped read-only; unmapped by the destructor. Movable.
 class MappedFile {
  public:
@@ -29,6 +48,8 @@ class MappedFile {
   ~MappedFile();
 
   std::string_view bytes() const { return {static_cast<const char*>(data_), size_}; }
+  // Lets go of the memory that holds a part of the bytes, which were read for the last time for now.
+  void Forget(std::string_view part) const;
 
  private:
   MappedFile(void* data, size_t size) : data_(data), size_(size) {}

@@ -211,24 +211,28 @@ absl::StatusOr<TensorView> SafetensorsFile::Find(std::string_view name) const {
   return found->second;
 }
 
-absl::Status WriteSafetensors(const std::string& path, std::span<const NamedTensor> tensors,
-                              const std::map<std::string, std::string>& metadata) {
+absl::StatusOr<SafetensorsWriter> SafetensorsWriter::Create(const std::string& path,
+                                                            std::span<const NamedTensor> tensors,
+                                                            const std::map<std::string, std::string>& metadata) {
   nlohmann::json header = nlohmann::json::object();
   if (!metadata.empty()) header[std::string(kMetadataKey)] = metadata;
-  std::vector<std::string_view> pieces(2);  // length and header come first
+  std::vector<std::string> order;
+  std::vector<uint64_t> sizes;
   uint64_t begin = 0;
   for (const NamedTensor* named : InFileOrder(tensors)) {
     const TensorView& tensor = named->tensor;
     if (named->name == kMetadataKey || header.contains(named->name)) {
       return absl::InvalidArgumentError(StrCat(path, ": tensor name '", named->name, "' is reserved or used twice"));
     }
-    if (ByteCount(tensor.shape, tensor.dtype) != tensor.bytes.size()) {
-      return absl::InvalidArgumentError(StrCat(path, ": tensor '", named->name, "' of shape ",
-                                               ShapeString(tensor.shape), " has ", tensor.bytes.size(), " bytes"));
+    const std::optional<uint64_t> size = ByteCount(tensor.shape, tensor.dtype);
+    if (!size || *size > INT64_MAX - begin) {
+      return absl::InvalidArgumentError(
+          StrCat(path, ": tensor '", named->name, "' of shape ", ShapeString(tensor.shape), " is too large"));
     }
-    const uint64_t end = begin + tensor.bytes.size();
+    const uint64_t end = begin + *size;
     header[named->name] = {{"dtype", DTypeName(tensor.dtype)}, {"shape", tensor.shape}, {"data_offsets", {begin, end}}};
-    pieces.push_back(tensor.bytes);
+    order.push_back(named->name);
+    sizes.push_back(*size);
     begin = end;
   }
   std::string text = header.dump(-1, ' ', /*ensure_ascii=*/false, nlohmann::json::error_handler_t::replace);
@@ -236,9 +240,38 @@ absl::Status WriteSafetensors(const std::string& path, std::span<const NamedTens
   std::string length(kLengthBytes, '\0');
   const uint64_t text_size = text.size();
   std::memcpy(length.data(), &text_size, kLengthBytes);
-  pieces[0] = length;
-  pieces[1] = text;
-  return WriteFileAtomically(path, pieces);
+
+  RETRO_ASSIGN_OR_RETURN(AtomicFile file, AtomicFile::Create(path));
+  SafetensorsWriter writer(path, std::move(file));
+  writer.order_ = std::move(order);
+  writer.sizes_ = std::move(sizes);
+  RETRO_RETURN_IF_ERROR(writer.file_.Append(length));
+  RETRO_RETURN_IF_ERROR(writer.file_.Append(text));
+  return writer;
+}
+
+absl::Status SafetensorsWriter::Append(std::string_view bytes) {
+  if (next_ == order_.size()) return absl::InvalidArgumentError(StrCat(path_, ": a tensor too many"));
+  if (bytes.size() != sizes_[next_]) {
+    return absl::InvalidArgumentError(StrCat(path_, ": tensor '", order_[next_], "' has ", bytes.size(),
+                                             " bytes, its shape asks for ", sizes_[next_]));
+  }
+  ++next_;
+  return file_.Append(bytes);
+}
+
+absl::Status SafetensorsWriter::Commit() {
+  if (next_ < order_.size()) {
+    return absl::FailedPreconditionError(StrCat(path_, ": tensor '", order_[next_], "' was not written"));
+  }
+  return file_.Commit();
+}
+
+absl::Status WriteSafetensors(const std::string& path, std::span<const NamedTensor> tensors,
+                              const std::map<std::string, std::string>& metadata) {
+  RETRO_ASSIGN_OR_RETURN(SafetensorsWriter writer, SafetensorsWriter::Create(path, tensors, metadata));
+  for (const NamedTensor* named : InFileOrder(tensors)) RETRO_RETURN_IF_ERROR(writer.Append(named->tensor.bytes));
+  return writer.Commit();
 }
 
 }  // namespace retro

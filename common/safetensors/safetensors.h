@@ -44,6 +44,9 @@ class SafetensorsFile {
   // NOT_FOUND, PERMISSION_DENIED; INVALID_ARGUMENT naming the file, and the tensor, for anything malformed or cut.
   static absl::StatusOr<SafetensorsFile> Open(const std::string& path);
 
+  // Lets go of the memory that holds a tensor's bytes, until they are read again.
+  void Forget(const TensorView& tensor) const { file_.Forget(tensor.bytes); }
+
   // NOT_FOUND naming file and tensor.
   absl::StatusOr<TensorView> Find(std::string_view name) const;
 
@@ -67,8 +70,33 @@ struct NamedTensor {
   TensorView tensor;
 };
 
-// Replaces `path` atomically. Equal content gives equal bytes: tensors stand by falling element size, then by name, so
-// that each is aligned to its elements. INVALID_ARGUMENT for a name used twice or bytes that do not fit shape and
+// Writes a file whose tensors are not all in memory at once. Create with all names, dtypes and shapes (`bytes` is not
+// looked at), then one Append a tensor, in the order of order(), then Commit.
+class SafetensorsWriter {
+ public:
+  // INVALID_ARGUMENT for a name used twice or sizes that do not fit into 63 bits.
+  static absl::StatusOr<SafetensorsWriter> Create(const std::string& path, std::span<const NamedTensor> tensors,
+                                                  const std::map<std::string, std::string>& metadata);
+
+  // Names as they stand in the file: by falling element size, then by name, so that each tensor is aligned to its
+  // elements and equal content gives equal bytes.
+  const std::vector<std::string>& order() const { return order_; }
+  // The next tensor's bytes. INVALID_ARGUMENT if they do not fit shape and dtype, or there is none left.
+  absl::Status Append(std::string_view bytes);
+  // Replaces `path`. FAILED_PRECONDITION if tensors are missing.
+  absl::Status Commit();
+
+ private:
+  SafetensorsWriter(std::string path, AtomicFile file) : path_(std::move(path)), file_(std::move(file)) {}
+
+  std::string path_;
+  AtomicFile file_;
+  std::vector<std::string> order_;
+  std::vector<uint64_t> sizes_;  // in that order
+  size_t next_ = 0;
+};
+
+// The same for tensors that are in memory. INVALID_ARGUMENT for a name used twice or bytes that do not fit shape and
 // dtype.
 absl::Status WriteSafetensors(const std::string& path, std::span<const NamedTensor> tensors,
                               const std::map<std::string, std::string>& metadata);

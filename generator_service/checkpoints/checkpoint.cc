@@ -25,6 +25,7 @@ using Json = nlohmann::ordered_json;
 
 constexpr char kFormat[] = "retro-model";
 constexpr int64_t kFormatVersion = 1;
+constexpr size_t kHashedBytes = 1 << 24;  // at a time: a file may be larger than memory
 
 std::string PathIn(const std::string& directory, std::string_view name) {
   return (std::filesystem::path(directory) / name).string();
@@ -85,7 +86,14 @@ std::string InfoToJson(const CheckpointInfo& info) {
 
 absl::StatusOr<std::string> FileRevision(const std::string& path) {
   RETRO_ASSIGN_OR_RETURN(const MappedFile file, MappedFile::Open(path));
-  return HexEncode(Sha256Bytes(file.bytes()));
+  Sha256 hash;
+  for (std::string_view rest = file.bytes(); !rest.empty();) {
+    const std::string_view piece = rest.substr(0, kHashedBytes);
+    hash.Update(piece);
+    file.Forget(piece);
+    rest.remove_prefix(piece.size());
+  }
+  return HexEncode(hash.Finish());
 }
 
 absl::Status CheckNoExtra(const SafetensorsFile& file, const std::vector<WeightSpec>& table) {
@@ -166,14 +174,33 @@ absl::StatusOr<LoadedModel> LoadModel(const std::string& directory, const std::s
 absl::StatusOr<std::string> SaveCheckpoint(const std::string& directory, const CheckpointInfo& info,
                                            const std::map<std::string, at::Tensor>& weights,
                                            const std::string& tokenizer_path) {
+  const auto weight = [&weights](const WeightSpec& spec) -> absl::StatusOr<at::Tensor> {
+    const auto found = weights.find(spec.name);
+    if (found == weights.end()) return absl::InvalidArgumentError(StrCat("weight '", spec.name, "' is missing"));
+    return found->second;
+  };
+  return SaveCheckpoint(directory, info, weight, tokenizer_path);
+}
+
+absl::StatusOr<std::string> SaveCheckpoint(const std::string& directory, const CheckpointInfo& info,
+                                           const WeightGiver& weight, const std::string& tokenizer_path) {
   RETRO_RETURN_IF_ERROR(ValidateModelConfig(info.config));
   RETRO_RETURN_IF_ERROR(MakeDirectory(directory));
   if (!tokenizer_path.empty()) {
     RETRO_ASSIGN_OR_RETURN(const std::string bytes, ReadFile(tokenizer_path));
     RETRO_RETURN_IF_ERROR(WriteFileAtomically(PathIn(directory, info.tokenizer_file), bytes));
   }
+  std::map<std::string, WeightSpec> table;
+  std::map<std::string, std::vector<int64_t>> shapes;
+  for (const WeightSpec& spec : WeightTable(info.config)) {
+    table.emplace(spec.name, spec);
+    shapes[spec.name] = spec.shape;
+  }
   const std::string path = PathIn(directory, kWeightsFileName);
-  RETRO_RETURN_IF_ERROR(CatchTorch([&] { return WriteWeights(path, weights, {{"format", kFormat}}); }));
+  RETRO_RETURN_IF_ERROR(CatchTorch([&] {
+    return WriteWeights(path, shapes, {{"format", kFormat}},
+                        [&](const std::string& name) { return weight(table.at(name)); });
+  }));
   CheckpointInfo written = info;
   RETRO_ASSIGN_OR_RETURN(written.revision, FileRevision(path));
   RETRO_RETURN_IF_ERROR(WriteFileAtomically(PathIn(directory, kConfigFileName), InfoToJson(written)));

@@ -7,6 +7,7 @@
 // Weights are written first and config.json last, so that a folder whose writing was cut is noticed by its revision.
 #pragma once
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -15,6 +16,7 @@
 #include "absl/status/statusor.h"
 #include "generator_service/model/config.h"
 #include "generator_service/model/model.h"
+#include "generator_service/model/weight_table.h"
 
 namespace at {
 class Tensor;
@@ -56,5 +58,9 @@ absl::StatusOr<LoadedModel> LoadModel(const std::string& directory, const std::s
 absl::StatusOr<std::string> SaveCheckpoint(const std::string& directory, const CheckpointInfo& info,
                                            const std::map<std::string, at::Tensor>& weights,
                                            const std::string& tokenizer_path);
+// The same for weights that are given one after the other, so that they need not all be in memory.
+using WeightGiver = std::function<absl::StatusOr<at::Tensor>(const WeightSpec&)>;
+absl::StatusOr<std::string> SaveCheckpoint(const std::string& directory, const CheckpointInfo& info,
+                                           const WeightGiver& weight, const std::string& tokenizer_path);
 
 }  // namespace retro

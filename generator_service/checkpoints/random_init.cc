@@ -28,7 +28,7 @@ bool WritesToResidual(const std::string& name) { return name.ends_with(".output"
 
 at::Tensor RandomWeight(const ModelConfig& config, const WeightSpec& spec, uint64_t seed) {
   if (spec.kind == WeightKind::kGain) return at::ones(spec.shape);
-  if (spec.kind == WeightKind::kPositionBias) return at::zeros(spec.shape);
+  if (spec.kind == WeightKind::kPositionBias || spec.kind == WeightKind::kBias) return at::zeros(spec.shape);
   double deviation = kEmbeddingDeviation;
   if (spec.kind == WeightKind::kMatrix) deviation = 1.0 / std::sqrt(static_cast<double>(spec.shape[1]));
   if (WritesToResidual(spec.name)) deviation /= std::sqrt(2.0 * static_cast<double>(config.layers));

@@ -1,5 +1,7 @@
 #include "generator_service/checkpoints/tensor_io.h"
 
+#include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <optional>
 #include <vector>
@@ -42,20 +44,36 @@ absl::Status Bad(const SafetensorsFile& file, const std::string& name, std::stri
 
 }  // namespace
 
+absl::Status CheckFinite(const at::Tensor& weight) {
+  const at::Tensor plain = weight.contiguous();
+  const float* values = plain.const_data_ptr<float>();
+  if (std::all_of(values, values + plain.numel(), [](float value) { return std::isfinite(value); })) {
+    return absl::OkStatus();
+  }
+  return absl::InvalidArgumentError(
+      "holds NaN or infinity: the file is damaged or its training diverged; take an earlier checkpoint");
+}
+
+absl::StatusOr<at::Tensor> ReadFloats(const SafetensorsFile& file, const std::string& name) {
+  RETRO_ASSIGN_OR_RETURN(const TensorView view, file.Find(name));
+  const std::optional<at::ScalarType> type = TorchType(view.dtype);
+  if (!type || !at::isFloatingType(*type)) {
+    return Bad(file, name, StrCat("is ", DTypeName(view.dtype), ", not floating point"));
+  }
+  const at::Tensor copy = CopyOf(view, *type).to(at::kFloat);
+  file.Forget(view);
+  return copy;
+}
+
 absl::StatusOr<at::Tensor> ReadWeight(const SafetensorsFile& file, const std::string& name,
                                       std::span<const int64_t> shape) {
   RETRO_ASSIGN_OR_RETURN(const TensorView view, file.Find(name));
-  const std::optional<at::ScalarType> type = TorchType(view.dtype);
-  if (!type || !at::isFloatingType(*type))
-    return Bad(file, name, StrCat("is ", DTypeName(view.dtype), ", not floating point"));
   if (view.shape != std::vector<int64_t>(shape.begin(), shape.end())) {
     return Bad(file, name, StrCat("has shape ", ShapeString(view.shape), ", the config asks for ", ShapeString(shape)));
   }
-  const at::Tensor weight = CopyOf(view, *type).to(at::kFloat);
-  if (!at::isfinite(weight).all().item<bool>()) {
-    return Bad(file, name,
-               "holds NaN or infinity: the file is damaged or its training diverged; take an earlier checkpoint");
-  }
+  RETRO_ASSIGN_OR_RETURN(const at::Tensor weight, ReadFloats(file, name));
+  const absl::Status finite = CheckFinite(weight);
+  if (!finite.ok()) return Bad(file, name, MessageOf(finite));
   return weight;
 }
 
@@ -68,16 +86,23 @@ absl::StatusOr<at::Tensor> ReadReference(const SafetensorsFile& file, const std:
 
 absl::Status WriteWeights(const std::string& path, const std::map<std::string, at::Tensor>& weights,
                           const std::map<std::string, std::string>& metadata) {
-  std::vector<at::Tensor> held;
+  std::map<std::string, std::vector<int64_t>> shapes;
+  for (const auto& [name, tensor] : weights) shapes[name] = tensor.sizes().vec();
+  return WriteWeights(path, shapes, metadata, [&](const std::string& name) { return weights.at(name); });
+}
+
+absl::Status WriteWeights(const std::string& path, const std::map<std::string, std::vector<int64_t>>& shapes,
+                          const std::map<std::string, std::string>& metadata, const TensorGiver& give) {
   std::vector<NamedTensor> named;
-  for (const auto& [name, tensor] : weights) {
-    const at::Tensor& plain = held.emplace_back(tensor.detach().to(at::kCPU).to(at::kFloat).contiguous());
-    named.push_back({name,
-                     {DType::kF32,
-                      plain.sizes().vec(),
-                      {static_cast<const char*>(plain.const_data_ptr()), static_cast<size_t>(plain.nbytes())}}});
+  for (const auto& [name, shape] : shapes) named.push_back({name, {DType::kF32, shape, {}}});
+  RETRO_ASSIGN_OR_RETURN(SafetensorsWriter writer, SafetensorsWriter::Create(path, named, metadata));
+  for (const std::string& name : writer.order()) {
+    RETRO_ASSIGN_OR_RETURN(const at::Tensor tensor, give(name));
+    const at::Tensor plain = tensor.detach().to(at::kCPU).to(at::kFloat).contiguous();
+    const auto size = static_cast<size_t>(plain.nbytes());
+    RETRO_RETURN_IF_ERROR(writer.Append({static_cast<const char*>(plain.const_data_ptr()), size}));
   }
-  return WriteSafetensors(path, named, metadata);
+  return writer.Commit();
 }
 
 }  // namespace retro

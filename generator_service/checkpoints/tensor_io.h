@@ -3,9 +3,11 @@
 
 #include <ATen/ATen.h>
 
+#include <functional>
 #include <map>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -18,12 +20,24 @@ namespace retro {
 absl::StatusOr<at::Tensor> ReadWeight(const SafetensorsFile& file, const std::string& name,
                                       std::span<const int64_t> shape);
 
+// A copy as fp32 on the CPU, of any shape and values. Otherwise as ReadWeight.
+absl::StatusOr<at::Tensor> ReadFloats(const SafetensorsFile& file, const std::string& name);
+
+// INVALID_ARGUMENT for NaN or infinity in an fp32 tensor.
+absl::Status CheckFinite(const at::Tensor& weight);
+
 // A copy as fp64 (floating point) or int64 (integers), of any shape; for reference data.
 absl::StatusOr<at::Tensor> ReadReference(const SafetensorsFile& file, const std::string& name);
 
-// fp32 tensors, written as they are. The tensors are made contiguous on the CPU one after the other, all held until the
-// end.
+// Replaces `path` by these tensors as fp32.
 absl::Status WriteWeights(const std::string& path, const std::map<std::string, at::Tensor>& weights,
                           const std::map<std::string, std::string>& metadata);
+
+// A tensor by name, when it is asked for.
+using TensorGiver = std::function<absl::StatusOr<at::Tensor>(const std::string& name)>;
+
+// The same, asking for one tensor after the other: no more than one is held.
+absl::Status WriteWeights(const std::string& path, const std::map<std::string, std::vector<int64_t>>& shapes,
+                          const std::map<std::string, std::string>& metadata, const TensorGiver& give);
 
 }  // namespace retro

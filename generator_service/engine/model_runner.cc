@@ -27,7 +27,7 @@ absl::Status ModelRunner::Begin(const StepItem& item) {
   SequenceOptions options;
   options.offset = item.offset;
   options.retrieval = item.retrieval;
-  options.gate = item.gate.value_or(1.0F);
+  options.gate = item.gate;
   options.reserve_tokens = item.reserve_tokens;
   RETRO_ASSIGN_OR_RETURN(sequences_[item.sequence], model_.NewSequence(options));
   return absl::OkStatus();

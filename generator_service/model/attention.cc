@@ -1,6 +1,6 @@
 #include "generator_service/model/attention.h"
 
-#include <cmath>
+#include <algorithm>
 #include <limits>
 
 namespace retro {
@@ -18,6 +18,40 @@ at::Tensor ByKey(const at::Tensor& logits, int64_t keys) {
       .narrow(2, queries - 1, queries * (distances - 1))
       .unflatten(2, {queries, distances - 1})
       .narrow(3, 0, keys);
+}
+
+// Transformer-XL's logits, by key: [B, H, T, stretches * S].
+at::Tensor TransformerXlLogits(const AttentionWeights& attention, const AttentionInput& input) {
+  const bool biased = attention.content_bias.defined();
+  const at::Tensor content_query = biased ? input.query + attention.content_bias : input.query;
+  const at::Tensor position_query = biased ? input.query + attention.position_bias : input.query;
+  const int64_t queries = input.query.size(2);
+  const int64_t stretch = input.key.size(2) / input.stretches;  // S
+  // From the distance of the last query and the first key down. One row more than there are distances, or to the end of
+  // a causal table: what would lie past that is masked.
+  const int64_t first_row = attention.largest_distance - (input.first_query + queries - 1);
+  const int64_t rows = std::min(queries + stretch, attention.positions.size(1) - first_row);
+  const at::Tensor positions = attention.positions.narrow(1, first_row, rows);           // [H, D, c]
+  const at::Tensor content = at::matmul(content_query, input.key.transpose(2, 3));       // [B, H, T, stretches * S]
+  const at::Tensor by_distance = at::matmul(position_query, positions.transpose(1, 2));  // [B, H, T, D]
+  const at::Tensor position = ByKey(by_distance, stretch).unsqueeze(3);                  // [B, H, T, 1, S]
+  return (content.unflatten(3, {input.stretches, stretch}) + position).flatten(3) * attention.scale;
+}
+
+// The bias of each query's clamped distances to the keys: [H, T, keys].
+at::Tensor BucketBiases(const AttentionWeights& attention, int64_t first_query, int64_t queries, int64_t keys) {
+  const at::TensorOptions integers = attention.buckets.options().dtype(at::kLong).requires_grad(false);
+  const at::Tensor query_positions = at::arange(first_query, first_query + queries, integers).unsqueeze(1);
+  const at::Tensor buckets = (at::arange(keys, integers).unsqueeze(0) - query_positions - attention.lowest_bucket)
+                                 .clamp(0, attention.buckets.size(0) - 1);
+  return at::embedding(attention.buckets, buckets).permute({2, 0, 1});
+}
+
+at::Tensor Logits(const AttentionWeights& attention, const AttentionInput& input) {
+  if (attention.positions.defined()) return TransformerXlLogits(attention, input);
+  const at::Tensor content = at::matmul(input.query, input.key.transpose(2, 3)) * attention.scale;
+  if (!attention.buckets.defined()) return content;
+  return content + BucketBiases(attention, input.first_query, input.query.size(2), input.key.size(2));
 }
 
 }  // namespace
@@ -42,19 +76,23 @@ at::Tensor SplitHeads(const at::Tensor& rows, int64_t heads) {
 at::Tensor JoinHeads(const at::Tensor& split) { return split.transpose(-3, -2).flatten(-2); }
 
 at::Tensor RelativeAttention(const AttentionWeights& attention, const AttentionInput& input, at::Tensor* weights) {
-  const bool biased = attention.content_bias.defined();
-  const at::Tensor content_query = biased ? input.query + attention.content_bias : input.query;
-  const at::Tensor position_query = biased ? input.query + attention.position_bias : input.query;
-  const int64_t stretch = input.key.size(2) / input.stretches;                      // S
-  const at::Tensor content = at::matmul(content_query, input.key.transpose(2, 3));  // [B, H, T, stretches * S]
-  const at::Tensor by_distance = at::matmul(position_query, input.positions.transpose(1, 2));  // [B, H, T, D]
-  const at::Tensor position = ByKey(by_distance, stretch).unsqueeze(3);                        // [B, H, T, 1, S]
-  at::Tensor logits = (content.unflatten(3, {input.stretches, stretch}) + position).flatten(3) /
-                      std::sqrt(static_cast<double>(input.query.size(3)));
+  const int64_t keys = input.key.size(2);
+  at::Tensor logits = Logits(attention, input);  // [B, H, T, stretches * S]
+  if (input.penalised.defined()) logits = logits - input.penalised.to(logits.scalar_type()) * kPenalty;
   if (input.absent.defined()) logits = logits.masked_fill(input.absent, -std::numeric_limits<double>::infinity());
+  at::Tensor value = input.value;
+  if (attention.null_key.defined()) {
+    const at::Tensor null_logits = at::matmul(input.query, attention.null_key.transpose(1, 2)) * attention.scale;
+    logits = at::cat({null_logits, logits}, 3);
+    value = at::cat({attention.null_value.unsqueeze(0).expand({value.size(0), -1, -1, -1}), value}, 2);
+  }
   const at::Tensor shares = logits.softmax(3);
-  if (weights != nullptr) *weights = shares;
-  return at::matmul(shares, input.value);
+  if (weights != nullptr) *weights = shares.narrow(3, shares.size(3) - keys, keys);
+  return at::matmul(shares, value);
+}
+
+void MaskPadKeys(const ModelConfig& config, const at::Tensor& pad, AttentionInput& input) {
+  (config.additive_pad_mask ? input.penalised : input.absent) = pad;
 }
 
 }  // namespace retro

@@ -4,8 +4,6 @@
 #include <tuple>
 
 #include "generator_service/model/attention.h"
-#include "generator_service/model/blocks.h"
-#include "generator_service/model/position_tables.h"
 
 namespace retro {
 namespace {
@@ -30,12 +28,20 @@ at::Tensor Stack(const Group& group, const auto& part) {
 }
 
 void AddMass(const Group& group, const at::Tensor& shares /* [B, H, T, k * r] */, int64_t neighbour_length) {
-  const at::Tensor by_neighbour = shares.unflatten(3, {-1, neighbour_length}).sum(4).mean(1);  // [B, T, k]
+  const int64_t neighbours = shares.size(3) / neighbour_length;
+  const at::Tensor by_neighbour = shares.unflatten(3, {neighbours, neighbour_length}).sum(4).mean(1);  // [B, T, k]
   for (size_t b = 0; b < group.size(); ++b) {
     if (!group[b]->want_mass) continue;
     const at::Tensor mass = by_neighbour[static_cast<int64_t>(b)];
     group[b]->mass = group[b]->mass.defined() ? group[b]->mass + mass : mass;
   }
+}
+
+// Where the queries of a span stand, for a rotation: [T]. As in retro-pytorch, whose weights are the only ones that
+// rotate here: the span's first query at 2m-2, all others at 0.
+at::Tensor RotaryPlaces(const ModelConfig& config, const AttendingSpan& span, const at::Tensor& like) {
+  const at::Tensor places = at::arange(span.first_place, span.first_place + span.rows, like.options().dtype(at::kLong));
+  return places.eq(0).to(at::kLong) * (2 * config.chunk_length - 2);
 }
 
 // [B, T, H * c]. query: [N, H * c].
@@ -46,11 +52,15 @@ at::Tensor AttendGroup(const AttentionWeights& weights, const ModelConfig& confi
   AttentionInput input{.query = SplitHeads(Stack(group, rows_of), weights.heads),
                        .key = Stack(group, [&](const AttendingSpan& span) { return span.memory->keys[cca_index]; }),
                        .value = Stack(group, [&](const AttendingSpan& span) { return span.memory->values[cca_index]; }),
-                       .positions = CcaRows(weights.positions, config, first.first_place, first.rows),
-                       .stretches = first.memory->keys[cca_index].size(1) / config.neighbour_length};
+                       .first_query = first.first_place};
+  if (weights.rotary.defined()) input.query = weights.rotary(input.query, RotaryPlaces(config, first, query));
+  if (weights.positions.defined()) {  // eq. 6; buckets count from the span's first query over all neighbours in a row
+    input.first_query += config.chunk_length - 1;
+    input.stretches = input.key.size(2) / config.neighbour_length;
+  }
   if (config.mask_pad) {
-    input.absent =
-        Stack(group, [](const AttendingSpan& span) { return span.memory->absent; }).unsqueeze(1).unsqueeze(1);
+    const at::Tensor pad = Stack(group, [](const AttendingSpan& span) { return span.memory->absent; });
+    MaskPadKeys(config, pad.unsqueeze(1).unsqueeze(1), input);
   }
   bool want_mass = false;
   for (const AttendingSpan* span : group) want_mass = want_mass || span->want_mass;
@@ -64,27 +74,31 @@ at::Tensor AttendGroup(const AttentionWeights& weights, const ModelConfig& confi
 
 at::Tensor ChunkedCrossAttention(const AttentionWeights& weights, const ModelConfig& config, int64_t cca_index,
                                  const at::Tensor& h, std::span<AttendingSpan> spans) {
-  const at::Tensor query = weights.query(RmsNorm(h, weights.norm, config.norm_eps));  // [N, H * c]
-  std::map<int64_t, at::Tensor> attended;                                             // by first row: [T, H * c]
+  const at::Tensor query = weights.query(weights.norm(h));  // [N, H * c]
+  std::map<int64_t, at::Tensor> attended;                   // by first row: [T, H * c]
   for (const auto& [shape, group] : GroupByShape(spans, cca_index)) {
     const at::Tensor outputs = AttendGroup(weights, config, cca_index, query, group);
-    for (size_t b = 0; b < group.size(); ++b) {
-      const at::Tensor output = outputs[static_cast<int64_t>(b)];
-      attended[group[b]->first_row] = group[b]->gate == 1.0 ? output : output * group[b]->gate;
-    }
+    for (size_t b = 0; b < group.size(); ++b) attended[group[b]->first_row] = outputs[static_cast<int64_t>(b)];
   }
+  std::vector<at::Tensor> in_order;
+  for (const auto& [first_row, output] : attended) in_order.push_back(output);
+  const at::Tensor added = weights.output(at::cat(in_order));  // [rows of all spans, d]
+
   std::vector<at::Tensor> rows;  // the spans' and zeros between them
   int64_t next_row = 0;
+  int64_t next_added = 0;
   const auto fill_to = [&](int64_t row) {
-    if (row > next_row) rows.push_back(at::zeros({row - next_row, query.size(1)}, query.options()));
+    if (row > next_row) rows.push_back(at::zeros({row - next_row, h.size(1)}, h.options()));
   };
-  for (const auto& [first_row, output] : attended) {
-    fill_to(first_row);
-    rows.push_back(output);
-    next_row = first_row + output.size(0);
+  for (const AttendingSpan& span : spans) {
+    fill_to(span.first_row);
+    const at::Tensor own = added.narrow(0, next_added, span.rows);
+    rows.push_back(span.gate == 1.0 ? own : own * span.gate);
+    next_added += span.rows;
+    next_row = span.first_row + span.rows;
   }
-  fill_to(query.size(0));
-  return weights.output(at::cat(rows));
+  fill_to(h.size(0));
+  return at::cat(rows);
 }
 
 }  // namespace retro

@@ -6,8 +6,8 @@
 //   place i                    0   1   2   3   0   1   2   3   0
 //
 // A token attends to all k * r encoded neighbour tokens of one chunk in one softmax, with the distance i - i' + m - 1
-// to the token at place i' of a neighbour. Tokens before the last one of C_1, and those whose chunk has no neighbours,
-// pass unchanged.
+// to the token at place i' of a neighbour (other position schemes: see cca.cc). Tokens before the last one of C_1, and
+// those whose chunk has no neighbours, pass unchanged.
 #pragma once
 
 #include <ATen/ATen.h>

@@ -1,5 +1,6 @@
 #include "generator_service/model/config.h"
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <set>
@@ -21,8 +22,23 @@ constexpr int64_t kLengthMax = 1 << 20;  // of any sequence: position tables hav
 constexpr int64_t kLayersMax = 1024;
 constexpr int64_t kHeadsMax = 1024;
 
-constexpr std::array<std::pair<Activation, std::string_view>, 3> kActivations = {
-    {{Activation::kGeluTanh, "gelu_tanh"}, {Activation::kGeluErf, "gelu_erf"}, {Activation::kRelu, "relu"}}};
+// Names in the order of the enums.
+template <typename Enum>
+constexpr std::array<std::string_view, 0> kNames;
+template <>
+constexpr std::array<std::string_view, 4> kNames<Activation> = {"gelu_tanh", "gelu_erf", "relu", "silu"};
+template <>
+constexpr std::array<std::string_view, 4> kNames<NormKind> = {"rms", "rms_eps_outside", "rms_floor", "layer"};
+template <>
+constexpr std::array<std::string_view, 5> kNames<Positions> = {"transformer_xl", "buckets", "rotary", "rotary_decoder",
+                                                               "none"};
+template <>
+constexpr std::array<std::string_view, 3> kNames<LearnedPositions> = {"none", "decoder", "both"};
+
+template <typename Enum>
+std::string_view NameOf(Enum value) {
+  return kNames<Enum>[static_cast<size_t>(value)];
+}
 
 // Calls visit(name, member, required) for every member: the one list that reading and writing share.
 template <typename Config, typename Visit>
@@ -43,15 +59,39 @@ void VisitFields(Config& c, Visit&& visit) {
   visit("chunk_length", c.chunk_length, true);
   visit("neighbour_length", c.neighbour_length, true);
   visit("max_length", c.max_length, true);
+  visit("norm", c.norm, false);
   visit("norm_eps", c.norm_eps, false);
+  visit("final_norm", c.final_norm, false);
   visit("activation", c.activation, false);
-  visit("position_biases", c.position_biases, false);
+  visit("gated_ffw", c.gated_ffw, false);
+  visit("attention_scale", c.attention_scale, false);
+  visit("query_key_value_biases", c.query_key_value_biases, false);
+  visit("output_biases", c.output_biases, false);
+  visit("readout_bias", c.readout_bias, false);
   visit("tied_readout", c.tied_readout, false);
   visit("shared_embedding", c.shared_embedding, false);
+  visit("embedding_width", c.embedding_width, false);
   visit("encoder_final_norm", c.encoder_final_norm, false);
+  visit("encoder_projection", c.encoder_projection, false);
   visit("conditioning_norm", c.conditioning_norm, false);
+  visit("conditioning_cca_norm", c.conditioning_cca_norm, false);
+  visit("encoder_cca_residual_normed", c.encoder_cca_residual_normed, false);
+  visit("null_key", c.null_key, false);
+  visit("gate", c.gate, false);
+  visit("positions", c.positions, false);
+  visit("position_biases", c.position_biases, false);
+  visit("attention_buckets", c.attention_buckets, false);
+  visit("cca_buckets", c.cca_buckets, false);
+  visit("encoder_attention_buckets", c.encoder_attention_buckets, false);
+  visit("encoder_cca_buckets", c.encoder_cca_buckets, false);
+  visit("rotary_size", c.rotary_size, false);
+  visit("rotary_base", c.rotary_base, false);
+  visit("learned_positions", c.learned_positions, false);
   visit("mask_pad", c.mask_pad, false);
+  visit("additive_pad_mask", c.additive_pad_mask, false);
   visit("pad_id", c.pad_id, false);
+  visit("offset", c.offset, false);
+  visit("partial_chunk_first", c.partial_chunk_first, false);
 }
 
 absl::Status Wrong(std::string_view field, std::string_view requirement) {
@@ -85,15 +125,13 @@ absl::Status ReadValue(const Json& json, std::string_view name, std::vector<int6
   return absl::OkStatus();
 }
 
-absl::Status ReadValue(const Json& json, std::string_view name, Activation& value) {
+template <typename Enum>
+requires std::is_enum_v<Enum> absl::Status ReadValue(const Json& json, std::string_view name, Enum& value) {
   const std::string text = json.is_string() ? json.get<std::string>() : "";
-  for (const auto& [activation, activation_name] : kActivations) {
-    if (text == activation_name) {
-      value = activation;
-      return absl::OkStatus();
-    }
-  }
-  return Wrong(name, "gelu_tanh, gelu_erf or relu");
+  const auto found = std::ranges::find(kNames<Enum>, text);
+  if (found == kNames<Enum>.end()) return Wrong(name, StrCat("one of ", absl::StrJoin(kNames<Enum>, ", ")));
+  value = static_cast<Enum>(found - kNames<Enum>.begin());
+  return absl::OkStatus();
 }
 
 absl::Status CheckRange(std::string_view field, int64_t value, int64_t low, int64_t high) {
@@ -112,6 +150,24 @@ absl::Status CheckLayerList(std::string_view field, const std::vector<int64_t>& 
   return absl::OkStatus();
 }
 
+bool IsRotary(Positions positions) { return positions == Positions::kRotary || positions == Positions::kRotaryDecoder; }
+
+absl::Status ValidateEncoderPositions(const ModelConfig& c) {
+  if (c.positions == Positions::kBuckets) {
+    RETRO_RETURN_IF_ERROR(CheckRange("cca_buckets", c.cca_buckets, 1, kLengthMax));
+    RETRO_RETURN_IF_ERROR(CheckRange("encoder_attention_buckets", c.encoder_attention_buckets, 1, kLengthMax));
+    RETRO_RETURN_IF_ERROR(CheckRange("encoder_cca_buckets", c.encoder_cca_buckets, 1, kLengthMax));
+  }
+  if (c.positions == Positions::kRotary && c.rotary_size > c.encoder_head_size) {
+    return Wrong("rotary_size", StrCat("at most the encoder_head_size ", c.encoder_head_size));
+  }
+  if (c.learned_positions != LearnedPositions::kBoth) return absl::OkStatus();
+  if (c.encoder_width != EmbeddingWidth(c)) {
+    return Wrong("encoder_width", "the embedding's width where learned_positions is both");
+  }
+  return CheckRange("neighbour_length", c.neighbour_length, 1, c.max_length);
+}
+
 absl::Status ValidateEncoder(const ModelConfig& c) {
   RETRO_RETURN_IF_ERROR(CheckRange("encoder_width", c.encoder_width, 2, kSizeMax));
   RETRO_RETURN_IF_ERROR(CheckRange("encoder_ffw_width", c.encoder_ffw_width, 1, kSizeMax));
@@ -119,12 +175,31 @@ absl::Status ValidateEncoder(const ModelConfig& c) {
   RETRO_RETURN_IF_ERROR(CheckRange("encoder_head_size", c.encoder_head_size, 1, kSizeMax));
   RETRO_RETURN_IF_ERROR(CheckRange("encoder_layers", c.encoder_layers, 1, kLayersMax));
   RETRO_RETURN_IF_ERROR(CheckLayerList("encoder_cca_layers", c.encoder_cca_layers, c.encoder_layers));
-  if (c.encoder_width % 2 != 0) return Wrong("encoder_width", "even (sines and cosines)");
+  if (c.positions == Positions::kTransformerXl && c.encoder_width % 2 != 0) {
+    return Wrong("encoder_width", "even (sines and cosines)");
+  }
   if (c.neighbour_length < c.chunk_length) {
     return Wrong("neighbour_length", StrCat("at least the chunk_length ", c.chunk_length, ", is ", c.neighbour_length));
   }
-  if (c.shared_embedding && c.encoder_width != c.width) {
-    return Wrong("encoder_width", StrCat("the width ", c.width, " where shared_embedding is on, is ", c.encoder_width));
+  if (c.shared_embedding && c.encoder_width != EmbeddingWidth(c)) {
+    return Wrong("encoder_width", StrCat("the embedding's width ", EmbeddingWidth(c),
+                                         " where shared_embedding is on, is ", c.encoder_width));
+  }
+  if (c.conditioning_norm && c.conditioning_cca_norm) {
+    return Wrong("conditioning_cca_norm", "off where conditioning_norm is on");
+  }
+  return ValidateEncoderPositions(c);
+}
+
+absl::Status ValidateDecoderPositions(const ModelConfig& c) {
+  if (c.positions == Positions::kTransformerXl && c.width % 2 != 0) return Wrong("width", "even (sines and cosines)");
+  if (c.positions == Positions::kBuckets) {
+    RETRO_RETURN_IF_ERROR(CheckRange("attention_buckets", c.attention_buckets, 1, kLengthMax));
+  }
+  if (IsRotary(c.positions)) {
+    RETRO_RETURN_IF_ERROR(CheckRange("rotary_size", c.rotary_size, 2, c.head_size));
+    if (c.rotary_size % 2 != 0) return Wrong("rotary_size", "even (it is rotated in halves)");
+    if (!std::isfinite(c.rotary_base) || c.rotary_base <= 1) return Wrong("rotary_base", "a number above 1");
   }
   return absl::OkStatus();
 }
@@ -170,7 +245,22 @@ std::vector<std::pair<std::string, ModelConfig>> Presets() {
 
 }  // namespace
 
-std::string_view ActivationName(Activation activation) { return kActivations[static_cast<size_t>(activation)].second; }
+std::string_view ActivationName(Activation activation) { return NameOf(activation); }
+std::string_view NormKindName(NormKind kind) { return NameOf(kind); }
+std::string_view PositionsName(Positions positions) { return NameOf(positions); }
+std::string_view LearnedPositionsName(LearnedPositions positions) { return NameOf(positions); }
+
+int64_t EmbeddingWidth(const ModelConfig& config) {
+  return config.embedding_width == 0 ? config.width : config.embedding_width;
+}
+
+int64_t EncodedWidth(const ModelConfig& config) {
+  return config.encoder_projection ? config.width : config.encoder_width;
+}
+
+int64_t DefaultOffset(const ModelConfig& config, int64_t length) {
+  return config.partial_chunk_first ? length % config.chunk_length : config.offset;
+}
 
 absl::Status ValidateModelConfig(const ModelConfig& c) {
   RETRO_RETURN_IF_ERROR(CheckRange("width", c.width, 2, kSizeMax));
@@ -184,7 +274,14 @@ absl::Status ValidateModelConfig(const ModelConfig& c) {
   RETRO_RETURN_IF_ERROR(CheckRange("neighbour_length", c.neighbour_length, 1, kLengthMax));
   RETRO_RETURN_IF_ERROR(CheckRange("max_length", c.max_length, 1, kLengthMax));
   RETRO_RETURN_IF_ERROR(CheckRange("pad_id", c.pad_id, 0, c.vocabulary - 1));
-  if (c.width % 2 != 0) return Wrong("width", "even (sines and cosines)");
+  RETRO_RETURN_IF_ERROR(CheckRange("embedding_width", c.embedding_width, 0, kSizeMax));
+  RETRO_RETURN_IF_ERROR(CheckRange("offset", c.offset, 0, c.chunk_length - 1));
+  RETRO_RETURN_IF_ERROR(ValidateDecoderPositions(c));
+  if (c.tied_readout && EmbeddingWidth(c) != c.width) {
+    return Wrong("embedding_width", "the width where tied_readout is on");
+  }
+  if (c.additive_pad_mask && !c.mask_pad) return Wrong("mask_pad", "on where additive_pad_mask is on");
+  if (!std::isfinite(c.gate)) return Wrong("gate", "a finite number");
   if (!std::isfinite(c.norm_eps) || c.norm_eps <= 0 || c.norm_eps >= 1) return Wrong("norm_eps", "between 0 and 1");
   return c.cca_layers.empty() ? absl::OkStatus() : ValidateEncoder(c);
 }
@@ -192,8 +289,8 @@ absl::Status ValidateModelConfig(const ModelConfig& c) {
 std::string ModelConfigToJson(const ModelConfig& config) {
   Json json = Json::object();
   VisitFields(config, [&json](const char* name, const auto& value, bool) {
-    if constexpr (std::is_same_v<std::decay_t<decltype(value)>, Activation>) {
-      json[name] = ActivationName(value);
+    if constexpr (std::is_enum_v<std::decay_t<decltype(value)>>) {
+      json[name] = NameOf(value);
     } else {
       json[name] = value;
     }

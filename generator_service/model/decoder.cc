@@ -4,8 +4,7 @@
 #include <utility>
 
 #include "generator_service/model/attention.h"
-#include "generator_service/model/blocks.h"
-#include "generator_service/model/position_tables.h"
+#include "generator_service/model/ffw.h"
 #include "generator_service/model/retrieved_chunks.h"
 
 namespace retro {
@@ -14,9 +13,10 @@ namespace {
 // Queries whose logits are held at a time: bounds the memory of a long prefill, and spares the masked half of its work.
 constexpr int64_t kQueryBlock = 256;
 
-// Causal attention of the T last of S tokens. query: [1, H, T, c]; keys, values: [1, H, S, c] -> [1, H, T, c].
+// Causal attention of the T last of S tokens. query: [1, H, T, c]; keys, values: [1, H, S, c]; penalised: [S] or
+// undefined -> [1, H, T, c].
 at::Tensor AttendBack(const AttentionWeights& weights, const at::Tensor& query, const at::Tensor& keys,
-                      const at::Tensor& values) {
+                      const at::Tensor& values, const at::Tensor& penalised) {
   const int64_t queries = query.size(2);
   const int64_t before = keys.size(2) - queries;
   std::vector<at::Tensor> blocks;
@@ -26,8 +26,9 @@ at::Tensor AttendBack(const AttentionWeights& weights, const at::Tensor& query, 
     AttentionInput input{.query = query.narrow(2, begin, rows),
                          .key = keys.narrow(2, 0, seen),
                          .value = values.narrow(2, 0, seen),
-                         .positions = DecoderRows(weights.positions, seen)};
+                         .first_query = before + begin};
     if (rows > 1) input.absent = at::ones({rows, seen}, query.options().dtype(at::kBool)).triu(seen - rows + 1);
+    if (penalised.defined()) input.penalised = penalised.narrow(0, 0, seen);
     blocks.push_back(RelativeAttention(weights, input));
   }
   return blocks.size() == 1 ? blocks[0] : at::cat(blocks, 2);
@@ -48,19 +49,46 @@ KeysAndValues Remember(SequenceState& state, int64_t layer, int64_t block, const
   return {cache.keys().narrow(1, 0, seen), cache.values().narrow(1, 0, seen)};
 }
 
-// ATTN without its residual: each piece over its own sequence. h: [N, d].
+// The rows' positions in their sequences, [N]; undefined where nobody asks.
+at::Tensor RowPositions(const ModelWeights& weights, const at::Tensor& tokens, std::span<const DecoderPiece> pieces) {
+  if (!weights.positions.defined() && !weights.layers[0].attention.rotary.defined()) return {};
+  std::vector<at::Tensor> positions;
+  for (const DecoderPiece& piece : pieces) {
+    positions.push_back(at::arange(piece.state->position, piece.state->position + piece.rows, tokens.options()));
+  }
+  return at::cat(positions);
+}
+
+// EMB: [N] ids -> [N, d].
+at::Tensor Embed(const ModelWeights& weights, const at::Tensor& tokens, const at::Tensor& positions) {
+  at::Tensor h = at::embedding(weights.embedding, tokens);
+  if (weights.positions.defined()) h = h + at::embedding(weights.positions, positions);
+  return weights.embedding_projection ? (*weights.embedding_projection)(h) : h;
+}
+
+// Notes which of the rows are pad, where a model masks the pads of its own text.
+void RememberPad(const ModelConfig& config, const at::Tensor& tokens, std::span<const DecoderPiece> pieces) {
+  if (!config.additive_pad_mask) return;
+  for (const DecoderPiece& piece : pieces) {
+    SequenceState& state = *piece.state;
+    const at::Tensor own = tokens.narrow(0, piece.first_row, piece.rows).eq(config.pad_id);
+    state.pad = state.position == 0 ? own : at::cat({state.pad.narrow(0, 0, state.position), own});
+  }
+}
+
+// ATTN without its residual: each piece over its own sequence. h: [N, d], positions: [N].
 at::Tensor SelfAttention(const AttentionWeights& weights, const ModelConfig& config, int64_t layer, const at::Tensor& h,
-                         std::span<const DecoderPiece> pieces) {
-  const at::Tensor x = RmsNorm(h, weights.norm, config.norm_eps);
-  const at::Tensor query = SplitHeads(weights.query(x), weights.heads);  // [H, N, c]
-  const at::Tensor key = SplitHeads(weights.key(x), weights.heads);
+                         const at::Tensor& positions, std::span<const DecoderPiece> pieces) {
+  const at::Tensor x = weights.norm(h);
+  const at::Tensor query = weights.rotary(SplitHeads(weights.query(x), weights.heads), positions);  // [H, N, c]
+  const at::Tensor key = weights.rotary(SplitHeads(weights.key(x), weights.heads), positions);
   const at::Tensor value = SplitHeads(weights.value(x), weights.heads);
   std::vector<at::Tensor> attended;
   for (const DecoderPiece& piece : pieces) {
     const auto own_rows = [&](const at::Tensor& all) { return all.narrow(1, piece.first_row, piece.rows); };
     const KeysAndValues all = Remember(*piece.state, layer, config.chunk_length, own_rows(key), own_rows(value));
-    attended.push_back(
-        AttendBack(weights, own_rows(query).unsqueeze(0), all.keys.unsqueeze(0), all.values.unsqueeze(0)));
+    attended.push_back(AttendBack(weights, own_rows(query).unsqueeze(0), all.keys.unsqueeze(0), all.values.unsqueeze(0),
+                                  piece.state->pad));
   }
   return weights.output(JoinHeads(attended.size() == 1 ? attended[0] : at::cat(attended, 2)).squeeze(0));
 }
@@ -105,17 +133,19 @@ at::Tensor RunDecoder(const ModelWeights& weights, const ModelConfig& config, co
   std::vector<PieceRetrieval> retrievals;
   std::vector<AttendingSpan> spans;
   int64_t cca_index = 0;
-  at::Tensor h = at::embedding(weights.embedding, tokens);  // [N, d]
+  const at::Tensor positions = RowPositions(weights, tokens, pieces);
+  RememberPad(config, tokens, pieces);
+  at::Tensor h = Embed(weights, tokens, positions);  // [N, d]
   for (int64_t layer = 0; layer < config.layers; ++layer) {
     const LayerWeights& w = weights.layers[layer];
-    h = h + SelfAttention(w.attention, config, layer, h, pieces);
+    h = h + SelfAttention(w.attention, config, layer, h, positions, pieces);
     if (w.cca && cca_index == 0) {
       retrievals = EncodeCompletedChunks(weights, config, h, pieces);
-      spans = FindAttendingSpans(pieces, retrievals);
+      spans = FindAttendingSpans(config, pieces, retrievals);
     }
     if (w.cca && !spans.empty()) h = h + ChunkedCrossAttention(*w.cca, config, cca_index, h, spans);
     if (w.cca) ++cca_index;
-    h = h + Ffw(w.ffw, h, config.norm_eps);
+    h = h + Ffw(w.ffw, h);
   }
   for (const DecoderPiece& piece : pieces) {
     if (piece.trace != nullptr) piece.trace->last = h.narrow(0, piece.first_row, piece.rows);
@@ -125,7 +155,7 @@ at::Tensor RunDecoder(const ModelWeights& weights, const ModelConfig& config, co
 }
 
 at::Tensor ReadOut(const ModelWeights& weights, const ModelConfig& config, const at::Tensor& h) {
-  return weights.readout(RmsNorm(h, weights.final_norm, config.norm_eps));
+  return weights.readout(config.final_norm ? weights.final_norm(h) : h);
 }
 
 }  // namespace retro

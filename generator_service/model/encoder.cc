@@ -1,34 +1,36 @@
 #include "generator_service/model/encoder.h"
 
 #include "generator_service/model/attention.h"
-#include "generator_service/model/blocks.h"
+#include "generator_service/model/ffw.h"
 
 namespace retro {
 namespace {
 
-// Self-attention within each neighbour. x: [N, r, d'], absent: [N, 1, 1, r] or undefined.
-at::Tensor AttendWithin(const AttentionWeights& w, const at::Tensor& x, const at::Tensor& absent, double eps) {
-  const at::Tensor h = RmsNorm(x, w.norm, eps);
-  const AttentionInput input{.query = SplitHeads(w.query(h), w.heads),
-                             .key = SplitHeads(w.key(h), w.heads),
-                             .value = SplitHeads(w.value(h), w.heads),
-                             .positions = w.positions,
-                             .absent = absent};
-  return w.output(JoinHeads(RelativeAttention(w, input)));
+// Self-attention within each neighbour. x: [N, r, d'].
+at::Tensor AttendWithin(const AttentionWeights& w, const ModelConfig& config, const EncoderInput& input,
+                        const at::Tensor& x) {
+  const at::Tensor h = w.norm(x);
+  const at::Tensor places = at::arange(x.size(1), input.neighbours.options());
+  AttentionInput attention{.query = w.rotary(SplitHeads(w.query(h), w.heads), places),
+                           .key = w.rotary(SplitHeads(w.key(h), w.heads), places),
+                           .value = SplitHeads(w.value(h), w.heads)};
+  if (config.mask_pad) {
+    MaskPadKeys(config, input.neighbours.eq(config.pad_id).unsqueeze(1).unsqueeze(1), attention);  // [N, 1, 1, r]
+  }
+  return w.output(JoinHeads(RelativeAttention(w, attention)));
 }
 
-// Attention onto the chunk's activations, eq. 7. x: [N, r, d'], conditioning: [C, m, d].
-at::Tensor AttendToChunk(const AttentionWeights& w, const at::Tensor& x, const at::Tensor& conditioning,
-                         const EncoderInput& input, double eps) {
-  const auto for_neighbours = [&](const Linear& linear) {  // [N, H, m, c]
-    return SplitHeads(linear(conditioning), w.heads).index_select(0, input.chunk_of);
-  };
-  AttentionInput attention{.query = SplitHeads(w.query(RmsNorm(x, w.norm, eps)), w.heads),
-                           .key = for_neighbours(w.key),
-                           .value = for_neighbours(w.value),
-                           .positions = w.positions};
+// Attention onto the chunk's activations, eq. 7. h: [N, r, d'] after the norm, conditioning: [C, m, d].
+at::Tensor AttendToChunk(const AttentionWeights& w, const ModelConfig& config, const EncoderInput& input,
+                         const at::Tensor& h, const at::Tensor& conditioning) {
+  const auto places = [&](const at::Tensor& rows) { return at::arange(rows.size(1), input.neighbours.options()); };
+  const at::Tensor keys = w.rotary(SplitHeads(w.key(conditioning), w.heads), places(conditioning));
+  const at::Tensor values = SplitHeads(w.value(conditioning), w.heads);
+  AttentionInput attention{.query = w.rotary(SplitHeads(w.query(h), w.heads), places(h)),
+                           .key = keys.index_select(0, input.chunk_of),  // [N, H, m, c]
+                           .value = values.index_select(0, input.chunk_of)};
   if (input.conditioning_absent.defined()) {
-    attention.absent = input.conditioning_absent.index_select(0, input.chunk_of).unsqueeze(1).unsqueeze(1);
+    MaskPadKeys(config, input.conditioning_absent.index_select(0, input.chunk_of).unsqueeze(1).unsqueeze(1), attention);
   }
   return w.output(JoinHeads(RelativeAttention(w, attention)));
 }
@@ -36,19 +38,20 @@ at::Tensor AttendToChunk(const AttentionWeights& w, const at::Tensor& x, const a
 }  // namespace
 
 at::Tensor EncodeNeighbours(const EncoderWeights& weights, const ModelConfig& config, const EncoderInput& input) {
-  const double eps = config.norm_eps;
   const at::Tensor conditioning =
-      config.conditioning_norm ? RmsNorm(input.conditioning, weights.conditioning_norm, eps) : input.conditioning;
-  at::Tensor absent;
-  if (config.mask_pad) absent = input.neighbours.eq(config.pad_id).unsqueeze(1).unsqueeze(1);  // [N, 1, 1, r]
-
+      config.conditioning_norm ? weights.conditioning_norm(input.conditioning) : input.conditioning;
   at::Tensor e = at::embedding(weights.embedding, input.neighbours);  // [N, r, d']
+  if (weights.positions.defined()) e = e + weights.positions;
   for (const LayerWeights& layer : weights.layers) {
-    e = e + AttendWithin(layer.attention, e, absent, eps);
-    if (layer.cca) e = e + AttendToChunk(*layer.cca, e, conditioning, input, eps);
-    e = e + Ffw(layer.ffw, e, eps);
+    e = e + AttendWithin(layer.attention, config, input, e);
+    if (layer.cca) {
+      const at::Tensor h = layer.cca->norm(e);
+      e = (config.encoder_cca_residual_normed ? h : e) + AttendToChunk(*layer.cca, config, input, h, conditioning);
+    }
+    e = e + Ffw(layer.ffw, e);
   }
-  return config.encoder_final_norm ? RmsNorm(e, weights.final_norm, eps) : e;
+  if (config.encoder_final_norm) e = weights.final_norm(e);
+  return weights.projection ? (*weights.projection)(e) : e;
 }
 
 }  // namespace retro

@@ -13,11 +13,11 @@ namespace retro {
 struct EncoderInput {
   at::Tensor neighbours;           // [N, r] token ids
   at::Tensor chunk_of;             // [N]: 0 ... C-1
-  at::Tensor conditioning;         // [C, m, d]; the rows of a chunk shorter than m stand at the end
-  at::Tensor conditioning_absent;  // [C, m] bool: rows before a short chunk. Undefined if all chunks are full.
+  at::Tensor conditioning;         // [C, m, d]; zero rows where a chunk is shorter than m
+  at::Tensor conditioning_absent;  // [C, m] bool: rows that are masked as pad is. Undefined: none.
 };
 
-// E: [N, r, d'].
+// E: [N, r, EncodedWidth].
 at::Tensor EncodeNeighbours(const EncoderWeights& weights, const ModelConfig& config, const EncoderInput& input);
 
 }  // namespace retro

@@ -10,15 +10,17 @@ namespace retro {
 class Linear {
  public:
   Linear() = default;
-  explicit Linear(at::Tensor weight /* [out, in] */) : weight_(std::move(weight)) {}
+  // weight: [out, in]; bias: [out], or undefined.
+  explicit Linear(at::Tensor weight, at::Tensor bias = {}) : weight_(std::move(weight)), bias_(std::move(bias)) {}
 
   // [..., in] -> [..., out]
-  at::Tensor operator()(const at::Tensor& rows) const { return at::linear(rows, weight_); }
+  at::Tensor operator()(const at::Tensor& rows) const { return at::linear(rows, weight_, bias_); }
 
   const at::Tensor& weight() const { return weight_; }
 
  private:
   at::Tensor weight_;
+  at::Tensor bias_;
 };
 
 }  // namespace retro

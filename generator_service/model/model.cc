@@ -92,8 +92,10 @@ absl::StatusOr<std::unique_ptr<Sequence>> RetroModel::NewSequence(const Sequence
     return absl::InvalidArgumentError(
         StrCat("offset must be from 0 to ", config_.chunk_length - 1, ", is ", options.offset));
   }
-  if (!std::isfinite(options.gate)) return absl::InvalidArgumentError("the CCA gate must be a finite number");
+  const double gate = options.gate.value_or(config_.gate);
+  if (!std::isfinite(gate)) return absl::InvalidArgumentError("the CCA gate must be a finite number");
   SequenceOptions own = options;
+  own.gate = gate;
   own.retrieval = options.retrieval && !config_.cca_layers.empty();
   own.reserve_tokens = std::min(options.reserve_tokens, config_.max_length);
   return std::make_unique<Sequence>(std::make_unique<SequenceState>(own, config_.chunk_length, config_.layers));

@@ -14,19 +14,29 @@ namespace {
 struct Completed {
   const ChunkNeighbours* neighbours = nullptr;
   at::Tensor conditioning;        // [chunk's tokens, d]
+  at::Tensor pad;                 // [chunk's tokens] bool; undefined where the model does not mask the text's pads
   std::vector<int64_t> existing;  // the neighbours that exist
   std::shared_ptr<ChunkMemory> memory;
 };
 
 bool Exists(const ModelConfig& config, std::span<const TokenId> neighbour) {
-  return !config.mask_pad || std::ranges::any_of(neighbour, [&](TokenId id) { return id != config.pad_id; });
+  return !config.mask_pad || config.additive_pad_mask ||
+         std::ranges::any_of(neighbour, [&](TokenId id) { return id != config.pad_id; });
+}
+
+// Whether CCA adds anything where the chunk's neighbours are those: a null key is there even if all of them are pad.
+bool IsAttended(const ModelConfig& config, const Completed& chunk) {
+  if (config.null_key) return chunk.neighbours->count > 0;
+  if (!config.additive_pad_mask) return !chunk.existing.empty();
+  return std::ranges::any_of(chunk.neighbours->tokens, [&](TokenId id) { return id != config.pad_id; });
 }
 
 std::span<const TokenId> NeighbourTokens(const ModelConfig& config, const ChunkNeighbours& neighbours, int64_t j) {
   return std::span(neighbours.tokens).subspan(j * config.neighbour_length, config.neighbour_length);
 }
 
-// Cuts the piece's activations, those kept from earlier pieces before them, into the chunks it completes and a rest.
+// Cuts the piece's conditioning rows, those kept from earlier pieces before them, into the chunks it completes and a
+// rest.
 std::vector<Completed> CutIntoChunks(const ModelConfig& config, const at::Tensor& h, const DecoderPiece& piece,
                                      at::Tensor& rest) {
   const SequenceState& state = *piece.state;
@@ -41,6 +51,7 @@ std::vector<Completed> CutIntoChunks(const ModelConfig& config, const at::Tensor
     Completed& next = completed.emplace_back();
     next.neighbours = &neighbours;
     next.conditioning = rows.slice(0, geometry.Begin(chunk) - start, geometry.End(chunk) - start);
+    if (state.pad.defined()) next.pad = state.pad.slice(0, geometry.Begin(chunk), geometry.End(chunk));
     for (int64_t j = 0; j < neighbours.count; ++j) {
       if (Exists(config, NeighbourTokens(config, neighbours, j))) next.existing.push_back(j);
     }
@@ -52,40 +63,51 @@ std::vector<Completed> CutIntoChunks(const ModelConfig& config, const at::Tensor
   return completed;
 }
 
-// Neighbours and conditioning of the chunks that have any, on the device of h.
+// Conditioning rows and what is absent of them. Before the rows of a short chunk, or after them where the partial chunk
+// comes first, stand zeros.
+void AddConditioning(const ModelConfig& config, const std::vector<Completed*>& chunks, EncoderInput& input) {
+  std::vector<at::Tensor> conditioning;
+  std::vector<at::Tensor> absent;
+  bool any_absent = false;
+  for (const Completed* chunk : chunks) {
+    const at::Tensor& rows = chunk->conditioning;
+    const int64_t lacking = config.chunk_length - rows.size(0);
+    const bool seen = config.partial_chunk_first;
+    conditioning.push_back(at::constant_pad_nd(rows, {0, 0, seen ? 0 : lacking, seen ? lacking : 0}));
+    const at::Tensor pad =
+        chunk->pad.defined() ? chunk->pad : at::zeros({rows.size(0)}, rows.options().dtype(at::kBool));
+    absent.push_back(at::constant_pad_nd(pad, {seen ? 0 : lacking, seen ? lacking : 0}, /*value=*/!seen));
+    any_absent = any_absent || chunk->pad.defined() || (lacking > 0 && !seen);
+  }
+  input.conditioning = at::stack(conditioning);
+  if (any_absent) input.conditioning_absent = at::stack(absent);
+}
+
+// Neighbours and conditioning of the chunks, on the device of h.
 EncoderInput MakeEncoderInput(const ModelConfig& config, const at::Tensor& h, const std::vector<Completed*>& chunks) {
-  const int64_t m = config.chunk_length;
   std::vector<int64_t> tokens;
   std::vector<int64_t> chunk_of;
-  std::vector<at::Tensor> conditioning;
-  const at::TensorOptions cpu_bool = at::TensorOptions().dtype(at::kBool);
-  at::Tensor absent = at::zeros({static_cast<int64_t>(chunks.size()), m}, cpu_bool);
-  bool any_short = false;
   for (size_t c = 0; c < chunks.size(); ++c) {
     for (const int64_t j : chunks[c]->existing) {
       const std::span<const TokenId> ids = NeighbourTokens(config, *chunks[c]->neighbours, j);
       tokens.insert(tokens.end(), ids.begin(), ids.end());
       chunk_of.push_back(static_cast<int64_t>(c));
     }
-    const int64_t lacking = m - chunks[c]->conditioning.size(0);
-    conditioning.push_back(at::constant_pad_nd(chunks[c]->conditioning, {0, 0, lacking, 0}));
-    if (lacking > 0) absent[static_cast<int64_t>(c)].narrow(0, 0, lacking).fill_(true);
-    any_short = any_short || lacking > 0;
   }
   EncoderInput input;
-  input.neighbours = at::tensor(tokens, at::kLong).view({-1, config.neighbour_length}).to(h.device());
+  const int64_t neighbours = static_cast<int64_t>(chunk_of.size());
+  input.neighbours = at::tensor(tokens, at::kLong).view({neighbours, config.neighbour_length}).to(h.device());
   input.chunk_of = at::tensor(chunk_of, at::kLong).to(h.device());
-  input.conditioning = at::stack(conditioning);
-  if (any_short) input.conditioning_absent = absent.to(h.device());
+  AddConditioning(config, chunks, input);
   return input;
 }
 
-// [N, r, inner] -> for the `count` neighbours from `first`: [heads, count * r, head].
-at::Tensor OfChunk(const at::Tensor& projected, int64_t first, int64_t count, int64_t heads) {
-  return SplitHeads(projected.narrow(0, first, count).flatten(0, 1), heads).contiguous();
+// [N, heads, r, head] -> for the `count` neighbours from `first`: [heads, count * r, head].
+at::Tensor OfChunk(const at::Tensor& split, int64_t first, int64_t count) {
+  return split.narrow(0, first, count).transpose(0, 1).flatten(1, 2).contiguous();
 }
 
-// Fills the chunks' memories from E [N, r, d'].
+// Fills the chunks' memories from E [N, r, EncodedWidth].
 void MakeMemories(const ModelWeights& weights, const ModelConfig& config, const EncoderInput& input,
                   const at::Tensor& encoded, const std::vector<Completed*>& chunks) {
   for (Completed* chunk : chunks) {
@@ -93,15 +115,16 @@ void MakeMemories(const ModelWeights& weights, const ModelConfig& config, const 
     chunk->memory->given_rows = chunk->existing;
     chunk->memory->given_count = chunk->neighbours->count;
   }
+  const at::Tensor places = at::arange(config.neighbour_length, input.neighbours.options());
   for (const int64_t layer : config.cca_layers) {
     const AttentionWeights& cca = *weights.layers[layer - 1].cca;
-    const at::Tensor keys = cca.key(encoded);
-    const at::Tensor values = cca.value(encoded);
+    const at::Tensor keys = cca.rotary(SplitHeads(cca.key(encoded), cca.heads), places);  // [N, heads, r, head]
+    const at::Tensor values = SplitHeads(cca.value(encoded), cca.heads);
     int64_t first = 0;
     for (Completed* chunk : chunks) {
       const int64_t count = static_cast<int64_t>(chunk->existing.size());
-      chunk->memory->keys.push_back(OfChunk(keys, first, count, cca.heads));
-      chunk->memory->values.push_back(OfChunk(values, first, count, cca.heads));
+      chunk->memory->keys.push_back(OfChunk(keys, first, count));
+      chunk->memory->values.push_back(OfChunk(values, first, count));
       first += count;
     }
   }
@@ -144,30 +167,34 @@ void WriteTraces(std::span<const DecoderPiece> pieces, const std::vector<std::ve
 
 std::vector<PieceRetrieval> EncodeCompletedChunks(const ModelWeights& weights, const ModelConfig& config,
                                                   const at::Tensor& h, std::span<const DecoderPiece> pieces) {
+  const AttentionWeights& first_cca = *weights.layers[config.cca_layers[0] - 1].cca;
+  const at::Tensor conditioning = config.conditioning_cca_norm ? first_cca.norm(h) : h;
   std::vector<PieceRetrieval> retrievals(pieces.size());
   std::vector<std::vector<Completed>> completed(pieces.size());
-  std::vector<Completed*> with_neighbours;
+  std::vector<Completed*> to_encode;
   for (size_t i = 0; i < pieces.size(); ++i) {
     if (!pieces[i].state->options.retrieval) continue;
-    completed[i] = CutIntoChunks(config, h, pieces[i], retrievals[i].conditioning);
+    completed[i] = CutIntoChunks(config, conditioning, pieces[i], retrievals[i].conditioning);
     for (Completed& chunk : completed[i]) {
-      if (!chunk.existing.empty()) with_neighbours.push_back(&chunk);
+      if (!chunk.existing.empty() || IsAttended(config, chunk)) to_encode.push_back(&chunk);
     }
   }
   at::Tensor encoded;
-  if (!with_neighbours.empty()) {
-    const EncoderInput input = MakeEncoderInput(config, h, with_neighbours);
+  if (!to_encode.empty()) {
+    const EncoderInput input = MakeEncoderInput(config, h, to_encode);
     encoded = EncodeNeighbours(weights.encoder, config, input);
-    MakeMemories(weights, config, input, encoded, with_neighbours);
+    MakeMemories(weights, config, input, encoded, to_encode);
   }
   WriteTraces(pieces, completed, h, encoded);
   for (size_t i = 0; i < pieces.size(); ++i) {
-    for (const Completed& chunk : completed[i]) retrievals[i].memories.push_back(chunk.memory);
+    for (const Completed& chunk : completed[i]) {
+      retrievals[i].memories.push_back(IsAttended(config, chunk) ? chunk.memory : nullptr);
+    }
   }
   return retrievals;
 }
 
-std::vector<AttendingSpan> FindAttendingSpans(std::span<const DecoderPiece> pieces,
+std::vector<AttendingSpan> FindAttendingSpans(const ModelConfig& config, std::span<const DecoderPiece> pieces,
                                               std::span<const PieceRetrieval> retrievals) {
   std::vector<AttendingSpan> spans;
   for (size_t i = 0; i < pieces.size(); ++i) {
@@ -185,7 +212,7 @@ std::vector<AttendingSpan> FindAttendingSpans(std::span<const DecoderPiece> piec
                          .rows = next - position,
                          .first_place = geometry.Place(position, chunk),
                          .memory = std::move(memory),
-                         .gate = state.options.gate,
+                         .gate = state.options.gate.value_or(config.gate),
                          .want_mass = pieces[i].want_mass});
       }
       position = next;

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "generator_service/model/chunk_geometry.h"
@@ -17,8 +18,8 @@ struct SequenceOptions {
   int64_t offset = 0;
   // False: a plain language model; Forward takes no neighbours and keeps no conditioning.
   bool retrieval = true;
-  // Scales what CCA adds.
-  double gate = 1.0;
+  // Scales what CCA adds; the model's own if not set.
+  std::optional<double> gate;
   // Tokens to make room for at once; 0: grow as they come.
   int64_t reserve_tokens = 0;
 };
@@ -40,8 +41,8 @@ class Sequence {
   int64_t ChunksCompletedBy(int64_t tokens) const;
 
   // Of the last Forward with Piece::want_mass: for each of its tokens, the CCA attention mass on each given neighbour
-  // of the chunk that it attends to, mean over heads and CCA layers; the masses of a token add up to 1. Empty for a
-  // token that attends to nothing.
+  // of the chunk that it attends to, mean over heads and CCA layers; the masses of a token add up to 1, or less if the
+  // model has a null key. Empty for a token that attends to nothing.
   const std::vector<std::vector<float>>& attention_mass() const;
 
   SequenceState& state() { return *state_; }

@@ -21,6 +21,7 @@ struct SequenceState {
   ChunkGeometry geometry;
   int64_t position = 0;         // tokens seen
   std::vector<KvCache> caches;  // by decoder layer; rows at and past `position` are void
+  at::Tensor pad;               // [tokens] bool: pad tokens; likewise void past `position`. Undefined: nobody asks.
   at::Tensor conditioning;      // [tokens of the running chunk, d], after ATTN of the first CCA layer; undefined: none
   ChunkMemoryPtr memory;        // of the last complete chunk
   std::vector<std::vector<float>> attention_mass;

@@ -13,8 +13,12 @@ enum class WeightKind {
   kEmbedding,     // [V, width]
   kReadout,       // [V, width]
   kMatrix,        // [out, in]
-  kGain,          // [width], of an RMSNorm
+  kGain,          // [width], of a norm
+  kBias,          // [out], of a matrix or a norm
   kPositionBias,  // [heads * head_size], u or v of Transformer-XL
+  kBuckets,       // [buckets, heads], a bias for each clamped distance
+  kPositions,     // [n, width], a learned row for each position
+  kNullKey,       // [heads * head_size], CCA's extra key or its value
 };
 
 struct WeightSpec {

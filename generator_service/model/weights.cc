@@ -1,6 +1,7 @@
 #include "generator_service/model/weights.h"
 
 #include <algorithm>
+#include <cmath>
 #include <set>
 #include <string_view>
 #include <utility>
@@ -37,69 +38,134 @@ absl::Status CheckAgainstTable(const ModelConfig& config, const WeightMap& weigh
   return absl::OkStatus();
 }
 
+// What tells one attention of a model from another.
+struct AttentionPlace {
+  std::string prefix;
+  int64_t heads = 0;
+  DistanceRange distances;
+  int64_t lowest_bucket = 0;  // of the distances key - query
+  Rotary rotary;
+};
+
 class Binder {
  public:
-  Binder(const ModelConfig& config, const WeightMap& weights) : config_(config), weights_(weights) {}
-
-  AttentionWeights Attention(const std::string& prefix, int64_t heads, DistanceRange distances) const {
-    AttentionWeights bound;
-    bound.norm = At(prefix + "norm");
-    bound.query = Linear(At(prefix + "query"));
-    bound.key = Linear(At(prefix + "key"));
-    bound.value = Linear(At(prefix + "value"));
-    bound.output = Linear(At(prefix + "output"));
-    if (config_.position_biases) {
-      bound.content_bias = At(prefix + "content_bias").view({heads, 1, -1});
-      bound.position_bias = At(prefix + "position_bias").view({heads, 1, -1});
-    }
-    bound.positions = PositionTable(At(prefix + "position"), distances.largest, distances.count, heads);
-    bound.heads = heads;
-    return bound;
-  }
-
-  FfwWeights Ffw(const std::string& prefix) const {
-    return {At(prefix + "norm"), Linear(At(prefix + "up")), Linear(At(prefix + "down")), config_.activation};
+  Binder(const ModelConfig& config, const WeightMap& weights) : config_(config), weights_(weights) {
+    const bool rotates = config.positions == Positions::kRotary || config.positions == Positions::kRotaryDecoder;
+    if (!rotates) return;
+    const Rotary rotary(config.rotary_size, config.rotary_base, RotaryPositions(config),
+                        At("decoder.embedding").options().requires_grad(false));
+    decoder_rotary_ = rotary;
+    if (config.positions == Positions::kRotary) other_rotary_ = rotary;
   }
 
   ModelWeights Decoder() const {
     ModelWeights bound;
     bound.embedding = At("decoder.embedding");
+    bound.positions = Find("decoder.positions");
+    if (EmbeddingWidth(config_) != config_.width) {
+      bound.embedding_projection = BoundLinear("decoder.embedding_projection");
+    }
     for (int64_t layer = 1; layer <= config_.layers; ++layer) {
       const std::string prefix = StrCat("decoder.", layer, ".");
       LayerWeights& weights = bound.layers.emplace_back();
-      weights.attention = Attention(prefix + "attention.", config_.heads, DecoderDistances(config_));
+      weights.attention = Attention({prefix + "attention.", config_.heads, DecoderDistances(config_),
+                                     LowestCausalBucket(config_.attention_buckets), decoder_rotary_});
       if (std::ranges::count(config_.cca_layers, layer) > 0) {
-        weights.cca = Attention(prefix + "cca.", config_.heads, CcaDistances(config_));
+        weights.cca = Attention(
+            {prefix + "cca.", config_.heads, CcaDistances(config_), LowestBucket(config_.cca_buckets), other_rotary_});
       }
       weights.ffw = Ffw(prefix + "ffw.");
     }
-    bound.final_norm = At("decoder.final_norm");
-    bound.readout = Linear(config_.tied_readout ? bound.embedding : At("decoder.readout"));
+    if (config_.final_norm) bound.final_norm = BoundNorm("decoder.final_norm");
+    bound.readout =
+        Linear(config_.tied_readout ? bound.embedding : At("decoder.readout"), Find("decoder.readout_bias"));
     return bound;
   }
 
   EncoderWeights Encoder() const {
     EncoderWeights bound;
     bound.embedding = At(config_.shared_embedding ? "decoder.embedding" : "encoder.embedding");
-    if (config_.conditioning_norm) bound.conditioning_norm = At("encoder.conditioning_norm");
+    if (config_.learned_positions == LearnedPositions::kBoth) {
+      bound.positions = At("decoder.positions").narrow(0, 0, config_.neighbour_length);
+    }
+    if (config_.conditioning_norm) bound.conditioning_norm = BoundNorm("encoder.conditioning_norm");
     for (int64_t layer = 1; layer <= config_.encoder_layers; ++layer) {
       const std::string prefix = StrCat("encoder.", layer, ".");
       LayerWeights& weights = bound.layers.emplace_back();
-      weights.attention = Attention(prefix + "attention.", config_.encoder_heads, EncoderDistances(config_));
+      weights.attention = Attention({prefix + "attention.", config_.encoder_heads, EncoderDistances(config_),
+                                     LowestBucket(config_.encoder_attention_buckets), other_rotary_});
       if (std::ranges::count(config_.encoder_cca_layers, layer) > 0) {
-        weights.cca = Attention(prefix + "cca.", config_.encoder_heads, ConditioningDistances(config_));
+        weights.cca = Attention({prefix + "cca.", config_.encoder_heads, ConditioningDistances(config_),
+                                 LowestBucket(config_.encoder_cca_buckets), other_rotary_});
       }
       weights.ffw = Ffw(prefix + "ffw.");
     }
-    if (config_.encoder_final_norm) bound.final_norm = At("encoder.final_norm");
+    if (config_.encoder_final_norm) bound.final_norm = BoundNorm("encoder.final_norm");
+    if (config_.encoder_projection) bound.projection = BoundLinear("encoder.projection");
     return bound;
   }
 
  private:
   const at::Tensor& At(const std::string& name) const { return weights_.at(name); }
 
+  // Undefined if the config's model has none of this name.
+  at::Tensor Find(const std::string& name) const {
+    const auto found = weights_.find(name);
+    return found == weights_.end() ? at::Tensor() : found->second;
+  }
+
+  Norm BoundNorm(const std::string& name) const {
+    return {config_.norm, config_.norm_eps, At(name), Find(name + "_bias")};
+  }
+
+  Linear BoundLinear(const std::string& name) const { return Linear(At(name), Find(name + "_bias")); }
+
+  // [heads * head] -> [heads, 1, head]
+  at::Tensor FindByHead(const std::string& name, int64_t heads) const {
+    const at::Tensor found = Find(name);
+    return found.defined() ? found.view({heads, 1, -1}) : found;
+  }
+
+  AttentionWeights Attention(const AttentionPlace& place) const {
+    const std::string& prefix = place.prefix;
+    AttentionWeights bound;
+    bound.norm = BoundNorm(prefix + "norm");
+    bound.query = BoundLinear(prefix + "query");
+    bound.key = BoundLinear(prefix + "key");
+    bound.value = BoundLinear(prefix + "value");
+    bound.output = BoundLinear(prefix + "output");
+    bound.heads = place.heads;
+    const int64_t head_size = At(prefix + "query").size(0) / place.heads;
+    if (config_.attention_scale) bound.scale = 1 / std::sqrt(static_cast<double>(head_size));
+    bound.content_bias = FindByHead(prefix + "content_bias", place.heads);
+    bound.position_bias = FindByHead(prefix + "position_bias", place.heads);
+    if (config_.positions == Positions::kTransformerXl) {
+      bound.positions =
+          PositionTable(At(prefix + "position"), place.distances.largest, place.distances.count, place.heads);
+      bound.largest_distance = place.distances.largest;
+    }
+    bound.buckets = Find(prefix + "buckets");
+    bound.lowest_bucket = place.lowest_bucket;
+    bound.rotary = place.rotary;
+    bound.null_key = FindByHead(prefix + "null_key", place.heads);
+    bound.null_value = FindByHead(prefix + "null_value", place.heads);
+    return bound;
+  }
+
+  FfwWeights Ffw(const std::string& prefix) const {
+    FfwWeights bound;
+    bound.norm = BoundNorm(prefix + "norm");
+    if (config_.gated_ffw) bound.gate = BoundLinear(prefix + "gate");
+    bound.up = BoundLinear(prefix + "up");
+    bound.down = BoundLinear(prefix + "down");
+    bound.activation = config_.activation;
+    return bound;
+  }
+
   const ModelConfig& config_;
   const WeightMap& weights_;
+  Rotary decoder_rotary_;  // of the decoder's self-attention
+  Rotary other_rotary_;    // of every other attention
 };
 
 }  // namespace

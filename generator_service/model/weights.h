@@ -11,25 +11,37 @@
 #include "absl/status/statusor.h"
 #include "generator_service/model/config.h"
 #include "generator_service/model/linear.h"
+#include "generator_service/model/norm.h"
+#include "generator_service/model/rotary.h"
 
 namespace retro {
 
 // By the names of the weight table.
 using WeightMap = std::map<std::string, at::Tensor>;
 
-// One attention with relative positions, and the norm before it.
+// One attention and the norm before it. Of the position schemes' members only those of the config's scheme are defined.
 struct AttentionWeights {
-  at::Tensor norm;           // [query width]
+  Norm norm;                 // over the query's width
   Linear query, key, value;  // to [heads * head]
   Linear output;             // to [query width]
-  at::Tensor content_bias;   // u [heads, 1, head]; undefined without position_biases
-  at::Tensor position_bias;  // v [heads, 1, head]; likewise
-  at::Tensor positions;      // W_R s(dist) [heads, distances, head], distances falling: see attention.h
   int64_t heads = 0;
+  double scale = 1.0;  // of the logits, before `buckets`
+
+  at::Tensor content_bias;       // u [heads, 1, head]; undefined without position_biases
+  at::Tensor position_bias;      // v [heads, 1, head]; likewise
+  at::Tensor positions;          // W_R s(dist) [heads, distances, head], distances falling: see attention.h
+  int64_t largest_distance = 0;  // of `positions`
+  at::Tensor buckets;            // [buckets, heads]: bias of the distances key - query from lowest_bucket on
+  int64_t lowest_bucket = 0;
+  Rotary rotary;
+
+  at::Tensor null_key;    // [heads, 1, head]; undefined: none
+  at::Tensor null_value;  // [heads, 1, head]
 };
 
 struct FfwWeights {
-  at::Tensor norm;
+  Norm norm;
+  std::optional<Linear> gate;
   Linear up, down;
   Activation activation = Activation::kGeluTanh;
 };
@@ -41,17 +53,21 @@ struct LayerWeights {
 };
 
 struct EncoderWeights {
-  at::Tensor embedding;          // [V, d']
-  at::Tensor conditioning_norm;  // undefined unless config.conditioning_norm
+  at::Tensor embedding;    // [V, d']
+  at::Tensor positions;    // [r, d'], added to the embeddings; undefined: none
+  Norm conditioning_norm;  // if config.conditioning_norm
   std::vector<LayerWeights> layers;
-  at::Tensor final_norm;  // undefined unless config.encoder_final_norm
+  Norm final_norm;                   // if config.encoder_final_norm
+  std::optional<Linear> projection;  // to d
 };
 
 struct ModelWeights {
-  at::Tensor embedding;  // [V, d]
+  at::Tensor embedding;  // [V, d], or of config.embedding_width
+  at::Tensor positions;  // [n, ...], added to the embeddings; undefined: none
+  std::optional<Linear> embedding_projection;
   std::vector<LayerWeights> layers;
-  at::Tensor final_norm;
-  Linear readout;  // [V, d]; the embedding itself where tied
+  Norm final_norm;  // if config.final_norm
+  Linear readout;   // [V, d]; the embedding itself where tied
   EncoderWeights encoder;
 };
 

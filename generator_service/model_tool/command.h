@@ -17,6 +17,7 @@ struct Command {
 Command AddInfoCommand(CLI::App& program);
 Command AddInitCommand(CLI::App& program);
 Command AddImportCommand(CLI::App& program);
+Command AddExportCommand(CLI::App& program);
 Command AddVerifyCommand(CLI::App& program);
 
 }  // namespace retro

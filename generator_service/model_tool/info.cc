@@ -58,6 +58,31 @@ std::string PartOf(const WeightSpec& spec) {
   return side + " norms";
 }
 
+// What the config says beyond the sizes, in a line.
+std::string Choices(const ModelConfig& c) {
+  const std::pair<bool, const char*> choices[] = {{c.gated_ffw, "gated FFW"},
+                                                  {c.output_biases, "biases"},
+                                                  {!c.final_norm, "no final norm"},
+                                                  {!c.attention_scale, "no attention scale"},
+                                                  {c.tied_readout, "tied readout"},
+                                                  {c.shared_embedding, "shared embedding"},
+                                                  {c.mask_pad, "pad masked"},
+                                                  {c.conditioning_norm, "conditioning normed"},
+                                                  {c.conditioning_cca_norm, "conditioning normed as CCA's queries"},
+                                                  {c.null_key, "null key"},
+                                                  {c.partial_chunk_first, "partial chunk first"}};
+  std::string line = fmt::format("{} norm, {}, positions {}", NormKindName(c.norm), ActivationName(c.activation),
+                                 PositionsName(c.positions));
+  if (c.learned_positions != LearnedPositions::kNone) {
+    line += fmt::format(" and learned ({})", LearnedPositionsName(c.learned_positions));
+  }
+  for (const auto& [chosen, words] : choices) {
+    if (chosen) line += fmt::format(", {}", words);
+  }
+  if (c.gate != 1.0) line += fmt::format(", gate {}", c.gate);
+  return line;
+}
+
 Json PartsJson(const ModelConfig& config) {
   Json parts = Json::object();
   for (const WeightSpec& spec : WeightTable(config)) {
@@ -99,10 +124,7 @@ void PrintText(const std::string& name, const CheckpointInfo& info, bool weights
   }
   std::cout << fmt::format("  tokens      vocabulary {}, chunks of {}, neighbours of {}, sequences up to {}\n",
                            c.vocabulary, c.chunk_length, c.neighbour_length, c.max_length)
-            << fmt::format("  choices     {}{}{}{}{}{}\n", ActivationName(c.activation),
-                           c.position_biases ? ", position biases" : "", c.tied_readout ? ", tied readout" : "",
-                           c.shared_embedding ? ", shared embedding" : "", c.mask_pad ? ", pad masked" : "",
-                           c.conditioning_norm ? ", conditioning normed" : "");
+            << "  choices     " << Choices(c) << "\n";
   if (!info.revision.empty()) std::cout << "  revision    " << info.revision << "\n";
   if (!info.tokenizer_fingerprint.empty()) std::cout << "  tokenizer   " << info.tokenizer_fingerprint << "\n";
   if (!info.embedder_fingerprint.empty()) std::cout << "  embedder    " << info.embedder_fingerprint << "\n";

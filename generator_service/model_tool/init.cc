@@ -43,7 +43,8 @@ absl::Status RunInit(const InitOptions& options) {
   RETRO_ASSIGN_OR_RETURN(const std::shared_ptr<const Tokenizer> tokenizer, LoadModelTokenizer(options.output));
   RETRO_ASSIGN_OR_RETURN(const ModelConfig config, ConfigFor(options, *tokenizer));
   RETRO_ASSIGN_OR_RETURN(const auto weights, RandomWeights(config, options.seed));
-  return WriteOutputFolder(options.output, config, weights, tokenizer.get());
+  return WriteOutputFolder(
+      options.output, config, [&](const WeightSpec& spec) { return weights.at(spec.name); }, tokenizer.get());
 }
 
 }  // namespace

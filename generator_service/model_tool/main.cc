@@ -1,4 +1,4 @@
-// retro-model: makes, takes over, describes and checks the folders that models live in.
+// retro-model: makes, takes over, hands on, describes and checks the folders that models live in.
 // Exit codes: 0 done; 1 failed, or verify found a difference; 2 wrong command line.
 #include <CLI/CLI.hpp>
 #include <exception>
@@ -14,11 +14,12 @@ constexpr int kExitFailed = 1;
 constexpr int kExitUsage = 2;
 
 int RunProgram(int argc, char** argv) {
-  CLI::App program("Makes, imports, describes and verifies RETRO model folders.", "retro-model");
+  CLI::App program("Makes, imports, exports, describes and verifies RETRO model folders.", "retro-model");
   program.require_subcommand(1);
   program.footer("'retro-model SUBCOMMAND --help' shows a subcommand's options.");
   const std::vector<retro::Command> commands = {retro::AddInfoCommand(program), retro::AddInitCommand(program),
-                                                retro::AddImportCommand(program), retro::AddVerifyCommand(program)};
+                                                retro::AddImportCommand(program), retro::AddExportCommand(program),
+                                                retro::AddVerifyCommand(program)};
   try {
     program.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <CLI/CLI.hpp>
-#include <map>
 #include <memory>
 #include <string>
 
@@ -35,7 +34,7 @@ absl::StatusOr<std::shared_ptr<const Tokenizer>> LoadModelTokenizer(const Output
 absl::Status CheckTokenizerFits(const ModelConfig& config, const Tokenizer& tokenizer);
 
 // Saves the model with the tokenizer's copy and fingerprint, and says so on standard output.
-absl::Status WriteOutputFolder(const OutputOptions& options, const ModelConfig& config,
-                               const std::map<std::string, at::Tensor>& weights, const Tokenizer* tokenizer);
+absl::Status WriteOutputFolder(const OutputOptions& options, const ModelConfig& config, const WeightGiver& weight,
+                               const Tokenizer* tokenizer);
 
 }  // namespace retro

@@ -26,7 +26,7 @@ generator::v1::GetModelResponse ModelMessage(const ServedModel& model, const std
   for (const std::string& warning : warnings) message.add_warnings(warning);
   message.set_device(model.model->device());
   message.set_dtype("fp32");
-  message.set_gate(1.0F);
+  message.set_gate(static_cast<float>(config.gate));
   return message;
 }
 

@@ -1,21 +1,13 @@
-#include "generator_service/checkpoints/paper_importer.h"
-
-#include <ATen/ATen.h>
-
-#include <set>
+// The foreign format "paper": the names and layout of the fp64 reference implementation. Matrices stand as [in, out].
+#include <string>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
-#include "common/base/file.h"
 #include "common/base/status_macros.h"
 #include "common/base/strings.h"
-#include "common/torch/torch_status.h"
-#include "generator_service/checkpoints/tensor_io.h"
-#include "generator_service/model/weight_table.h"
-#include "generator_service/model/weights.h"
-#include "nlohmann/json.hpp"
+#include "generator_service/checkpoints/foreign_formats.h"
 
 namespace retro {
 namespace {
@@ -47,12 +39,10 @@ const std::map<std::string, std::string>& ConfigKeys() {
                                                                    {"share_emb", "shared_embedding"},
                                                                    {"enc_final_norm", "encoder_final_norm"},
                                                                    {"norm_cond", "conditioning_norm"},
-                                                                   {"mask_pad", "mask_pad"}};
+                                                                   {"mask_pad", "mask_pad"},
+                                                                   {"offset", "offset"}};
   return *keys;
 }
-
-// Keys about a reference's inputs, not about the model.
-bool IsInputKey(const std::string& key) { return key == "k" || key == "offset"; }
 
 // One part of a name, ours to theirs. Parts that are not here are the same in both: numbers, norm, final_norm.
 std::string ForeignPart(std::string_view part, bool in_encoder) {
@@ -66,63 +56,38 @@ std::string ForeignPart(std::string_view part, bool in_encoder) {
   return found == parts->end() ? std::string(part) : found->second;
 }
 
-std::string ForeignName(const WeightSpec& spec) {
-  if (spec.kind == WeightKind::kReadout) return "read";
+absl::StatusOr<ForeignWeight> Place(const WeightSpec& spec) {
+  if (spec.kind == WeightKind::kReadout) return ForeignWeight{.name = "read", .transposed = true};
   const bool in_encoder = spec.name.starts_with("encoder.");
   std::vector<std::string> foreign;
-  for (const absl::string_view part : absl::StrSplit(spec.name, '.'))
+  for (const absl::string_view part : absl::StrSplit(spec.name, '.')) {
     foreign.push_back(ForeignPart(ToStd(part), in_encoder));
-  return absl::StrJoin(foreign, ".");
+  }
+  return ForeignWeight{.name = absl::StrJoin(foreign, "."), .transposed = spec.kind == WeightKind::kMatrix};
 }
 
-bool IsTransposed(WeightKind kind) { return kind == WeightKind::kMatrix || kind == WeightKind::kReadout; }
-
-absl::StatusOr<ModelConfig> ReadConfig(const std::string& path) {
-  RETRO_ASSIGN_OR_RETURN(const std::string text, ReadFile(path));
-  Json json = Json::parse(text, nullptr, /*allow_exceptions=*/false);
-  if (json.is_object() && json.contains("config")) json = Json(json["config"]);
-  if (!json.is_object()) return absl::InvalidArgumentError(StrCat(path, " is not JSON with a config"));
+absl::StatusOr<ForeignReading> Read(const Json& config, const TensorSource&) {
   Json own = Json::object();
-  for (const auto& [key, value] : json.items()) {
-    if (IsInputKey(key)) continue;
+  for (const auto& [key, value] : config.items()) {
+    if (key == "k") continue;  // of the reference's inputs: any k will do
     const auto found = ConfigKeys().find(key);
-    if (found == ConfigKeys().end()) return absl::InvalidArgumentError(StrCat(path, ": unknown key '", key, "'"));
+    if (found == ConfigKeys().end()) return absl::InvalidArgumentError(StrCat("unknown key '", key, "'"));
     own[found->second] = value;
   }
-  absl::StatusOr<ModelConfig> config = ModelConfigFromJson(own.dump());
-  if (!config.ok()) return absl::InvalidArgumentError(StrCat(path, ": ", MessageOf(config.status())));
-  return config;
+  ForeignReading reading{.place = Place};
+  RETRO_ASSIGN_OR_RETURN(reading.config, ModelConfigFromJson(own.dump()));
+  return reading;
 }
 
-absl::StatusOr<WeightMap> ReadWeights(const SafetensorsFile& file, const ModelConfig& config) {
-  WeightMap weights;
-  std::set<std::string> used;
-  for (const WeightSpec& spec : WeightTable(config)) {
-    const std::string name = ForeignName(spec);
-    std::vector<int64_t> shape = spec.shape;
-    if (IsTransposed(spec.kind)) std::swap(shape[0], shape[1]);
-    RETRO_ASSIGN_OR_RETURN(const at::Tensor weight, ReadWeight(file, name, shape));
-    weights.emplace(spec.name, IsTransposed(spec.kind) ? weight.t().contiguous() : weight);
-    used.insert(name);
-  }
-  for (const auto& [name, tensor] : file.tensors()) {
-    if (!used.contains(name)) {
-      return absl::InvalidArgumentError(
-          StrCat(file.path(), ": tensor '", name, "' is not part of the model of this config"));
-    }
-  }
-  return weights;
+Json WriteConfig(const ModelConfig& config) {
+  const Json own = Json::parse(ModelConfigToJson(config));
+  Json foreign = Json::object();
+  for (const auto& [theirs, ours] : ConfigKeys()) foreign[theirs] = own[ours];
+  return foreign;
 }
 
 }  // namespace
 
-absl::StatusOr<ImportedModel> ImportPaper(const std::string& config_path, const std::string& weights_path) {
-  ImportedModel imported;
-  RETRO_ASSIGN_OR_RETURN(imported.config, ReadConfig(config_path));
-  RETRO_ASSIGN_OR_RETURN(const SafetensorsFile file, SafetensorsFile::Open(weights_path));
-  RETRO_ASSIGN_OR_RETURN(imported.weights,
-                         CatchTorch([&]() -> absl::StatusOr<WeightMap> { return ReadWeights(file, imported.config); }));
-  return imported;
-}
+ForeignFormat PaperFormat() { return {"paper", "the fp64 reference implementation", Read, WriteConfig}; }
 
 }  // namespace retro

@@ -1,0 +1,21 @@
+#include "generator_service/checkpoints/tensor_source.h"
+
+#include <utility>
+
+#include "common/base/status_macros.h"
+#include "generator_service/checkpoints/tensor_io.h"
+
+namespace retro {
+
+SafetensorsSource::SafetensorsSource(SafetensorsFile file) : file_(std::move(file)) {
+  for (const auto& [name, tensor] : file_.tensors()) shapes_[name] = tensor.shape;
+}
+
+absl::StatusOr<std::unique_ptr<TensorSource>> SafetensorsSource::Open(const std::string& path) {
+  RETRO_ASSIGN_OR_RETURN(SafetensorsFile file, SafetensorsFile::Open(path));
+  return std::unique_ptr<TensorSource>(new SafetensorsSource(std::move(file)));
+}
+
+absl::StatusOr<at::Tensor> SafetensorsSource::Read(const std::string& name) const { return ReadFloats(file_, name); }
+
+}  // namespace retro
