@@ -16,7 +16,6 @@
 #include "generator_service/model/weights.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
-#include "tests/test_paths.h"
 
 namespace retro {
 namespace {

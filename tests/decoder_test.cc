@@ -14,7 +14,6 @@
 
 #include "gtest/gtest.h"
 #include "tests/paper_reference.h"
-#include "tests/test_paths.h"
 
 namespace retro {
 namespace {
