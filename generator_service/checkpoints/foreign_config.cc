@@ -8,6 +8,14 @@ namespace retro {
 
 using Json = nlohmann::ordered_json;
 
+namespace {
+
+constexpr int64_t kSizeMax = 1 << 24;  // keeps the products of two within bounds
+
+bool IsSize(const Json& value) { return value.is_number_integer() && value >= -kSizeMax && value <= kSizeMax; }
+
+}  // namespace
+
 absl::StatusOr<Json> ReadConfigFile(const std::string& path) {
   RETRO_ASSIGN_OR_RETURN(const std::string text, ReadFile(path));
   Json json = Json::parse(text, nullptr, /*allow_exceptions=*/false);
@@ -39,8 +47,8 @@ int64_t ForeignConfig::Integer(const std::string& key) {
 int64_t ForeignConfig::Integer(const std::string& key, int64_t otherwise) {
   const Json* value = Find(key);
   if (value == nullptr) return otherwise;
-  if (value->is_number_integer()) return value->get<int64_t>();
-  Fail(StrCat("'", key, "' must be an integer"));
+  if (IsSize(*value)) return value->get<int64_t>();
+  Fail(StrCat("'", key, "' must be an integer of at most ", kSizeMax));
   return otherwise;
 }
 
@@ -74,7 +82,7 @@ std::vector<int64_t> ForeignConfig::Integers(const std::string& key, const std::
   std::vector<int64_t> integers;
   bool sound = value->is_array();
   for (const Json& item : *value) {
-    sound = sound && item.is_number_integer();
+    sound = sound && IsSize(item);
     if (sound) integers.push_back(item.get<int64_t>());
   }
   if (!sound) Fail(StrCat("'", key, "' must be a list of integers"));

@@ -2,9 +2,11 @@
 #pragma once
 
 #include <cstdint>
+#include <initializer_list>
 #include <set>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -25,6 +27,7 @@ class ForeignConfig {
   // Whether there is a value; null is none.
   bool Has(const std::string& key) const;
 
+  // Integers are sizes and ids, of at most 2^24.
   int64_t Integer(const std::string& key);  // required
   int64_t Integer(const std::string& key, int64_t otherwise);
   double Number(const std::string& key, double otherwise);

@@ -112,16 +112,18 @@ absl::Status ForeignModel::CheckTensors() {
     }
     used.insert(place.name);
   }
+  std::map<std::string, std::vector<std::string>> dropped;  // by the reason
   for (const auto& [name, shape] : source_->shapes()) {
     if (used.contains(name)) continue;
-    if (const auto dropped = reading_.dropped.find(name); dropped != reading_.dropped.end()) {
-      notes_.push_back(StrCat(source_->path(), ": '", name, "' was dropped: ", dropped->second));
-    } else if (const auto copy = reading_.copies.find(name); copy != reading_.copies.end()) {
-      notes_.push_back(StrCat(source_->path(), ": '", name, "' was dropped: it is a copy of '", copy->second, "'"));
+    if (const auto known = reading_.dropped.find(name); known != reading_.dropped.end()) {
+      dropped[known->second].push_back(name);
+    } else if (reading_.copies.contains(name)) {
+      dropped["a second copy of another tensor"].push_back(name);
     } else {
       return Bad(*source_, name, "is not part of the model of this config");
     }
   }
+  for (const auto& [why, names] : dropped) notes_.push_back(DroppedNote(source_->path(), names, why));
   return absl::OkStatus();
 }
 

@@ -83,19 +83,6 @@ class Placer {
   bool gains_less_one_;
 };
 
-void ReadPositions(ForeignConfig& fields, ModelConfig& config) {
-  config.positions = Positions::kNone;
-  const std::string positions = fields.Text("position_embedding_type", "rope");
-  if (positions == "rope") {
-    config.positions = Positions::kRotaryDecoder;
-    const double percent = fields.Number("rotary_percent", 1.0);
-    config.rotary_size = static_cast<int64_t>(static_cast<double>(config.head_size) * percent);
-    config.rotary_base = fields.Number("rotary_base", config.rotary_base);
-  } else {
-    fields.Fail(StrCat("'position_embedding_type' ", positions, " is not rope"));
-  }
-}
-
 // Returns whether gains are stored less 1.
 bool ReadFields(ForeignConfig& fields, ModelConfig& config) {
   config.layers = fields.Integer("num_layers");
@@ -121,7 +108,9 @@ bool ReadFields(ForeignConfig& fields, ModelConfig& config) {
   config.query_key_value_biases = config.output_biases;
   config.tied_readout = !fields.Flag("untie_embeddings_and_output_weights", true);
   config.gate = fields.Number("retro_attention_gate", 1.0);
-  ReadPositions(fields, config);
+  const std::string positions = fields.Text("position_embedding_type", "rope");
+  if (positions != "rope") fields.Fail(StrCat("'position_embedding_type' ", positions, " is not rope"));
+  ReadMegatronRotary(fields, config);
   fields.Refuse({"openai_gelu", "squared_relu", "group_query_attention", "num_experts",
                  "apply_residual_connection_post_layernorm", "rotary_seq_len_interpolation_factor"});
   fields.Ignore({"retro_num_neighbors", "retro_num_retrieved_chunks", "tensor_model_parallel_size"});

@@ -135,10 +135,7 @@ void ReadModel(ForeignConfig& fields, ModelConfig& config) {
   if (positions == "learned_absolute") {
     config.learned_positions = LearnedPositions::kBoth;
   } else if (positions == "rope") {
-    config.positions = Positions::kRotaryDecoder;
-    const double percent = fields.Number("rotary_percent", 1.0);
-    config.rotary_size = static_cast<int64_t>(static_cast<double>(config.head_size) * percent);
-    config.rotary_base = fields.Number("rotary_base", config.rotary_base);
+    ReadMegatronRotary(fields, config);
   } else if (positions != "none") {
     fields.Fail(StrCat("'position_embedding_type' ", positions, " is not one of learned_absolute, rope, none"));
   }

@@ -45,6 +45,17 @@ ForeignWeight PlaceMegatronFfw(const std::string& first, const std::string& seco
   return {};
 }
 
+void ReadMegatronRotary(ForeignConfig& fields, ModelConfig& config) {
+  config.positions = Positions::kRotaryDecoder;
+  config.rotary_base = fields.Number("rotary_base", config.rotary_base);
+  const double share = fields.Number("rotary_percent", 1.0);
+  if (share > 0 && share <= 1) {
+    config.rotary_size = static_cast<int64_t>(static_cast<double>(config.head_size) * share);
+  } else {
+    fields.Fail("'rotary_percent' must be above 0 and at most 1");
+  }
+}
+
 void SetMegatronEncoder(ModelConfig& config) {
   config.encoder_width = config.width;
   config.encoder_ffw_width = config.ffw_width;

@@ -30,6 +30,9 @@ ForeignWeight PlaceMegatronAttention(const MegatronAttentionNames& names, const 
 ForeignWeight PlaceMegatronFfw(const std::string& first, const std::string& second, const std::string& leaf,
                                bool gated);
 
+// Rotary angles on a share of each head's dimensions, in the decoder's self-attention: "rotary_percent", "rotary_base".
+void ReadMegatronRotary(ForeignConfig& fields, ModelConfig& config);
+
 // Sizes of an encoder that is a decoder's twin: width, FFW and heads are the decoder's, and cross-attention is in its
 // first layer only.
 void SetMegatronEncoder(ModelConfig& config);

@@ -54,10 +54,15 @@ class Pickle {
   // for one of more bytes or values than the bounds.
   static absl::StatusOr<Pickle> Read(std::string_view bytes);
 
+  Pickle(Pickle&&) = default;  // values stay where they are
+  Pickle& operator=(Pickle&&) = default;
+
   const PickleValue& root() const { return *root_; }
 
  private:
   friend class PickleReader;
+  Pickle() = default;
+
   std::deque<PickleValue> values_;
   const PickleValue* root_ = nullptr;
 };

@@ -48,14 +48,9 @@ class TensorParallel : public TensorSource {
   absl::Status CheckRanks() {
     const auto size = static_cast<int64_t>(ranks_.size());
     for (const auto& rank : ranks_) {
-      if (rank->facts() != ranks_[0]->facts() && rank->facts().value("args", nlohmann::ordered_json()) !=
-                                                     ranks_[0]->facts().value("args", nlohmann::ordered_json())) {
-        notes_.push_back(StrCat(rank->path(), ": its training arguments differ from rank 0's"));
-      }
       if (rank->shapes().size() != ranks_[0]->shapes().size()) {
         return absl::InvalidArgumentError(StrCat(rank->path(), " has other tensors than ", ranks_[0]->path()));
       }
-      for (const std::string& note : rank->notes()) notes_.push_back(note);
     }
     for (const auto& [name, shape] : ranks_[0]->shapes()) {
       const Merge rule = RuleFor(name, gated_);
@@ -80,7 +75,7 @@ class TensorParallel : public TensorSource {
   const std::string& path() const override { return path_; }
   const Shapes& shapes() const override { return shapes_; }
   nlohmann::ordered_json facts() const override { return ranks_[0]->facts(); }
-  std::vector<std::string> notes() const override { return notes_; }
+  std::vector<std::string> notes() const override { return ranks_[0]->notes(); }  // the others say the same
 
   absl::StatusOr<at::Tensor> Read(const std::string& name) const override {
     if (!Has(name)) return absl::NotFoundError(StrCat(path_, " has no tensor '", name, "'"));
@@ -123,7 +118,6 @@ class TensorParallel : public TensorSource {
   std::vector<std::unique_ptr<TorchArchive>> ranks_;
   bool gated_;
   Shapes shapes_;
-  std::vector<std::string> notes_;
 };
 
 // The folder of the newest iteration.

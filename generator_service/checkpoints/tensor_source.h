@@ -8,6 +8,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -15,6 +16,9 @@
 #include "nlohmann/json.hpp"
 
 namespace retro {
+
+// One line: "PATH: 'A' and 7 others were dropped: WHY". At least one name.
+std::string DroppedNote(const std::string& path, const std::vector<std::string>& names, std::string_view why);
 
 class TensorSource {
  public:

@@ -1,5 +1,6 @@
 #include "generator_service/checkpoints/torch_archive.h"
 
+#include <algorithm>
 #include <cstring>
 #include <optional>
 #include <utility>
@@ -94,6 +95,12 @@ class TorchArchiveReader {
     return Walk(root, "", 0);
   }
 
+  // What was not read.
+  void WriteNotes() {
+    if (!beside_.empty()) archive_.notes_.push_back(DroppedNote(archive_.path_, beside_, "beside the weights"));
+    if (!no_tensors_.empty()) archive_.notes_.push_back(DroppedNote(archive_.path_, no_tensors_, "no tensor"));
+  }
+
  private:
   // The folder that all entries are in.
   absl::Status FindRoot() {
@@ -126,7 +133,7 @@ class TorchArchiveReader {
           if (field->kind == Kind::kText && plain_field) facts[std::string(field->text)] = *plain_field;
         }
       } else {
-        archive_.notes_.push_back(StrCat("'", key, "' was not read: it holds no weights"));
+        beside_.push_back(key);
       }
     }
   }
@@ -145,7 +152,7 @@ class TorchArchiveReader {
       } else if (HasEntries(*value)) {
         RETRO_RETURN_IF_ERROR(Walk(*value, name + ".", depth + 1));
       } else {
-        archive_.notes_.push_back(StrCat("'", name, "' was dropped: it is no tensor"));
+        no_tensors_.push_back(name);
       }
     }
     return absl::OkStatus();
@@ -207,6 +214,8 @@ class TorchArchiveReader {
   Entries entries_;
   TorchArchive& archive_;
   std::string root_;
+  std::vector<std::string> beside_;      // keys beside the weights that are no plain values
+  std::vector<std::string> no_tensors_;  // names among the weights
   size_t visits_ = 0;
 };
 
@@ -214,10 +223,11 @@ absl::StatusOr<std::unique_ptr<TorchArchive>> TorchArchive::Open(const std::stri
   RETRO_ASSIGN_OR_RETURN(MappedFile file, MappedFile::Open(path));
   auto archive = std::unique_ptr<TorchArchive>(new TorchArchive(path, std::move(file)));
   absl::StatusOr<Entries> entries = ReadZipArchive(archive->file_.bytes());
-  absl::Status status = entries.status();
-  if (status.ok()) status = TorchArchiveReader(*std::move(entries), *archive).Run();
+  if (!entries.ok()) return absl::InvalidArgumentError(StrCat(path, " ", MessageOf(entries.status())));
+  TorchArchiveReader reader(*std::move(entries), *archive);
+  const absl::Status status = reader.Run();
   if (!status.ok()) return absl::InvalidArgumentError(StrCat(path, " ", MessageOf(status)));
-  for (std::string& note : archive->notes_) note = StrCat(path, ": ", note);
+  reader.WriteNotes();
   return archive;
 }
 

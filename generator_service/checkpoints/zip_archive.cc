@@ -1,5 +1,6 @@
 #include "generator_service/checkpoints/zip_archive.h"
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <optional>

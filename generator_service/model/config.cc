@@ -24,16 +24,16 @@ constexpr int64_t kHeadsMax = 1024;
 
 // Names in the order of the enums.
 template <typename Enum>
-constexpr std::array<std::string_view, 0> kNames;
+constexpr std::array<const char*, 0> kNames;
 template <>
-constexpr std::array<std::string_view, 4> kNames<Activation> = {"gelu_tanh", "gelu_erf", "relu", "silu"};
+constexpr std::array<const char*, 4> kNames<Activation> = {"gelu_tanh", "gelu_erf", "relu", "silu"};
 template <>
-constexpr std::array<std::string_view, 4> kNames<NormKind> = {"rms", "rms_eps_outside", "rms_floor", "layer"};
+constexpr std::array<const char*, 4> kNames<NormKind> = {"rms", "rms_eps_outside", "rms_floor", "layer"};
 template <>
-constexpr std::array<std::string_view, 5> kNames<Positions> = {"transformer_xl", "buckets", "rotary", "rotary_decoder",
-                                                               "none"};
+constexpr std::array<const char*, 5> kNames<Positions> = {"transformer_xl", "buckets", "rotary", "rotary_decoder",
+                                                          "none"};
 template <>
-constexpr std::array<std::string_view, 3> kNames<LearnedPositions> = {"none", "decoder", "both"};
+constexpr std::array<const char*, 3> kNames<LearnedPositions> = {"none", "decoder", "both"};
 
 template <typename Enum>
 std::string_view NameOf(Enum value) {

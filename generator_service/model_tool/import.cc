@@ -34,7 +34,9 @@ absl::Status RunImport(const ImportOptions& options) {
   RETRO_ASSIGN_OR_RETURN(const ForeignModel model,
                          ForeignModel::Open(*format, options.config_path, options.weights_path));
   for (const std::string& note : model.notes()) std::cerr << "note: " << note << "\n";
-  if (tokenizer != nullptr) RETRO_RETURN_IF_ERROR(CheckTokenizerFits(model.config(), *tokenizer));
+  if (tokenizer != nullptr) {
+    RETRO_RETURN_IF_ERROR(CheckTokenizerFits(model.config(), *tokenizer, SpareIds::kAllowed));
+  }
   return WriteOutputFolder(
       options.output, model.config(), [&](const WeightSpec& spec) { return model.Read(spec); }, tokenizer.get());
 }

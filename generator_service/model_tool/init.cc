@@ -28,13 +28,13 @@ absl::StatusOr<ModelConfig> ConfigFor(const InitOptions& options, const Tokenize
     RETRO_ASSIGN_OR_RETURN(ModelConfig config, PresetModelConfig(options.preset));
     config.vocabulary = tokenizer.vocabulary_size();
     if (tokenizer.pad_id() >= 0) config.pad_id = tokenizer.pad_id();
-    RETRO_RETURN_IF_ERROR(CheckTokenizerFits(config, tokenizer));
+    RETRO_RETURN_IF_ERROR(CheckTokenizerFits(config, tokenizer, SpareIds::kRefused));
     return config;
   }
   RETRO_ASSIGN_OR_RETURN(const std::string text, ReadFile(options.config_path));
   const absl::StatusOr<ModelConfig> config = ModelConfigFromJson(text);
   if (!config.ok()) return absl::InvalidArgumentError(StrCat(options.config_path, ": ", MessageOf(config.status())));
-  RETRO_RETURN_IF_ERROR(CheckTokenizerFits(*config, tokenizer));
+  RETRO_RETURN_IF_ERROR(CheckTokenizerFits(*config, tokenizer, SpareIds::kRefused));
   return *config;
 }
 

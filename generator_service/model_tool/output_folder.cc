@@ -45,8 +45,9 @@ absl::StatusOr<std::shared_ptr<const Tokenizer>> LoadModelTokenizer(const Output
   return LoadTokenizer(options.tokenizer_path);
 }
 
-absl::Status CheckTokenizerFits(const ModelConfig& config, const Tokenizer& tokenizer) {
-  if (config.vocabulary != tokenizer.vocabulary_size()) {
+absl::Status CheckTokenizerFits(const ModelConfig& config, const Tokenizer& tokenizer, SpareIds spare) {
+  const int64_t spare_ids = config.vocabulary - tokenizer.vocabulary_size();
+  if (spare_ids < 0 || (spare_ids > 0 && spare == SpareIds::kRefused)) {
     return absl::InvalidArgumentError(StrCat("the config's vocabulary is ", config.vocabulary, ", the tokenizer has ",
                                              tokenizer.vocabulary_size(), " pieces: give the model's own tokenizer"));
   }

@@ -30,8 +30,9 @@ absl::Status CheckOutputFolder(const OutputOptions& options);
 absl::StatusOr<std::shared_ptr<const Tokenizer>> LoadModelTokenizer(const OutputOptions& options);
 
 // INVALID_ARGUMENT if the config cannot go with the tokenizer: another vocabulary size or, under mask_pad, another pad
-// id.
-absl::Status CheckTokenizerFits(const ModelConfig& config, const Tokenizer& tokenizer);
+// id. Some programs round their vocabulary up: ids without a piece are then allowed.
+enum class SpareIds { kRefused, kAllowed };
+absl::Status CheckTokenizerFits(const ModelConfig& config, const Tokenizer& tokenizer, SpareIds spare);
 
 // Saves the model with the tokenizer's copy and fingerprint, and says so on standard output.
 absl::Status WriteOutputFolder(const OutputOptions& options, const ModelConfig& config, const WeightGiver& weight,
