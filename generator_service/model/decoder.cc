@@ -87,8 +87,10 @@ at::Tensor SelfAttention(const AttentionWeights& weights, const ModelConfig& con
   for (const DecoderPiece& piece : pieces) {
     const auto own_rows = [&](const at::Tensor& all) { return all.narrow(1, piece.first_row, piece.rows); };
     const KeysAndValues all = Remember(*piece.state, layer, config.chunk_length, own_rows(key), own_rows(value));
-    attended.push_back(AttendBack(weights, own_rows(query).unsqueeze(0), all.keys.unsqueeze(0), all.values.unsqueeze(0),
-                                  piece.state->pad));
+    at::Tensor pad = piece.state->pad;  // of all tokens; the keys are the last of them
+    if (pad.defined()) pad = pad.narrow(0, pad.size(0) - all.keys.size(1), all.keys.size(1));
+    attended.push_back(
+        AttendBack(weights, own_rows(query).unsqueeze(0), all.keys.unsqueeze(0), all.values.unsqueeze(0), pad));
   }
   return weights.output(JoinHeads(attended.size() == 1 ? attended[0] : at::cat(attended, 2)).squeeze(0));
 }
