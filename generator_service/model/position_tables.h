@@ -2,7 +2,6 @@
 // length, n longest sequence.
 #pragma once
 
-#include <algorithm>
 #include <cstdint>
 
 #include "generator_service/model/config.h"
@@ -35,10 +34,5 @@ inline DistanceRange ConditioningDistances(const ModelConfig& c) {
 // The first of `buckets` distances key - query that have a bias of their own; those beyond either end share its bias.
 inline int64_t LowestCausalBucket(int64_t buckets) { return 1 - buckets; }  // to 0
 inline int64_t LowestBucket(int64_t buckets) { return -(buckets / 2) - (buckets % 2 - 1); }
-
-// Positions that a rotation can meet; CCA's queries reach 2m-2.
-inline int64_t RotaryPositions(const ModelConfig& c) {
-  return std::max({c.max_length, c.neighbour_length, 2 * c.chunk_length - 1});
-}
 
 }  // namespace retro

@@ -11,17 +11,16 @@ namespace retro {
 class Rotary {
  public:
   Rotary() = default;  // turns nothing
-  // For the positions 0 ... count - 1. size: R, even.
-  Rotary(int64_t size, double base, int64_t count, const at::TensorOptions& options);
+  // size: R, even.
+  Rotary(int64_t size, double base, const at::Device& device);
 
-  bool defined() const { return cosines_.defined(); }
+  bool defined() const { return frequencies_.defined(); }
 
-  // x: [..., T, head], positions: [T] -> the same shape; x itself if nothing is to be turned.
+  // x: [..., T, head], positions: [T], of any size -> the same shape; x itself if nothing is to be turned.
   at::Tensor operator()(const at::Tensor& x, const at::Tensor& positions) const;
 
  private:
-  at::Tensor cosines_;  // [count, R / 2]
-  at::Tensor sines_;    // [count, R / 2]
+  at::Tensor frequencies_;  // [R / 2], fp64: angles of far positions are exact
 };
 
 }  // namespace retro

@@ -52,8 +52,7 @@ class Binder {
   Binder(const ModelConfig& config, const WeightMap& weights) : config_(config), weights_(weights) {
     const bool rotates = config.positions == Positions::kRotary || config.positions == Positions::kRotaryDecoder;
     if (!rotates) return;
-    const Rotary rotary(config.rotary_size, config.rotary_base, RotaryPositions(config),
-                        At("decoder.embedding").options().requires_grad(false));
+    const Rotary rotary(config.rotary_size, config.rotary_base, At("decoder.embedding").device());
     decoder_rotary_ = rotary;
     if (config.positions == Positions::kRotary) other_rotary_ = rotary;
   }
