@@ -136,7 +136,8 @@ TEST_P(ForeignFormatsTest, GradientsEqualTheDifferenceQuotient) {
   const ForeignModel foreign = *Open(GetParam());
   const ReferenceText text = ReadInputs(*SafetensorsFile::Open(Stem(GetParam()) + ".io.safetensors"))->texts[0];
   WeightMap leaves;
-  for (const auto& [name, tensor] : *foreign.ReadAll()) leaves[name] = tensor.to(at::kDouble).set_requires_grad(true);
+  const WeightMap weights = *foreign.ReadAll();
+  for (const auto& [name, tensor] : weights) leaves[name] = tensor.to(at::kDouble).set_requires_grad(true);
   const at::Tensor logits = TrainingLogits(foreign.config(), leaves, text);
   const at::Tensor direction = at::randn(logits.sizes(), at::kDouble) / 30;
   (logits * direction).sum().backward();
@@ -153,8 +154,8 @@ TEST_P(ForeignFormatsTest, GradientsEqualTheDifferenceQuotient) {
     above[name] = leaf + kStep * step;
     below[name] = leaf - kStep * step;
   }
-  const auto loss = [&](const WeightMap& weights) {
-    return (TrainingLogits(foreign.config(), weights, text) * direction).sum().item<double>();
+  const auto loss = [&](const WeightMap& moved) {
+    return (TrainingLogits(foreign.config(), moved, text) * direction).sum().item<double>();
   };
   EXPECT_NEAR((loss(above) - loss(below)) / (2 * kStep), gradient, 1e-5 * std::max(1.0, std::abs(gradient)));
 }

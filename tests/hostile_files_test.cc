@@ -112,7 +112,9 @@ TEST(HostileFilesTest, ModelConfigs) {
   ModelConfig config = *PresetModelConfig("retro-demo");
   Hammer("model config", ModelConfigToJson(config), [](const std::string& bytes) {
     const auto read = ModelConfigFromJson(bytes);
-    if (read.ok()) EXPECT_GT(CountParameters(WeightTable(*read)), 0);  // whatever is accepted can be counted
+    if (read.ok()) {
+      EXPECT_GT(CountParameters(WeightTable(*read)), 0);  // whatever is accepted can be counted
+    }
     return read.status();
   });
 }
@@ -129,8 +131,8 @@ TEST(HostileFilesTest, ForeignConfigs) {
     const std::string sound = StrCat("{", config.substr(0, config.rfind(',')), "}");
     Hammer(name.c_str(), sound, [&, format = format](const std::string& bytes) {
       const auto opened = ForeignModel::Open(**FindForeignFormat(format), Put("config.json", bytes), weights);
-      const bool missing = opened.status().code() == absl::StatusCode::kNotFound;  // of a tensor
-      return missing ? absl::InvalidArgumentError(MessageOf(opened.status())) : opened.status();
+      if (opened.status().code() != absl::StatusCode::kNotFound) return opened.status();
+      return absl::InvalidArgumentError(StrCat("a tensor: ", MessageOf(opened.status())));
     });
   }
 }
