@@ -1,6 +1,7 @@
 #include "retriever_service/embed/worker_team.h"
 
 #include <omp.h>
+#include <sched.h>
 
 namespace retro {
 namespace {
@@ -25,8 +26,29 @@ void RunTeam(int threads, const std::function<void(int worker, int size)>& body)
     omp_set_num_threads(before);
     return;
   }
+  // A kernel may wake a worker on its caller's core and leave both there for milliseconds, other cores idle (guests
+  // that pack their threads onto few virtual cores do). Two of a team on one core are always wrong: the caller lets
+  // such a worker begin, which costs nothing when none waits there, and the worker moves.
+  const int core = sched_getcpu();
 #pragma omp parallel num_threads(threads)
-  { body(omp_get_thread_num(), omp_get_num_threads()); }
+  {
+    const int worker = omp_get_thread_num();
+    if (worker == 0) {
+      sched_yield();
+    } else {
+      LeaveCore(core);
+    }
+    body(worker, omp_get_num_threads());
+  }
+}
+
+void LeaveCore(int core) {
+  if (sched_getcpu() != core) return;
+  cpu_set_t allowed;
+  if (sched_getaffinity(0, sizeof allowed, &allowed) != 0) return;
+  cpu_set_t others = allowed;
+  CPU_CLR(core, &others);
+  if (sched_setaffinity(0, sizeof others, &others) == 0) sched_setaffinity(0, sizeof allowed, &allowed);
 }
 
 bool TeamBarrier::Wait(int size) {

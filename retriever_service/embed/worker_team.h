@@ -13,6 +13,10 @@ namespace retro {
 // same time, so they may wait for each other. `body` must not throw.
 void RunTeam(int threads, const std::function<void(int worker, int size)>& body);
 
+// Moves the calling thread off `core` (a number of sched_getcpu's) if it is there and may run elsewhere; its mask of
+// cores stays as it was. RunTeam's workers call it.
+void LeaveCore(int core);
+
 // All of a team wait for each other, often and for microseconds: spins a little, then sleeps. Any number of rounds.
 class TeamBarrier {
  public:
