@@ -61,7 +61,6 @@ void GoTo(int core, const cpu_set_t& allowed) {
 TEST(WorkerTeamTest, LeaveCoreMovesAndKeepsTheMask) {
   constexpr int kTimes = 100;
   const cpu_set_t allowed = AllowedCores();
-  if (CPU_COUNT(&allowed) < 2) GTEST_SKIP() << "one core";
   const int core = sched_getcpu();
   int moved = 0;
   for (int i = 0; i < kTimes; ++i) {
@@ -71,7 +70,7 @@ TEST(WorkerTeamTest, LeaveCoreMovesAndKeepsTheMask) {
     const cpu_set_t after = AllowedCores();
     ASSERT_TRUE(CPU_EQUAL(&after, &allowed));
   }
-  EXPECT_GE(moved, kTimes / 2);  // the kernel may move a thread back at any time
+  EXPECT_GE(moved, CPU_COUNT(&allowed) > 1 ? kTimes / 2 : 0);  // the kernel may move a thread back at any time
 }
 
 TEST(WorkerTeamTest, LeaveCoreStaysWhereThereIsNoOther) {
