@@ -1,14 +1,12 @@
 // retro-generator: settings, wiring, start and stop; nothing else.
 #include <CLI/CLI.hpp>
-#include <cstdio>
 #include <memory>
 #include <string>
 
 #include "common/base/openmp.h"
 #include "common/base/status_macros.h"
-#include "common/rpc/log.h"
 #include "common/rpc/metrics.h"
-#include "common/rpc/server.h"
+#include "common/rpc/service_main.h"
 #include "common/rpc/settings.h"
 #include "generator_service/serve/generator_service.h"
 #include "generator_service/serve/served_model.h"
@@ -61,33 +59,14 @@ absl::Status Serve(Settings& settings) {
   settings.generator.server = settings.service.server;
   RETRO_ASSIGN_OR_RETURN(const std::unique_ptr<Generator> generator,
                          Generator::Start(settings.generator, std::move(model), metrics));
-  std::unique_ptr<MetricsServer> metrics_server;
-  if (!settings.service.metrics_listen.empty()) {
-    RETRO_ASSIGN_OR_RETURN(metrics_server, MetricsServer::Start(settings.service.metrics_listen, metrics));
-  }
-  LogEvent(spdlog::level::info, "serving",
-           {{"port", std::to_string(generator->port())}, {"retriever", settings.generator.retriever}});
-  const int signal = WaitForStopSignal();
-  LogEvent(spdlog::level::info, "stopping", {{"signal", std::to_string(signal)}});
-  generator->Stop();
-  LogEvent(spdlog::level::info, "stopped", {});
-  return absl::OkStatus();
+  return ServeUntilStopped(settings.service, metrics, generator->port(), [&generator] { generator->Stop(); });
 }
 
 int Main(int argc, char** argv) {
   Settings settings;
   CLI::App app("Continues texts with a RETRO model, with neighbours fetched for every chunk.", "retro-generator");
   AddSettings(app, settings);
-  if (const auto code = ReadSettings(app, "RETRO_GENERATOR_", settings.service, argc, argv)) return *code;
-  absl::Status status = StartLogging(settings.service.log);
-  if (status.ok()) {
-    LogSettings(app);
-    BlockStopSignals();
-    status = Serve(settings);
-  }
-  if (status.ok()) return 0;
-  std::fprintf(stderr, "retro-generator: %s\n", std::string(status.message()).c_str());
-  return 1;
+  return RunService(app, "RETRO_GENERATOR_", settings.service, argc, argv, [&settings] { return Serve(settings); });
 }
 
 }  // namespace

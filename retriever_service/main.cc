@@ -1,7 +1,6 @@
 // retro-retriever: settings, wiring, start and stop; nothing else.
 
 #include <CLI/CLI.hpp>
-#include <cstdio>
 #include <memory>
 #include <string>
 #include <vector>
@@ -11,9 +10,8 @@
 #include "common/base/openmp.h"
 #include "common/base/status_macros.h"
 #include "common/base/strings.h"
-#include "common/rpc/log.h"
 #include "common/rpc/metrics.h"
-#include "common/rpc/server.h"
+#include "common/rpc/service_main.h"
 #include "common/rpc/settings.h"
 #include "common/tokenizer/tokenizer.h"
 #include "retriever_service/embed/batcher.h"
@@ -112,31 +110,14 @@ absl::Status Serve(const Settings& settings) {
   Metrics metrics;
   RETRO_ASSIGN_OR_RETURN(std::unique_ptr<Retriever> retriever,
                          Retriever::Start(settings.retriever, settings.service.server, std::move(embedder), metrics));
-  std::unique_ptr<MetricsServer> metrics_server;
-  if (!settings.service.metrics_listen.empty()) {
-    RETRO_ASSIGN_OR_RETURN(metrics_server, MetricsServer::Start(settings.service.metrics_listen, metrics));
-  }
-  const int signal = WaitForStopSignal();
-  LogEvent(spdlog::level::info, "stopping", {{"signal", std::to_string(signal)}});
-  retriever->Stop();
-  LogEvent(spdlog::level::info, "stopped", {});
-  return absl::OkStatus();
+  return ServeUntilStopped(settings.service, metrics, retriever->port(), [&retriever] { retriever->Stop(); });
 }
 
 int Main(int argc, char** argv) {
   Settings settings;
   CLI::App app("Stores documents and finds the nearest chunks to a query (RETRO's retriever).", "retro-retriever");
   AddSettings(app, settings);
-  if (const auto code = ReadSettings(app, "RETRO_RETRIEVER_", settings.service, argc, argv)) return *code;
-  absl::Status status = StartLogging(settings.service.log);
-  if (status.ok()) {
-    LogSettings(app);
-    BlockStopSignals();
-    status = Serve(settings);
-  }
-  if (status.ok()) return 0;
-  std::fprintf(stderr, "retro-retriever: %s\n", std::string(status.message()).c_str());
-  return 1;
+  return RunService(app, "RETRO_RETRIEVER_", settings.service, argc, argv, [&settings] { return Serve(settings); });
 }
 
 }  // namespace

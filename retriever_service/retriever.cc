@@ -151,7 +151,6 @@ absl::StatusOr<std::unique_ptr<Retriever>> Retriever::Start(const RetrieverOptio
       std::make_unique<StandaloneRetriever>(options, static_cast<uint64_t>(server.message_bytes_max),
                                             std::move(tokenizer), std::move(embedder), std::move(shards), metrics);
   RETRO_RETURN_IF_ERROR(retriever->Serve(server));
-  LogEvent(spdlog::level::info, "serving", {{"service", kServiceName}, {"port", std::to_string(retriever->port())}});
   return std::unique_ptr<Retriever>(std::move(retriever));
 }
 

@@ -4,7 +4,6 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cctype>
-#include <cstdio>
 #include <memory>
 #include <optional>
 #include <string>
@@ -14,9 +13,9 @@
 #include "common/base/status_macros.h"
 #include "common/base/strings.h"
 #include "common/base/worker_pool.h"
-#include "common/rpc/log.h"
 #include "common/rpc/metrics.h"
 #include "common/rpc/server.h"
+#include "common/rpc/service_main.h"
 #include "common/rpc/settings.h"
 #include "retriever_service/shard/local_shard.h"
 #include "retriever_service/shard/shard_service.h"
@@ -119,34 +118,18 @@ absl::Status Serve(const Settings& settings) {
   const std::unique_ptr<grpc::Service> service = MakeShardService(*shard, workers, metrics);
   RETRO_ASSIGN_OR_RETURN(const std::unique_ptr<RpcServer> server,
                          RpcServer::Start(settings.service.server, {service.get()}));
-  std::unique_ptr<MetricsServer> metrics_server;
-  if (!settings.service.metrics_listen.empty()) {
-    RETRO_ASSIGN_OR_RETURN(metrics_server, MetricsServer::Start(settings.service.metrics_listen, metrics));
-  }
   server->SetServing(kServiceName, true);
-  LogEvent(spdlog::level::info, "serving", {{"port", std::to_string(server->port())}, {"data", settings.store.path}});
-  const int signal = WaitForStopSignal();
-  LogEvent(spdlog::level::info, "stopping", {{"signal", std::to_string(signal)}});
-  server->Stop();
-  workers.Stop();
-  LogEvent(spdlog::level::info, "stopped", {});
-  return absl::OkStatus();
+  return ServeUntilStopped(settings.service, metrics, server->port(), [&server, &workers] {
+    server->Stop();
+    workers.Stop();
+  });
 }
 
 int Main(int argc, char** argv) {
   Settings settings;
   CLI::App app("One shard of a store: keeps documents and finds the nearest chunks to a vector.", "retro-shard");
   AddSettings(app, settings);
-  if (const auto code = ReadSettings(app, "RETRO_SHARD_", settings.service, argc, argv)) return *code;
-  absl::Status status = StartLogging(settings.service.log);
-  if (status.ok()) {
-    LogSettings(app);
-    BlockStopSignals();
-    status = Serve(settings);
-  }
-  if (status.ok()) return 0;
-  std::fprintf(stderr, "retro-shard: %s\n", std::string(status.message()).c_str());
-  return 1;
+  return RunService(app, "RETRO_SHARD_", settings.service, argc, argv, [&settings] { return Serve(settings); });
 }
 
 }  // namespace

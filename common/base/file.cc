@@ -52,10 +52,28 @@ absl::Status WriteAll(int fd, std::string_view bytes, const std::string& path) {
   return absl::OkStatus();
 }
 
+// What can be done about it.
+std::string_view AdviceOn(int error_number) {
+  switch (error_number) {
+    case ENOENT:
+    case ENOTDIR:
+      return " (check the path)";
+    case EACCES:
+    case EPERM:
+      return " (change its permissions, or run as who may)";
+    case ENOSPC:
+    case EDQUOT:
+      return " (make room)";
+    default:
+      return "";
+  }
+}
+
 }  // namespace
 
 absl::Status ErrnoStatus(int error_number, std::string_view what, std::string_view path) {
-  const std::string message = StrCat(what, " ", path, ": ", std::generic_category().message(error_number));
+  const std::string message =
+      StrCat(what, " ", path, ": ", std::generic_category().message(error_number), AdviceOn(error_number));
   switch (error_number) {
     case ENOENT:
     case ENOTDIR:

@@ -66,6 +66,7 @@ void ScoreCall::OnToken(TokenOutput output) {
   result.add_tokens(output.token.id);
   result.add_logprobs(output.token.logprob);
   result.add_greedy(!output.token.top.empty() && output.token.top.front().id == output.token.id);
+  result.add_raw(std::move(output.raw));
   result.set_total_logprob(result.total_logprob() + output.token.logprob);
 }
 
