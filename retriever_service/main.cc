@@ -7,6 +7,7 @@
 
 #include "absl/strings/numbers.h"
 #include "common/base/error.h"
+#include "common/base/heap.h"
 #include "common/base/openmp.h"
 #include "common/base/status_macros.h"
 #include "common/base/strings.h"
@@ -26,6 +27,9 @@ constexpr int kChunkSizeMin = 4;  // see CutIntoChunks
 constexpr int kChunkSizeMax = 4096;
 constexpr int kThreadsMax = 1024;
 constexpr int kRequestsWaitingMax = 1 << 20;
+constexpr uint64_t kStoreMemoryBytesMin = uint64_t{8} << 20;
+constexpr uint64_t kRequestBytesMaxMin = uint64_t{64} << 20;  // the largest message
+constexpr uint64_t kBytesMax = uint64_t{1} << 40;
 
 struct Settings {
   ServiceSettings service{.server = {.listen = "127.0.0.1:7700"}};
@@ -49,6 +53,9 @@ void AddSettings(CLI::App& app, Settings& settings) {
   app.add_option("--chunk-size", settings.retriever.chunk_size, "Tokens a chunk (fixed with the first start)")
       ->check(CLI::Range(kChunkSizeMin, kChunkSizeMax))
       ->capture_default_str();
+  app.add_flag("--verify-at-start,!--no-verify-at-start", settings.retriever.verify_at_start,
+               "Read all of the store when starting and compare its checksums")
+      ->default_str("true");
 
   constexpr char kEmbedder[] = "Embedder";
   app.add_option("--embedder", settings.embedder,
@@ -76,12 +83,22 @@ void AddSettings(CLI::App& app, Settings& settings) {
       ->check(CLI::Range(0, kRequestsWaitingMax))
       ->capture_default_str()
       ->group(kBounds);
+  app.add_option("--request-bytes-max", settings.retriever.request_bytes_max,
+                 "Bytes of requests and replies in memory at once, ingest aside; more are refused at once")
+      ->check(CLI::Range(kRequestBytesMaxMin, kBytesMax))
+      ->capture_default_str()
+      ->group(kBounds);
   app.add_option("--ingest-workers", settings.retriever.ingest_workers, "Documents worked on at once")
       ->check(CLI::Range(1, kThreadsMax))
       ->capture_default_str()
       ->group(kBounds);
   app.add_option("--ingest-bytes-max", settings.retriever.ingest_bytes_max,
                  "Bytes of documents in memory at once; more waits at the sender")
+      ->capture_default_str()
+      ->group(kBounds);
+  app.add_option("--store-memory-bytes", settings.retriever.store_memory_bytes,
+                 "Memory of the store, beside its index: blocks read from disk and write buffers")
+      ->check(CLI::Range(kStoreMemoryBytesMin, kBytesMax))
       ->capture_default_str()
       ->group(kBounds);
 }
@@ -125,5 +142,6 @@ int Main(int argc, char** argv) {
 
 int main(int argc, char** argv) {
   retro::EnsurePassiveOpenMp(argv);
+  retro::BoundHeaps();
   return retro::Main(argc, argv);
 }

@@ -10,6 +10,7 @@
 
 #include "absl/strings/escaping.h"
 #include "common/base/error.h"
+#include "common/base/heap.h"
 #include "common/base/status_macros.h"
 #include "common/base/strings.h"
 #include "common/base/worker_pool.h"
@@ -17,6 +18,7 @@
 #include "common/rpc/server.h"
 #include "common/rpc/service_main.h"
 #include "common/rpc/settings.h"
+#include "common/rpc/unary.h"
 #include "retriever_service/shard/local_shard.h"
 #include "retriever_service/shard/shard_service.h"
 
@@ -28,7 +30,11 @@ constexpr size_t kFingerprintHexDigits = 64;
 constexpr int kChunkSizeMin = 4;  // see CutIntoChunks
 constexpr int kChunkSizeMax = 4096;
 constexpr int kThreadsMax = 1024;
+constexpr int kWaitingReadsDivisor = 4;  // the share of the workers that may wait for a consistency token
 constexpr int kRequestsWaitingMax = 1 << 20;
+constexpr uint64_t kStoreMemoryBytesMin = uint64_t{8} << 20;
+constexpr uint64_t kRequestBytesMaxMin = uint64_t{64} << 20;  // the largest message
+constexpr uint64_t kBytesMax = uint64_t{1} << 40;
 
 struct Settings {
   ServiceSettings service{.server = {.listen = "127.0.0.1:7710"}};
@@ -39,11 +45,15 @@ struct Settings {
   uint32_t chunk_size = 64;
   int workers = 16;
   size_t requests_waiting_max = 1024;
+  UnaryBounds bounds;
 };
 
 void AddSettings(CLI::App& app, Settings& settings) {
   AddServiceSettings(app, settings.service);
   app.add_option("--data", settings.store.path, "Folder that holds the store; made if missing")->required();
+  app.add_flag("--verify-at-start,!--no-verify-at-start", settings.store.verify_tables,
+               "Read all of the store when starting and compare its checksums")
+      ->default_str("true");
   app.add_option("--cluster", settings.store.cluster, "Name of the cluster (fixed with the first start)");
   app.add_option("--shard", settings.store.shard, "This shard's number, from 0")->capture_default_str();
   app.add_option("--shard-count", settings.store.shard_count, "Shards of the store (fixed with the first start)")
@@ -71,7 +81,14 @@ void AddSettings(CLI::App& app, Settings& settings) {
       ->check(CLI::Range(1, kRequestsWaitingMax))
       ->capture_default_str()
       ->group(kBounds);
-  app.add_option("--block-cache-bytes", settings.store.block_cache_bytes, "Memory for blocks read from disk")
+  app.add_option("--request-bytes-max", settings.bounds.bytes_max,
+                 "Bytes of requests and replies in memory at once; more are refused at once")
+      ->check(CLI::Range(kRequestBytesMaxMin, kBytesMax))
+      ->capture_default_str()
+      ->group(kBounds);
+  app.add_option("--store-memory-bytes", settings.store.memory_bytes,
+                 "Memory of the store, beside its index: blocks read from disk and write buffers")
+      ->check(CLI::Range(kStoreMemoryBytesMin, kBytesMax))
       ->capture_default_str()
       ->group(kBounds);
   app.add_option("--log-changes-max", settings.store.log_changes_max, "Changes that the log keeps")
@@ -111,11 +128,13 @@ absl::Status Serve(const Settings& settings) {
   }
   LocalShardOptions options;
   options.store = settings.store;
+  options.reply_bytes_max = settings.bounds.reply_bytes_max;
+  options.waiting_reads_max = std::max(1, settings.workers / kWaitingReadsDivisor);
   RETRO_ASSIGN_OR_RETURN(options.default_collection, DefaultCollection(settings));
   RETRO_ASSIGN_OR_RETURN(const std::unique_ptr<LocalShard> shard, LocalShard::Open(options));
   Metrics metrics;
   WorkerPool workers(settings.workers, settings.requests_waiting_max);
-  const std::unique_ptr<grpc::Service> service = MakeShardService(*shard, workers, metrics);
+  const std::unique_ptr<grpc::Service> service = MakeShardService(*shard, workers, metrics, settings.bounds);
   RETRO_ASSIGN_OR_RETURN(const std::unique_ptr<RpcServer> server,
                          RpcServer::Start(settings.service.server, {service.get()}));
   server->SetServing(kServiceName, true);
@@ -135,4 +154,7 @@ int Main(int argc, char** argv) {
 }  // namespace
 }  // namespace retro
 
-int main(int argc, char** argv) { return retro::Main(argc, argv); }
+int main(int argc, char** argv) {
+  retro::BoundHeaps();
+  return retro::Main(argc, argv);
+}

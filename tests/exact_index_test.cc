@@ -192,6 +192,22 @@ TEST(ExactIndexTest, KIsFilledWhenNearlyAllIsFilteredAway) {
   ASSERT_TRUE(hits.ok());
   EXPECT_EQ(hits->hits[0].size(), 3u);
   EXPECT_THAT(index.MatchingDocuments(*compiled), testing::UnorderedElementsAre("doc3", "doc900", "doc1999"));
+  index.Apply({model.PutMetadata("doc3"), model.Remove("doc900"), model.Put("doc1999", 3)});
+  EXPECT_THAT(index.MatchingDocuments(*compiled), testing::UnorderedElementsAre("doc3", "doc1999"));
+}
+
+TEST(ExactIndexTest, MemoryCountsWhatIsKnownOfDocuments) {
+  Model model(kSeed);
+  ExactIndex index(kDimension);
+  index.Apply({model.Put("a", 1)});
+  const uint64_t small = index.Stats().memory_bytes;
+  auto document = std::make_shared<IndexedDocument>(*model.Put("b", 1).document);
+  document->title = std::string(10'000, 't');
+  document->metadata = {{"key", {std::string(20'000, 'v')}}};
+  index.Apply({{"b", document, model.RandomVector()}});
+  EXPECT_GT(index.Stats().memory_bytes, small + 30'000);
+  index.Apply({model.Remove("b")});
+  EXPECT_LT(index.Stats().memory_bytes, small + 30'000);
 }
 
 TEST(ExactIndexTest, AloneEqualsInABatch) {

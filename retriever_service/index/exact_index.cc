@@ -84,6 +84,7 @@ void ExactIndex::Put(IndexChange change) {
   ++stats_.documents;
   stats_.chunks += change.document->chunk_count;
   stats_.text_bytes += change.document->text_bytes;
+  stats_.memory_bytes += MemoryBytes(*change.document);
   documents_[change.document_id] = {std::move(change.document), first_row};
 }
 
@@ -94,6 +95,7 @@ void ExactIndex::Remove(const std::string& document_id) {
   --stats_.documents;
   stats_.chunks -= it->second.document->chunk_count;
   stats_.text_bytes -= it->second.document->text_bytes;
+  stats_.memory_bytes -= MemoryBytes(*it->second.document);
   documents_.erase(it);
 }
 
@@ -239,10 +241,18 @@ absl::StatusOr<IndexAnswer> ExactIndex::Search(std::span<const IndexQuery> queri
 }
 
 std::vector<std::string> ExactIndex::MatchingDocuments(const CompiledFilter& filter) const {
+  const std::shared_ptr<const View> view = CurrentView();
   std::vector<std::string> ids;
-  const MutexLock lock(writer_mutex_);
-  for (const auto& [id, place] : documents_) {
-    if (filter.Matches(*place.document)) ids.push_back(id);
+  const IndexedDocument* last = nullptr;  // a document's rows lie together
+  for (size_t b = 0; b < view->blocks.size(); ++b) {
+    const Block* block = view->blocks[b].get();
+    if (block == nullptr) continue;
+    const uint64_t rows = std::min<uint64_t>(block_rows_, view->rows - b * block_rows_);
+    for (uint32_t row = 0; row < rows; ++row) {
+      if (block->removed_at[row].load(std::memory_order_relaxed) <= view->step) continue;
+      const IndexedDocument* document = block->documents[row].get();
+      if (std::exchange(last, document) != document && filter.Matches(*document)) ids.push_back(document->id);
+    }
   }
   return ids;
 }
@@ -250,6 +260,7 @@ std::vector<std::string> ExactIndex::MatchingDocuments(const CompiledFilter& fil
 IndexStats ExactIndex::Stats() const {
   const MutexLock lock(writer_mutex_);
   IndexStats stats = stats_;
+  stats.memory_bytes += documents_.capacity() * (sizeof(*documents_.begin()) + 1);
   for (size_t b = 0; b < blocks_.size(); ++b) {
     if (blocks_[b] == nullptr) continue;
     const uint64_t rows = std::min<uint64_t>(block_rows_, rows_ - b * block_rows_);

@@ -30,7 +30,7 @@ class ExactIndex : public VectorIndex {
   absl::StatusOr<IndexAnswer> Search(std::span<const IndexQuery> queries, const IndexSearchOptions& options,
                                      const CallContext& context) const override;
   std::vector<std::string> MatchingDocuments(const CompiledFilter& filter) const override
-      ABSL_LOCKS_EXCLUDED(writer_mutex_);
+      ABSL_LOCKS_EXCLUDED(view_mutex_);
   IndexStats Stats() const override ABSL_LOCKS_EXCLUDED(writer_mutex_);
 
  private:

@@ -55,7 +55,7 @@ struct IndexStats {
   uint64_t chunks = 0;  // that can be found
   uint64_t text_bytes = 0;
   uint64_t rows = 0;          // chunks and remains of deleted ones
-  uint64_t memory_bytes = 0;  // of rows
+  uint64_t memory_bytes = 0;  // of rows, and of what is known of documents
   uint64_t generation = 0;    // grows whenever segments are swapped
 };
 
