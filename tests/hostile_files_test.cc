@@ -32,6 +32,7 @@ using std::string_literals::operator""s;  // bytes that are 0
 
 constexpr uint32_t kSeed = 20211208;
 constexpr int kMutations = 4000;
+constexpr int kSlowMutations = 600;  // of what takes a file of weights to read
 
 // Changes a few places: bits, bytes of interest, numbers, cuts, copies of one stretch over another.
 std::string Mutated(std::string bytes, std::mt19937& random) {
@@ -43,7 +44,7 @@ std::string Mutated(std::string bytes, std::mt19937& random) {
         bytes[at] = static_cast<char>(bytes[at] ^ (1 << below(8)));
         break;
       case 1:
-        bytes[at] = "\0\xff\x7f\x80[]{}\"9-.u"[below(15)];
+        bytes[at] = "\0\xff\x7f\x80[]{}\"9-.u"[below(13)];
         break;
       case 2: {
         const uint64_t numbers[] = {0, ~uint64_t{0}, uint64_t{1} << 63, uint64_t{1} << 32, bytes.size(), 0x7fffffff};
@@ -129,11 +130,14 @@ TEST(HostileFilesTest, ForeignConfigs) {
     const std::string config =
         whole.substr(whole.find("\"config\""), whole.find("\"notes\"") - whole.find("\"config\""));
     const std::string sound = StrCat("{", config.substr(0, config.rfind(',')), "}");
-    Hammer(name.c_str(), sound, [&, format = format](const std::string& bytes) {
-      const auto opened = ForeignModel::Open(**FindForeignFormat(format), Put("config.json", bytes), weights);
-      if (opened.status().code() != absl::StatusCode::kNotFound) return opened.status();
-      return absl::InvalidArgumentError(StrCat("a tensor: ", MessageOf(opened.status())));
-    });
+    Hammer(
+        name.c_str(), sound,
+        [&, format = format](const std::string& bytes) {
+          const auto opened = ForeignModel::Open(**FindForeignFormat(format), Put("config.json", bytes), weights);
+          if (opened.status().code() != absl::StatusCode::kNotFound) return opened.status();
+          return absl::InvalidArgumentError(StrCat("a tensor: ", MessageOf(opened.status())));
+        },
+        kSlowMutations);
   }
 }
 
@@ -148,7 +152,6 @@ TEST(HostileFilesTest, TorchArchives) {
   // What is read of the archive stands at its two ends: most mutations in between would change numbers only.
   constexpr size_t kPickle = 40000;
   constexpr size_t kDirectory = 12000;
-  constexpr int kArchives = 500;
   const std::string archive = *ReadFile(RankFile());
   const std::string middle = archive.substr(kPickle, archive.size() - kPickle - kDirectory);
   Hammer(
@@ -163,7 +166,7 @@ TEST(HostileFilesTest, TorchArchives) {
         }
         return absl::OkStatus();
       },
-      kArchives);
+      kSlowMutations);
 }
 
 // ---------------------------------------------------------------- the worst by hand
@@ -206,13 +209,11 @@ TEST(HostileFilesTest, PicklesByHand) {
   EXPECT_THAT(PickleSays("h\x07."), HasSubstr("asks for what it has not kept"));
   EXPECT_THAT(PickleSays("X\xff\xff\xff\xff"), HasSubstr("it is cut"));
   EXPECT_THAT(PickleSays("i"), HasSubstr("opcode 105 is not read here"));
-  EXPECT_THAT(PickleSays(std::string(3'000'000, 'N')), HasSubstr("more than 2000000 values"));
+  EXPECT_THAT(PickleSays(std::string(1'500'000, 'N')), HasSubstr("more than 1000000 values"));
   EXPECT_THAT(PickleSays(std::string(1'000'000, '(')), HasSubstr("it is cut"));
-  // A list that holds itself, and a chain of a million lists: read, and let go of without recursion.
+  // A list that holds itself, and half a million tuples in each other: read, and let go of without recursion.
   EXPECT_EQ(PickleSays("]q\000h\000a."s), "");
-  std::string nested;
-  for (int i = 0; i < 500'000; ++i) nested += ")\x85";
-  EXPECT_EQ(PickleSays(nested + "."), "");
+  EXPECT_EQ(PickleSays(StrCat(")", std::string(500'000, '\x85'), ".")), "");
   // A call of os.system is data.
   const auto call = Pickle::Read("cos\nsystem\nX\x04\x00\x00\x00true\x85R."s);
   ASSERT_TRUE(call.ok()) << call.status();
