@@ -310,9 +310,11 @@ TEST_F(GeneratorServiceTest, TheRetrieversRefusalReachesTheCaller) {
   EXPECT_EQ(status.code(), absl::StatusCode::kNotFound);
   EXPECT_EQ(ReasonOf(status), Reason::kCollectionNotFound);
 
-  retriever_.SetStatus(ToGrpcStatus(QueueFullError("the queue", milliseconds(5))));
+  retriever_.SetStatus(ToGrpcStatus(QueueFullError("the queue", milliseconds(40'000))));
   const absl::Status full = Generate(Request("refused", 2)).status;
-  EXPECT_EQ(ReasonOf(full), Reason::kRetrievalFailed);
+  EXPECT_EQ(full.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(ReasonOf(full), Reason::kQueueFull);
+  EXPECT_EQ(RetryAfterOf(full), std::optional(milliseconds(40'000)));
   EXPECT_THAT(std::string(full.message()), HasSubstr("refused: the queue is full"));
 }
 
@@ -398,6 +400,27 @@ TEST_F(GeneratorServiceTest, AScoreOfSeveralItemsNeedsOnePlace) {
     ASSERT_TRUE(status.ok()) << status.error_message();
     EXPECT_EQ(response.results_size(), 5);
   }
+}
+
+TEST_F(GeneratorServiceTest, AScoresRetrievalEventsAreBounded) {
+  Serve();
+  pb::ScoreRequest score;
+  pb::ChunkNeighbours* given = score.mutable_retrieval()->add_neighbours();
+  given->set_chunk_number(0);
+  given->add_neighbours()->mutable_chunk()->set_text(std::string(9 << 20, 'x'));
+  const auto ask = [&] {
+    pb::ScoreItem* item = score.add_items();
+    item->set_context_text("item");
+    item->set_continuation_text(" of two");
+    grpc::ClientContext context;
+    pb::ScoreResponse response;
+    return FromGrpcStatus(stub_->Score(&context, score, &response));
+  };
+  const absl::Status one = ask();  // more than a client takes by default, but the server gave it
+  EXPECT_THAT(std::string(one.message()), HasSubstr("larger than max"));
+  const absl::Status two = ask();
+  EXPECT_EQ(two.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(FieldOf(two), std::optional<std::string>("items"));
 }
 
 TEST_F(GeneratorServiceTest, ACallThatNobodyReadsEnds) {
@@ -524,13 +547,21 @@ TEST_F(GeneratorServiceTest, EveryFieldIsCheckedAndNamed) {
   EXPECT_TRUE(Generate(Request("still fine", 2)).status.ok());
 }
 
-TEST_F(GeneratorServiceTest, WhatIsNotServedSaysSo) {
+TEST_F(GeneratorServiceTest, OnRequestTheContextSlides) {
   Serve();
-  auto request = Request("slides", 2);
+  auto request = Request(std::string(150, 'x'), 40);  // the context has 128 tokens
+  EXPECT_EQ(ReasonOf(Generate(request).status), Reason::kContextTooLong);
   request.set_context_policy(pb::CONTEXT_POLICY_SLIDE);
-  const absl::Status status = Generate(request).status;
-  EXPECT_EQ(status.code(), absl::StatusCode::kUnimplemented);
-  EXPECT_EQ(ReasonOf(status), Reason::kNotSupported);
+  const Stream run = Generate(request);
+  ASSERT_TRUE(run.status.ok()) << run.status;
+  ASSERT_EQ(run.tokens.size(), 40U);
+  EXPECT_EQ(run.tokens.back().position(), 189U);
+  ASSERT_EQ(run.retrievals.size(), 23U);  // 6 | 18 times 8 of the prompt, 4 of what was generated
+  EXPECT_EQ(run.retrievals.back().neighbours().chunk_number(), 22U);
+  request.set_max_tokens(16 * 128 - 149);
+  const absl::Status endless = Generate(request).status;
+  EXPECT_EQ(ReasonOf(endless), Reason::kContextTooLong);
+  EXPECT_THAT(std::string(endless.message()), HasSubstr("2048"));
 }
 
 TEST_F(GeneratorServiceTest, ALongPromptsErrorNamesTheLimit) {

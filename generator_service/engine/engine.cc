@@ -85,15 +85,15 @@ std::optional<Clock::time_point> Engine::WakeTime() const {
   return std::min(*drain_at_, deadline.value_or(*drain_at_));
 }
 
-void Engine::Perform(const SchedulerEffects& effects) {
+void Engine::Perform(SchedulerEffects effects) {
   for (const uint64_t lookup : effects.cancelled_lookups) source_.CancelLookup(lookup);
   for (const uint64_t session : effects.ended) runner_->End(session);
   mailbox_->CountEnded(static_cast<int64_t>(effects.ended.size()));
-  for (const LookupRequest& request : effects.lookups) {
-    source_.Lookup(request, [mailbox = mailbox_, lookup = request.lookup](absl::StatusOr<LookupAnswer> answer) {
-      mailbox->Answer(lookup, std::move(answer));
-    });
-  }
+  if (effects.lookups.empty()) return;
+  source_.Lookup(std::move(effects.lookups),
+                 [mailbox = mailbox_](uint64_t lookup, absl::StatusOr<LookupAnswer> answer) {
+                   mailbox->Answer(lookup, std::move(answer));
+                 });
 }
 
 void Engine::Report(Clock::duration time, int64_t sessions, int64_t tokens) const {

@@ -60,7 +60,7 @@ class Engine {
   bool Turn();
   void Deliver(EngineMailbox::Mail& mail, Clock::time_point now);
   std::optional<Clock::time_point> WakeTime() const;
-  void Perform(const SchedulerEffects& effects);
+  void Perform(SchedulerEffects effects);
   void Report(Clock::duration time, int64_t sessions, int64_t tokens) const;
 
   const EngineOptions options_;

@@ -4,12 +4,15 @@
 // Rules: sessions get places in the order they came, as long as the bounds on sessions and cache tokens allow. Every
 // step takes one token of each session that decodes, and a piece of prefill beside them that is small while somebody
 // decodes, so that running sessions keep their pace. A session that waits for neighbours, or whose reader is behind, is
-// left out of the step and holds up nobody. Whoever is cancelled or past the deadline has left before the next step.
+// left out of the step and holds up nobody. One whose chunk has more neighbours than the step's encoder still has room
+// for is passed over, and comes first in the next step. Whoever is cancelled or past the deadline has left before the
+// next step.
 #pragma once
 
 #include <chrono>
 #include <cstdint>
 #include <deque>
+#include <limits>
 #include <memory>
 #include <optional>
 #include <utility>
@@ -27,6 +30,7 @@ struct SchedulerLimits {
   int64_t cache_tokens_max = 32768;        // of all sessions with a place, each counted in whole chunks at its longest
   int64_t prefill_tokens_max = 256;        // in a step where nobody decodes
   int64_t prefill_tokens_shared_max = 32;  // in a step where somebody does
+  int64_t encoder_rows_max = 64;           // neighbours encoded in a step; a chunk with more is encoded by itself
   std::chrono::milliseconds stall_ms_max{60'000};  // that a reader may be behind
 };
 
@@ -39,7 +43,8 @@ struct SchedulerEffects {
 
 class Scheduler {
  public:
-  Scheduler(const ModelFacts& facts, const SchedulerLimits& limits) : facts_(facts), limits_(limits) {}
+  Scheduler(const ModelFacts& facts, const SchedulerLimits& limits)
+      : facts_(facts), limits_(limits), sampler_(facts.vocabulary) {}
 
   // Takes a session in. RESOURCE_EXHAUSTED if too many wait, INVALID_ARGUMENT if it would never get a place; the
   // sink is then not called. `id` is new.
@@ -71,8 +76,11 @@ class Scheduler {
   struct Entry {
     std::unique_ptr<Session> session;
     std::optional<Clock::time_point> stalled_since;
+    uint64_t passed_over_since = kNever;  // the first of the steps that the encoder had no room for it
   };
+  static constexpr uint64_t kNever = std::numeric_limits<uint64_t>::max();
 
+  std::vector<Entry*> InTurn();
   int64_t CacheTokens(const Session& session) const;
   void Expire(Entry& entry, Clock::time_point now, SchedulerEffects& effects) const;
   void Sweep(SchedulerEffects& effects);
@@ -80,10 +88,12 @@ class Scheduler {
 
   const ModelFacts facts_;
   const SchedulerLimits limits_;
+  Sampler sampler_;
   std::deque<Entry> waiting_;
   std::vector<Entry> running_;                      // in the order they got their place
   std::vector<std::pair<Session*, int64_t>> plan_;  // session and tokens of each item
   int64_t cache_tokens_ = 0;
+  uint64_t steps_ = 0;
   uint64_t next_lookup_ = 1;
 };
 
