@@ -60,8 +60,9 @@ PaperReference LoadPaperReference(const std::string& name, int64_t context) {
 }
 
 at::Tensor LoadSlidingReference(const std::string& name, int64_t context) {
-  const SafetensorsFile file = ValueOrDie(SafetensorsFile::Open(SourcePath("tests/goldens/paper/sliding_window.safetensors")));
-  return ValueOrDie(ReadReference(file, absl::StrCat(name, ".", context)));
+  const SafetensorsFile file =
+      ValueOrDie(SafetensorsFile::Open(SourcePath("tests/goldens/paper/sliding_window.safetensors")));
+  return ValueOrDie(ReadReference(file, name + "." + std::to_string(context)));
 }
 
 }  // namespace retro

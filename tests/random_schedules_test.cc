@@ -20,12 +20,12 @@ namespace {
 
 using std::chrono::milliseconds;
 
-constexpr int64_t kContext = 32;
+constexpr int64_t kContext = 24;
 constexpr int kRequests = 48;
 constexpr int kTurnsMax = 3000;
 constexpr SchedulerLimits kLimits = {.sessions_max = 3,
                                      .waiting_max = 2,
-                                     .cache_tokens_max = 72,
+                                     .cache_tokens_max = 56,
                                      .prefill_tokens_max = 7,
                                      .prefill_tokens_shared_max = 3,
                                      .encoder_rows_max = 2,
@@ -39,10 +39,10 @@ struct PreparedRequest {
 PreparedRequest RandomRequest(const RetroModel& model, const Tokenizer& tokenizer, std::mt19937& random) {
   PreparedRequest prepared;
   GenerationRequest& request = prepared.request;
-  for (size_t i = 0, length = 1 + random() % 24; i < length; ++i)
+  for (size_t i = 0, length = 1 + random() % 18; i < length; ++i)
     request.prompt.push_back(static_cast<TokenId>(4 + random() % 256));
   const auto prompt = static_cast<int64_t>(request.prompt.size());
-  request.max_tokens = static_cast<int64_t>(1 + random() % 20);
+  request.max_tokens = static_cast<int64_t>(1 + random() % 14);
   request.slide = prompt + request.max_tokens > kContext;
   request.sampling.temperature = random() % 2 == 0 ? 0.0F : 0.8F;
   request.sampling.repetition_penalty = random() % 3 == 0 ? 1.3F : 1.0F;
@@ -53,6 +53,11 @@ PreparedRequest RandomRequest(const RetroModel& model, const Tokenizer& tokenize
   request.retrieval.on_failure = random() % 4 == 0 ? FailurePolicy::kFail : FailurePolicy::kGoOnWithout;
   request.attribution = random() % 2 == 0;
   if (random() % 3 == 0) request.echo_from = static_cast<int64_t>(random() % static_cast<uint64_t>(prompt));
+  if (random() % 8 == 0) {  // scored
+    request.max_tokens = 0;
+    request.slide = false;
+    request.echo_from = static_cast<int64_t>(random() % static_cast<uint64_t>(prompt));
+  }
   prepared.alone = GenerateAlone(model, tokenizer, request, /*failures=*/true);
   return prepared;
 }
@@ -69,7 +74,7 @@ class RandomSchedulesTest : public testing::Test {
   };
   struct Schedule {
     Schedule(const RetroModel& model, const Tokenizer& tokenizer, uint32_t seed)
-        : random(seed), harness(model, tokenizer, kLimits), arrivals(4 + random() % 6), drains(random() % 8 == 0) {}
+        : random(seed), harness(model, tokenizer, kLimits), arrivals(3 + random() % 5), drains(random() % 8 == 0) {}
     std::mt19937 random;
     SchedulerHarness harness;
     size_t arrivals;

@@ -11,7 +11,7 @@
 #include "common/base/error.h"
 #include "common/rpc/status.h"
 #include "tests/fake_retriever.h"
-#include "tests/tiny_model.h"
+#include "tests/tiny_served_model.h"
 
 namespace retro {
 namespace {
@@ -44,9 +44,6 @@ class Answers {
 class RetrieverClientTest : public testing::Test {
  protected:
   RetrieverClientTest() : retriever_(std::string(32, 'b')) {
-    model_.model = MakeTinyModel();
-    model_.info.config = model_.model->config();
-    model_.tokenizer = std::make_shared<ByteTokenizer>();
     client_ = std::make_unique<RetrieverClient>(MakeRetrieverChannel(retriever_.address()), retriever_.address(),
                                                 model_, tokens_, store_);
   }
@@ -83,7 +80,7 @@ class RetrieverClientTest : public testing::Test {
   }
 
   FakeRetriever retriever_;
-  ServedModel model_;
+  const ServedModel model_ = TinyServedModel();
   ByteTokenizer tokenizer_;
   NeighbourTokens tokens_{tokenizer_, {8, 16, 260, 0}, 100};
   StoreView store_{model_};

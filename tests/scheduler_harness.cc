@@ -21,7 +21,10 @@ void SchedulerHarness::Turn() {
   const std::vector<StepItem> items = scheduler_.Plan();
   CheckBounds(items);
   if (items.empty()) return;
-  scheduler_.Apply(runner_.Step(items), now_);
+  std::vector<absl::StatusOr<StepOutput>> outputs = runner_.Step(items);
+  const Clock::time_point begun = now_;
+  now_ += step_time_ + last_tokens_ * token_time_;
+  scheduler_.Apply(std::move(outputs), begun, now_);
   Perform(scheduler_.Settle(now_));
 }
 
@@ -63,6 +66,7 @@ void SchedulerHarness::CheckBounds(const std::vector<StepItem>& items) {
   EXPECT_LE(tokens, limits_.prefill_tokens_max + limits_.sessions_max);
   EXPECT_LE(last_rows_, std::max(limits_.encoder_rows_max, largest_chunk));
   last_items_ = items.size();
+  last_tokens_ = tokens;
 }
 
 }  // namespace retro

@@ -25,7 +25,7 @@ inline constexpr SchedulerLimits kTightLimits = {.sessions_max = 3,
 // The model's runner, watched: which sequences have caches.
 class WatchedRunner : public StepRunner {
  public:
-  explicit WatchedRunner(const RetroModel& model) : runner_(model) {}
+  explicit WatchedRunner(const RetroModel& model) : runner_(model, 1) {}
   std::vector<absl::StatusOr<StepOutput>> Step(std::span<const StepItem> items) override;
   void End(uint64_t sequence) override;
   const std::set<uint64_t>& live() const { return live_; }
@@ -42,6 +42,11 @@ class SchedulerHarness {
 
   // A millisecond passes and a step is made, if there is one to make.
   void Turn();
+  // From now on a step takes this time, and so much more for each of its tokens.
+  void SetStepTime(Clock::duration step, Clock::duration token) {
+    step_time_ = step;
+    token_time_ = token;
+  }
   // Answers one of lookups() from the made-up store, with its failures if `failures`.
   void Answer(size_t which, bool failures);
 
@@ -52,6 +57,7 @@ class SchedulerHarness {
   // How many look-ups came out together, each time that some did.
   const std::vector<size_t>& handed_out() const { return handed_out_; }
   // Of the last turn's step.
+  int64_t last_tokens() const { return last_tokens_; }
   size_t last_items() const { return last_items_; }
   int64_t last_rows() const { return last_rows_; }
   Clock::time_point& now() { return now_; }
@@ -67,6 +73,9 @@ class SchedulerHarness {
   std::vector<LookupRequest> lookups_;
   std::vector<uint64_t> cancelled_lookups_;
   std::vector<size_t> handed_out_;
+  Clock::duration step_time_{};
+  Clock::duration token_time_{};
+  int64_t last_tokens_ = 0;
   size_t last_items_ = 0;
   int64_t last_rows_ = 0;
 };

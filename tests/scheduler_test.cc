@@ -62,6 +62,22 @@ TEST_F(SchedulerTest, RunningSessionsKeepTheirPaceBesideALongPrompt) {
   }
 }
 
+TEST_F(SchedulerTest, ALongPromptsPiecesAreCutToThePaceOfWhoDecodes) {
+  SchedulerHarness harness(*model_, tokenizer_, {.cache_tokens_max = 1024, .prefill_tokens_shared_max = 32});
+  harness.SetStepTime(milliseconds(10), milliseconds(3));  // 4 tokens of a prompt more than double a step of 13 ms
+  ASSERT_TRUE(harness.scheduler().Add(1, Request("a", 60, false), std::make_shared<RecordingSink>()).ok());
+  harness.Turn();
+  auto prompt = std::make_shared<RecordingSink>();
+  ASSERT_TRUE(harness.scheduler().Add(2, Request(std::string(100, 'x'), 1, false), prompt).ok());
+  int64_t turns = 0;
+  for (; !prompt->ended() && turns < 60; ++turns) {
+    harness.Turn();
+    EXPECT_LE(harness.last_tokens(), turns > 3 ? 1 + 6 : 1 + 32);
+  }
+  EXPECT_TRUE(prompt->finish().has_value());
+  EXPECT_GE(turns, 100 / 7);
+}
+
 TEST_F(SchedulerTest, ACancelledSessionsPlaceIsFreeBeforeTheNextStep) {
   SchedulerHarness harness(*model_, tokenizer_, {.sessions_max = 1, .waiting_max = 1});
   auto first = std::make_shared<RecordingSink>();

@@ -132,20 +132,22 @@ std::vector<StepItem> Scheduler::Plan() {
   ++steps_;
   const std::vector<Entry*> entries = InTurn();
   const auto decodes = [](const Entry* entry) { return entry->session->state() == SessionState::kDecode; };
-  int64_t prefill =
-      std::ranges::any_of(entries, decodes) ? limits_.prefill_tokens_shared_max : limits_.prefill_tokens_max;
-  int64_t encoded = 0;
+  decoding_ = std::ranges::any_of(entries, decodes);
+  const int64_t prefill_max = decoding_ ? pace_.Tokens() : limits_.prefill_tokens_max;
+  prefilling_ = 0;
+  encoding_ = 0;
   for (Entry* entry : entries) {
     Session& session = *entry->session;
-    int64_t tokens = decodes(entry) ? 1 : std::min(session.Runnable(), prefill);
+    const bool prefills = !decodes(entry);
+    int64_t tokens = prefills ? std::min(session.Runnable(), prefill_max - prefilling_) : 1;
     if (tokens == 0) continue;
     // A chunk that has more neighbours than a step may encode is the only one of its step.
-    const int64_t fitting = session.TokensWithinRows(tokens, limits_.encoder_rows_max - encoded);
-    tokens = fitting == 0 && encoded == 0 ? 1 : fitting;
+    const int64_t fitting = session.TokensWithinRows(tokens, limits_.encoder_rows_max - encoding_);
+    tokens = fitting == 0 && encoding_ == 0 ? 1 : fitting;
     entry->passed_over_since = tokens == 0 ? std::min(entry->passed_over_since, steps_) : kNever;
     if (tokens == 0) continue;
-    encoded += session.EncoderRows(tokens);
-    if (!decodes(entry)) prefill -= tokens;
+    encoding_ += session.EncoderRows(tokens);
+    if (prefills) prefilling_ += tokens;
     plan_.emplace_back(&session, tokens);
   }
   std::vector<StepItem> items;
@@ -154,7 +156,8 @@ std::vector<StepItem> Scheduler::Plan() {
   return items;
 }
 
-void Scheduler::Apply(std::vector<absl::StatusOr<StepOutput>> outputs, Clock::time_point now) {
+void Scheduler::Apply(std::vector<absl::StatusOr<StepOutput>> outputs, Clock::time_point begun, Clock::time_point now) {
+  if (decoding_ && encoding_ == 0) pace_.Note(prefilling_, now - begun);
   for (size_t i = 0; i < plan_.size(); ++i) {
     const auto& [session, tokens] = plan_[i];
     if (outputs[i].ok()) {

@@ -25,6 +25,7 @@ GeneratorMetrics::GeneratorMetrics(Metrics& metrics)
       tokens_generated_(metrics.Counter(kTokens, kTokensHelp, {{"kind", "generated"}})),
       tokens_computed_(metrics.Counter("retro_step_tokens_total", "Tokens fed to the model.")),
       step_sessions_(metrics.Counter("retro_step_sessions_total", "Sessions in steps: by steps, the batch size.")),
+      step_neighbours_(metrics.Counter("retro_step_neighbours_total", "Neighbours encoded.")),
       degraded_partial_(metrics.Counter(kDegraded, kDegradedHelp, {{"cause", "PARTIAL_COVERAGE"}})),
       degraded_timed_out_(metrics.Counter(kDegraded, kDegradedHelp, {{"cause", "TIMED_OUT"}})),
       degraded_unavailable_(metrics.Counter(kDegraded, kDegradedHelp, {{"cause", "UNAVAILABLE"}})),
@@ -43,6 +44,7 @@ void GeneratorMetrics::OnStep(const StepReport& step) {
   step_.Observe(Seconds(step.time));
   tokens_computed_.Increment(static_cast<double>(step.tokens));
   step_sessions_.Increment(static_cast<double>(step.sessions));
+  step_neighbours_.Increment(static_cast<double>(step.neighbours));
 }
 
 void GeneratorMetrics::OnChunk(const ChunkOutput& chunk) {

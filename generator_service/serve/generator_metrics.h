@@ -30,6 +30,7 @@ class GeneratorMetrics {
   prometheus::Counter& tokens_generated_;
   prometheus::Counter& tokens_computed_;
   prometheus::Counter& step_sessions_;
+  prometheus::Counter& step_neighbours_;
   prometheus::Counter& degraded_partial_;
   prometheus::Counter& degraded_timed_out_;
   prometheus::Counter& degraded_unavailable_;
