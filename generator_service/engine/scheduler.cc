@@ -142,7 +142,8 @@ std::vector<StepItem> Scheduler::Plan() {
     int64_t tokens = prefills ? std::min(session.Runnable(), prefill_max - prefilling_) : 1;
     if (tokens == 0) continue;
     // A chunk that has more neighbours than a step may encode is the only one of its step.
-    const int64_t fitting = session.TokensWithinRows(tokens, limits_.encoder_rows_max - encoding_);
+    const int64_t room = std::max<int64_t>(limits_.encoder_rows_max - encoding_, 0);
+    const int64_t fitting = session.TokensWithinRows(tokens, room);
     tokens = fitting == 0 && encoding_ == 0 ? 1 : fitting;
     entry->passed_over_since = tokens == 0 ? std::min(entry->passed_over_since, steps_) : kNever;
     if (tokens == 0) continue;
