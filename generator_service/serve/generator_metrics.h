@@ -22,6 +22,7 @@ class GeneratorMetrics {
   prometheus::Histogram& first_token_;
   prometheus::Histogram& between_tokens_;
   prometheus::Histogram& step_;
+  prometheus::Histogram& encoding_step_;
   prometheus::Histogram& lookup_;
   prometheus::Histogram& queue_wait_;
   prometheus::Counter& stream_seconds_;
