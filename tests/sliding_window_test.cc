@@ -7,6 +7,7 @@
 
 #include "generator_service/model/context_window.h"
 #include "tests/paper_reference.h"
+#include "tests/test_paths.h"
 
 namespace retro {
 namespace {
@@ -82,6 +83,14 @@ TEST_P(SlidingWindowTest, APieceEndsWhereTheWindowMovesOn) {
       .neighbours = std::span(reference_.neighbours).first(sequence->ChunksCompletedBy(GetParam().context + 1))};
   EXPECT_EQ(reference_.model->Forward({&piece, 1}).status().code(), absl::StatusCode::kInvalidArgument);
   EXPECT_EQ(sequence->position(), 0);
+}
+
+TEST(LearnedPositionsTest, AModelWithARowForEachPositionCannotSlide) {
+  const auto golden = OpenGolden("lucidrains", SourcePath("tests/goldens/foreign/lucidrains_tiny"));
+  ASSERT_TRUE(golden.ok()) << golden.status();
+  const auto model = *RetroModel::Create(golden->config(), *golden->ReadAll(), TestDevice());
+  EXPECT_TRUE(model->NewSequence({}).ok());
+  EXPECT_EQ(model->NewSequence({.slide = true}).status().code(), absl::StatusCode::kInvalidArgument);
 }
 
 INSTANTIATE_TEST_SUITE_P(Goldens, SlidingWindowTest,

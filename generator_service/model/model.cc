@@ -94,6 +94,8 @@ absl::StatusOr<std::unique_ptr<Sequence>> RetroModel::NewSequence(const Sequence
   }
   const double gate = options.gate.value_or(config_.gate);
   if (!std::isfinite(gate)) return absl::InvalidArgumentError("the CCA gate must be a finite number");
+  if (options.slide && config_.learned_positions != LearnedPositions::kNone)
+    return absl::InvalidArgumentError("the model has learned positions, and none past its context: it cannot slide");
   SequenceOptions own = options;
   own.gate = gate;
   own.retrieval = options.retrieval && !config_.cca_layers.empty();

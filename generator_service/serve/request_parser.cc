@@ -108,7 +108,10 @@ absl::StatusOr<int64_t> RequestParser::TokensMax(const pb::GenerateRequest& mess
   if (!pb::ContextPolicy_IsValid(message.context_policy()))
     return FieldError("context_policy", "is none of ContextPolicy");
   const int64_t context = model_.config().max_length;
-  return message.context_policy() == pb::CONTEXT_POLICY_SLIDE ? context * kContextsMax : context;
+  if (message.context_policy() != pb::CONTEXT_POLICY_SLIDE) return context;
+  if (model_.config().learned_positions != LearnedPositions::kNone)
+    return FieldError("context_policy", "this model has learned positions, and none past its context; use REFUSE");
+  return context * kContextsMax;
 }
 
 absl::StatusOr<int64_t> RequestParser::ParseMaxTokens(const pb::GenerateRequest& message, int64_t prompt,
