@@ -47,6 +47,7 @@ void AddSettings(CLI::App& app, Settings& settings) {
   add_bound("--prefill-tokens-max", limits.prefill_tokens_max, "Tokens of prompts a step, while nobody generates", 1);
   add_bound("--prefill-tokens-shared-max", limits.prefill_tokens_shared_max,
             "Tokens of prompts a step, while somebody does", 1);
+  add_bound("--encoder-neighbours-max", limits.encoder_rows_max, "Neighbours encoded in a step", 1);
   app.add_option("--stall-ms-max", limits.stall_ms_max, "A stream that nobody reads for so long is ended")
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 32))
       ->default_str(std::to_string(limits.stall_ms_max.count()))

@@ -39,13 +39,24 @@ struct KeysAndValues {
   at::Tensor values;  // [H, S, c]
 };
 
-// All keys and values of a sequence, the piece's own [H, T, c] among them.
+// Lets go of what the piece does not see any more.
+void SlideCaches(SequenceState& state) {
+  if (!state.options.slide) return;
+  const int64_t dropped = state.window.Begin(state.position) - state.cached_from;
+  if (dropped == 0) return;
+  const int64_t kept = state.position - state.cached_from - dropped;
+  for (KvCache& cache : state.caches) cache.DropFront(dropped, kept);
+  state.cached_from += dropped;
+}
+
+// All keys and values that a piece sees, the piece's own [H, T, c] among them.
 KeysAndValues Remember(SequenceState& state, int64_t layer, int64_t block, const at::Tensor& keys,
                        const at::Tensor& values) {
   if (!state.keep) return {keys, values};
   KvCache& cache = state.caches[layer];
-  cache.Write(state.position, keys, values, block, state.options.reserve_tokens);
-  const int64_t seen = state.position + keys.size(1);
+  const int64_t before = state.position - state.cached_from;
+  cache.Write(before, keys, values, block, state.options.reserve_tokens);
+  const int64_t seen = before + keys.size(1);
   return {cache.keys().narrow(1, 0, seen), cache.values().narrow(1, 0, seen)};
 }
 
@@ -132,6 +143,7 @@ void Advance(const ModelConfig& config, std::span<const DecoderPiece> pieces, st
 
 at::Tensor RunDecoder(const ModelWeights& weights, const ModelConfig& config, const at::Tensor& tokens,
                       std::span<const DecoderPiece> pieces) {
+  for (const DecoderPiece& piece : pieces) SlideCaches(*piece.state);
   std::vector<PieceRetrieval> retrievals;
   std::vector<AttendingSpan> spans;
   int64_t cca_index = 0;

@@ -11,7 +11,16 @@ at::Tensor Grown(const at::Tensor& old, int64_t rows_kept, int64_t capacity, con
   return grown;
 }
 
+void MoveToFront(at::Tensor& all, int64_t rows, int64_t kept) {
+  all.narrow(1, 0, kept).copy_(all.narrow(1, rows, kept).clone());  // they may overlap
+}
+
 }  // namespace
+
+void KvCache::DropFront(int64_t rows, int64_t kept) {
+  MoveToFront(keys_, rows, kept);
+  MoveToFront(values_, rows, kept);
+}
 
 void KvCache::Write(int64_t first, const at::Tensor& keys, const at::Tensor& values, int64_t block, int64_t reserve) {
   const int64_t rows = keys.size(1);

@@ -13,6 +13,9 @@ class KvCache {
   // for `reserve` rows at least, rounded up to a multiple of `block`.
   void Write(int64_t first, const at::Tensor& keys, const at::Tensor& values, int64_t block, int64_t reserve);
 
+  // Forgets the first `rows` rows; the `kept` after them become the first ones.
+  void DropFront(int64_t rows, int64_t kept);
+
   // [heads, capacity, head]
   const at::Tensor& keys() const { return keys_; }
   const at::Tensor& values() const { return values_; }

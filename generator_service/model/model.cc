@@ -94,11 +94,13 @@ absl::StatusOr<std::unique_ptr<Sequence>> RetroModel::NewSequence(const Sequence
   }
   const double gate = options.gate.value_or(config_.gate);
   if (!std::isfinite(gate)) return absl::InvalidArgumentError("the CCA gate must be a finite number");
+  if (options.slide && config_.learned_positions != LearnedPositions::kNone)
+    return absl::InvalidArgumentError("the model has learned positions, and none past its context: it cannot slide");
   SequenceOptions own = options;
   own.gate = gate;
   own.retrieval = options.retrieval && !config_.cca_layers.empty();
   own.reserve_tokens = std::min(options.reserve_tokens, config_.max_length);
-  return std::make_unique<Sequence>(std::make_unique<SequenceState>(own, config_.chunk_length, config_.layers));
+  return std::make_unique<Sequence>(std::make_unique<SequenceState>(own, config_));
 }
 
 absl::Status RetroModel::CheckTokens(std::span<const TokenId> tokens) const {
@@ -114,9 +116,12 @@ absl::Status RetroModel::CheckPiece(const Piece& piece) const {
   const int64_t rows = static_cast<int64_t>(piece.tokens.size());
   const Sequence& sequence = *piece.sequence;
   if (rows == 0) return absl::InvalidArgumentError("a piece needs at least one token");
-  if (sequence.position() + rows > config_.max_length) {
-    return absl::InvalidArgumentError(StrCat("a sequence of ", sequence.position() + rows,
-                                             " tokens is longer than the model's ", config_.max_length));
+  if (rows > sequence.room()) {
+    return absl::InvalidArgumentError(
+        sequence.options().slide
+            ? StrCat("a piece of ", rows, " tokens, where the window moves on after ", sequence.room())
+            : StrCat("a sequence of ", sequence.position() + rows, " tokens is longer than the model's ",
+                     config_.max_length));
   }
   RETRO_RETURN_IF_ERROR(CheckTokens(piece.tokens));
   const int64_t expected = sequence.options().retrieval ? sequence.ChunksCompletedBy(rows) : 0;

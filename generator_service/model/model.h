@@ -50,7 +50,8 @@ class RetroModel {
   const ModelConfig& config() const { return config_; }
   const std::string& device() const { return device_; }
 
-  // INVALID_ARGUMENT for an offset outside 0 ... m-1 or a gate that is not finite.
+  // INVALID_ARGUMENT for an offset outside 0 ... m-1 or a gate that is not finite, or if a model with learned positions
+  // is to slide.
   absl::StatusOr<std::unique_ptr<Sequence>> NewSequence(const SequenceOptions& options) const;
 
   // Runs the pieces, each of another sequence, as one batch. Logits [rows, V] by piece, fp32 on the model's device

@@ -22,6 +22,7 @@ class GeneratorMetrics {
   prometheus::Histogram& first_token_;
   prometheus::Histogram& between_tokens_;
   prometheus::Histogram& step_;
+  prometheus::Histogram& encoding_step_;
   prometheus::Histogram& lookup_;
   prometheus::Histogram& queue_wait_;
   prometheus::Counter& stream_seconds_;
@@ -30,6 +31,7 @@ class GeneratorMetrics {
   prometheus::Counter& tokens_generated_;
   prometheus::Counter& tokens_computed_;
   prometheus::Counter& step_sessions_;
+  prometheus::Counter& step_neighbours_;
   prometheus::Counter& degraded_partial_;
   prometheus::Counter& degraded_timed_out_;
   prometheus::Counter& degraded_unavailable_;
