@@ -18,7 +18,7 @@ using std::chrono::milliseconds;
 
 constexpr SchedulerLimits kTightLimits = {.sessions_max = 3,
                                           .waiting_max = 2,
-                                          .cache_tokens_max = 160,
+                                          .cache_blocks_max = 20,
                                           .prefill_tokens_max = 7,
                                           .prefill_tokens_shared_max = 3,
                                           .stall_ms_max = milliseconds(1000)};
@@ -90,7 +90,7 @@ class Harness {
 
   void CheckBounds(const std::vector<StepItem>& items) {
     EXPECT_LE(scheduler_.running(), limits_.sessions_max);
-    EXPECT_LE(scheduler_.cache_tokens(), limits_.cache_tokens_max);
+    EXPECT_LE(scheduler_.cache_blocks(), limits_.cache_blocks_max);
     EXPECT_LE(static_cast<int64_t>(runner_.live().size()), limits_.sessions_max);
     int64_t tokens = 0;
     std::set<uint64_t> sequences;
@@ -177,7 +177,7 @@ void SchedulerTest::RunSchedule(const std::vector<PreparedRequest>& prepared, ui
   }
   EXPECT_EQ(harness.scheduler().running(), 0);
   EXPECT_EQ(harness.scheduler().waiting(), 0);
-  EXPECT_EQ(harness.scheduler().cache_tokens(), 0);
+  EXPECT_EQ(harness.scheduler().cache_blocks(), 0);
   EXPECT_TRUE(harness.runner().live().empty());
   for (const auto& [id, running] : sessions) {
     ASSERT_TRUE(running.sink->ended());
@@ -265,7 +265,7 @@ TEST_F(SchedulerTest, AnExpiredSessionEnds) {
 }
 
 TEST_F(SchedulerTest, PastTheBoundsASessionIsRefused) {
-  Harness harness(*model_, tokenizer_, {.sessions_max = 1, .waiting_max = 1, .cache_tokens_max = 64});
+  Harness harness(*model_, tokenizer_, {.sessions_max = 1, .waiting_max = 1, .cache_blocks_max = 8});
   const auto sink = std::make_shared<RecordingSink>();
   const absl::Status large = harness.scheduler().Add(1, Request("x", 64), sink);  // 65 tokens: nine chunks of 8
   EXPECT_EQ(large.code(), absl::StatusCode::kInvalidArgument);

@@ -43,6 +43,12 @@ inline void StoreHalves(uint16_t* to, Floats value) {
 inline float FromHalf(uint16_t half) { return _cvtsh_ss(half); }
 // a * b + c, rounded once.
 inline Floats MultiplyAdd(Floats a, Floats b, Floats c) { return _mm256_fmadd_ps(a, b, c); }
+// The sum of each, in order.
+inline Floats SumEach(const Floats (&values)[kLanes]) {
+  const __m256 low = _mm256_hadd_ps(_mm256_hadd_ps(values[0], values[1]), _mm256_hadd_ps(values[2], values[3]));
+  const __m256 high = _mm256_hadd_ps(_mm256_hadd_ps(values[4], values[5]), _mm256_hadd_ps(values[6], values[7]));
+  return _mm256_permute2f128_ps(low, high, 0x20) + _mm256_permute2f128_ps(low, high, 0x31);
+}
 #else
 inline float FromHalf(uint16_t half) { return static_cast<float>(std::bit_cast<_Float16>(half)); }
 inline Floats LoadHalves(const uint16_t* from) {
@@ -56,6 +62,13 @@ inline void StoreHalves(uint16_t* to, Floats value) {
 inline Floats MultiplyAdd(Floats a, Floats b, Floats c) {
   for (int i = 0; i < kLanes; ++i) c[i] = __builtin_fmaf(a[i], b[i], c[i]);
   return c;
+}
+inline Floats SumEach(const Floats (&values)[kLanes]) {
+  Floats sums = {};
+  for (int i = 0; i < kLanes; ++i) {
+    for (int j = 0; j < kLanes; ++j) sums[i] += values[i][j];
+  }
+  return sums;
 }
 #endif
 

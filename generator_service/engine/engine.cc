@@ -98,7 +98,7 @@ void Engine::Perform(const SchedulerEffects& effects) {
 
 void Engine::Report(Clock::duration time, int64_t sessions, int64_t tokens) const {
   if (!options_.on_step) return;
-  options_.on_step({time, sessions, tokens, scheduler_.running(), scheduler_.waiting(), scheduler_.cache_tokens()});
+  options_.on_step({time, sessions, tokens, scheduler_.running(), scheduler_.waiting(), scheduler_.cache_blocks()});
 }
 
 }  // namespace retro

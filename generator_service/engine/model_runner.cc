@@ -28,7 +28,6 @@ absl::Status ModelRunner::Begin(const StepItem& item) {
   options.offset = item.offset;
   options.retrieval = item.retrieval;
   options.gate = item.gate;
-  options.reserve_tokens = item.reserve_tokens;
   RETRO_ASSIGN_OR_RETURN(sequences_[item.sequence], model_.NewSequence(options));
   return absl::OkStatus();
 }

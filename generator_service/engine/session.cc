@@ -151,7 +151,6 @@ StepItem Session::Slice(int64_t tokens) const {
   item.retrieval = request_.retrieval.enabled;
   item.offset = request_.retrieval.offset;
   item.gate = request_.retrieval.gate;
-  item.reserve_tokens = tokens_max();
   item.tokens = std::span(tokens_).subspan(static_cast<size_t>(fed_), static_cast<size_t>(tokens));
   if (request_.retrieval.enabled) {
     const int64_t end = geometry_.CompleteChunks(fed_ + tokens);

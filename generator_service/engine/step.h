@@ -20,7 +20,6 @@ struct StepItem {
   bool retrieval = false;
   int64_t offset = 0;
   std::optional<float> gate;
-  int64_t reserve_tokens = 0;  // it never grows longer
 
   std::span<const TokenId> tokens;          // at least one
   std::vector<ChunkNeighbours> neighbours;  // of the chunks that the tokens complete, in order; none without retrieval

@@ -70,10 +70,9 @@ void PackHalves(const PanelRows& rows, int64_t inputs, uint16_t* to) {
 // See kByteMasks in matrix_kernels.cc: bytes but the last of a word are stored with 128 added.
 void PackBytes(const PanelRows& rows, int64_t inputs, int64_t depth, const float* scales, uint8_t* to) {
   for (int64_t i = 0; i < kPanelOutputs; ++i) {
-    const float factor = scales[i] > 0 ? 1 / scales[i] : 0;
     for (int64_t k = 0; k < depth; ++k) {
-      const float scaled = k < inputs ? std::clamp(rows[i][k] * factor, -kInt8Largest, kInt8Largest) : 0.0F;
-      const int byte = k % kInt8Depth;
+      const float scaled = k < inputs && scales[i] > 0 ? rows[i][k] / scales[i] : 0.0F;
+      const int64_t byte = k % kInt8Depth;
       const int offset = byte == kInt8Depth - 1 ? 0 : 128;
       to[(k / kInt8Depth * kPanelOutputs + i) * kInt8Depth + byte] =
           static_cast<uint8_t>(static_cast<int>(std::lrint(scaled)) + offset);
@@ -146,7 +145,7 @@ void PackedMatrix::ReadRow(int64_t output, float* to) const {
     } else if (format_ == MatrixFormat::kFp16) {
       to[k] = simd::FromHalf(reinterpret_cast<const uint16_t*>(panel)[at]);
     } else {
-      const int byte = k % kInt8Depth;
+      const int64_t byte = k % kInt8Depth;
       const auto stored = static_cast<uint8_t>(panel[(k / kInt8Depth * kPanelOutputs + lane) * kInt8Depth + byte]);
       const int value = byte == kInt8Depth - 1 ? static_cast<int8_t>(stored) : stored - 128;
       to[k] = static_cast<float>(value) * scales_[output];

@@ -20,8 +20,6 @@ struct SequenceOptions {
   bool retrieval = true;
   // Scales what CCA adds; the model's own if not set.
   std::optional<double> gate;
-  // Tokens to make room for at once; 0: grow as they come.
-  int64_t reserve_tokens = 0;
 };
 
 // Made by RetroModel::NewSequence; holds the caches on the model's device. A thread at a time may use it. Must not be
