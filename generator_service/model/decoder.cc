@@ -82,10 +82,10 @@ at::Tensor RunDecoder(const ModelWeights& weights, const ModelConfig& config, co
   at::Tensor h = Embed(weights, tokens, positions);  // [N, d]
   for (int64_t layer = 0; layer < config.layers; ++layer) {
     const LayerWeights& w = weights.layers[layer];
-    h = h + SelfAttention(w.attention, layer, h, positions, pieces);
+    h = h + SelfAttention(weights, layer, h, positions, pieces);
     if (w.cca && cca_index == 0) {
       retrievals = EncodeCompletedChunks(weights, config, h, pieces);
-      spans = FindAttendingSpans(config, pieces, retrievals);
+      spans = FindAttendingSpans(weights, config, pieces, retrievals);
     }
     if (w.cca && !spans.empty()) h = h + ChunkedCrossAttention(*w.cca, config, cca_index, h, spans);
     if (w.cca) ++cca_index;

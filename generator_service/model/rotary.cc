@@ -17,8 +17,7 @@ at::Tensor Rotary::operator()(const at::Tensor& x, const at::Tensor& positions) 
   const at::Tensor second = x.narrow(-1, half, half);
   return at::cat({first * cosines - second * sines, second * cosines + first * sines,
                   x.narrow(-1, 2 * half, x.size(-1) - 2 * half)},
-                 -1)
-      .to(x.scalar_type());
+                 -1);
 }
 
 }  // namespace retro

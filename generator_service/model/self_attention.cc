@@ -56,22 +56,28 @@ at::Tensor AttendPiece(const AttentionWeights& weights, int64_t layer, const Pro
   return JoinHeads(attended).squeeze(0);
 }
 
-bool IsPaged(const AttentionWeights& weights, const DecoderPiece& piece) {
-  return piece.rows == 1 && piece.state->cache && HasPagedAttention(weights, piece.state->cache->pool());
+// Single new tokens, and all where rows attend by themselves.
+bool IsPaged(const ModelWeights& model, int64_t layer, const DecoderPiece& piece) {
+  return (piece.rows == 1 || model.apart) && piece.state->cache &&
+         HasPagedAttention(model.layers[layer].attention, piece.state->cache->pool());
 }
 
-// All single new tokens, straight from their pages: [tokens, H * c].
+// All rows of the pieces, straight from their pages: [rows, H * c].
 at::Tensor AttendPaged(const AttentionWeights& weights, int64_t layer, const at::Tensor& query,
                        std::span<const DecoderPiece* const> pieces) {
   const at::Tensor rows = JoinHeads(query).contiguous();  // [N, H * c]
   const int64_t inner = rows.size(1);
-  at::Tensor attended = at::empty({static_cast<int64_t>(pieces.size()), inner}, rows.options());
   std::vector<PagedQuery> queries;
   for (const DecoderPiece* piece : pieces) {
-    queries.push_back({.query = rows.const_data_ptr<float>() + piece->first_row * inner,
-                       .cache = &*piece->state->cache,
-                       .keys = piece->state->held() + 1,
-                       .attended = attended.data_ptr<float>() + static_cast<int64_t>(queries.size()) * inner});
+    for (int64_t t = 0; t < piece->rows; ++t) {
+      queries.push_back({.query = rows.const_data_ptr<float>() + (piece->first_row + t) * inner,
+                         .cache = &*piece->state->cache,
+                         .keys = piece->state->held() + t + 1});
+    }
+  }
+  at::Tensor attended = at::empty({static_cast<int64_t>(queries.size()), inner}, rows.options());
+  for (size_t i = 0; i < queries.size(); ++i) {
+    queries[i].attended = attended.data_ptr<float>() + static_cast<int64_t>(i) * inner;
   }
   PagedAttention(weights, layer, queries);
   return attended;
@@ -79,8 +85,9 @@ at::Tensor AttendPaged(const AttentionWeights& weights, int64_t layer, const at:
 
 }  // namespace
 
-at::Tensor SelfAttention(const AttentionWeights& weights, int64_t layer, const at::Tensor& h,
-                         const at::Tensor& positions, std::span<const DecoderPiece> pieces) {
+at::Tensor SelfAttention(const ModelWeights& model, int64_t layer, const at::Tensor& h, const at::Tensor& positions,
+                         std::span<const DecoderPiece> pieces) {
+  const AttentionWeights& weights = model.layers[layer].attention;
   const at::Tensor x = weights.norm(h);
   const Projected all{.query = weights.rotary(SplitHeads(weights.query(x), weights.heads), positions),
                       .key = weights.rotary(SplitHeads(weights.key(x), weights.heads), positions),
@@ -88,14 +95,18 @@ at::Tensor SelfAttention(const AttentionWeights& weights, int64_t layer, const a
   std::vector<const DecoderPiece*> paged;
   for (const DecoderPiece& piece : pieces) {
     if (piece.state->cache) piece.state->cache->Write(layer, piece.state->held(), OwnRows(all, piece));
-    if (IsPaged(weights, piece)) paged.push_back(&piece);
+    if (IsPaged(model, layer, piece)) paged.push_back(&piece);
   }
   const at::Tensor paged_rows = paged.empty() ? at::Tensor() : AttendPaged(weights, layer, all.query, paged);
   std::vector<at::Tensor> attended;  // by piece: [T, H * c]
   int64_t next_paged = 0;
   for (const DecoderPiece& piece : pieces) {
-    attended.push_back(IsPaged(weights, piece) ? paged_rows.narrow(0, next_paged++, 1)
-                                               : AttendPiece(weights, layer, all, piece));
+    if (IsPaged(model, layer, piece)) {
+      attended.push_back(paged_rows.narrow(0, next_paged, piece.rows));
+      next_paged += piece.rows;
+    } else {
+      attended.push_back(AttendPiece(weights, layer, all, piece));
+    }
   }
   return weights.output(attended.size() == 1 ? attended[0] : at::cat(attended));
 }

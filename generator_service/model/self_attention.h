@@ -13,7 +13,7 @@ namespace retro {
 
 // Without its residual. h: [N, d]; positions: [N], undefined where the weights do not rotate; layers count from 0. The
 // pieces' caches get their keys and values; there must be room for them.
-at::Tensor SelfAttention(const AttentionWeights& weights, int64_t layer, const at::Tensor& h,
-                         const at::Tensor& positions, std::span<const DecoderPiece> pieces);
+at::Tensor SelfAttention(const ModelWeights& model, int64_t layer, const at::Tensor& h, const at::Tensor& positions,
+                         std::span<const DecoderPiece> pieces);
 
 }  // namespace retro

@@ -202,7 +202,9 @@ absl::StatusOr<ModelWeights> BindWeights(const ModelConfig& config, const Weight
 absl::StatusOr<ModelWeights> BindWeights(const ModelConfig& config, const WeightMap& weights, const at::Device& device,
                                          ModelNumbers numbers) {
   RETRO_RETURN_IF_ERROR(CheckAgainstTable(config, weights));
-  return Bind(config, PlaceWeights(config, weights, device, numbers));
+  ModelWeights bound = Bind(config, PlaceWeights(config, weights, device, numbers));
+  bound.apart = device.is_cpu() && numbers == ModelNumbers::kFp32;
+  return bound;
 }
 
 }  // namespace retro

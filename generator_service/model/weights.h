@@ -66,6 +66,9 @@ struct ModelWeights {
   Norm final_norm;  // if config.final_norm
   Linear readout;   // [V, d]; the embedding itself where tied
   EncoderWeights encoder;
+  // The reference on the CPU: each row and each chunk attends by itself, so that a sequence's results are the same to
+  // the bit alone and in any batch, in pieces of any size.
+  bool apart = false;
 };
 
 // Every weight of the table must be in `weights` with its shape (INVALID_ARGUMENT naming the first that is missing,
