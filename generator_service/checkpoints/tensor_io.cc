@@ -90,7 +90,8 @@ absl::StatusOr<at::Tensor> MapWeight(const std::shared_ptr<const SafetensorsFile
     return ReadFloats(*file, name);
   }
   return at::from_blob(
-      const_cast<char*>(view.bytes.data()), shape, [file](void*) {}, at::TensorOptions().dtype(at::kFloat));
+      const_cast<char*>(view.bytes.data()), at::IntArrayRef(shape.data(), shape.size()), [file](void*) {},
+      at::TensorOptions().dtype(at::kFloat));
 }
 
 absl::StatusOr<at::Tensor> ReadReference(const SafetensorsFile& file, const std::string& name) {

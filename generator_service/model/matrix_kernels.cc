@@ -162,10 +162,11 @@ void MultiplyBytesDirect(const PanelProduct& p, int64_t begin, int64_t end) {
   scaled.resize(p.rows * p.depth);
   float excess[kDirectRowsMax] = {};
   for (int64_t r = 0; r < p.rows; ++r) {
-    for (int64_t k = 0; k < p.depth; ++k) {
-      const float x = p.x[r * p.x_stride + k];
-      scaled[r * p.depth + k] = x * kByteScales[k % kInt8Depth];
-      if (k % kInt8Depth != kInt8Depth - 1) excess[r] += kByteOffset * x;
+    const float* x = p.x + r * p.x_stride;
+    float* to = scaled.data() + r * p.depth;
+    for (int64_t k = 0; k < p.depth; k += kInt8Depth) {
+      for (int i = 0; i < kInt8Depth; ++i) to[k + i] = x[k + i] * kByteScales[i];
+      excess[r] += kByteOffset * (x[k] + x[k + 1] + x[k + 2]);
     }
   }
   const ByteActivations activations{scaled.data(), excess};

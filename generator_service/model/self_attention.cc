@@ -58,7 +58,7 @@ at::Tensor AttendPiece(const AttentionWeights& weights, int64_t layer, const Pro
 
 // Single new tokens, and all where rows attend by themselves.
 bool IsPaged(const ModelWeights& model, int64_t layer, const DecoderPiece& piece) {
-  return (piece.rows == 1 || model.apart) && piece.state->cache &&
+  return (piece.rows == 1 || model.apart) && piece.state->cache && !piece.state->pad.defined() &&
          HasPagedAttention(model.layers[layer].attention, piece.state->cache->pool());
 }
 
