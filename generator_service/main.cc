@@ -2,6 +2,7 @@
 #include <CLI/CLI.hpp>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "common/base/openmp.h"
 #include "common/base/status_macros.h"
@@ -14,10 +15,20 @@
 namespace retro {
 namespace {
 
+constexpr char kAutomatic[] = "auto";
+
+std::vector<std::string> DtypeNames() {
+  std::vector<std::string> names = ModelNumbersNames();
+  names.emplace_back(kAutomatic);
+  return names;
+}
+
 struct Settings {
   ServiceSettings service{.server = {.listen = "127.0.0.1:7800"}};
   std::string model;
   std::string device = "cpu";
+  std::string dtype = kAutomatic;
+  int64_t cache_mib = 1024;
   GeneratorOptions generator;
 };
 
@@ -29,6 +40,11 @@ void AddSettings(CLI::App& app, Settings& settings) {
                  "Address of the retriever: host:port, or dns:///name:port for all addresses of a name")
       ->capture_default_str();
   app.add_option("--device", settings.device, "cpu, cuda or cuda:N")->capture_default_str();
+  app.add_option("--dtype", settings.dtype,
+                 "Numbers to compute with: fp16 or int8 weights (CPU), bf16 (CUDA), fp32 (the reference, results equal "
+                 "to the bit in any batch); auto: fp16 on the CPU, bf16 on CUDA")
+      ->check(CLI::IsMember(DtypeNames()))
+      ->capture_default_str();
   app.add_option("--threads", settings.generator.threads, "Threads that compute; 0: one a core")
       ->check(CLI::Range(0, 1024))
       ->capture_default_str();
@@ -43,7 +59,9 @@ void AddSettings(CLI::App& app, Settings& settings) {
   };
   add_bound("--sessions-max", limits.sessions_max, "Generations that run at once", 1);
   add_bound("--waiting-max", limits.waiting_max, "Generations that may wait for a place; more are refused at once", 0);
-  add_bound("--cache-tokens-max", limits.cache_tokens_max, "Tokens that all running generations may hold together", 1);
+  add_bound("--cache-mib", settings.cache_mib,
+            "Memory for the keys and values of all running generations, taken at start; one that does not fit waits",
+            1);
   add_bound("--prefill-tokens-max", limits.prefill_tokens_max, "Tokens of prompts a step, while nobody generates", 1);
   add_bound("--prefill-tokens-shared-max", limits.prefill_tokens_shared_max,
             "Tokens of prompts a step, while somebody does", 1);
@@ -54,8 +72,16 @@ void AddSettings(CLI::App& app, Settings& settings) {
       ->group(kBounds);
 }
 
+absl::StatusOr<ServedModel> LoadModelOf(const Settings& settings) {
+  ModelOptions options{.numbers = ServingNumbers(settings.device), .cache_bytes = settings.cache_mib << 20};
+  if (settings.dtype != kAutomatic) {
+    RETRO_ASSIGN_OR_RETURN(options.numbers, ModelNumbersFromName(settings.dtype));
+  }
+  return LoadServedModel(settings.model, settings.device, options);
+}
+
 absl::Status Serve(Settings& settings) {
-  RETRO_ASSIGN_OR_RETURN(ServedModel model, LoadServedModel(settings.model, settings.device));
+  RETRO_ASSIGN_OR_RETURN(ServedModel model, LoadModelOf(settings));
   Metrics metrics;
   settings.generator.server = settings.service.server;
   RETRO_ASSIGN_OR_RETURN(const std::unique_ptr<Generator> generator,

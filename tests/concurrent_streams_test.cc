@@ -67,7 +67,7 @@ class ConcurrentStreamsTest : public testing::Test {
   void AwaitNoSessions() {
     const auto& running = metrics_.Gauge("retro_sessions_running", "Generations that have a place.");
     const auto& waiting = metrics_.Gauge("retro_sessions_waiting", "Generations that wait for a place.");
-    const auto& cached = metrics_.Gauge("retro_cache_tokens", "Cache tokens that are given out.");
+    const auto& cached = metrics_.Gauge("retro_cache_blocks", "Cache blocks that generations with a place have a claim to.");
     const auto until = std::chrono::steady_clock::now() + std::chrono::seconds(30);
     while (running.Value() + waiting.Value() + cached.Value() > 0 && std::chrono::steady_clock::now() < until)
       std::this_thread::sleep_for(milliseconds(2));

@@ -121,8 +121,7 @@ TEST_P(ForeignFormatsTest, PiecesGiveTheSameLogits) {
 at::Tensor TrainingLogits(const ModelConfig& config, const WeightMap& weights, const ReferenceText& text) {
   const ModelWeights bound = *BindWeights(config, weights);
   const auto rows = static_cast<int64_t>(text.tokens.size());
-  SequenceState state({.offset = DefaultOffset(config, rows)}, config.chunk_length, config.layers);
-  state.keep = false;
+  SequenceState state({.offset = DefaultOffset(config, rows)}, config, /*pool=*/nullptr);
   const int64_t complete = state.geometry.CompleteChunks(rows);
   const DecoderPiece piece{.state = &state, .rows = rows, .neighbours = std::span(text.neighbours).first(complete)};
   const at::Tensor tokens = at::tensor(at::ArrayRef<TokenId>(text.tokens), at::kLong);

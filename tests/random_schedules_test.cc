@@ -25,7 +25,7 @@ constexpr int kRequests = 48;
 constexpr int kTurnsMax = 3000;
 constexpr SchedulerLimits kLimits = {.sessions_max = 3,
                                      .waiting_max = 2,
-                                     .cache_tokens_max = 56,
+                                     .cache_blocks_max = 7,
                                      .prefill_tokens_max = 7,
                                      .prefill_tokens_shared_max = 3,
                                      .encoder_rows_max = 2,
@@ -175,7 +175,7 @@ void RandomSchedulesTest::Run(uint32_t seed) {
   harness.Turn();
   EXPECT_EQ(harness.scheduler().running(), 0);
   EXPECT_EQ(harness.scheduler().waiting(), 0);
-  EXPECT_EQ(harness.scheduler().cache_tokens(), 0);
+  EXPECT_EQ(harness.scheduler().cache_blocks(), 0);
   EXPECT_TRUE(harness.runner().live().empty());
   for (const auto& [id, session] : schedule.sessions) {
     SCOPED_TRACE(testing::Message() << "session " << id);

@@ -49,7 +49,7 @@ void SchedulerHarness::Perform(SchedulerEffects effects) {
 void SchedulerHarness::CheckBounds(const std::vector<StepItem>& items) {
   EXPECT_LE(scheduler_.running(), limits_.sessions_max);
   EXPECT_LE(scheduler_.waiting(), limits_.waiting_max + limits_.sessions_max);
-  EXPECT_LE(scheduler_.cache_tokens(), limits_.cache_tokens_max);
+  EXPECT_LE(scheduler_.cache_blocks(), limits_.cache_blocks_max);
   EXPECT_LE(static_cast<int64_t>(runner_.live().size()), limits_.sessions_max);
   int64_t tokens = 0;
   int64_t largest_chunk = 0;

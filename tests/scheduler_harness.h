@@ -16,7 +16,7 @@ namespace retro {
 
 inline constexpr SchedulerLimits kTightLimits = {.sessions_max = 3,
                                                  .waiting_max = 2,
-                                                 .cache_tokens_max = 160,
+                                                 .cache_blocks_max = 20,
                                                  .prefill_tokens_max = 7,
                                                  .prefill_tokens_shared_max = 3,
                                                  .encoder_rows_max = 3,

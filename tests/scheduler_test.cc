@@ -63,7 +63,7 @@ TEST_F(SchedulerTest, RunningSessionsKeepTheirPaceBesideALongPrompt) {
 }
 
 TEST_F(SchedulerTest, ALongPromptsPiecesAreCutToThePaceOfWhoDecodes) {
-  SchedulerHarness harness(*model_, tokenizer_, {.cache_tokens_max = 1024, .prefill_tokens_shared_max = 32});
+  SchedulerHarness harness(*model_, tokenizer_, {.cache_blocks_max = 128, .prefill_tokens_shared_max = 32});
   harness.SetStepTime(milliseconds(10), milliseconds(3));  // 4 tokens of a prompt more than double a step of 13 ms
   ASSERT_TRUE(harness.scheduler().Add(1, Request("a", 60, false), std::make_shared<RecordingSink>()).ok());
   harness.Turn();
@@ -166,7 +166,7 @@ TEST_F(SchedulerTest, AnExpiredSessionEnds) {
 }
 
 TEST_F(SchedulerTest, PastTheBoundsASessionIsRefused) {
-  SchedulerHarness harness(*model_, tokenizer_, {.sessions_max = 1, .waiting_max = 1, .cache_tokens_max = 64});
+  SchedulerHarness harness(*model_, tokenizer_, {.sessions_max = 1, .waiting_max = 1, .cache_blocks_max = 8});
   const auto sink = std::make_shared<RecordingSink>();
   const absl::Status large = harness.scheduler().Add(1, Request("x", 64), sink);  // 65 tokens: nine chunks of 8
   EXPECT_EQ(large.code(), absl::StatusCode::kInvalidArgument);

@@ -104,7 +104,7 @@ void Engine::Report(StepReport step) const {
   if (!options_.on_step) return;
   step.running = scheduler_.running();
   step.waiting = scheduler_.waiting();
-  step.cache_tokens = scheduler_.cache_tokens();
+  step.cache_blocks = scheduler_.cache_blocks();
   options_.on_step(step);
 }
 

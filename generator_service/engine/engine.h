@@ -17,12 +17,12 @@ namespace retro {
 // One step, for metrics.
 struct StepReport {
   Clock::duration time{};
-  int64_t sessions = 0;    // that took part
-  int64_t tokens = 0;      // fed to the model
-  int64_t neighbours = 0;  // encoded
-  int64_t running = 0;     // sessions with a place
-  int64_t waiting = 0;     // for one
-  int64_t cache_tokens = 0;
+  int64_t sessions = 0;      // that took part
+  int64_t tokens = 0;        // fed to the model
+  int64_t neighbours = 0;    // encoded
+  int64_t running = 0;       // sessions with a place
+  int64_t waiting = 0;       // for one
+  int64_t cache_blocks = 0;  // that sessions with a place have a claim to
 };
 
 struct EngineOptions {

@@ -29,7 +29,6 @@ absl::Status ModelRunner::Begin(const StepItem& item) {
   options.retrieval = item.retrieval;
   options.gate = item.gate;
   options.slide = item.slide;
-  options.reserve_tokens = item.reserve_tokens;
   RETRO_ASSIGN_OR_RETURN(sequences_[item.sequence], model_.NewSequence(options));
   return absl::OkStatus();
 }

@@ -19,19 +19,19 @@ absl::Status StalledError(std::chrono::milliseconds stall_ms_max) {
 
 }  // namespace
 
-int64_t Scheduler::CacheTokens(const Session& session) const {
+int64_t Scheduler::CacheBlocks(const Session& session) const {
   const int64_t m = facts_.chunk_length;
-  return (session.cached_tokens_max() + m - 1) / m * m;
+  return (session.cached_tokens_max() + m - 1) / m;
 }
 
 absl::Status Scheduler::Add(uint64_t id, GenerationRequest request, std::shared_ptr<EventSink> sink) {
   if (waiting() >= limits_.waiting_max + std::max<int64_t>(limits_.sessions_max - running(), 0))
     return QueueFullError("the queue of generations", kRetryAfter);
   auto session = std::make_unique<Session>(id, std::move(request), std::move(sink), facts_);
-  if (CacheTokens(*session) > limits_.cache_tokens_max) {
+  if (CacheBlocks(*session) > limits_.cache_blocks_max) {
     return Error(absl::StatusCode::kInvalidArgument, Reason::kContextTooLong,
-                 StrCat("prompt and max_tokens take ", CacheTokens(*session), " cache tokens, this server has ",
-                        limits_.cache_tokens_max, " (--cache-tokens-max)"));
+                 StrCat("prompt and max_tokens take ", CacheBlocks(*session), " cache blocks of ", facts_.chunk_length,
+                        " tokens, this server has ", limits_.cache_blocks_max, " (--cache-mib)"));
   }
   waiting_.push_back({std::move(session), std::nullopt});
   return absl::OkStatus();
@@ -102,15 +102,15 @@ void Scheduler::Sweep(SchedulerEffects& effects) {
   };
   std::erase_if(waiting_, gone);
   std::erase_if(running_, gone);
-  cache_tokens_ = 0;
-  for (const Entry& entry : running_) cache_tokens_ += CacheTokens(*entry.session);
+  cache_blocks_ = 0;
+  for (const Entry& entry : running_) cache_blocks_ += CacheBlocks(*entry.session);
 }
 
 void Scheduler::GivePlaces(Clock::time_point now) {
   while (!waiting_.empty() && running() < limits_.sessions_max) {
-    const int64_t tokens = CacheTokens(*waiting_.front().session);
-    if (cache_tokens_ + tokens > limits_.cache_tokens_max) return;
-    cache_tokens_ += tokens;
+    const int64_t blocks = CacheBlocks(*waiting_.front().session);
+    if (cache_blocks_ + blocks > limits_.cache_blocks_max) return;
+    cache_blocks_ += blocks;
     running_.push_back(std::move(waiting_.front()));
     waiting_.pop_front();
     running_.back().session->Admit(now);

@@ -1,7 +1,7 @@
 // Which sessions have a place, and what the next step computes. Plain logic: no threads, no clock, no model; the engine
 // drives it and the tests do so in its place.
 //
-// Rules: sessions get places in the order they came, as long as the bounds on sessions and cache tokens allow. Every
+// Rules: sessions get places in the order they came, as long as the bounds on sessions and cache blocks allow. Every
 // step takes one token of each session that decodes, and a piece of prefill beside them that is small while somebody
 // decodes (see PrefillPace), so that running sessions keep their pace. A session that waits for neighbours, or whose
 // reader is behind, is left out of the step and holds up nobody. One whose chunk has more neighbours than the step's
@@ -28,7 +28,7 @@ namespace retro {
 struct SchedulerLimits {
   int64_t sessions_max = 16;               // that have a place
   int64_t waiting_max = 32;                // for one
-  int64_t cache_tokens_max = 32768;        // of all sessions with a place, each counted in whole chunks at its longest
+  int64_t cache_blocks_max = 512;          // of m tokens, of all sessions with a place, each counted at its longest
   int64_t prefill_tokens_max = 256;        // in a step where nobody decodes
   int64_t prefill_tokens_shared_max = 32;  // in a step where somebody does; fewer where that would be slow
   int64_t encoder_rows_max = 64;           // neighbours encoded in a step; a chunk with more is encoded by itself
@@ -71,7 +71,7 @@ class Scheduler {
 
   int64_t running() const { return static_cast<int64_t>(running_.size()); }
   int64_t waiting() const { return static_cast<int64_t>(waiting_.size()); }
-  int64_t cache_tokens() const { return cache_tokens_; }
+  int64_t cache_blocks() const { return cache_blocks_; }
 
  private:
   struct Entry {
@@ -82,7 +82,7 @@ class Scheduler {
   static constexpr uint64_t kNever = std::numeric_limits<uint64_t>::max();
 
   std::vector<Entry*> InTurn();
-  int64_t CacheTokens(const Session& session) const;
+  int64_t CacheBlocks(const Session& session) const;
   void Expire(Entry& entry, Clock::time_point now, SchedulerEffects& effects) const;
   void Sweep(SchedulerEffects& effects);
   void GivePlaces(Clock::time_point now);
@@ -94,7 +94,7 @@ class Scheduler {
   std::deque<Entry> waiting_;
   std::vector<Entry> running_;                      // in the order they got their place
   std::vector<std::pair<Session*, int64_t>> plan_;  // session and tokens of each item
-  int64_t cache_tokens_ = 0;
+  int64_t cache_blocks_ = 0;
   // Of the plan.
   bool decoding_ = false;
   int64_t prefilling_ = 0;  // tokens

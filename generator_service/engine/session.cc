@@ -176,7 +176,6 @@ StepItem Session::Slice(int64_t tokens) const {
   item.offset = request_.retrieval.offset;
   item.gate = request_.retrieval.gate;
   item.slide = request_.slide;
-  item.reserve_tokens = cached_tokens_max();
   item.tokens = std::span(tokens_).subspan(static_cast<size_t>(fed_), static_cast<size_t>(tokens));
   if (request_.retrieval.enabled) {
     const int64_t end = geometry_.CompleteChunks(fed_ + tokens);

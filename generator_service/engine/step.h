@@ -21,7 +21,6 @@ struct StepItem {
   int64_t offset = 0;
   std::optional<float> gate;
   bool slide = false;
-  int64_t reserve_tokens = 0;  // its caches never hold more
 
   std::span<const TokenId> tokens;          // at least one
   std::vector<ChunkNeighbours> neighbours;  // of the chunks that the tokens complete, in order; none without retrieval

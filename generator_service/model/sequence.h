@@ -22,8 +22,6 @@ struct SequenceOptions {
   std::optional<double> gate;
   // True: the sequence may grow past the model's context, its self-attention then sees a ContextWindow.
   bool slide = false;
-  // Tokens to make room for at once; 0: grow as they come.
-  int64_t reserve_tokens = 0;
 };
 
 // Made by RetroModel::NewSequence; holds the caches on the model's device. A thread at a time may use it. Must not be

@@ -14,7 +14,7 @@ double Seconds(Clock::duration duration) { return std::chrono::duration<double>(
 
 }  // namespace
 
-GeneratorMetrics::GeneratorMetrics(Metrics& metrics)
+GeneratorMetrics::GeneratorMetrics(Metrics& metrics, int64_t cache_blocks_total)
     : first_token_(metrics.Histogram("retro_time_to_first_token_seconds", "From a call to its first new token.")),
       between_tokens_(metrics.Histogram("retro_between_tokens_seconds", "Between two new tokens of one stream.")),
       step_(metrics.Histogram(kStep, kStepHelp, {{"encodes", "no"}})),
@@ -37,12 +37,15 @@ GeneratorMetrics::GeneratorMetrics(Metrics& metrics)
                                    "Neighbours tokenised again, as their collection has another tokenizer.")),
       running_(metrics.Gauge("retro_sessions_running", "Generations that have a place.")),
       waiting_(metrics.Gauge("retro_sessions_waiting", "Generations that wait for a place.")),
-      cache_tokens_(metrics.Gauge("retro_cache_tokens", "Cache tokens that are given out.")) {}
+      cache_blocks_(metrics.Gauge("retro_cache_blocks", "Cache blocks that generations with a place have a claim to.")),
+      cache_blocks_total_(metrics.Gauge("retro_cache_blocks_total", "Cache blocks that there are.")) {
+  cache_blocks_total_.Set(static_cast<double>(cache_blocks_total));
+}
 
 void GeneratorMetrics::OnStep(const StepReport& step) {
   running_.Set(static_cast<double>(step.running));
   waiting_.Set(static_cast<double>(step.waiting));
-  cache_tokens_.Set(static_cast<double>(step.cache_tokens));
+  cache_blocks_.Set(static_cast<double>(step.cache_blocks));
   if (step.sessions == 0) return;
   (step.neighbours > 0 ? encoding_step_ : step_).Observe(Seconds(step.time));
   tokens_computed_.Increment(static_cast<double>(step.tokens));

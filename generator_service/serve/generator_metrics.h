@@ -10,7 +10,7 @@ namespace retro {
 // Any thread.
 class GeneratorMetrics {
  public:
-  explicit GeneratorMetrics(Metrics& metrics);
+  GeneratorMetrics(Metrics& metrics, int64_t cache_blocks_total);
 
   void OnStep(const StepReport& step);
   void OnChunk(const ChunkOutput& chunk);
@@ -39,7 +39,8 @@ class GeneratorMetrics {
   prometheus::Counter& retokenised_;
   prometheus::Gauge& running_;
   prometheus::Gauge& waiting_;
-  prometheus::Gauge& cache_tokens_;
+  prometheus::Gauge& cache_blocks_;
+  prometheus::Gauge& cache_blocks_total_;
 };
 
 }  // namespace retro

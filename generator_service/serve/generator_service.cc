@@ -99,6 +99,7 @@ EngineOptions OptionsOf(const GeneratorOptions& options, const ServedModel& mode
   engine.facts = {config.vocabulary, config.chunk_length, config.max_length, static_cast<TokenId>(config.pad_id),
                   model.tokenizer.get()};
   engine.limits = options.limits;
+  engine.limits.cache_blocks_max = model.model->cache_blocks();
   engine.on_step = [&metrics](const StepReport& step) { metrics.OnStep(step); };
   return engine;
 }
@@ -110,7 +111,7 @@ struct Generator::Parts {
   Parts(const GeneratorOptions& all_options, ServedModel served, Metrics& process_metrics)
       : options(all_options),
         model(std::move(served)),
-        metrics(process_metrics),
+        metrics(process_metrics, model.model->cache_blocks()),
         store(model),
         tokens(*model.tokenizer, ShapeOf(model), options.retokenised_cache_chunks_max),
         parser(model, tokens),
@@ -141,9 +142,10 @@ Generator::~Generator() { Stop(); }
 absl::StatusOr<std::unique_ptr<Generator>> Generator::Start(const GeneratorOptions& options, ServedModel model,
                                                             Metrics& metrics) {
   const int64_t m = model.config().chunk_length;
-  const int64_t longest = (model.config().max_length + m - 1) / m * m;
-  if (options.limits.cache_tokens_max < longest) {
-    return FieldError("--cache-tokens-max", StrCat("must be at least ", longest, ", the model's context"));
+  const int64_t longest = (model.config().max_length + m - 1) / m;
+  if (model.model->cache_blocks() < longest) {
+    return FieldError("--cache-mib", StrCat("leaves room for ", model.model->cache_blocks(), " blocks of ", m,
+                                            " tokens, the model's context takes ", longest));
   }
   auto parts = std::make_unique<Parts>(options, std::move(model), metrics);
   auto server = RpcServer::Start(options.server, {&parts->rpcs});
