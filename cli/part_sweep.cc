@@ -57,7 +57,7 @@ grpc::Status PartSweep::FindOldIds(const StoredDocument& document, std::vector<s
   if (document.part_count > 0) ids->push_back(document.id);
   for (uint64_t number = document.part_count + 1;; ++number) {
     bool is_part = false;
-    const grpc::Status status = LookAtPart(document, number, &is_part);
+    grpc::Status status = LookAtPart(document, number, &is_part);
     if (!status.ok() || !is_part) return status;
     ids->push_back(PartId(document.id, number));
   }
