@@ -3,7 +3,7 @@
 # are prefilled with their look-ups, against the same session's when it is alone. At most three times as long is promised,
 # so `ratio` is 3 x alone / beside. The retro-425m preset with random weights and our vocabulary, 2 threads; the retriever
 # is one that embeds 94 chunks a second, one after the other, and needs 3 ms beside that.
-#   mixed.sh [--preset NAME]
+#   mixed.sh [--preset NAME] [--dtype NAME]
 set -euo pipefail
 ninja -C "$RETRO_BUILD" mixed_bench >&2
 exec "$RETRO_BUILD/bench/mixed_bench" --tokenizer common/tokenizer/retro-16k.model "$@"

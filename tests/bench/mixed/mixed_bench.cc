@@ -11,11 +11,13 @@
 #include <random>
 #include <thread>
 
+#include "common/base/openmp.h"
 #include "common/base/sync.h"
 #include "common/tokenizer/tokenizer.h"
 #include "generator_service/checkpoints/random_init.h"
 #include "generator_service/engine/engine.h"
 #include "generator_service/engine/model_runner.h"
+#include "generator_service/model/numbers.h"
 
 namespace retro {
 namespace {
@@ -210,6 +212,7 @@ void Measure(const RetroModel& model, const Tokenizer& tokenizer) {
                               {"peer", peer},
                               {"peer_name", "the same session alone"},
                               {"unit", "ms"},
+                              {"dtype", std::string(ModelNumbersName(model.numbers()))},
                               {"ratio", kPromised * peer / ours},
                               {"pass", ours <= kPromised * peer},
                               {"valid", true},
@@ -222,16 +225,18 @@ void Measure(const RetroModel& model, const Tokenizer& tokenizer) {
 
 int Main(int argc, char** argv) {
   std::string preset = "retro-425m";
+  std::string dtype(ModelNumbersName(ServingNumbers("cpu")));
   std::string tokenizer_file;
   CLI::App app("A running session beside a long prompt", "mixed_bench");
   app.add_option("--preset", preset, "Sizes of the model")->capture_default_str();
+  app.add_option("--dtype", dtype, "Number format of the weights")->capture_default_str();
   app.add_option("--tokenizer", tokenizer_file, "SentencePiece model")->required();
   CLI11_PARSE(app, argc, argv);
   const std::shared_ptr<const Tokenizer> tokenizer = ValueOrDie(LoadTokenizer(tokenizer_file));
   ModelConfig config = ValueOrDie(PresetModelConfig(preset));
   config.vocabulary = tokenizer->vocabulary_size();
-  const std::unique_ptr<RetroModel> model =
-      ValueOrDie(RetroModel::Create(config, ValueOrDie(RandomWeights(config, 1)), "cpu"));
+  const std::unique_ptr<RetroModel> model = ValueOrDie(RetroModel::Create(
+      config, ValueOrDie(RandomWeights(config, 1)), "cpu", {.numbers = ValueOrDie(ModelNumbersFromName(dtype))}));
   Measure(*model, *tokenizer);
   return 0;
 }
@@ -239,4 +244,7 @@ int Main(int argc, char** argv) {
 }  // namespace
 }  // namespace retro
 
-int main(int argc, char** argv) { return retro::Main(argc, argv); }
+int main(int argc, char** argv) {
+  retro::EnsurePassiveOpenMp(argv);
+  return retro::Main(argc, argv);
+}
