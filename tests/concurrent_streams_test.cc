@@ -5,6 +5,7 @@
 #include <grpcpp/create_channel.h>
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <random>
 #include <thread>
 
@@ -67,7 +68,8 @@ class ConcurrentStreamsTest : public testing::Test {
   void AwaitNoSessions() {
     const auto& running = metrics_.Gauge("retro_sessions_running", "Generations that have a place.");
     const auto& waiting = metrics_.Gauge("retro_sessions_waiting", "Generations that wait for a place.");
-    const auto& cached = metrics_.Gauge("retro_cache_blocks", "Cache blocks that generations with a place have a claim to.");
+    const auto& cached =
+        metrics_.Gauge("retro_cache_blocks", "Cache blocks that generations with a place have a claim to.");
     const auto until = std::chrono::steady_clock::now() + std::chrono::seconds(30);
     while (running.Value() + waiting.Value() + cached.Value() > 0 && std::chrono::steady_clock::now() < until)
       std::this_thread::sleep_for(milliseconds(2));

@@ -92,6 +92,7 @@ TEST_F(GeneratorFieldsTest, ARunOfTokensThatStandsInANeighbourIsCounted) {
   std::string text;
   for (const auto& token : run.tokens) text += token.text();
   std::vector<uint32_t> runs;
+  runs.reserve(run.tokens.size());
   for (const auto& token : run.tokens) runs.push_back(token.attributions(0).shared_run());
   for (size_t i = 0; i < text.size(); ++i) {
     const std::string so_far = "a prompt." + text.substr(0, i + 1);

@@ -104,6 +104,7 @@ TEST_F(RetrieverClientTest, EqualLookupsOfOneMomentAreOneCall) {
 
 TEST_F(RetrieverClientTest, ALongPromptsChunksAreNotWaitedForByOthersAndGoOutInPieces) {
   std::vector<std::string> many;
+  many.reserve(600);
   for (int i = 0; i < 600; ++i) many.push_back(std::to_string(i));
   client_->Lookup({Request(1, {"a"}, Scope(1)), Request(2, many, Scope(1)), Request(3, {"b"}, Scope(1))},
                   answers_.Callback());
@@ -112,8 +113,10 @@ TEST_F(RetrieverClientTest, ALongPromptsChunksAreNotWaitedForByOthersAndGoOutInP
   for (size_t i = 0; i < 600; ++i) EXPECT_EQ(nearest[i], "n0:" + std::to_string(i));
   EXPECT_THAT(Nearest(answers_.Await(1)), testing::ElementsAre("n0:a"));
   EXPECT_THAT(Nearest(answers_.Await(3)), testing::ElementsAre("n0:b"));
+  const auto requests = retriever_.requests();
   std::vector<int> sizes;
-  for (const auto& request : retriever_.requests()) sizes.push_back(request.queries_size());
+  sizes.reserve(requests.size());
+  for (const auto& request : requests) sizes.push_back(request.queries_size());
   EXPECT_THAT(sizes, testing::UnorderedElementsAre(2, 256, 256, 88));
 }
 

@@ -101,7 +101,7 @@ RetrieverClient::~RetrieverClient() {
   while (!pending_.empty()) idle_.Wait(mutex_);
 }
 
-void RetrieverClient::InBackground(std::function<void()> work) {
+void RetrieverClient::InBackground(const std::function<void()>& work) {
   if (!workers_.Submit(work)) work();
 }
 

@@ -56,7 +56,7 @@ class RetrieverClient : public NeighbourSource {
   };
 
   // By a worker, or where there is no room for the work, at once.
-  void InBackground(std::function<void()> work);
+  void InBackground(const std::function<void()>& work);
   void Begin(const std::vector<ChunkLookupPtr>& lookups);
   void Send(std::vector<QueryPlace> queries);
   void AskStore(const CallPtr& call);

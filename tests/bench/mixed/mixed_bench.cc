@@ -147,6 +147,7 @@ class TimedSink : public EventSink {
   std::vector<double> Gaps(size_t first, size_t last) const {
     MutexLock lock(mutex_);
     std::vector<double> gaps;
+    gaps.reserve(last - first);
     for (size_t i = first; i < last; ++i)
       gaps.push_back(std::chrono::duration<double, std::milli>(times_[i] - times_[i - 1]).count());
     std::ranges::sort(gaps);
