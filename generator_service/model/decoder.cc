@@ -74,7 +74,6 @@ void Advance(const ModelConfig& config, std::span<const DecoderPiece> pieces, st
 
 at::Tensor RunDecoder(const ModelWeights& weights, const ModelConfig& config, const at::Tensor& tokens,
                       std::span<const DecoderPiece> pieces) {
-  for (const DecoderPiece& piece : pieces) SlideCaches(*piece.state);
   std::vector<PieceRetrieval> retrievals;
   std::vector<AttendingSpan> spans;
   int64_t cca_index = 0;
