@@ -176,6 +176,7 @@ class Changed {
   std::string Says() {
     const std::string path = StrCat(::testing::TempDir(), "/changed_", golden_.name, ".safetensors");
     std::vector<NamedTensor> named;
+    named.reserve(tensors_.size());
     for (const auto& [name, tensor] : tensors_) named.push_back({name, tensor});
     EXPECT_TRUE(WriteSafetensors(path, named, {}).ok());
     auto opened = ForeignModel::Open(**FindForeignFormat(golden_.format), Stem(golden_) + ".json", path);

@@ -2,6 +2,7 @@
 // say OK or INVALID_ARGUMENT; they never crash, and never take memory that the file does not have.
 #include <ATen/ATen.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <fstream>
@@ -9,6 +10,7 @@
 #include <iostream>
 #include <random>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "common/base/file.h"
@@ -215,7 +217,8 @@ TEST(HostileFilesTest, PicklesByHand) {
   EXPECT_EQ(PickleSays("]q\000h\000a."s), "");
   EXPECT_EQ(PickleSays(StrCat(")", std::string(500'000, '\x85'), ".")), "");
   // A call of os.system is data.
-  const auto call = Pickle::Read("cos\nsystem\nX\x04\x00\x00\x00true\x85R."s);
+  const std::string bytes = "cos\nsystem\nX\x04\x00\x00\x00true\x85R."s;
+  const auto call = Pickle::Read(bytes);
   ASSERT_TRUE(call.ok()) << call.status();
   EXPECT_EQ(call->root().kind, PickleValue::Kind::kObject);
   EXPECT_EQ(call->root().callable->text, "os\nsystem");

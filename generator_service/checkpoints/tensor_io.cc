@@ -111,6 +111,7 @@ absl::Status WriteWeights(const std::string& path, const std::map<std::string, a
 absl::Status WriteWeights(const std::string& path, const std::map<std::string, std::vector<int64_t>>& shapes,
                           const std::map<std::string, std::string>& metadata, const TensorGiver& give) {
   std::vector<NamedTensor> named;
+  named.reserve(shapes.size());
   for (const auto& [name, shape] : shapes) named.push_back({name, {DType::kF32, shape, {}}});
   RETRO_ASSIGN_OR_RETURN(SafetensorsWriter writer, SafetensorsWriter::Create(path, named, metadata));
   for (const std::string& name : writer.order()) {

@@ -50,7 +50,7 @@ at::Tensor BucketBiases(const AttentionWeights& attention, int64_t first_query, 
 
 at::Tensor Logits(const AttentionWeights& attention, const AttentionInput& input) {
   if (attention.positions.defined()) return TransformerXlLogits(attention, input);
-  const at::Tensor content = at::matmul(input.query, input.key.transpose(2, 3)) * attention.scale;
+  at::Tensor content = at::matmul(input.query, input.key.transpose(2, 3)) * attention.scale;
   if (!attention.buckets.defined()) return content;
   return content + BucketBiases(attention, input.first_query, input.query.size(2), input.key.size(2));
 }

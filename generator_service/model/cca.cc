@@ -89,6 +89,7 @@ at::Tensor ChunkedCrossAttention(const AttentionWeights& weights, const ModelCon
     for (size_t b = 0; b < group.size(); ++b) attended[group[b]->first_row] = outputs[static_cast<int64_t>(b)];
   }
   std::vector<at::Tensor> in_order;
+  in_order.reserve(attended.size());
   for (const auto& [first_row, output] : attended) in_order.push_back(output);
   const at::Tensor added = weights.output(at::cat(in_order));  // [rows of all spans, d]
 
