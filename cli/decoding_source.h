@@ -6,7 +6,7 @@
 #include <string_view>
 
 #include "absl/status/statusor.h"
-#include "cli/byte_source.h"
+#include "common/text/byte_source.h"
 
 namespace retro::cli {
 

@@ -4,16 +4,16 @@
 #include <utility>
 #include <vector>
 
-#include "cli/byte_source.h"
 #include "cli/decoding_source.h"
 #include "cli/document_json.h"
 #include "cli/html_text.h"
-#include "cli/line_reader.h"
 #include "cli/part_cutter.h"
 #include "cli/protocol.h"
 #include "cli/utf8.h"
 #include "common/base/status_macros.h"
 #include "common/base/strings.h"
+#include "common/text/byte_source.h"
+#include "common/text/line_reader.h"
 
 namespace retro::cli {
 namespace {

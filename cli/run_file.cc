@@ -1,10 +1,10 @@
 #include "cli/run_file.h"
 
-#include "cli/byte_source.h"
-#include "cli/line_reader.h"
 #include "cli/message_json.h"
 #include "common/base/status_macros.h"
 #include "common/base/strings.h"
+#include "common/text/byte_source.h"
+#include "common/text/line_reader.h"
 
 namespace retro::cli {
 

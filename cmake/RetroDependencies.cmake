@@ -12,9 +12,6 @@ find_package(RocksDB CONFIG REQUIRED)
 find_package(nlohmann_json CONFIG REQUIRED)
 find_package(GTest CONFIG REQUIRED)
 find_package(LibXml2 REQUIRED)
-find_package(ZLIB REQUIRED)
-find_package(PkgConfig REQUIRED)
-pkg_check_modules(Zstd REQUIRED IMPORTED_TARGET libzstd)
 
 # Static where retro_core needs them, so that a trainer or benchmark can be carried to another machine as one binary.
 add_library(retro_utf8proc INTERFACE)
@@ -23,6 +20,11 @@ target_link_libraries(retro_utf8proc INTERFACE ${UTF8PROC_STATIC})
 add_library(retro_crypto INTERFACE)
 find_library(CRYPTO_STATIC libcrypto.a REQUIRED)
 target_link_libraries(retro_crypto INTERFACE ${CRYPTO_STATIC} ${CMAKE_DL_LIBS} Threads::Threads)
+
+add_library(retro_compression INTERFACE)
+find_library(ZSTD_STATIC libzstd.a REQUIRED)
+find_library(ZLIB_STATIC libz.a REQUIRED)
+target_link_libraries(retro_compression INTERFACE ${ZSTD_STATIC} ${ZLIB_STATIC})
 
 # ---------------------------------------------------------------- SentencePiece, the static one that setup.sh built
 add_library(retro_sentencepiece INTERFACE)

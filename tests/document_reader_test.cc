@@ -12,7 +12,7 @@
 #include <vector>
 
 #include "cli/document_json.h"
-#include "cli/line_reader.h"
+#include "common/text/line_reader.h"
 #include "common/base/strings.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"

@@ -65,8 +65,13 @@ at::Tensor SinusoidRows(int64_t largest, int64_t count, int64_t width, const at:
   return at::cat({angles.sin(), angles.cos()}, 1).to(options);
 }
 
-at::Tensor PositionTable(const at::Tensor& matrix, int64_t largest, int64_t count, int64_t heads) {
-  const at::Tensor rows = SinusoidRows(largest, count, matrix.size(1), matrix.options().requires_grad(false));
+at::Tensor PositionTable(const at::Tensor& matrix, int64_t largest, int64_t count, int64_t heads,
+                         SinusoidCache* cache) {
+  at::Tensor made;
+  at::Tensor& rows = cache == nullptr ? made : (*cache)[{largest, count, matrix.size(1)}];
+  if (!rows.defined()) {
+    rows = SinusoidRows(largest, count, matrix.size(1), matrix.options().requires_grad(false));
+  }
   return SplitHeads(at::linear(rows, matrix), heads).contiguous();
 }
 

@@ -21,7 +21,9 @@ namespace retro {
 at::Tensor SinusoidRows(int64_t largest, int64_t count, int64_t width, const at::TensorOptions& options);
 
 // W_R sinusoid(dist) for the distances `largest`, largest - 1, ...: [H, count, c]. `matrix` is W_R [H * c, width].
-at::Tensor PositionTable(const at::Tensor& matrix, int64_t largest, int64_t count, int64_t heads);
+// Rows made before are taken from `cache`, which may be null.
+at::Tensor PositionTable(const at::Tensor& matrix, int64_t largest, int64_t count, int64_t heads,
+                         SinusoidCache* cache = nullptr);
 
 // Splits the heads: [..., T, H * c] -> [..., H, T, c].
 at::Tensor SplitHeads(const at::Tensor& rows, int64_t heads);

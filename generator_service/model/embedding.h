@@ -23,6 +23,8 @@ class Embedding {
   // READ, [..., width] -> [..., V]: the same matrix.
   Linear Tied(at::Tensor bias) const;
 
+  const at::Tensor& weight() const { return weight_; }  // undefined where packed
+
  private:
   at::Tensor weight_;
   std::shared_ptr<const PackedMatrix> packed_;

@@ -25,6 +25,8 @@ class Linear {
   // The same as fp32, or fp64 of an fp64 weight: a bf16 weight's sums are not rounded to bf16.
   at::Tensor ToFloat(const at::Tensor& rows) const;
 
+  const at::Tensor& weight() const { return weight_; }  // undefined where packed
+
  private:
   at::Tensor weight_;
   std::shared_ptr<const PackedMatrix> packed_;

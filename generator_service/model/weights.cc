@@ -50,7 +50,8 @@ struct AttentionPlace {
 
 class Binder {
  public:
-  Binder(const ModelConfig& config, PlacedWeights weights) : config_(config), weights_(std::move(weights)) {
+  Binder(const ModelConfig& config, PlacedWeights weights, SinusoidCache* sinusoids)
+      : config_(config), weights_(std::move(weights)), sinusoids_(sinusoids) {
     const bool rotates = config.positions == Positions::kRotary || config.positions == Positions::kRotaryDecoder;
     if (!rotates) return;
     const Rotary rotary(config.rotary_size, config.rotary_base, At("decoder.1.attention.norm").device());
@@ -135,7 +136,7 @@ class Binder {
   }
 
   at::Tensor BoundTable(const std::string& matrix, DistanceRange distances, int64_t heads) const {
-    const at::Tensor table = PositionTable(At(matrix), distances.largest, distances.count, heads);
+    const at::Tensor table = PositionTable(At(matrix), distances.largest, distances.count, heads, sinusoids_);
     return weights_.tables ? table.to(*weights_.tables) : table;
   }
 
@@ -181,12 +182,13 @@ class Binder {
 
   const ModelConfig& config_;
   const PlacedWeights weights_;
-  Rotary decoder_rotary_;  // of the decoder's self-attention
-  Rotary other_rotary_;    // of every other attention
+  SinusoidCache* const sinusoids_;  // may be null
+  Rotary decoder_rotary_;           // of the decoder's self-attention
+  Rotary other_rotary_;             // of every other attention
 };
 
-ModelWeights Bind(const ModelConfig& config, PlacedWeights weights) {
-  const Binder binder(config, std::move(weights));
+ModelWeights Bind(const ModelConfig& config, PlacedWeights weights, SinusoidCache* sinusoids) {
+  const Binder binder(config, std::move(weights), sinusoids);
   ModelWeights bound = binder.Decoder();
   if (!config.cca_layers.empty()) bound.encoder = binder.Encoder(bound);
   return bound;
@@ -194,15 +196,16 @@ ModelWeights Bind(const ModelConfig& config, PlacedWeights weights) {
 
 }  // namespace
 
-absl::StatusOr<ModelWeights> BindWeights(const ModelConfig& config, const WeightMap& weights) {
+absl::StatusOr<ModelWeights> BindWeights(const ModelConfig& config, const WeightMap& weights,
+                                         SinusoidCache* sinusoids) {
   RETRO_RETURN_IF_ERROR(CheckAgainstTable(config, weights));
-  return Bind(config, {.tensors = weights});
+  return Bind(config, {.tensors = weights}, sinusoids);
 }
 
 absl::StatusOr<ModelWeights> BindWeights(const ModelConfig& config, const WeightMap& weights, const at::Device& device,
                                          ModelNumbers numbers) {
   RETRO_RETURN_IF_ERROR(CheckAgainstTable(config, weights));
-  ModelWeights bound = Bind(config, PlaceWeights(config, weights, device, numbers));
+  ModelWeights bound = Bind(config, PlaceWeights(config, weights, device, numbers), /*sinusoids=*/nullptr);
   bound.apart = device.is_cpu() && numbers == ModelNumbers::kFp32;
   return bound;
 }

@@ -3,7 +3,9 @@
 
 #include <ATen/ATen.h>
 
+#include <map>
 #include <optional>
+#include <tuple>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -15,6 +17,9 @@
 #include "generator_service/model/weight_placement.h"
 
 namespace retro {
+
+// Rows of sinusoids by (largest distance, count, width), all of one dtype and device; see attention.h.
+using SinusoidCache = std::map<std::tuple<int64_t, int64_t, int64_t>, at::Tensor>;
 
 // One attention and the norm before it. Of the position schemes' members only those of the config's scheme are defined.
 struct AttentionWeights {
@@ -73,8 +78,10 @@ struct ModelWeights {
 
 // Every weight of the table must be in `weights` with its shape (INVALID_ARGUMENT naming the first that is missing,
 // misshapen or unknown). The result shares the tensors, except that the position matrices W_R give way to their tables;
-// differentiable with respect to them.
-absl::StatusOr<ModelWeights> BindWeights(const ModelConfig& config, const WeightMap& weights);
+// differentiable with respect to them. `sinusoids`, which may be null, keeps what only the config decides for the next
+// call with weights of the same dtype and device.
+absl::StatusOr<ModelWeights> BindWeights(const ModelConfig& config, const WeightMap& weights,
+                                         SinusoidCache* sinusoids = nullptr);
 
 // The same weights for inference on `device`. They must be fp32, on the CPU; the result shares nothing with them.
 absl::StatusOr<ModelWeights> BindWeights(const ModelConfig& config, const WeightMap& weights, const at::Device& device,

@@ -69,7 +69,7 @@ def one_file_each():
 
 def cut():
     """retro_core can be carried to another machine: no gRPC, protobuf, RocksDB or FAISS in what it is made of."""
-    core = ("generator_service/model/", "generator_service/checkpoints/", "generator_service/engine/", "retriever_service/embed/")
+    core = ("generator_service/model/", "generator_service/checkpoints/", "generator_service/engine/", "retriever_service/embed/", "trainer/")
     for f in sources():
         text = read(f)
         if f.startswith(core) and re.search(r'#include [<"](grpc|google/|rocksdb/|faiss/|retro/)', text):

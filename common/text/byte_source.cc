@@ -1,4 +1,4 @@
-#include "cli/byte_source.h"
+#include "common/text/byte_source.h"
 
 #include <fcntl.h>
 #include <sys/stat.h>
@@ -16,7 +16,7 @@
 #include "common/base/status_macros.h"
 #include "common/base/strings.h"
 
-namespace retro::cli {
+namespace retro {
 namespace {
 
 constexpr size_t kInputBytes = 256 << 10;  // compressed bytes read at once
@@ -162,4 +162,4 @@ absl::StatusOr<std::unique_ptr<ByteSource>> OpenByteSource(const std::string& pa
 
 std::unique_ptr<ByteSource> StreamByteSource(std::istream& stream) { return std::make_unique<StreamSource>(stream); }
 
-}  // namespace retro::cli
+}  // namespace retro

@@ -1,4 +1,4 @@
-#include "cli/line_reader.h"
+#include "common/text/line_reader.h"
 
 #include <cstring>
 #include <utility>
@@ -6,7 +6,7 @@
 #include "common/base/status_macros.h"
 #include "common/base/strings.h"
 
-namespace retro::cli {
+namespace retro {
 namespace {
 
 constexpr size_t kBufferBytes = 256 << 10;
@@ -47,4 +47,4 @@ absl::StatusOr<bool> LineReader::Next(std::string* line) {
   return any;
 }
 
-}  // namespace retro::cli
+}  // namespace retro

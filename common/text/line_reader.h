@@ -8,9 +8,9 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "cli/byte_source.h"
+#include "common/text/byte_source.h"
 
-namespace retro::cli {
+namespace retro {
 
 inline constexpr size_t kLineBytesMax = 64 << 20;
 
@@ -35,4 +35,4 @@ class LineReader {
   uint64_t line_number_ = 0;
 };
 
-}  // namespace retro::cli
+}  // namespace retro

@@ -9,7 +9,7 @@
 
 #include "absl/status/statusor.h"
 
-namespace retro::cli {
+namespace retro {
 
 // Not thread-safe.
 class ByteSource {
@@ -28,4 +28,4 @@ absl::StatusOr<std::unique_ptr<ByteSource>> OpenByteSource(const std::string& pa
 // What `stream` gives; it must outlive the source.
 std::unique_ptr<ByteSource> StreamByteSource(std::istream& stream);
 
-}  // namespace retro::cli
+}  // namespace retro

@@ -1,0 +1,96 @@
+// retro-train run: the command line.
+#include <memory>
+#include <string>
+
+#include "trainer/command.h"
+#include "trainer/training.h"
+
+namespace retro {
+namespace {
+
+struct RunOptions {
+  TrainingOptions training;
+  std::string numbers = "auto";
+};
+
+absl::Status RunTraining(RunOptions& options) {
+  const bool cpu = options.training.device == "cpu";
+  const bool half = options.numbers == "bf16" || (options.numbers == "auto" && !cpu);
+  options.training.numbers = half ? TrainNumbers::kBf16 : TrainNumbers::kFp32;
+  return Train(options.training, ShowProgress);
+}
+
+void AddScheduleOptions(CLI::App& app, TrainingOptions& options) {
+  OptimiserOptions& o = options.optimiser;
+  app.add_option("--steps", o.steps, "Steps in all")->check(CLI::PositiveNumber)->capture_default_str();
+  app.add_option("--learning-rate", o.learning_rate, "After the warm-up")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  app.add_option("--final-share", o.final_share, "Share of the learning rate at the last step (cosine)")
+      ->check(CLI::Range(0.0, 1.0))
+      ->capture_default_str();
+  app.add_option("--warmup-steps", o.warmup_steps, "Steps of linear warm-up")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  app.add_option("--weight-decay", o.weight_decay, "Of matrices")->check(CLI::NonNegativeNumber)->capture_default_str();
+  app.add_option("--beta2", o.beta2, "Of AdamW")->check(CLI::Range(0.0, 1.0))->capture_default_str();
+  app.add_option("--clip-norm", o.clip_norm, "Largest norm of the gradients")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  app.add_option("--seconds-max", options.seconds_max,
+                 "Stop with a checkpoint after that time; 0: go on to the last step")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+}
+
+void AddBatchOptions(CLI::App& app, TrainingOptions& options) {
+  BatchOptions& b = options.batch;
+  app.add_option("--windows", b.windows, "Windows a pass")->check(CLI::PositiveNumber)->capture_default_str();
+  app.add_option("--accumulation", options.accumulation, "Passes a step")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  app.add_option("--length", b.length, "Tokens a window")->check(CLI::PositiveNumber)->capture_default_str();
+  app.add_option("--k", b.k, "Neighbours a chunk")->check(CLI::Range(1, 1024))->capture_default_str();
+  app.add_option("--offset-share", b.offset_share, "Share of the windows that begin with a short chunk")
+      ->check(CLI::Range(0.0, 1.0))
+      ->capture_default_str();
+  app.add_option("--no-retrieval-share", b.no_retrieval_share, "Share of the windows without neighbours")
+      ->check(CLI::Range(0.0, 1.0))
+      ->capture_default_str();
+  app.add_option("--seed", b.seed, "Of the order of the text")->capture_default_str();
+  app.add_flag("--recompute", options.recompute, "Compute activations again on the way back: less memory, more time");
+}
+
+}  // namespace
+
+TrainCommand AddRunCommand(CLI::App& program) {
+  const auto options = std::make_shared<RunOptions>();
+  TrainingOptions& training = options->training;
+  CLI::App* app = program.add_subcommand("run", "Train a model; goes on from the checkpoint in --out if it was killed");
+  app->add_option("--model", training.model, "Folder of the model to start from (retro-model init makes one)")
+      ->required();
+  app->add_option("--data", training.data, "Folder that prepare made")->required();
+  app->add_option("--validation", training.validation, "Folder that prepare made, for the validation loss");
+  app->add_option("--out", training.out, "Folder for checkpoint, curve.csv and the trained model (model/)")->required();
+  app->add_option("--device", training.device, "cpu, cuda or cuda:N")->capture_default_str();
+  app->add_option("--numbers", options->numbers, "Of the computation; auto: bf16 on CUDA, fp32 on a CPU")
+      ->check(CLI::IsMember({"auto", "fp32", "bf16"}))
+      ->capture_default_str();
+  AddBatchOptions(*app, training);
+  AddScheduleOptions(*app, training);
+  app->add_option("--log-steps", training.log_steps, "Steps a row of the curve")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  app->add_option("--checkpoint-steps", training.checkpoint_steps, "Steps between checkpoints")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  app->add_option("--validation-steps", training.validation_steps, "Steps between validations")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  app->add_option("--validation-batches", training.validation_batches, "Batches of a validation")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  return {app, [options] { return RunTraining(*options); }};
+}
+
+}  // namespace retro

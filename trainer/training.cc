@@ -1,0 +1,285 @@
+#include "trainer/training.h"
+
+#include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <filesystem>
+#include <future>
+#include <memory>
+#include <optional>
+#include <utility>
+
+#include "common/base/status_macros.h"
+#include "common/base/strings.h"
+#include "common/torch/device.h"
+#include "common/torch/torch_status.h"
+#include "generator_service/checkpoints/checkpoint.h"
+#include "generator_service/model/attention.h"
+#include "generator_service/model/weights.h"
+#include "trainer/batch_forward.h"
+#include "trainer/curve.h"
+#include "trainer/train_checkpoint.h"
+
+namespace retro {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+constexpr char kCurveName[] = "curve.csv";
+constexpr char kModelFolder[] = "model";
+
+double SecondsSince(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+// A data set and, if the folder has them, its neighbours.
+struct TextWithNeighbours {
+  std::optional<DataSet> data;
+  std::optional<NeighbourTable> neighbours;
+
+  const NeighbourTable* table() const { return neighbours ? &*neighbours : nullptr; }
+};
+
+absl::Status OpenText(const std::string& folder, const CheckpointInfo& model, TextWithNeighbours& text) {
+  RETRO_ASSIGN_OR_RETURN(text.data, DataSet::Open(folder));
+  const DataHeader& header = text.data->header();
+  if (header.tokenizer_fingerprint != model.tokenizer_fingerprint || header.vocabulary != model.config.vocabulary ||
+      header.chunk_length != model.config.chunk_length) {
+    return absl::FailedPreconditionError(
+        StrCat(folder, " was prepared with another tokenizer or chunk length than the model's: prepare it again"));
+  }
+  if (model.config.cca_layers.empty()) return absl::OkStatus();
+  RETRO_ASSIGN_OR_RETURN(text.neighbours, NeighbourTable::Open(folder, *text.data));
+  return absl::OkStatus();
+}
+
+class Training {
+ public:
+  Training(const TrainingOptions& options, const Report& report) : options_(options), report_(report) {}
+
+  absl::Status Run() {
+    RETRO_RETURN_IF_ERROR(Open());
+    RETRO_RETURN_IF_ERROR(Resume());
+    report_(StrCat("at step ", step_, " of ", options_.optimiser.steps));
+    begin_ = interval_begin_ = Clock::now();
+    first_step_ = step_;
+    bool stopped = false;
+    while (step_ < options_.optimiser.steps && !stopped) {
+      RETRO_RETURN_IF_ERROR(CatchTorch([&] { return Step(); }));
+      ++step_;
+      stopped = options_.seconds_max > 0 && SecondsSince(begin_) >= options_.seconds_max;
+      const bool last = stopped || step_ == options_.optimiser.steps;
+      const bool save = last || step_ % options_.checkpoint_steps == 0;
+      const bool validate = text_[1].data && (last || step_ % options_.validation_steps == 0);
+      if (save || validate || step_ % options_.log_steps == 0) RETRO_RETURN_IF_ERROR(Log(validate));
+      if (save) RETRO_RETURN_IF_ERROR(Save());
+    }
+    return Save();
+  }
+
+ private:
+  absl::Status Open() {
+    RETRO_ASSIGN_OR_RETURN(device_, OpenDevice(options_.device));
+    RETRO_ASSIGN_OR_RETURN(info_, ReadCheckpointInfo(options_.model));
+    RETRO_RETURN_IF_ERROR(CheckTrainable(info_.config));
+    RETRO_ASSIGN_OR_RETURN(const WeightMap start, ReadCheckpointWeights(options_.model, info_));
+    if (options_.batch.length % info_.config.chunk_length != 0 || options_.batch.length > info_.config.max_length) {
+      return absl::InvalidArgumentError(StrCat("the window must be a multiple of ", info_.config.chunk_length,
+                                               " tokens, at most ", info_.config.max_length));
+    }
+    RETRO_RETURN_IF_ERROR(OpenText(options_.data, info_, text_[0]));
+    if (!options_.validation.empty()) RETRO_RETURN_IF_ERROR(OpenText(options_.validation, info_, text_[1]));
+    if (text_[0].table() != nullptr) info_.embedder_fingerprint = text_[0].table()->header().embedder_fingerprint;
+    batches_.emplace(*text_[0].data, text_[0].table(), info_.config, options_.batch);
+    if (batches_->windows_per_epoch() == 0) {
+      return absl::InvalidArgumentError(StrCat(options_.data, " holds less than one window of text"));
+    }
+    RETRO_RETURN_IF_ERROR(MakeFolder(options_.out));
+    return CatchTorch([&] {
+      for (const auto& [name, tensor] : start) {
+        weights_.emplace(name,
+                         tensor.to(device_, at::kFloat, /*non_blocking=*/false, /*copy=*/true).requires_grad_(true));
+      }
+      optimiser_.emplace(info_.config, weights_, options_.optimiser);
+      return absl::OkStatus();
+    });
+  }
+
+  // Everything that the losses depend on.
+  RunIdentity Identity() const {
+    const BatchOptions& b = options_.batch;
+    const OptimiserOptions& o = options_.optimiser;
+    const NeighbourTable* table = text_[0].table();
+    std::string data = text_[0].data->header().fingerprint;
+    if (table != nullptr) {
+      for (const DatabaseRef& ref : table->header().databases) data += " " + ref.fingerprint;
+    }
+    return {ModelConfigToJson(info_.config), data,
+            StrCat("start=", info_.revision, " windows=", b.windows, " length=", b.length, " k=", b.k, " seed=", b.seed,
+                   " offset=", b.offset_share, " without=", b.no_retrieval_share,
+                   " accumulation=", options_.accumulation, " rate=", o.learning_rate, " final=", o.final_share,
+                   " warmup=", o.warmup_steps, " steps=", o.steps, " decay=", o.weight_decay, " beta1=", o.beta1,
+                   " beta2=", o.beta2, " epsilon=", o.epsilon, " clip=", o.clip_norm)};
+  }
+
+  absl::Status Resume() {
+    const absl::StatusOr<int64_t> done = ReadTrainCheckpoint(options_.out, Identity(), weights_, *optimiser_);
+    if (!absl::IsNotFound(done.status())) {
+      RETRO_RETURN_IF_ERROR(done.status());
+      step_ = *done;
+    }
+    RETRO_RETURN_IF_ERROR(curve_.Open(options_.out + "/" + kCurveName, step_));
+    tokens_ = curve_.tokens();
+    return absl::OkStatus();
+  }
+
+  // The weights in the numbers of the computation, bound anew: the way back goes through both to the fp32 weights.
+  // Matrices and embeddings alone are rounded, so that the residual stream stays fp32; not W_R, of which the position
+  // tables are made.
+  absl::StatusOr<ModelWeights> Bind() {
+    if (options_.numbers == TrainNumbers::kFp32) return BindWeights(info_.config, weights_, &sinusoids_);
+    WeightMap cast;
+    for (const auto& [name, weight] : weights_) {
+      const bool rounded = weight.dim() == 2 && !name.ends_with(".position");
+      cast.emplace(name, rounded ? weight.to(at::kBFloat16) : weight);
+    }
+    return BindWeights(info_.config, cast, &sinusoids_);
+  }
+
+  // The batches of a step on the host, made while the device computes the step before.
+  std::vector<Batch> MakeBatches(int64_t step) {
+    std::vector<Batch> batches;
+    for (int64_t a = 0; a < options_.accumulation; ++a) {
+      batches.push_back(batches_->Make(static_cast<uint64_t>(step * options_.accumulation + a)));
+    }
+    return batches;
+  }
+
+  absl::Status Step() {
+    const std::vector<Batch> batches = next_.valid() ? next_.get() : MakeBatches(step_);
+    if (step_ + 1 < options_.optimiser.steps) {
+      next_ = std::async(std::launch::async, [this, step = step_ + 1] { return MakeBatches(step); });
+    }
+    int64_t labels = 0;
+    for (const Batch& batch : batches) labels += batch.label_count;
+    at::Tensor loss;
+    for (const Batch& batch : batches) {
+      const Batch placed = batch.To(device_);
+      RETRO_ASSIGN_OR_RETURN(const ModelWeights bound, Bind());
+      const at::Tensor logits = BatchForward(bound, info_.config, placed, {.recompute = options_.recompute});
+      const at::Tensor part = SummedLoss(logits, placed) / static_cast<double>(std::max<int64_t>(labels, 1));
+      part.backward();
+      loss = loss.defined() ? loss + part.detach() : part.detach();
+    }
+    losses_.push_back(loss);
+    norms_.push_back(optimiser_->Step(step_));
+    tokens_ += labels;
+    interval_tokens_ += labels;
+    return absl::OkStatus();
+  }
+
+  // Waits for the device, checks the losses since the last time, and writes a row of the curve.
+  absl::Status Log(bool validate) {
+    const at::Tensor losses = at::stack(losses_).to(at::kCPU, at::kDouble);
+    const at::Tensor norms = at::stack(norms_).to(at::kCPU, at::kDouble);
+    const auto count = static_cast<int64_t>(losses_.size());
+    for (int64_t i = 0; i < count; ++i) {
+      const double loss = losses[i].item<double>();
+      if (std::isfinite(loss) && std::isfinite(norms[i].item<double>())) continue;
+      const int64_t step = step_ - count + i;
+      const int64_t windows = options_.batch.windows * options_.accumulation;
+      return absl::AbortedError(StrCat(
+          "loss ", loss, ", gradient norm ", norms[i].item<double>(), " at step ", step + 1, " (windows ",
+          step * windows, " to ", (step + 1) * windows - 1, "): stopped; the last good checkpoint stays in ",
+          options_.out, ", go on from it with a lower --learning-rate as --model ", options_.out, "/", kModelFolder));
+    }
+    const double seconds = SecondsSince(interval_begin_);
+    CurvePoint point = {.step = step_,
+                        .tokens = tokens_,
+                        .loss = losses.mean().item<double>(),
+                        .gradient_norm = norms.mean().item<double>(),
+                        .learning_rate = LearningRate(options_.optimiser, step_ - 1),
+                        .tokens_per_second = static_cast<double>(interval_tokens_) / std::max(seconds, 1e-9)};
+    losses_.clear();
+    norms_.clear();
+    interval_tokens_ = 0;
+    if (validate) {
+      RETRO_ASSIGN_OR_RETURN(point.validation_loss_without_neighbours, Validate(nullptr));
+      if (text_[1].table() != nullptr) {
+        RETRO_ASSIGN_OR_RETURN(point.validation_loss, Validate(text_[1].table()));
+      }
+    }
+    interval_begin_ = Clock::now();
+    const double left = SecondsSince(begin_) / static_cast<double>(step_ - first_step_) *
+                        static_cast<double>(options_.optimiser.steps - step_);
+    std::string line = fmt::format("step {} of {}: loss {:.4f}, {:.0f} tokens/s, {:.0f} s left", step_,
+                                   options_.optimiser.steps, point.loss, point.tokens_per_second, left);
+    if (validate)
+      line += fmt::format(", validation {:.4f} without neighbours", *point.validation_loss_without_neighbours);
+    if (point.validation_loss) line += fmt::format(", {:.4f} with", *point.validation_loss);
+    report_(line);
+    return curve_.Add(point);
+  }
+
+  // Mean loss over the first windows of the validation text.
+  absl::StatusOr<double> Validate(const NeighbourTable* neighbours) {
+    BatchOptions batch = options_.batch;
+    batch.offset_share = batch.no_retrieval_share = 0;
+    batch.shuffle = false;
+    BatchMaker maker(*text_[1].data, neighbours, info_.config, batch);
+    const auto whole = static_cast<int64_t>(maker.windows_per_epoch()) / batch.windows;
+    if (whole == 0) {
+      return absl::InvalidArgumentError(StrCat(options_.validation, " holds less than a batch of windows"));
+    }
+    return CatchTorch([&]() -> absl::StatusOr<double> {
+      const at::NoGradGuard no_grad;
+      RETRO_ASSIGN_OR_RETURN(const ModelWeights bound, Bind());
+      at::Tensor sum = at::zeros({}, at::TensorOptions().dtype(at::kFloat).device(device_));
+      int64_t labels = 0;
+      for (int64_t i = 0; i < std::min(whole, options_.validation_batches); ++i) {
+        const Batch placed = maker.Make(static_cast<uint64_t>(i)).To(device_);
+        sum = sum + SummedLoss(BatchForward(bound, info_.config, placed), placed);
+        labels += placed.label_count;
+      }
+      return sum.item<double>() / static_cast<double>(labels);
+    });
+  }
+
+  absl::Status Save() {
+    if (saved_step_ == step_) return absl::OkStatus();
+    const RunIdentity identity = Identity();
+    RETRO_RETURN_IF_ERROR(WriteTrainCheckpoint(options_.out, identity, weights_, *optimiser_, step_));
+    const std::string tokenizer = info_.tokenizer_file.empty() ? "" : options_.model + "/" + info_.tokenizer_file;
+    const auto saved = SaveCheckpoint(options_.out + "/" + kModelFolder, info_, weights_, tokenizer);
+    RETRO_RETURN_IF_ERROR(saved.status());
+    saved_step_ = step_;
+    return absl::OkStatus();
+  }
+
+  const TrainingOptions& options_;
+  const Report& report_;
+  at::Device device_ = at::kCPU;
+  CheckpointInfo info_;
+  TextWithNeighbours text_[2];  // to train on, to validate on
+  WeightMap weights_;
+  SinusoidCache sinusoids_;
+  std::optional<Optimiser> optimiser_;
+  std::optional<BatchMaker> batches_;
+  std::future<std::vector<Batch>> next_;
+  Curve curve_;
+  int64_t step_ = 0;  // done
+  int64_t first_step_ = 0;
+  int64_t saved_step_ = -1;
+  int64_t tokens_ = 0;
+  std::vector<at::Tensor> losses_, norms_;  // since the last log, on the device
+  int64_t interval_tokens_ = 0;
+  Clock::time_point begin_, interval_begin_;
+};
+
+}  // namespace
+
+absl::Status Train(const TrainingOptions& options, const Report& report) { return Training(options, report).Run(); }
+
+}  // namespace retro
