@@ -19,6 +19,7 @@
 #include "retriever_service/embed/batcher.h"
 #include "retriever_service/embed/bert_embedder.h"
 #include "retriever_service/embed/hash_embedder.h"
+#include "retriever_service/index_flags.h"
 #include "retriever_service/retriever.h"
 
 namespace retro {
@@ -67,6 +68,8 @@ void AddSettings(CLI::App& app, Settings& settings) {
       ->check(CLI::Range(0, kThreadsMax))
       ->capture_default_str()
       ->group(kEmbedder);
+
+  AddIndexFlags(app, settings.retriever.index);
 
   constexpr char kBounds[] = "Bounds";
   app.add_option("--workers", settings.retriever.workers, "Calls worked on at once")

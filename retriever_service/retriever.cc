@@ -43,6 +43,7 @@ absl::StatusOr<std::unique_ptr<ShardMap>> OpenShard(const RetrieverOptions& opti
                                                     const EmbedderInfo& embedder, const std::vector<float>& self_test) {
   LocalShardOptions shard;
   shard.store.path = options.data;
+  shard.index = options.index;
   pb::CollectionSpec& spec = shard.default_collection.emplace();
   spec.set_tokenizer_fingerprint(tokenizer.fingerprint());
   spec.set_chunk_size(static_cast<uint32_t>(options.chunk_size));

@@ -10,6 +10,7 @@
 #include "common/rpc/metrics.h"
 #include "common/rpc/server.h"
 #include "retriever_service/embed/embedder.h"
+#include "retriever_service/index/index_settings.h"
 
 namespace retro {
 
@@ -17,6 +18,7 @@ struct RetrieverOptions {
   std::string data;       // folder of the store; made if missing
   std::string tokenizer;  // SentencePiece model that cuts documents; fixed with the first start
   int chunk_size = 64;    // tokens; fixed with the first start
+  IndexSettings index;
   int workers = 16;       // unary calls at once
   int requests_waiting_max = 1024;
   int ingest_workers = 16;                          // documents at once

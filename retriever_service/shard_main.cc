@@ -18,6 +18,7 @@
 #include "common/rpc/metrics.h"
 #include "common/rpc/server.h"
 #include "common/rpc/settings.h"
+#include "retriever_service/index_flags.h"
 #include "retriever_service/shard/local_shard.h"
 #include "retriever_service/shard/shard_service.h"
 
@@ -34,6 +35,7 @@ constexpr int kRequestsWaitingMax = 1 << 20;
 struct Settings {
   ServiceSettings service{.server = {.listen = "127.0.0.1:7710"}};
   StoreOptions store;
+  IndexSettings index;
   std::string embedder_fingerprint;
   std::string tokenizer_fingerprint;
   uint32_t dimension = 0;
@@ -61,6 +63,8 @@ void AddSettings(CLI::App& app, Settings& settings) {
       ->check(CLI::Range(kChunkSizeMin, kChunkSizeMax))
       ->capture_default_str()
       ->group(kCollection);
+
+  AddIndexFlags(app, settings.index);
 
   constexpr char kBounds[] = "Bounds";
   app.add_option("--workers", settings.workers, "Calls worked on at once")
@@ -112,6 +116,7 @@ absl::Status Serve(const Settings& settings) {
   }
   LocalShardOptions options;
   options.store = settings.store;
+  options.index = settings.index;
   RETRO_ASSIGN_OR_RETURN(options.default_collection, DefaultCollection(settings));
   RETRO_ASSIGN_OR_RETURN(const std::unique_ptr<LocalShard> shard, LocalShard::Open(options));
   Metrics metrics;

@@ -169,8 +169,9 @@ class ShardWriter::DeleteJob : public Job {
 
 class ShardWriter::CreateCollectionJob : public Job {
  public:
-  CreateCollectionJob(const LiveCollections& collections, const pb::CollectionSpec& spec, const CallContext& context)
-      : Job(context), collections_(collections), spec_(spec) {}
+  CreateCollectionJob(const Store& store, const LiveCollections& collections, const pb::CollectionSpec& spec,
+                      const CallContext& context)
+      : Job(context), store_(store), collections_(collections), spec_(spec) {}
 
   bool NeedsIndexes() const override { return true; }  // that is, all collections made before
   bool AllStaged() const override { return staged_; }
@@ -180,7 +181,8 @@ class ShardWriter::CreateCollectionJob : public Job {
     const auto existing = collections_.Find(spec_.name());
     if (!existing.ok()) {
       const uint32_t id = group.transaction.CreateCollection(spec_);
-      group.new_collections.push_back(MakeLiveCollection({id, spec_}));
+      group.new_collections.push_back(MakeLiveCollection(store_, {id, spec_}, collections_.index_settings()));
+      group.new_collections.back()->index->Filled();
       return absl::OkStatus();
     }
     if ((*existing)->spec.SerializeAsString() == spec_.SerializeAsString()) return absl::OkStatus();
@@ -189,6 +191,7 @@ class ShardWriter::CreateCollectionJob : public Job {
   }
 
  private:
+  const Store& store_;
   const LiveCollections& collections_;
   const pb::CollectionSpec& spec_;
   bool staged_ = false;
@@ -236,7 +239,7 @@ absl::StatusOr<shardpb::DeleteResponse> ShardWriter::Delete(const shardpb::Delet
 }
 
 absl::Status ShardWriter::CreateCollection(const pb::CollectionSpec& spec, const CallContext& context) {
-  CreateCollectionJob job(collections_, spec, context);
+  CreateCollectionJob job(store_, collections_, spec, context);
   return Perform(job);
 }
 
@@ -304,7 +307,7 @@ void ShardWriter::Flush(Group& group) {
   group = Group(store_);  // counts on from what was committed
   if (status.ok()) {
     for (const auto& collection : done.new_collections) collections_.Add(collection);
-    for (auto& [collection, changes] : done.index_changes) collection->index->Apply(std::move(changes));
+    for (auto& [collection, changes] : done.index_changes) collection->index->Apply(std::move(changes), position);
     applied_.Advance(position);
   }
   for (Job* job : done.jobs) {
