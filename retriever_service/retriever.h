@@ -19,7 +19,7 @@ struct RetrieverOptions {
   std::string tokenizer;  // SentencePiece model that cuts documents; fixed with the first start
   int chunk_size = 64;    // tokens; fixed with the first start
   IndexSettings index;
-  int workers = 16;       // unary calls at once
+  int workers = 16;  // unary calls at once
   int requests_waiting_max = 1024;
   int ingest_workers = 16;                          // documents at once
   uint64_t ingest_bytes_max = uint64_t{256} << 20;  // documents in memory, over all streams

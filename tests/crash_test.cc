@@ -105,7 +105,7 @@ LocalShardOptions Options(const std::string& path) {
   options.store.path = path;
   options.store.log_changes_max = 60;                   // so that the log is trimmed
   options.store.write_buffers_bytes = size_t{1} << 20;  // so that tables are written and merged
-  options.index.seal_rows = 256;  // so that segments are sealed and merged all the time
+  options.index.seal_rows = 256;                        // so that segments are sealed and merged all the time
   options.default_collection.emplace();
   options.default_collection->set_dimension(kDimension);
   options.default_collection->set_embedder_fingerprint("embedder");

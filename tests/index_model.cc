@@ -1,4 +1,4 @@
-#include "index_model.h"
+#include "tests/index_model.h"
 
 #include <gtest/gtest.h>
 

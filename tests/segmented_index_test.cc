@@ -13,9 +13,9 @@
 
 #include "common/base/file.h"
 #include "common/base/strings.h"
-#include "index_model.h"
 #include "retriever_service/store/layout.h"
-#include "temporary_folder.h"
+#include "tests/index_model.h"
+#include "tests/temporary_folder.h"
 
 namespace retro {
 namespace {
@@ -176,8 +176,8 @@ TEST_P(RecallTest, GrowsWithEffortAndFiltersLeaveKResults) {
   double before = 0;
   for (const float effort : {0.0f, 0.25f, 0.5f, 0.75f, 1.0f}) {
     const double recall = Recall(model, index, vectors, {.k = 10, .effort = effort});
-    std::printf("%s effort %.2f recall %.3f (measured by itself at 0.5: %.3f)\n", stats.segments[0].kind.c_str(), effort,
-                recall, *stats.measured_recall);
+    std::printf("%s effort %.2f recall %.3f (measured by itself at 0.5: %.3f)\n", stats.segments[0].kind.c_str(),
+                effort, recall, *stats.measured_recall);
     EXPECT_GE(recall, before - 0.02);
     before = recall;
     EXPECT_GE(recall, effort == 1 ? 0.99 : effort >= 0.5 ? 0.9 : 0.0);
@@ -429,8 +429,7 @@ TEST(SegmentedIndexTest, ACallerWhoLeftIsDropped) {
   CallContext context;
   context.cancelled = [] { return true; };
   for (const std::optional<float> effort : {std::optional<float>(), std::optional<float>(0.5)}) {
-    EXPECT_EQ(index.Search(queries, {.k = 5, .effort = effort}, context).status().code(),
-              absl::StatusCode::kCancelled);
+    EXPECT_EQ(index.Search(queries, {.k = 5, .effort = effort}, context).status().code(), absl::StatusCode::kCancelled);
   }
 }
 

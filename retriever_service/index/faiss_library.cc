@@ -167,9 +167,8 @@ absl::StatusOr<std::unique_ptr<QuantisedLists>> QuantisedLists::Parse(std::strin
 }
 
 absl::Status QuantisedLists::Add(std::span<const float> vectors, int threads) {
-  return Guarded("add vectors", threads, [&] {
-    faiss_->index->add(static_cast<int64_t>(vectors.size()) / faiss_->index->d, vectors.data());
-  });
+  return Guarded("add vectors", threads,
+                 [&] { faiss_->index->add(static_cast<int64_t>(vectors.size()) / faiss_->index->d, vectors.data()); });
 }
 
 absl::StatusOr<std::string> QuantisedLists::Serialise() const {

@@ -34,8 +34,8 @@ class QuantisedLists {
   static absl::StatusOr<std::unique_ptr<QuantisedLists>> Train(const std::string& kind, int dimension,
                                                                std::span<const float> sample, int threads,
                                                                const std::atomic<bool>& stop);
-  // Of what Serialise gave. FAISS trusts what it reads: give it nothing whose checksum was not compared. DATA_LOSS if it
-  // is not `rows` vectors of that dimension.
+  // Of what Serialise gave. FAISS trusts what it reads: give it nothing whose checksum was not compared. DATA_LOSS if
+  // it is not `rows` vectors of that dimension.
   static absl::StatusOr<std::unique_ptr<QuantisedLists>> Parse(std::string_view bytes, int dimension, uint64_t rows);
   ~QuantisedLists();
 

@@ -49,8 +49,7 @@ uint64_t GrowingSegment::Append(const std::shared_ptr<const IndexedDocument>& do
     }
     Block& block = *blocks_.back();
     const uint64_t place = rows_ % block_rows_;
-    std::memcpy(block.vectors.get() + place * dimension_, vectors + size_t{i} * dimension_,
-                sizeof(float) * dimension_);
+    std::memcpy(block.vectors.get() + place * dimension_, vectors + size_t{i} * dimension_, sizeof(float) * dimension_);
     block.chunk_ids[place] = ChunkIdAt(document->first_chunk_id, i);
     block.documents[place] = document;
     ++live_rows_.back();
@@ -126,8 +125,8 @@ SegmentSize GrowingSegment::Size() const {
     size.rows += std::min<uint64_t>(block_rows_, rows_ - b * block_rows_);
   }
   size.deleted = size.rows - live_total_;
-  size.memory_bytes = size.rows * (sizeof(float) * dimension_ + sizeof(uint64_t) * 2 +
-                                   sizeof(std::shared_ptr<const IndexedDocument>));
+  size.memory_bytes =
+      size.rows * (sizeof(float) * dimension_ + sizeof(uint64_t) * 2 + sizeof(std::shared_ptr<const IndexedDocument>));
   return size;
 }
 

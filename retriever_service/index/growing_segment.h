@@ -38,14 +38,14 @@ class GrowingSegment {
   void Remove(uint64_t first_row, uint32_t count, uint64_t step);
   // `out` [count, dimension]
   void CopyVectors(uint64_t first_row, uint32_t count, float* out) const;
-  // Documents in a full block of which so little is left that they are better moved to the end; none if there is no such
-  // block. Once they are moved and removed, GiveUpEmptyBlocks frees it.
+  // Documents in a full block of which so little is left that they are better moved to the end; none if there is no
+  // such block. Once they are moved and removed, GiveUpEmptyBlocks frees it.
   std::vector<std::shared_ptr<const IndexedDocument>> SparseDocuments() const;
   // True if there was one.
   bool GiveUpEmptyBlocks();
   // Each document that is not removed, with its first row. The writer may remove others meanwhile, not append.
-  void VisitLive(const std::function<void(const std::shared_ptr<const IndexedDocument>&, uint64_t first_row)>& visit)
-      const;
+  void VisitLive(
+      const std::function<void(const std::shared_ptr<const IndexedDocument>&, uint64_t first_row)>& visit) const;
 
   Rows Take() const { return {rows_, {blocks_.begin(), blocks_.end()}}; }
   uint64_t live_rows() const { return live_total_; }

@@ -91,8 +91,7 @@ absl::StatusOr<shardpb::IndexManifest> IndexFolder::ReadManifest() const {
   if (bytes.size() < sizeof checksum) return absl::DataLossError("the manifest is cut");
   std::memcpy(&checksum, bytes.data(), sizeof checksum);
   const std::string_view message = std::string_view(bytes).substr(sizeof checksum);
-  if (Checksum(message) != checksum ||
-      !manifest.ParseFromArray(message.data(), static_cast<int>(message.size()))) {
+  if (Checksum(message) != checksum || !manifest.ParseFromArray(message.data(), static_cast<int>(message.size()))) {
     return absl::DataLossError("the manifest is damaged");
   }
   if (manifest.layout_version() != kIndexLayoutVersion) {

@@ -1,8 +1,8 @@
-// The folder of one collection's sealed segments: which there are, as a manifest that is replaced as a whole and last, so
-// that a process may die at any moment. FORMAT.md describes the bytes.
+// The folder of one collection's sealed segments: which there are, as a manifest that is replaced as a whole and last,
+// so that a process may die at any moment. FORMAT.md describes the bytes.
 //
-// Everything in it can be made again from the store, so what is missing, damaged, of another version or another store is
-// dropped, not mourned. Threads: one at a time.
+// Everything in it can be made again from the store, so what is missing, damaged, of another version or another store
+// is dropped, not mourned. Threads: one at a time.
 #pragma once
 
 #include <atomic>

@@ -60,10 +60,10 @@ absl::StatusOr<std::shared_ptr<SealedSegment>> SealedSegment::Open(const std::st
   RETRO_ASSIGN_OR_RETURN(MappedFile vectors, MapWhole(paths.vectors, info.vectors_file()));
   if (documents.bytes().size() != info.documents() * sizeof(SealedDocument) ||
       vectors.bytes().size() != info.rows() * dimension * kHalfBytes) {
-    return absl::DataLossError(StrCat("the files of segment ", info.number(), " in ", folder, " do not fit each other"));
+    return absl::DataLossError(
+        StrCat("the files of segment ", info.number(), " in ", folder, " do not fit each other"));
   }
-  std::shared_ptr<SealedSegment> segment(
-      new SealedSegment(info, dimension, std::move(vectors), std::move(documents)));
+  std::shared_ptr<SealedSegment> segment(new SealedSegment(info, dimension, std::move(vectors), std::move(documents)));
   RETRO_RETURN_IF_ERROR(segment->CheckDocuments());
   if (info.kind().empty()) return segment;
   RETRO_ASSIGN_OR_RETURN(const MappedFile lists, MapWhole(paths.lists, info.lists_file()));
@@ -88,9 +88,9 @@ absl::Status SealedSegment::CheckDocuments() {
 // ---------------------------------------------------------------- documents
 
 std::optional<uint32_t> SealedSegment::Find(uint64_t first_chunk_id, uint32_t chunk_count) const {
-  const auto it = std::lower_bound(
-      table_.begin(), table_.end(), first_chunk_id,
-      [](const SealedDocument& document, uint64_t id) { return document.first_chunk_id < id; });
+  const auto it =
+      std::lower_bound(table_.begin(), table_.end(), first_chunk_id,
+                       [](const SealedDocument& document, uint64_t id) { return document.first_chunk_id < id; });
   if (it == table_.end() || it->first_chunk_id != first_chunk_id) return std::nullopt;
   const auto at = static_cast<uint32_t>(it - table_.begin());
   if (ChunkCount(at) != chunk_count) return std::nullopt;
@@ -249,8 +249,8 @@ class SealedSegment::Probing {
     return absl::OkStatus();
   }
 
-  // True if the query has got what the segment can give it: k hits, or the next one is too far to matter, or there are no
-  // other candidates. Otherwise nothing is added.
+  // True if the query has got what the segment can give it: k hits, or the next one is too far to matter, or there are
+  // no other candidates. Otherwise nothing is added.
   bool ReRank(size_t q, std::span<const int64_t> candidates, bool all) {
     TopK found = search_.EmptyBest();
     bool reached_the_end = false;

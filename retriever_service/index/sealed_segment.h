@@ -1,5 +1,5 @@
-// A segment that takes no more chunks: inverted lists of quantised vectors in memory, which find candidates, and all its
-// vectors in half precision in a mapped file, against which these are compared. FORMAT.md describes the files.
+// A segment that takes no more chunks: inverted lists of quantised vectors in memory, which find candidates, and all
+// its vectors in half precision in a mapped file, against which these are compared. FORMAT.md describes the files.
 //
 // A document's rows are consecutive and go together, so what is deleted is noted a document, not a row: as the step of
 // the index at which it went. That is not written down: after a restart exactly those documents are attached again that

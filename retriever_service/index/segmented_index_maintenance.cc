@@ -126,15 +126,14 @@ absl::Status SegmentedIndex::CarryOut(Work& work) {
   RETRO_RETURN_IF_ERROR(folder_.Commit(segments));
   Install(work, made, std::move(segments));
   if (made != nullptr) {
-    spdlog::info("{} {}: {} vectors, {:.1f} s", work.frozen != nullptr ? "sealed" : "merged",
-                 made->Size().kind, made->info().rows(),
-                 std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+    spdlog::info("{} {}: {} vectors, {:.1f} s", work.frozen != nullptr ? "sealed" : "merged", made->Size().kind,
+                 made->info().rows(), std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
   }
   return absl::OkStatus();
 }
 
-// The new segment in the place of the old, as one step. A document that was replaced or removed since it was gathered is
-// another one now, or none, and its rows stay removed.
+// The new segment in the place of the old, as one step. A document that was replaced or removed since it was gathered
+// is another one now, or none, and its rows stay removed.
 void SegmentedIndex::Install(const Work& work, const std::shared_ptr<SealedSegment>& made,
                              std::vector<std::shared_ptr<SealedSegment>> segments) {
   const MutexLock lock(writer_mutex_);
@@ -194,8 +193,7 @@ absl::Status SegmentedIndex::MeasureRecall() {
   CallContext context;
   context.cancelled = [this] { return stop_.load(std::memory_order_relaxed); };
   RETRO_ASSIGN_OR_RETURN(const IndexAnswer exact, Search(queries, {.k = kRecallK}, context));
-  RETRO_ASSIGN_OR_RETURN(const IndexAnswer found,
-                         Search(queries, {.k = kRecallK, .effort = kRecallEffort}, context));
+  RETRO_ASSIGN_OR_RETURN(const IndexAnswer found, Search(queries, {.k = kRecallK, .effort = kRecallEffort}, context));
   uint64_t wanted = 0, got = 0;
   for (size_t q = 0; q < queries.size(); ++q) {
     if (exact.hits[q].empty()) continue;
@@ -221,7 +219,8 @@ void SegmentedIndex::Run() {
   while (!stop_) {
     const absl::StatusOr<bool> did = Maintain();
     if (did.ok() && *did) continue;
-    if (!did.ok() && !stop_) spdlog::warn("the index of {} stays as it is: {}", options_.folder, MessageOf(did.status()));
+    if (!did.ok() && !stop_)
+      spdlog::warn("the index of {} stays as it is: {}", options_.folder, MessageOf(did.status()));
     const auto retry = std::chrono::steady_clock::now() + kRetryAfter;
     const MutexLock lock(wake_mutex_);
     if (did.ok()) {

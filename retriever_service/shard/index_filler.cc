@@ -33,19 +33,19 @@ absl::Status IndexFiller::Run() {
 absl::Status IndexFiller::RunOverDocuments() {
   std::vector<std::shared_ptr<const IndexedDocument>> missing;
   size_t missing_rows = 0;
-  RETRO_RETURN_IF_ERROR(store_.ScanDocuments(
-      collection_.id, std::nullopt, /*at=*/nullptr,
-      [&](uint32_t, const shardpb::DocumentRecord& record) -> absl::StatusOr<bool> {
-        auto document = std::make_shared<const IndexedDocument>(ToIndexedDocument(record));
-        if (collection_.index->Restore(document)) return true;
-        missing_rows += document->chunk_count;
-        missing.push_back(std::move(document));
-        if (missing_rows >= kBatchRows) {
-          RETRO_RETURN_IF_ERROR(TakeMissing(std::exchange(missing, {})));
-          missing_rows = 0;
-        }
-        return true;
-      }));
+  RETRO_RETURN_IF_ERROR(
+      store_.ScanDocuments(collection_.id, std::nullopt, /*at=*/nullptr,
+                           [&](uint32_t, const shardpb::DocumentRecord& record) -> absl::StatusOr<bool> {
+                             auto document = std::make_shared<const IndexedDocument>(ToIndexedDocument(record));
+                             if (collection_.index->Restore(document)) return true;
+                             missing_rows += document->chunk_count;
+                             missing.push_back(std::move(document));
+                             if (missing_rows >= kBatchRows) {
+                               RETRO_RETURN_IF_ERROR(TakeMissing(std::exchange(missing, {})));
+                               missing_rows = 0;
+                             }
+                             return true;
+                           }));
   return TakeMissing(std::move(missing));
 }
 

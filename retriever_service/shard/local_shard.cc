@@ -28,7 +28,7 @@ constexpr uint32_t kPageSizeMax = 1000;    // of ListDocuments
 constexpr uint32_t kListScanMax = 20'000;  // documents that one ListDocuments looks at
 // A page ends with the document that passes this: metadata may be large, and the page is held in memory.
 constexpr size_t kListBytesMax = size_t{2} << 20;
-constexpr int kSearchAttemptsMax = 3;     // while rows vanish between search and fetch
+constexpr int kSearchAttemptsMax = 3;  // while rows vanish between search and fetch
 
 void SetDuration(Clock::duration from, google::protobuf::Duration& to) {
   const auto seconds = std::chrono::duration_cast<std::chrono::seconds>(from);

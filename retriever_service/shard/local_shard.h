@@ -1,5 +1,5 @@
-// A shard in this process: the store, and an index a collection, of which the store makes what is missing when the shard
-// is opened.
+// A shard in this process: the store, and an index a collection, of which the store makes what is missing when the
+// shard is opened.
 #pragma once
 
 #include <memory>

@@ -1,8 +1,8 @@
 // Our side of `tests/bench/run.sh index`: makes the index of a shard from a file of vectors, with the settings that a
 // service has by default but for one segment in place of many, and searches it on one thread in batches.
 //   index_bench FOLDER DIMENSION VECTORS QUERIES BATCH THREADS EFFORT...
-// VECTORS: half precision, row after row; QUERIES: single precision. Prints a JSON line with the build's facts, then one
-// an effort; the rows found go to FOLDER/found.EFFORT, ten 8-byte numbers a query.
+// VECTORS: half precision, row after row; QUERIES: single precision. Prints a JSON line with the build's facts, then
+// one an effort; the rows found go to FOLDER/found.EFFORT, ten 8-byte numbers a query.
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -86,7 +86,8 @@ void Search(const SegmentedIndex& index, std::span<const float> queries, size_t 
   }
   const double seconds = SecondsSince(start);
   std::ofstream(found_path, std::ios::binary)
-      .write(reinterpret_cast<const char*>(found.data()), static_cast<std::streamsize>(found.size() * sizeof(uint64_t)));
+      .write(reinterpret_cast<const char*>(found.data()),
+             static_cast<std::streamsize>(found.size() * sizeof(uint64_t)));
   std::cout << nlohmann::json{{"effort", effort}, {"queries_per_second", static_cast<double>(searched) / seconds}}
             << std::endl;
 }
@@ -118,8 +119,8 @@ int Main(const std::vector<std::string>& arguments) {
   std::cout << nlohmann::json{{"kind", stats.segments[0].kind},
                               {"build_seconds", build_seconds},
                               {"open_seconds", open_seconds},
-                              {"index_bytes_a_vector", static_cast<double>(stats.segments[0].memory_bytes) /
-                                                           static_cast<double>(stats.chunks)},
+                              {"index_bytes_a_vector",
+                               static_cast<double>(stats.segments[0].memory_bytes) / static_cast<double>(stats.chunks)},
                               {"resident_bytes_before", before},
                               {"resident_bytes", ResidentBytes("RssAnon")}}
             << std::endl;

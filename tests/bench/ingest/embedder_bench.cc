@@ -1,5 +1,6 @@
-// The peer of `tests/bench/run.sh ingest`, and what makes the vectors of `index`: the retriever's own embedder alone. Cuts and tokenises the documents of a
-// JSONL file beforehand, then embeds their chunks in batches; does what standard input asks for, line by line:
+// The peer of `tests/bench/run.sh ingest`, and what makes the vectors of `index`: the retriever's own embedder alone.
+// Cuts and tokenises the documents of a JSONL file beforehand, then embeds their chunks in batches; does what standard
+// input asks for, line by line:
 //   write FILE BATCH   writes the chunks' vectors, single precision, row after row, to FILE.f32, and prints as
 //   time FILE BATCH    which prints the number of chunks and the seconds that embedding them in batches of BATCH took
 #include <algorithm>
