@@ -34,15 +34,13 @@ thread_local const std::atomic<bool>* stop_wish = nullptr;
 class StopWish final : public faiss::InterruptCallback {
  public:
   bool want_interrupt() override { return stop_wish != nullptr && stop_wish->load(std::memory_order_relaxed); }
-
-  static void Install() {
-    static const bool installed = [] {
-      faiss::InterruptCallback::instance = std::make_unique<StopWish>();
-      return true;
-    }();
-    (void)installed;
-  }
 };
+
+// FAISS asks one object for the whole process; it has to be there before any thread searches.
+const bool stop_wish_installed = [] {
+  faiss::InterruptCallback::instance = std::make_unique<StopWish>();
+  return true;
+}();
 
 // FAISS takes its threads from OpenMP's setting for the calling thread.
 class ThreadsForScope {
@@ -129,8 +127,7 @@ QuantisedLists::~QuantisedLists() = default;
 absl::StatusOr<std::unique_ptr<QuantisedLists>> QuantisedLists::Train(const std::string& kind, int dimension,
                                                                       std::span<const float> sample, int threads,
                                                                       const std::atomic<bool>& stop) {
-  StopWish::Install();
-  stop_wish = &stop;
+  stop_wish = stop_wish_installed ? &stop : nullptr;
   auto made = std::make_unique<Faiss>();
   const absl::Status status = Guarded(StrCat("train ", kind), threads, [&] {
     std::unique_ptr<faiss::Index> index(faiss::index_factory(dimension, kind.c_str()));

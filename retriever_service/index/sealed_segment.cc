@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <bit>
+#include <cmath>
 #include <limits>
 #include <numeric>
 #include <utility>
@@ -226,7 +227,9 @@ class SealedSegment::Probing {
   Probe ProbeOf(double share, double wide) const {
     constexpr double kCandidatesMax = 16'384;
     Probe probe = ChooseProbe(*search_.options.effort, segment_.lists_->lists(), search_.options.k);
-    probe.lists = static_cast<uint32_t>(std::min<double>(segment_.lists_->lists(), probe.lists * wide));
+    // The k nearest of a share are as far as the k / share nearest of all: they lie in more lists.
+    const double lists = probe.lists * wide / std::sqrt(share);
+    probe.lists = static_cast<uint32_t>(std::min<double>(segment_.lists_->lists(), lists));
     const double candidates = std::min(kCandidatesMax, probe.candidates * wide / share);
     probe.candidates = static_cast<uint32_t>(std::min(static_cast<double>(segment_.info_.rows()), candidates));
     return probe;

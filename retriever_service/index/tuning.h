@@ -38,8 +38,8 @@ struct Probe {
 //   candidates  max(k, 10) * 5 * 8^effort: 5 a result at effort 0, 14 at 0.5, 40 at 1
 Probe ChooseProbe(double effort, uint32_t lists, uint32_t k);
 
-// Where a filter and deletions leave less than this share of a segment, every vector that is left is compared: the
-// lists would have to give so many candidates that it takes longer.
-inline constexpr double kScanShareMax = 0.02;
+// Where a filter and deletions leave less than this share of a segment, every vector that is left is compared: to find
+// them through the lists, so many lists and candidates have to be looked at that it takes longer.
+inline constexpr double kScanShareMax = 0.05;
 
 }  // namespace retro

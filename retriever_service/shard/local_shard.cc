@@ -165,7 +165,7 @@ absl::StatusOr<bool> LocalShard::SearchOnce(const LiveCollection& collection, co
   RETRO_ASSIGN_OR_RETURN(const std::vector<IndexQuery> queries, MakeQueries(request, collection.spec.dimension()));
   IndexSearchOptions options;
   options.k = request.k();
-  if (!request.effort().exact()) options.effort = request.effort().level();
+  if (request.effort().has_level()) options.effort = request.effort().level();
   if (request.has_max_distance()) options.max_distance = request.max_distance();
   options.filter = filter;
   options.chunks_per_document_max = request.max_chunks_per_document();

@@ -1,6 +1,6 @@
 // Our side of `tests/bench/run.sh index`: makes the index of a shard from a file of vectors, with the settings that a
 // service has by default but for one segment in place of many, and searches it on one thread in batches.
-//   index_bench FOLDER DIMENSION VECTORS QUERIES BATCH THREADS EFFORT...
+//   index_bench FOLDER DIMENSION VECTORS QUERIES BATCH THREADS SECONDS EFFORT...
 // VECTORS: half precision, row after row; QUERIES: single precision. Prints a JSON line with the build's facts, then
 // one an effort; the rows found go to FOLDER/found.EFFORT, ten 8-byte numbers a query.
 #include <algorithm>
@@ -27,7 +27,6 @@ using Clock = std::chrono::steady_clock;
 
 constexpr uint32_t kK = 10;
 constexpr uint32_t kChunksADocument = 10;
-constexpr double kSecondsAnEffort = 3;
 
 double SecondsSince(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
@@ -65,15 +64,15 @@ void Fill(SegmentedIndex& index, std::string_view halves, size_t dimension) {
   index.Filled();
 }
 
-void Search(const SegmentedIndex& index, std::span<const float> queries, size_t dimension, size_t batch, float effort,
-            const std::string& found_path) {
+void Search(const SegmentedIndex& index, std::span<const float> queries, size_t dimension, size_t batch,
+            double seconds_least, float effort, const std::string& found_path) {
   std::vector<IndexQuery> all;
   for (size_t i = 0; i < queries.size(); i += dimension) all.push_back({queries.subspan(i, dimension), {}});
   const IndexSearchOptions options{.k = kK, .effort = effort};
   std::vector<uint64_t> found;
   uint64_t searched = 0;
   const Clock::time_point start = Clock::now();
-  while (SecondsSince(start) < kSecondsAnEffort) {
+  while (searched == 0 || SecondsSince(start) < seconds_least) {
     found.clear();
     for (size_t i = 0; i < all.size(); i += batch) {
       const auto some = std::span(all).subspan(i, std::min(batch, all.size() - i));
@@ -124,8 +123,8 @@ int Main(const std::vector<std::string>& arguments) {
                               {"resident_bytes_before", before},
                               {"resident_bytes", ResidentBytes("RssAnon")}}
             << std::endl;
-  for (size_t i = 6; i < arguments.size(); ++i) {
-    Search(index, queries, dimension, std::stoul(arguments[4]), std::stof(arguments[i]),
+  for (size_t i = 7; i < arguments.size(); ++i) {
+    Search(index, queries, dimension, std::stoul(arguments[4]), std::stod(arguments[6]), std::stof(arguments[i]),
            folder + "/found." + arguments[i]);
   }
   return 0;
@@ -135,8 +134,8 @@ int Main(const std::vector<std::string>& arguments) {
 }  // namespace retro
 
 int main(int argc, char** argv) {
-  if (argc < 8) {
-    std::fprintf(stderr, "usage: index_bench FOLDER DIMENSION VECTORS QUERIES BATCH THREADS EFFORT...\n");
+  if (argc < 9) {
+    std::fprintf(stderr, "usage: index_bench FOLDER DIMENSION VECTORS QUERIES BATCH THREADS SECONDS EFFORT...\n");
     return 2;
   }
   return retro::Main({argv + 1, argv + argc});
