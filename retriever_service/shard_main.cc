@@ -11,6 +11,7 @@
 
 #include "absl/strings/escaping.h"
 #include "common/base/error.h"
+#include "common/base/openmp.h"
 #include "common/base/status_macros.h"
 #include "common/base/strings.h"
 #include "common/base/worker_pool.h"
@@ -157,4 +158,7 @@ int Main(int argc, char** argv) {
 }  // namespace
 }  // namespace retro
 
-int main(int argc, char** argv) { return retro::Main(argc, argv); }
+int main(int argc, char** argv) {
+  retro::EnsurePassiveOpenMp(argv);
+  return retro::Main(argc, argv);
+}
