@@ -131,9 +131,9 @@ uint64_t IndexModel::chunks() const {
   return chunks;
 }
 
-double Recall(const IndexModel& model, const SegmentedIndex& index, const std::vector<std::vector<float>>& vectors,
-              IndexSearchOptions options) {
+double Recall(const SegmentedIndex& index, const std::vector<std::vector<float>>& vectors, IndexSearchOptions options) {
   std::vector<IndexQuery> queries;
+  queries.reserve(vectors.size());
   for (const auto& vector : vectors) queries.push_back({vector, {}});
   const auto found = index.Search(queries, options, CallContext());
   options.effort.reset();
@@ -142,12 +142,11 @@ double Recall(const IndexModel& model, const SegmentedIndex& index, const std::v
   if (!found.ok() || !exact.ok()) return 0;
   uint64_t wanted = 0, got = 0;
   for (size_t q = 0; q < queries.size(); ++q) {
-    EXPECT_EQ(exact->hits[q].size(), model.BruteForce(queries[q], options).size()) << "query " << q;
     EXPECT_EQ(found->hits[q].size(), exact->hits[q].size()) << "query " << q;
     if (exact->hits[q].empty()) continue;
-    const float worst = exact->hits[q].back().distance;
+    const float worst = exact->hits[q].back().distance;  // of equal distance any is right
     wanted += exact->hits[q].size();
-    for (const IndexHit& hit : found->hits[q]) got += hit.distance <= worst;
+    for (const IndexHit& hit : found->hits[q]) got += hit.distance <= worst ? 1 : 0;
   }
   return wanted == 0 ? 1 : static_cast<double>(got) / static_cast<double>(wanted);
 }

@@ -50,8 +50,7 @@ class IndexModel {
   std::map<std::string, IndexChange> documents_;
 };
 
-// Of the exact hits of all queries, the share that is found.
-double Recall(const IndexModel& model, const SegmentedIndex& index, const std::vector<std::vector<float>>& vectors,
-              IndexSearchOptions options);
+// Of the exact hits of all queries, the share that is found; as many must be found as there are.
+double Recall(const SegmentedIndex& index, const std::vector<std::vector<float>>& vectors, IndexSearchOptions options);
 
 }  // namespace retro
