@@ -34,12 +34,9 @@ std::vector<float> IndexModel::RandomVector() {
 
 std::vector<float> IndexModel::ClusteredVector(uint32_t clusters) {
   std::mt19937 centre(random_() % clusters);
-  std::normal_distribution<float> normal;
+  std::normal_distribution<float> wide(0, 4), narrow;
   std::vector<float> vector(dimension_);
-  for (float& x : vector) {
-    const float wide = normal(centre) * 4;
-    x = std::round((wide + normal(random_)) * 16) / 16;
-  }
+  for (float& x : vector) x = std::round((wide(centre) + narrow(random_)) * 16) / 16;
   return vector;
 }
 
