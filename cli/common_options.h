@@ -2,9 +2,12 @@
 #pragma once
 
 #include <string>
+#include <string_view>
 
 #include "CLI/App.hpp"
 #include "CLI/Validators.hpp"
+#include "absl/status/statusor.h"
+#include "cli/console.h"
 
 namespace retro::cli {
 
@@ -29,7 +32,17 @@ struct CommonOptionSet {
 // Adds them; `options` must outlive the parse.
 void AddCommonOptions(CLI::App& command, CommonOptions& options, CommonOptionSet which = {});
 
+// Adds --encoding and --repair (see ReaderOptions), for commands that read files.
+void AddEncodingOptions(CLI::App& command, std::string& encoding, bool& repair);
+
+// Puts the options of `command` that have no heading in its help yet under one.
+void GroupOptions(CLI::App& command, const std::string& heading);
+
 // For numbers without an upper bound of ours; the library's own check of this kind says so with 600 digits.
 CLI::Validator AboveZero();
+
+// The text that an argument stands for: itself, or all of standard input for "-". INVALID_ARGUMENT, which calls it
+// `name`, if it is empty or too long to be sent.
+absl::StatusOr<std::string> TextArgument(const std::string& argument, std::string_view name, const Console& console);
 
 }  // namespace retro::cli

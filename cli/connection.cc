@@ -62,7 +62,8 @@ std::string DescribeFailure(const Peer& peer, const grpc::Status& status) {
         return StrCat(peer.name, " at ", peer.address,
                       " did not answer in time: give it longer with --timeout, or look at its log");
       case grpc::StatusCode::UNIMPLEMENTED:
-        return StrCat(peer.name, " at ", peer.address, " does not serve this: ", status.error_message());
+        return StrCat(peer.name, " at ", peer.address, " does not know this call: is it the ", peer.name,
+                      "'s address, and of this version?");
       default:
         break;
     }

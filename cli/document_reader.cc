@@ -29,6 +29,18 @@ void AddDefaultMetadata(const pb::Document& defaults, pb::Document* document) {
   for (const auto& [key, values] : defaults.metadata()) document->mutable_metadata()->insert({key, values});
 }
 
+// Gives the document in `reading` the id and the metadata of that part.
+void PlacePart(DocumentPart part, Reading* reading) {
+  pb::Document& document = *reading->write.mutable_document();
+  document.set_id(part.number > 0 ? PartId(part.document, part.number) : part.document);
+  if (part.number > 0) {
+    pb::MetadataValues values;
+    values.add_values()->set_string_value(part.document);
+    (*document.mutable_metadata())[kPartOfKey] = std::move(values);
+  }
+  reading->part = std::move(part);
+}
+
 // The file's bytes as UTF-8, as far as its encoding is known.
 absl::StatusOr<std::unique_ptr<ByteSource>> OpenDecoded(const std::string& path, const ReaderOptions& options,
                                                         bool html) {
@@ -56,21 +68,21 @@ class WholeFileReader : public DocumentReader {
   std::optional<Reading> Next() override {
     if (!begun_) {
       begun_ = true;
-      absl::Status status = ValidUtf8Prefix(file_.path) == file_.path.size()
-                                ? CheckAll()
-                                : absl::InvalidArgumentError("its name is no UTF-8: rename it");
+      absl::Status status = CheckAll();
       if (status.ok()) status = Open();
       if (!status.ok()) return Fail(status);
     }
     while (true) {
-      while (cutter_.empty() && !ended_) {
-        if (const absl::Status status = Pump(); !status.ok()) return Fail(status);
-      }
+      if (const absl::Status status = PumpUntilPart(); !status.ok()) return Fail(status);
       if (cutter_.empty()) {
-        if (next_ordinal_ == 0 && !failed_) return Fail(absl::InvalidArgumentError("it has no text"));
+        if (next_ordinal_ == 0 && !failed_)
+          return Fail(absl::InvalidArgumentError("it has no text: fill it, or leave it out"));
         return std::nullopt;
       }
       Reading reading = MakePart(cutter_.Take());
+      // The last part is known as such when there is no other one.
+      if (const absl::Status status = PumpUntilPart(); !status.ok()) return Fail(status);
+      reading.part.last = cutter_.empty();
       if (reading.ordinal >= skip_to_) return reading;
     }
   }
@@ -108,6 +120,12 @@ class WholeFileReader : public DocumentReader {
     return absl::OkStatus();
   }
 
+  // Until there is a part in the cutter, or no more text.
+  absl::Status PumpUntilPart() {
+    while (cutter_.empty() && !ended_) RETRO_RETURN_IF_ERROR(Pump());
+    return absl::OkStatus();
+  }
+
   // One piece of the file into the cutter.
   absl::Status Pump() {
     RETRO_ASSIGN_OR_RETURN(const size_t got, source_->Read(piece_.data(), piece_.size()));
@@ -131,7 +149,7 @@ class WholeFileReader : public DocumentReader {
       title_ = html_ != nullptr ? html_->title() : file_.kind == FileKind::kMarkdown ? MarkdownTitle(text) : "";
     }
     pb::Document& document = *reading.write.mutable_document();
-    document.set_id(cutter_.was_cut() ? StrCat(file_.path, "#", reading.ordinal + 1) : file_.path);
+    PlacePart({file_.path, cutter_.was_cut() ? next_ordinal_ : 0}, &reading);
     document.set_source(file_.path);
     document.set_title(title_);
     document.set_text(std::move(text));
@@ -170,7 +188,8 @@ class JsonlReader : public DocumentReader {
       const absl::StatusOr<bool> more = lines_->Next(&line_);
       if (!more.ok() && !absl::IsOutOfRange(more.status())) return EndWith(more.status());
       if (more.ok() && !*more) {
-        if (lines_->line_number() == 1) return EndWith(absl::InvalidArgumentError("it is empty"));
+        if (lines_->line_number() == 1)
+          return EndWith(absl::InvalidArgumentError("it is empty: fill it, or leave it out"));
         return std::nullopt;
       }
       if (lines_->line_number() <= skip_to_) continue;
@@ -228,7 +247,7 @@ class JsonlReader : public DocumentReader {
     const size_t part_bytes = has_vectors ? kDocumentBytesMax : options_.part_bytes.value_or(kDocumentBytesMax);
     const std::string id = write.document().id();
     if (write.document().text().size() <= part_bytes) {
-      AddPart(std::move(write), id);
+      AddPart(std::move(write), {id});
       return absl::OkStatus();
     }
     if (has_vectors) {
@@ -242,17 +261,17 @@ class JsonlReader : public DocumentReader {
     for (size_t number = 1; !cutter.empty(); ++number) {
       pb::DocumentWrite part = write;
       part.mutable_document()->set_text(cutter.Take());
-      AddPart(std::move(part), StrCat(id, "#", number));
+      AddPart(std::move(part), {id, number, /*last=*/cutter.empty()});
     }
     std::reverse(parts_.begin(), parts_.end());
     return absl::OkStatus();
   }
 
-  void AddPart(pb::DocumentWrite write, const std::string& id) {
+  void AddPart(pb::DocumentWrite write, DocumentPart part) {
     Reading reading;
     reading.ordinal = ordinal();
     reading.write = std::move(write);
-    reading.write.mutable_document()->set_id(id);
+    PlacePart(std::move(part), &reading);
     parts_.push_back(std::move(reading));
   }
 
@@ -268,7 +287,13 @@ class JsonlReader : public DocumentReader {
 
 }  // namespace
 
+std::string PartId(const std::string& document, uint64_t number) { return StrCat(document, "#", number); }
+
 std::unique_ptr<DocumentReader> OpenDocumentReader(const InputFile& file, const ReaderOptions& options) {
+  if (ValidUtf8Prefix(file.path) != file.path.size()) {
+    return std::make_unique<JsonlReader>(absl::InvalidArgumentError("its name is no UTF-8: rename it"), file.path,
+                                         options);
+  }
   if (file.kind != FileKind::kJsonl) return std::make_unique<WholeFileReader>(file, options);
   return std::make_unique<JsonlReader>(OpenDecoded(file.path, options, false), file.path, options);
 }

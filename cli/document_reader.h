@@ -25,10 +25,23 @@ struct ReaderOptions {
   ::retro::retriever::v1::Document metadata;  // its metadata is added to every document that lacks the key
 };
 
+// Metadata of a part: the id of the document that it is a part of. What a document was cut into before is found by it.
+inline constexpr char kPartOfKey[] = "retro.part_of";
+
+// The place of what is written in the document that was read. Parts are numbered from 1 without gaps; their ids are
+// "DOCUMENT#NUMBER".
+struct DocumentPart {
+  std::string document;
+  uint64_t number = 0;  // 0: the document was not cut
+  bool last = true;
+};
+std::string PartId(const std::string& document, uint64_t number);
+
 // What came next: a document, or a problem that cost one.
 struct Reading {
   ::retro::retriever::v1::DocumentWrite write;
-  absl::Status problem;         // if not OK, there is no document; names the place
+  absl::Status problem;  // if not OK, there is no document; names the place
+  DocumentPart part;
   uint64_t ordinal = 0;         // of the part or line in its file, from 0
   bool last_of_ordinal = true;  // false if more documents of that ordinal follow
 };
@@ -46,9 +59,9 @@ class DocumentReader {
 };
 
 // Files of text, Markdown and HTML are one document, whose id and source are the path; longer ones are parts "path#1",
-// "path#2", ... with one source. The whole file is checked before its first part is given: it is read twice.
-// Titles: <title> of HTML, the first heading of Markdown. JSONL is a document a line (see document_json.h); a missing
-// id becomes "path:LINE", a missing source the path.
+// "path#2", ... with one source (and the metadata kPartOfKey). The whole file is checked before its first part is
+// given: it is read twice. Titles: <title> of HTML, the first heading of Markdown. JSONL is a document a line (see
+// document_json.h); a missing id becomes "path:LINE", a missing source the path.
 std::unique_ptr<DocumentReader> OpenDocumentReader(const InputFile& file, const ReaderOptions& options);
 
 // JSONL from a stream, which must outlive the reader.

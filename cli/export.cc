@@ -1,9 +1,11 @@
 // retro export: all documents as JSONL.
 #include <cstdio>
+#include <filesystem>
 #include <fstream>
 #include <memory>
 #include <optional>
 #include <string>
+#include <system_error>
 
 #include "CLI/Config.hpp"
 #include "CLI/Formatter.hpp"
@@ -52,7 +54,11 @@ class ExportRun {
     std::optional<pb::Filter> filter;
     if (parsed.has_filter()) filter = parsed.filter();
     if (options_.out.empty()) return WriteAll(filter, console_.out, "standard output");
-    const std::string partial = options_.out + ".partial";
+    // A device or a pipe is written to, and never replaced.
+    std::error_code ignored;
+    const std::filesystem::file_status there = std::filesystem::status(options_.out, ignored);
+    const bool in_place = std::filesystem::exists(there) && !std::filesystem::is_regular_file(there);
+    const std::string partial = in_place ? options_.out : options_.out + ".partial";
     std::ofstream file(partial, std::ios::binary | std::ios::trunc);
     if (!file) {
       console_.Error(StrCat("cannot write ", partial, ": name a place where you may write"));
@@ -60,7 +66,7 @@ class ExportRun {
     }
     const int code = WriteAll(filter, file, partial);
     file.close();
-    if (code == kOk && std::rename(partial.c_str(), options_.out.c_str()) != 0) {
+    if (code == kOk && !in_place && std::rename(partial.c_str(), options_.out.c_str()) != 0) {
       console_.Error(StrCat("cannot rename ", partial, " to ", options_.out));
       return kFailed;
     }
@@ -72,6 +78,7 @@ class ExportRun {
     DocumentPages pages(*stub_, options_.common, filter);
     ProgressState state;
     state.items_name = "documents";
+    if (!filter.has_value()) state.items_total = CountDocuments();
     while (const pb::DocumentSummary* summary = pages.Next()) {
       pb::GetDocumentResponse response;
       const grpc::Status status = Get(summary->document().id(), &response);
@@ -93,6 +100,20 @@ class ExportRun {
     progress_.Clear();
     if (!options_.quiet) console_.err << Grouped(state.items) << " documents exported\n";
     return kOk;
+  }
+
+  // For the time left alone: 0 if it cannot be told.
+  uint64_t CountDocuments() {
+    pb::StatsResponse response;
+    Call call(options_.common.timeout_s);
+    uint64_t count = 0;
+    if (!stub_->Stats(call.context(), pb::StatsRequest(), &response).ok()) return count;
+    for (const pb::ShardStats& shard : response.shards()) {
+      for (const pb::CollectionStats& stats : shard.collections()) {
+        if (stats.collection() == options_.common.collection) count += stats.documents();
+      }
+    }
+    return count;
   }
 
   grpc::Status Get(const std::string& id, pb::GetDocumentResponse* response) {

@@ -36,14 +36,16 @@ class Walker {
     std::error_code error;
     const fs::file_status facts = fs::status(path, error);
     if (facts.type() == fs::file_type::not_found) {
-      result_.problems.push_back(absl::NotFoundError(StrCat(path, ": there is no such file or folder")));
+      result_.problems.push_back(
+          absl::NotFoundError(StrCat(path, ": there is no such file or folder: check the name")));
     } else if (error) {
       result_.problems.push_back(ErrnoStatus(error.value(), "cannot look at", path));
     } else if (fs::is_directory(facts)) {
       Folder(path);
     } else if (FileKindOf(path) == FileKind::kUnknown) {
       result_.problems.push_back(absl::InvalidArgumentError(StrCat(
-          path, ": its name says nothing known; .txt, .md, .html and .jsonl are read, also with .gz or .zst behind")));
+          path,
+          ": its name says nothing known: rename it, as .txt, .md, .html or .jsonl, perhaps with .gz or .zst behind")));
     } else {
       Take(path);
     }

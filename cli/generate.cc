@@ -15,17 +15,14 @@
 #include "cli/exit_code.h"
 #include "cli/generate_view.h"
 #include "cli/message_json.h"
+#include "cli/retrieval_options.h"
 #include "cli/run_file.h"
-#include "cli/search_options.h"
 #include "common/base/status_macros.h"
 #include "common/base/strings.h"
-#include "google/protobuf/util/time_util.h"
 
 namespace retro::cli {
 namespace {
 
-constexpr uint32_t kNeighboursMax = 64;
-constexpr size_t kPromptBytesMax = 16 << 20;
 constexpr double kTimeoutDefault_s = 600;  // of a whole generation
 
 constexpr char kFooter[] = R"(
@@ -57,13 +54,7 @@ struct Options {
   bool echo = false;
   bool slide = false;
   // Retrieval
-  bool no_retrieval = false;
-  SearchOptions search;
-  std::optional<double> lookup_timeout_s;
-  std::optional<float> gate;
-  bool go_on_without = false;
-  std::string alignment;
-  std::optional<uint32_t> offset;
+  RetrievalOptions retrieval;
   std::string replay;
   bool append = false;
   // What is shown
@@ -98,42 +89,14 @@ absl::Status FillSampling(const Options& options, gen::Sampling* sampling) {
   return FillLogitBias(options.logit_bias, sampling);
 }
 
-absl::Status FillRetrieval(const Options& options, gen::Retrieval* retrieval) {
-  if (options.no_retrieval) retrieval->set_enabled(false);
-  retrieval->set_collection(options.common.collection);
-  if (options.lookup_timeout_s) {
-    *retrieval->mutable_timeout() =
-        google::protobuf::util::TimeUtil::MicrosecondsToDuration(static_cast<int64_t>(*options.lookup_timeout_s * 1e6));
-  }
-  if (options.gate) retrieval->set_gate(*options.gate);
-  if (options.go_on_without) retrieval->set_on_failure(gen::FAILURE_POLICY_GO_ON_WITHOUT);
-  if (options.alignment == "end-of-prompt") retrieval->set_alignment(gen::ALIGNMENT_END_OF_PROMPT);
-  if (options.alignment == "paper") retrieval->set_alignment(gen::ALIGNMENT_PAPER);
-  if (options.offset) retrieval->set_offset(*options.offset);
-  if (options.append) retrieval->set_neighbour_mode(gen::NEIGHBOUR_MODE_APPEND);
-  return FillSearchOptions(options.search, retrieval);
-}
-
-absl::StatusOr<std::string> ReadPrompt(const Options& options, const Console& console) {
-  std::string prompt = options.prompt;
-  if (prompt == "-") {
-    prompt.resize(kPromptBytesMax + 1);
-    console.in.read(prompt.data(), static_cast<std::streamsize>(prompt.size()));
-    prompt.resize(static_cast<size_t>(console.in.gcount()));
-    if (prompt.size() > kPromptBytesMax)
-      return absl::InvalidArgumentError("the prompt is longer than 16 MiB: shorten it");
-    if (prompt.ends_with('\n')) prompt.pop_back();  // the file's, not the text's
-  }
-  if (prompt.empty()) return absl::InvalidArgumentError("the prompt is empty: say how the text begins");
-  return prompt;
-}
-
 absl::StatusOr<gen::GenerateRequest> MakeRequest(const Options& options, const Console& console) {
   gen::GenerateRequest request;
-  RETRO_ASSIGN_OR_RETURN(*request.mutable_text(), ReadPrompt(options, console));
+  RETRO_ASSIGN_OR_RETURN(*request.mutable_text(), TextArgument(options.prompt, "prompt", console));
   if (options.max_tokens) request.set_max_tokens(*options.max_tokens);
   RETRO_RETURN_IF_ERROR(FillSampling(options, request.mutable_sampling()));
-  RETRO_RETURN_IF_ERROR(FillRetrieval(options, request.mutable_retrieval()));
+  gen::Retrieval& retrieval = *request.mutable_retrieval();
+  RETRO_RETURN_IF_ERROR(FillRetrieval(options.retrieval, options.common.collection, &retrieval));
+  if (options.append) retrieval.set_neighbour_mode(gen::NEIGHBOUR_MODE_APPEND);
   for (const std::string& stop : options.stop) request.add_stop_strings(stop);
   for (const int32_t id : options.stop_ids) request.add_stop_ids(id);
   if (options.logprobs) request.set_top_logprobs(*options.logprobs);
@@ -221,29 +184,12 @@ void AddSamplingOptions(CLI::App& command, Options& options) {
                    "Forget the oldest chunk instead of refusing what is longer than the context");
 }
 
-void AddRetrievalOptions(CLI::App& command, Options& options) {
-  CLI::Option* const off = command.add_flag("--no-retrieval", options.no_retrieval, "A plain language model");
-  AddSearchOptions(command, options.search, kNeighboursMax,
-                   "Neighbours a chunk, 1 to 64 (default: as the model was trained)");
-  command.add_option("--lookup-timeout", options.lookup_timeout_s, "Longest look-up in seconds (default 2)")
-      ->type_name("S")
-      ->check(CLI::Range(0.001, 60.0));
-  command.add_flag("--go-on-without", options.go_on_without,
-                   "When a look-up fails, go on without neighbours and say so");
-  command.add_option("--gate", options.gate, "Scale of the chunked cross-attention (default: the model's)")
-      ->type_name("G");
-  command
-      .add_option(
-          "--alignment", options.alignment,
-          "end-of-prompt: the prompt ends on a chunk's border (default); paper: chunks count from the first token")
-      ->type_name("WHERE")
-      ->check(CLI::IsMember({"end-of-prompt", "paper"}));
-  command.add_option("--offset", options.offset, "Tokens of the first chunk; overrides --alignment")->type_name("N");
+void AddReplayOptions(CLI::App& command, Options& options, CLI::Option* no_retrieval) {
   CLI::Option* const replay =
       command.add_option("--replay", options.replay, "Use the neighbours and the seed of a saved run")
           ->type_name("FILE");
   command.add_flag("--append", options.append, "Fill up replayed neighbours with found ones, up to k")->needs(replay);
-  off->excludes(replay);
+  no_retrieval->excludes(replay);
 }
 
 void AddViewOptions(CLI::App& command, Options& options) {
@@ -272,8 +218,11 @@ void AddGenerateCommand(CLI::App& app, Invocation& invocation) {
       ->type_name("PROMPT")
       ->required();
   AddSamplingOptions(*command, *options);
-  AddRetrievalOptions(*command, *options);
+  GroupOptions(*command, "Sampling");
+  AddReplayOptions(*command, *options, AddRetrievalOptions(*command, options->retrieval, "prompt"));
+  GroupOptions(*command, "Retrieval");
   AddViewOptions(*command, *options);
+  GroupOptions(*command, "What is shown");
   AddCommonOptions(*command, options->common, {.retriever = false, .generator = true, .collection = true});
   command->callback([options, &invocation] {
     invocation.run = [options, &invocation] { return RunGenerate(*options, invocation.console); };

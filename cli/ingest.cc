@@ -17,6 +17,7 @@
 #include "cli/exit_code.h"
 #include "cli/file_walk.h"
 #include "cli/ingest_journal.h"
+#include "cli/ingest_ledger.h"
 #include "cli/ingest_stream.h"
 #include "cli/progress.h"
 #include "common/base/hash.h"
@@ -42,6 +43,7 @@ JSONL: {"id": "a", "text": "...", "title": "...", "source": "...", "metadata": {
 text is needed, other fields become metadata, "vectors" with "embedder_fingerprint" saves the server the embedding.
 Ids: a file's path as named, "path#1", "path#2", ... for the parts of a long one, "path:LINE" for JSONL without ids. So
 start from the same folder each time. Running again is cheap: what has not changed is not written or embedded again.
+Parts have the metadata retro.part_of; when a text is cut otherwise than before, its old parts are deleted.
 What cannot be read is reported in a line each and skipped; the exit code is then 1, and the rest is in.)";
 
 struct Options {
@@ -59,7 +61,7 @@ struct Options {
 
 struct Counts {
   uint64_t created = 0, replaced = 0, unchanged = 0, failed = 0, skipped = 0;
-  uint64_t chunks = 0;
+  uint64_t chunks = 0, retries = 0;
   uint64_t answered() const { return created + replaced + unchanged + failed; }
 };
 
@@ -85,13 +87,16 @@ class IngestRun {
     IngestOptions stream_options;
     stream_options.collection = options_.common.collection;
     stream_options.reconnects_max = options_.retries;
+    stream_options.document_retries_max = options_.retries;
     stream_options.window_documents_max = options_.window;
     stream_options.silence_max = std::chrono::milliseconds(
         std::max<int64_t>(1, static_cast<int64_t>(options_.common.timeout_s * kSilencePerTimeout * 1e3)));
+    ledger_.emplace(*stub_, options_.common, files_, journal_.get());
     stream_.emplace(*stub_, stream_options);
     grpc::Status status = SendEverything();
     if (status.ok()) status = stream_->Finish();
     TakeAcknowledgements();
+    ledger_->Settle(/*now=*/true);
     return Conclude(status);
   }
 
@@ -116,7 +121,6 @@ class IngestRun {
     files_ = std::move(walked.files);
     for (const absl::Status& problem : walked.problems) Skip(problem);
     for (const InputFile& file : files_) bytes_total_ += file.size_bytes;
-    halted_.resize(files_.size() + 1, false);
   }
 
   grpc::Status SendEverything() {
@@ -139,8 +143,9 @@ class IngestRun {
         Skip(reading->problem);
         continue;
       }
-      const IngestTag tag = {number, reading->ordinal, reading->last_of_ordinal};
-      if (grpc::Status status = stream_->Send(std::move(reading->write), tag); !status.ok()) return status;
+      IngestTag tag = {number, reading->ordinal, reading->last_of_ordinal, std::move(reading->part)};
+      ledger_->Begin(tag);
+      if (grpc::Status status = stream_->Send(std::move(reading->write), std::move(tag)); !status.ok()) return status;
       TakeAcknowledgements();
       ShowProgress(bytes_finished_ + reader.consumed_bytes());
     }
@@ -149,26 +154,25 @@ class IngestRun {
 
   void TakeAcknowledgements() {
     for (const IngestAcknowledgement& one : stream_->TakeAcknowledgements()) Count(one);
+    ledger_->Settle(/*now=*/false);
   }
 
   void Count(const IngestAcknowledgement& one) {
     const pb::DocumentResult& result = one.result;
+    counts_.retries += static_cast<uint64_t>(one.retries);
     if (result.has_error()) {
-      ReportFailed(result);
-      halted_[one.tag.file] = true;  // the journal stops before it, so that the next run tries again
+      ReportFailed(result, one.retries);
+      ledger_->OnFailed(one.tag);
       return;
     }
+    ledger_->OnStored(one.tag);
     counts_.created += result.outcome() == pb::WRITE_OUTCOME_CREATED ? 1 : 0;
     counts_.replaced += result.outcome() == pb::WRITE_OUTCOME_REPLACED ? 1 : 0;
     counts_.unchanged += result.outcome() == pb::WRITE_OUTCOME_UNCHANGED ? 1 : 0;
     counts_.chunks += result.chunk_count();
-    const bool is_file = one.tag.file < files_.size();
-    if (journal_ != nullptr && is_file && one.tag.last_of_ordinal && !halted_[one.tag.file]) {
-      journal_->Record(files_[one.tag.file], one.tag.ordinal + 1);
-    }
   }
 
-  void ReportFailed(const pb::DocumentResult& result) {
+  void ReportFailed(const pb::DocumentResult& result, int retries) {
     ++counts_.failed;
     progress_.Clear();
     const pb::ItemError& error = result.error();
@@ -177,12 +181,14 @@ class IngestRun {
                  {"id", result.document_id()},
                  {"message", error.message()},
                  {"reason", error.reason()},
-                 {"field", error.field()}});
+                 {"field", error.field()},
+                 {"retries", retries}});
       return;
     }
     std::string line = StrCat("failed: ", result.document_id(), ": ", error.message());
     if (!error.reason().empty()) line += StrCat(" (reason ", error.reason());
     if (!error.reason().empty()) line += error.field().empty() ? ")" : StrCat(", field ", error.field(), ")");
+    if (retries > 0) line += StrCat("; tried ", retries + 1, " times: run the same command again later");
     console_.Error(line);
   }
 
@@ -214,7 +220,12 @@ class IngestRun {
     progress_.Clear();
     absl::Status journal_status = journal_ == nullptr ? absl::OkStatus() : journal_->Flush();
     if (!journal_status.ok()) console_.Error(MessageOf(journal_status));
-    int code = counts_.failed + counts_.skipped > 0 || !journal_status.ok() ? kFailed : kOk;
+    const grpc::Status& swept = ledger_->sweep_status();
+    int code = counts_.failed + counts_.skipped > 0 || !journal_status.ok() || !swept.ok() ? kFailed : kOk;
+    if (status.ok() && !swept.ok() && !Interrupted()) {
+      console_.Error(StrCat("old parts of documents that have been cut otherwise may still be stored: run the same ",
+                            "command again; ", DescribeFailure(RetrieverPeer(options_.common), swept)));
+    }
     if (!status.ok()) {
       code = ReportFailure(console_, RetrieverPeer(options_.common), status);
       console_.Error(StrCat(stream_->unacknowledged_count(),
@@ -235,9 +246,11 @@ class IngestRun {
                  {"unchanged", counts_.unchanged},
                  {"failed", counts_.failed},
                  {"skipped", counts_.skipped},
+                 {"old_parts_deleted", ledger_->deleted_count()},
                  {"chunks", counts_.chunks},
                  {"resumed_files", resumed_files_},
                  {"reconnects", stream_->reconnect_count()},
+                 {"retries", counts_.retries},
                  {"seconds", seconds}});
       return;
     }
@@ -245,9 +258,12 @@ class IngestRun {
       console_.err << "went on in " << Grouped(resumed_files_) << " files where " << options_.resume_file << " says\n";
     }
     if (options_.quiet) return;
-    console_.out << fmt::format("{} created, {} replaced, {} unchanged, {} failed, {} skipped; {} chunks in {:.1f} s\n",
-                                Grouped(counts_.created), Grouped(counts_.replaced), Grouped(counts_.unchanged),
-                                Grouped(counts_.failed), Grouped(counts_.skipped), Grouped(counts_.chunks), seconds);
+    const uint64_t deleted = ledger_->deleted_count();
+    console_.out << fmt::format(
+        "{} created, {} replaced, {} unchanged, {} failed, {} skipped{}; {} chunks in {:.1f} s\n",
+        Grouped(counts_.created), Grouped(counts_.replaced), Grouped(counts_.unchanged), Grouped(counts_.failed),
+        Grouped(counts_.skipped), deleted == 0 ? "" : StrCat(", ", Grouped(deleted), " old parts deleted"),
+        Grouped(counts_.chunks), seconds);
   }
 
   const Options& options_;
@@ -256,8 +272,8 @@ class IngestRun {
   Progress progress_;
   std::optional<IngestStream> stream_;
   std::unique_ptr<IngestJournal> journal_;  // null without --resume-file
+  std::optional<IngestLedger> ledger_;
   std::vector<InputFile> files_;
-  std::vector<bool> halted_;  // by file: something of it failed; the last one is standard input
   bool reads_stdin_ = false;
   uint64_t bytes_total_ = 0;
   uint64_t bytes_finished_ = 0;
@@ -291,10 +307,7 @@ void AddReadingOptions(CLI::App& command, Options& options) {
                   "Cut longer texts at paragraphs into parts (default 1 MiB for files, 8 MiB for JSONL)")
       ->type_name("N")
       ->check(CLI::Range(kPartBytesMin, kDocumentBytesMax));
-  command
-      .add_option("--encoding", options.reader.encoding, "Of all files, as latin-1 (default UTF-8, or what HTML says)")
-      ->type_name("NAME");
-  command.add_flag("--repair", options.reader.repair, "Replace what is no character, instead of skipping the document");
+  AddEncodingOptions(command, options.reader.encoding, options.reader.repair);
 }
 
 }  // namespace
@@ -311,7 +324,9 @@ void AddIngestCommand(CLI::App& app, Invocation& invocation) {
       ->add_option("--resume-file", options->resume_file,
                    "Note there what is stored; a later run passes over it without sending it")
       ->type_name("FILE");
-  command->add_option("--retries", options->retries, "New tries in a row when the connection breaks")
+  command
+      ->add_option("--retries", options->retries,
+                   "New tries in a row when the connection breaks, and of a document that the server cannot take now")
       ->type_name("N")
       ->check(CLI::Range(0, 1000))
       ->capture_default_str();

@@ -4,10 +4,12 @@
 #include <utility>
 
 #include "common/base/strings.h"
+#include "google/protobuf/util/time_util.h"
 
 namespace retro::cli {
 namespace {
 
+using google::protobuf::util::TimeUtil;
 using std::chrono::steady_clock;
 
 constexpr std::chrono::milliseconds kCloseWait{2000};  // for a server to end a stream whose work is done
@@ -24,6 +26,13 @@ bool IsWorthRetrying(const grpc::Status& status) {
     default:
       return false;
   }
+}
+
+// The same of a single document's. Without a delay, RESOURCE_EXHAUSTED is a full disk, which does not pass.
+bool IsPassing(const pb::DocumentResult& result) {
+  const pb::ItemError& error = result.error();
+  if (error.code() == static_cast<int>(grpc::StatusCode::UNAVAILABLE)) return true;
+  return error.code() == static_cast<int>(grpc::StatusCode::RESOURCE_EXHAUSTED) && error.has_retry_delay();
 }
 
 }  // namespace
@@ -50,24 +59,19 @@ grpc::Status IngestStream::Send(pb::DocumentWrite write, IngestTag tag) {
   request->set_sequence(next_sequence_++);
   *request->mutable_write() = std::move(write);
   const size_t bytes = request->ByteSizeLong();
-  while (!AwaitRoom(bytes)) {
-    if (grpc::Status status = Recover(); !status.ok()) return status;
-    if (grpc::Status status = SendQueued(); !status.ok()) return status;
-  }
+  if (grpc::Status status = Drive(Goal::kRoom, bytes); !status.ok()) return status;
   {
     MutexLock lock(mutex_);
-    if (pending_.empty()) last_sign_ = steady_clock::now();
-    pending_.push_back({std::move(request), tag, bytes});
+    last_of_id_[request->write().document().id()] = request->sequence();
+    pending_.push_back({std::move(request), {std::move(tag), {}}, bytes});
+    queue_.push_back(&pending_.back());
     pending_bytes_ += bytes;
   }
-  return SendQueued();
+  return Drive(Goal::kAllSent);
 }
 
 grpc::Status IngestStream::Finish() {
-  while (!AwaitAll()) {
-    if (grpc::Status status = Recover(); !status.ok()) return status;
-    if (grpc::Status status = SendQueued(); !status.ok()) return status;
-  }
+  if (grpc::Status status = Drive(Goal::kAllAcknowledged); !status.ok()) return status;
   if (attempt_ == nullptr) return grpc::Status::OK;
   attempt_->stream->WritesDone();
   {
@@ -88,7 +92,8 @@ std::vector<IngestAcknowledgement> IngestStream::TakeAcknowledgements() {
 
 size_t IngestStream::unacknowledged_count() {
   MutexLock lock(mutex_);
-  return pending_.size();
+  return static_cast<size_t>(
+      std::count_if(pending_.begin(), pending_.end(), [](const Pending& one) { return one.request != nullptr; }));
 }
 
 void IngestStream::Open() {
@@ -99,7 +104,12 @@ void IngestStream::Open() {
     MutexLock lock(mutex_);
     context_ = &attempt_->context;
     broken_ = false;
-    sent_ = 0;
+    in_flight_.clear();
+    delayed_.clear();
+    queue_.clear();
+    for (Pending& one : pending_) {
+      if (one.request != nullptr) queue_.push_back(&one);
+    }
     last_sign_ = steady_clock::now();
   }
   attempt_->reader = std::thread([this] { ReadLoop(*attempt_->stream); });
@@ -134,43 +144,85 @@ grpc::Status IngestStream::Recover() {
     failures = ++failures_;
   }
   if (!IsWorthRetrying(status) || failures > options_.reconnects_max) return status;
-  const auto pause = std::min(options_.pause_max, options_.pause_min * (1 << std::min(failures - 1, 16)));
-  if (SleepUnlessInterrupted(pause)) return {grpc::StatusCode::CANCELLED, "interrupted"};
+  if (SleepUnlessInterrupted(Pause(failures))) return {grpc::StatusCode::CANCELLED, "interrupted"};
   ++reconnect_count_;
   return grpc::Status::OK;
 }
 
-grpc::Status IngestStream::SendQueued() {
+std::chrono::milliseconds IngestStream::Pause(int failures) const {
+  return std::min(options_.pause_max, options_.pause_min * (1 << std::min(failures - 1, 16)));
+}
+
+grpc::Status IngestStream::Drive(Goal goal, size_t bytes) {
+  std::shared_ptr<const pb::IngestRequest> request;
   while (true) {
     if (Interrupted()) return {grpc::StatusCode::CANCELLED, "interrupted"};
-    if (attempt_ == nullptr) Open();
-    const std::shared_ptr<const pb::IngestRequest> request = NextUnsent();
-    if (request == nullptr) return grpc::Status::OK;
-    if (attempt_->stream->Write(*request)) continue;
-    if (grpc::Status status = Recover(); !status.ok()) return status;
+    switch (NextStep(goal, bytes, &request)) {
+      case Step::kDone:
+        return grpc::Status::OK;
+      case Step::kOpen:
+        Open();
+        break;
+      case Step::kSend:
+        if (attempt_->stream->Write(*request)) break;
+        [[fallthrough]];
+      case Step::kRecover:
+        if (grpc::Status status = Recover(); !status.ok()) return status;
+        break;
+    }
   }
 }
 
-std::shared_ptr<const pb::IngestRequest> IngestStream::NextUnsent() {
-  MutexLock lock(mutex_);
-  return sent_ == pending_.size() ? nullptr : pending_[sent_++].request;
-}
-
-bool IngestStream::AwaitRoom(size_t bytes) {
+IngestStream::Step IngestStream::NextStep(Goal goal, size_t bytes, std::shared_ptr<const pb::IngestRequest>* request) {
   MutexLock lock(mutex_);
   while (true) {
-    const bool full = pending_.size() >= options_.window_documents_max ||
-                      (!pending_.empty() && pending_bytes_ + bytes > options_.window_bytes_max);
-    if (!full) return true;
-    if (broken_) return false;
-    changed_.Wait(mutex_);
+    QueueDue(steady_clock::now());
+    if (!pending_.empty() && context_ == nullptr) return Step::kOpen;
+    if (!queue_.empty() && !broken_) {
+      Pending* const next = queue_.front();
+      queue_.pop_front();
+      if (!last_of_id_.contains(next->request->write().document().id())) {
+        Settle(*next);  // before the last attempt broke, a later one of its id was stored
+        continue;
+      }
+      if (in_flight_.empty()) last_sign_ = steady_clock::now();
+      in_flight_.push_back(next);
+      *request = next->request;
+      return Step::kSend;
+    }
+    if (Reached(goal, bytes)) return Step::kDone;
+    if (broken_) return Step::kRecover;
+    if (delayed_.empty()) {
+      changed_.Wait(mutex_);
+    } else {
+      changed_.WaitUntil(mutex_, delayed_.begin()->first);
+    }
   }
 }
 
-bool IngestStream::AwaitAll() {
-  MutexLock lock(mutex_);
-  while (!pending_.empty() && !broken_) changed_.Wait(mutex_);
-  return pending_.empty();
+bool IngestStream::Reached(Goal goal, size_t bytes) {
+  switch (goal) {
+    case Goal::kRoom:
+      return pending_.size() < options_.window_documents_max &&
+             (pending_bytes_ == 0 || pending_bytes_ + bytes <= options_.window_bytes_max);
+    case Goal::kAllSent:
+      return queue_.empty();
+    case Goal::kAllAcknowledged:
+      return pending_.empty();
+  }
+  return false;
+}
+
+void IngestStream::QueueDue(Time now) {
+  while (!delayed_.empty() && delayed_.begin()->first <= now) {
+    Pending& due = *delayed_.begin()->second;
+    delayed_.erase(delayed_.begin());
+    if (IsLastOfItsId(due)) {
+      queue_.push_back(&due);
+    } else {
+      Settle(due);
+    }
+  }
 }
 
 void IngestStream::ReadLoop(Stream& stream) {
@@ -190,23 +242,54 @@ void IngestStream::ReadLoop(Stream& stream) {
 
 bool IngestStream::Acknowledge(pb::IngestResponse response) {
   MutexLock lock(mutex_);
-  if (sent_ == 0 || pending_.front().request->sequence() != response.sequence()) return false;
-  acknowledgements_.push_back({pending_.front().tag, std::move(*response.mutable_result())});
-  pending_bytes_ -= pending_.front().bytes;
-  pending_.pop_front();
-  --sent_;
+  if (in_flight_.empty() || in_flight_.front()->request->sequence() != response.sequence()) return false;
+  Pending& pending = *in_flight_.front();
+  in_flight_.pop_front();
   failures_ = 0;
   last_sign_ = steady_clock::now();
+  pending.acknowledgement.result = std::move(*response.mutable_result());
+  if (IsPassing(pending.acknowledgement.result) && IsLastOfItsId(pending) &&
+      pending.acknowledgement.retries < options_.document_retries_max) {
+    ++pending.acknowledgement.retries;
+    delayed_.emplace(last_sign_ + PauseBefore(pending), &pending);
+  } else {
+    Settle(pending);
+  }
   changed_.NotifyAll();
   return true;
+}
+
+bool IngestStream::IsLastOfItsId(const Pending& pending) const {
+  const auto last = last_of_id_.find(pending.request->write().document().id());
+  return last != last_of_id_.end() && last->second == pending.request->sequence();
+}
+
+std::chrono::milliseconds IngestStream::PauseBefore(const Pending& pending) const {
+  const pb::ItemError& error = pending.acknowledgement.result.error();
+  const auto pause = Pause(pending.acknowledgement.retries);
+  if (!error.has_retry_delay()) return pause;
+  const std::chrono::milliseconds asked(TimeUtil::DurationToMilliseconds(error.retry_delay()));
+  return std::clamp(asked, pause, options_.pause_max);
+}
+
+void IngestStream::Settle(Pending& settled) {
+  pending_bytes_ -= settled.bytes;
+  settled.bytes = 0;
+  const auto last = last_of_id_.find(settled.request->write().document().id());
+  if (last != last_of_id_.end() && last->second == settled.request->sequence()) last_of_id_.erase(last);
+  settled.request = nullptr;
+  while (!pending_.empty() && pending_.front().request == nullptr) {
+    acknowledgements_.push_back(std::move(pending_.front().acknowledgement));
+    pending_.pop_front();
+  }
 }
 
 void IngestStream::WatchLoop() {
   MutexLock lock(mutex_);
   while (!stopping_) {
-    const auto due = pending_.empty() ? steady_clock::now() + options_.silence_max : last_sign_ + options_.silence_max;
+    const auto due = (in_flight_.empty() ? steady_clock::now() : last_sign_) + options_.silence_max;
     if (changed_.WaitUntil(mutex_, due)) continue;
-    if (pending_.empty() || context_ == nullptr || steady_clock::now() < last_sign_ + options_.silence_max) continue;
+    if (in_flight_.empty() || context_ == nullptr || steady_clock::now() < last_sign_ + options_.silence_max) continue;
     silent_ = true;
     context_->TryCancel();
     last_sign_ = steady_clock::now();  // the sender now sees the broken attempt

@@ -1,4 +1,5 @@
-// The Ingest call with a bounded window, which survives broken connections.
+// The Ingest call with a bounded window, which survives broken connections and documents that the server cannot take
+// just now.
 #pragma once
 
 #include <grpcpp/client_context.h>
@@ -7,12 +8,15 @@
 #include <chrono>
 #include <cstdint>
 #include <deque>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
 #include <thread>
+#include <unordered_map>
 #include <vector>
 
+#include "cli/document_reader.h"
 #include "cli/interrupt.h"
 #include "cli/protocol.h"
 #include "common/base/sync.h"
@@ -27,6 +31,10 @@ struct IngestOptions {
   // A broken stream is opened again after a pause, doubled each time, at most so many times without any acknowledgement
   // between. What was not acknowledged is sent again; the server answers UNCHANGED to what it has already.
   int reconnects_max = 6;
+  // A document that the server could not take (a shard is away, a queue is full) is sent again, at most so many times,
+  // after such pauses or the one that the server asks for; the others go on meanwhile. Not if a later document of the
+  // same id was sent: that one must win.
+  int document_retries_max = 6;
   std::chrono::milliseconds pause_min{200};
   std::chrono::milliseconds pause_max{5000};
   // Longest time without any acknowledgement while one is due.
@@ -38,11 +46,14 @@ struct IngestTag {
   size_t file = 0;       // the sender's number for the file
   uint64_t ordinal = 0;  // see Reading
   bool last_of_ordinal = true;
+  DocumentPart part;
+  uint64_t serial = 0;  // the sender's number for the document
 };
 
 struct IngestAcknowledgement {
   IngestTag tag;
   pb::DocumentResult result;
+  int retries = 0;  // so many times it was sent again because the server could not take it
 };
 
 // Send, Finish and TakeAcknowledgements are called by one thread; threads of its own read, and watch for silence.
@@ -68,11 +79,16 @@ class IngestStream {
 
  private:
   using Stream = grpc::ClientReaderWriter<pb::IngestRequest, pb::IngestResponse>;
+  using Time = std::chrono::steady_clock::time_point;
   struct Pending {
-    std::shared_ptr<const pb::IngestRequest> request;
-    IngestTag tag;
+    std::shared_ptr<const pb::IngestRequest> request;  // null once its result is final
+    IngestAcknowledgement acknowledgement;             // the last one, if any
     size_t bytes = 0;
   };
+  // What the sender waits for.
+  enum class Goal { kRoom, kAllSent, kAllAcknowledged };
+  // What it is to do next.
+  enum class Step { kDone, kOpen, kSend, kRecover };
   // One call.
   struct Attempt {
     grpc::ClientContext context;
@@ -86,17 +102,23 @@ class IngestStream {
   grpc::Status Close();
   // Closes a broken attempt; OK after a pause if another one may be tried.
   grpc::Status Recover();
-  // Sends everything that is queued.
-  grpc::Status SendQueued();
-  // The next request to be sent, counted as sent; null if there is none.
-  std::shared_ptr<const pb::IngestRequest> NextUnsent();
-  // True once there is room for `bytes`, false if the attempt broke while there was none.
-  bool AwaitRoom(size_t bytes);
-  // True once all is acknowledged, false if the attempt broke.
-  bool AwaitAll();
+  // Sends whatever is due until `goal` is reached (kRoom: for `bytes` more), over as many attempts as it takes.
+  grpc::Status Drive(Goal goal, size_t bytes = 0);
+  // Waits until there is something to do. With kSend, `request` is counted as sent.
+  Step NextStep(Goal goal, size_t bytes, std::shared_ptr<const pb::IngestRequest>* request);
+  bool Reached(Goal goal, size_t bytes) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Delayed documents whose time has come go to the queue.
+  void QueueDue(Time now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void ReadLoop(Stream& stream);
   // False if it is not for the oldest document that was sent.
   bool Acknowledge(pb::IngestResponse response);
+  // No later document of the same id was sent.
+  bool IsLastOfItsId(const Pending& pending) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // The document's last acknowledgement is its final one.
+  void Settle(Pending& pending) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Before the next try after so many failures, and of that document.
+  std::chrono::milliseconds Pause(int failures) const;
+  std::chrono::milliseconds PauseBefore(const Pending& pending) const;
   void WatchLoop();
 
   pb::RetrieverService::Stub& stub_;
@@ -114,11 +136,16 @@ class IngestStream {
   bool out_of_order_ ABSL_GUARDED_BY(mutex_) = false;
   bool silent_ ABSL_GUARDED_BY(mutex_) = false;
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
-  std::deque<Pending> pending_ ABSL_GUARDED_BY(mutex_);  // not acknowledged, in order
-  size_t sent_ ABSL_GUARDED_BY(mutex_) = 0;              // so many of them, from the front, are sent in this attempt
+  // Not acknowledged for good, or behind one that is not, in the order of sending. The others point into it.
+  std::deque<Pending> pending_ ABSL_GUARDED_BY(mutex_);
+  std::deque<Pending*> queue_ ABSL_GUARDED_BY(mutex_);             // to be sent now
+  std::deque<Pending*> in_flight_ ABSL_GUARDED_BY(mutex_);         // sent in this attempt, in that order
+  std::multimap<Time, Pending*> delayed_ ABSL_GUARDED_BY(mutex_);  // to be sent again at that time
+  std::unordered_map<std::string, uint64_t> last_of_id_
+      ABSL_GUARDED_BY(mutex_);  // sequence of its last document that is not settled
   size_t pending_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
   int failures_ ABSL_GUARDED_BY(mutex_) = 0;  // attempts since the last acknowledgement
-  std::chrono::steady_clock::time_point last_sign_ ABSL_GUARDED_BY(mutex_);
+  Time last_sign_ ABSL_GUARDED_BY(mutex_);
   std::vector<IngestAcknowledgement> acknowledgements_ ABSL_GUARDED_BY(mutex_);
   std::thread watcher_;
 };

@@ -1,14 +1,13 @@
 // retro-generator: settings, wiring, start and stop; nothing else.
 #include <CLI/CLI.hpp>
-#include <cstdio>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "common/base/openmp.h"
 #include "common/base/status_macros.h"
-#include "common/rpc/log.h"
 #include "common/rpc/metrics.h"
-#include "common/rpc/server.h"
+#include "common/rpc/service_main.h"
 #include "common/rpc/settings.h"
 #include "generator_service/serve/generator_service.h"
 #include "generator_service/serve/served_model.h"
@@ -16,10 +15,20 @@
 namespace retro {
 namespace {
 
+constexpr char kAutomatic[] = "auto";
+
+std::vector<std::string> DtypeNames() {
+  std::vector<std::string> names = ModelNumbersNames();
+  names.emplace_back(kAutomatic);
+  return names;
+}
+
 struct Settings {
   ServiceSettings service{.server = {.listen = "127.0.0.1:7800"}};
   std::string model;
   std::string device = "cpu";
+  std::string dtype = kAutomatic;
+  int64_t cache_mib = 1024;
   GeneratorOptions generator;
 };
 
@@ -31,6 +40,11 @@ void AddSettings(CLI::App& app, Settings& settings) {
                  "Address of the retriever: host:port, or dns:///name:port for all addresses of a name")
       ->capture_default_str();
   app.add_option("--device", settings.device, "cpu, cuda or cuda:N")->capture_default_str();
+  app.add_option("--dtype", settings.dtype,
+                 "Numbers to compute with: fp16 or int8 weights (CPU), bf16 (CUDA), fp32 (the reference, results equal "
+                 "to the bit in any batch); auto: fp16 on the CPU, bf16 on CUDA")
+      ->check(CLI::IsMember(DtypeNames()))
+      ->capture_default_str();
   app.add_option("--threads", settings.generator.threads, "Threads that compute; 0: one a core")
       ->check(CLI::Range(0, 1024))
       ->capture_default_str();
@@ -45,49 +59,41 @@ void AddSettings(CLI::App& app, Settings& settings) {
   };
   add_bound("--sessions-max", limits.sessions_max, "Generations that run at once", 1);
   add_bound("--waiting-max", limits.waiting_max, "Generations that may wait for a place; more are refused at once", 0);
-  add_bound("--cache-tokens-max", limits.cache_tokens_max, "Tokens that all running generations may hold together", 1);
+  add_bound("--cache-mib", settings.cache_mib,
+            "Memory for the keys and values of all running generations, taken at start; one that does not fit waits",
+            1);
   add_bound("--prefill-tokens-max", limits.prefill_tokens_max, "Tokens of prompts a step, while nobody generates", 1);
   add_bound("--prefill-tokens-shared-max", limits.prefill_tokens_shared_max,
             "Tokens of prompts a step, while somebody does", 1);
+  add_bound("--encoder-neighbours-max", limits.encoder_rows_max, "Neighbours encoded in a step", 1);
   app.add_option("--stall-ms-max", limits.stall_ms_max, "A stream that nobody reads for so long is ended")
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 32))
       ->default_str(std::to_string(limits.stall_ms_max.count()))
       ->group(kBounds);
 }
 
+absl::StatusOr<ServedModel> LoadModelOf(const Settings& settings) {
+  ModelOptions options{.numbers = ServingNumbers(settings.device), .cache_bytes = settings.cache_mib << 20};
+  if (settings.dtype != kAutomatic) {
+    RETRO_ASSIGN_OR_RETURN(options.numbers, ModelNumbersFromName(settings.dtype));
+  }
+  return LoadServedModel(settings.model, settings.device, options);
+}
+
 absl::Status Serve(Settings& settings) {
-  RETRO_ASSIGN_OR_RETURN(ServedModel model, LoadServedModel(settings.model, settings.device));
+  RETRO_ASSIGN_OR_RETURN(ServedModel model, LoadModelOf(settings));
   Metrics metrics;
   settings.generator.server = settings.service.server;
   RETRO_ASSIGN_OR_RETURN(const std::unique_ptr<Generator> generator,
                          Generator::Start(settings.generator, std::move(model), metrics));
-  std::unique_ptr<MetricsServer> metrics_server;
-  if (!settings.service.metrics_listen.empty()) {
-    RETRO_ASSIGN_OR_RETURN(metrics_server, MetricsServer::Start(settings.service.metrics_listen, metrics));
-  }
-  LogEvent(spdlog::level::info, "serving",
-           {{"port", std::to_string(generator->port())}, {"retriever", settings.generator.retriever}});
-  const int signal = WaitForStopSignal();
-  LogEvent(spdlog::level::info, "stopping", {{"signal", std::to_string(signal)}});
-  generator->Stop();
-  LogEvent(spdlog::level::info, "stopped", {});
-  return absl::OkStatus();
+  return ServeUntilStopped(settings.service, metrics, generator->port(), [&generator] { generator->Stop(); });
 }
 
 int Main(int argc, char** argv) {
   Settings settings;
   CLI::App app("Continues texts with a RETRO model, with neighbours fetched for every chunk.", "retro-generator");
   AddSettings(app, settings);
-  if (const auto code = ReadSettings(app, "RETRO_GENERATOR_", settings.service, argc, argv)) return *code;
-  absl::Status status = StartLogging(settings.service.log);
-  if (status.ok()) {
-    LogSettings(app);
-    BlockStopSignals();
-    status = Serve(settings);
-  }
-  if (status.ok()) return 0;
-  std::fprintf(stderr, "retro-generator: %s\n", std::string(status.message()).c_str());
-  return 1;
+  return RunService(app, "RETRO_GENERATOR_", settings.service, argc, argv, [&settings] { return Serve(settings); });
 }
 
 }  // namespace

@@ -1,19 +1,18 @@
 // retro-retriever: settings, wiring, start and stop; nothing else.
 
 #include <CLI/CLI.hpp>
-#include <cstdio>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "absl/strings/numbers.h"
 #include "common/base/error.h"
+#include "common/base/heap.h"
 #include "common/base/openmp.h"
 #include "common/base/status_macros.h"
 #include "common/base/strings.h"
-#include "common/rpc/log.h"
 #include "common/rpc/metrics.h"
-#include "common/rpc/server.h"
+#include "common/rpc/service_main.h"
 #include "common/rpc/settings.h"
 #include "common/tokenizer/tokenizer.h"
 #include "retriever_service/embed/batcher.h"
@@ -29,6 +28,9 @@ constexpr int kChunkSizeMin = 4;  // see CutIntoChunks
 constexpr int kChunkSizeMax = 4096;
 constexpr int kThreadsMax = 1024;
 constexpr int kRequestsWaitingMax = 1 << 20;
+constexpr uint64_t kStoreMemoryBytesMin = uint64_t{8} << 20;
+constexpr uint64_t kRequestBytesMaxMin = uint64_t{64} << 20;  // the largest message
+constexpr uint64_t kBytesMax = uint64_t{1} << 40;
 
 struct Settings {
   ServiceSettings service{.server = {.listen = "127.0.0.1:7700"}};
@@ -39,6 +41,37 @@ struct Settings {
   int threads = 0;
   RetrieverOptions retriever;
 };
+
+void AddBounds(CLI::App& app, Settings& settings) {
+  constexpr char kBounds[] = "Bounds";
+  app.add_option("--workers", settings.retriever.workers, "Calls worked on at once")
+      ->check(CLI::Range(1, kThreadsMax))
+      ->capture_default_str()
+      ->group(kBounds);
+  app.add_option("--requests-waiting-max", settings.retriever.requests_waiting_max,
+                 "Calls that may wait; more are refused at once")
+      ->check(CLI::Range(0, kRequestsWaitingMax))
+      ->capture_default_str()
+      ->group(kBounds);
+  app.add_option("--request-bytes-max", settings.retriever.request_bytes_max,
+                 "Bytes of requests and replies in memory at once, ingest aside; more are refused at once")
+      ->check(CLI::Range(kRequestBytesMaxMin, kBytesMax))
+      ->capture_default_str()
+      ->group(kBounds);
+  app.add_option("--ingest-workers", settings.retriever.ingest_workers, "Documents worked on at once")
+      ->check(CLI::Range(1, kThreadsMax))
+      ->capture_default_str()
+      ->group(kBounds);
+  app.add_option("--ingest-bytes-max", settings.retriever.ingest_bytes_max,
+                 "Bytes of documents in memory at once; more waits at the sender")
+      ->capture_default_str()
+      ->group(kBounds);
+  app.add_option("--store-memory-bytes", settings.retriever.store_memory_bytes,
+                 "Memory of the store, beside its index: blocks read from disk and write buffers")
+      ->check(CLI::Range(kStoreMemoryBytesMin, kBytesMax))
+      ->capture_default_str()
+      ->group(kBounds);
+}
 
 void AddSettings(CLI::App& app, Settings& settings) {
   AddServiceSettings(app, settings.service);
@@ -52,6 +85,9 @@ void AddSettings(CLI::App& app, Settings& settings) {
   app.add_option("--chunk-size", settings.retriever.chunk_size, "Tokens a chunk (fixed with the first start)")
       ->check(CLI::Range(kChunkSizeMin, kChunkSizeMax))
       ->capture_default_str();
+  app.add_flag("--verify-at-start,!--no-verify-at-start", settings.retriever.verify_at_start,
+               "Read all of the store when starting and compare its checksums")
+      ->default_str("true");
 
   constexpr char kEmbedder[] = "Embedder";
   app.add_option("--embedder", settings.embedder,
@@ -68,27 +104,6 @@ void AddSettings(CLI::App& app, Settings& settings) {
       ->check(CLI::Range(0, kThreadsMax))
       ->capture_default_str()
       ->group(kEmbedder);
-
-  AddIndexFlags(app, settings.retriever.index);
-
-  constexpr char kBounds[] = "Bounds";
-  app.add_option("--workers", settings.retriever.workers, "Calls worked on at once")
-      ->check(CLI::Range(1, kThreadsMax))
-      ->capture_default_str()
-      ->group(kBounds);
-  app.add_option("--requests-waiting-max", settings.retriever.requests_waiting_max,
-                 "Calls that may wait; more are refused at once")
-      ->check(CLI::Range(0, kRequestsWaitingMax))
-      ->capture_default_str()
-      ->group(kBounds);
-  app.add_option("--ingest-workers", settings.retriever.ingest_workers, "Documents worked on at once")
-      ->check(CLI::Range(1, kThreadsMax))
-      ->capture_default_str()
-      ->group(kBounds);
-  app.add_option("--ingest-bytes-max", settings.retriever.ingest_bytes_max,
-                 "Bytes of documents in memory at once; more waits at the sender")
-      ->capture_default_str()
-      ->group(kBounds);
 }
 
 absl::StatusOr<std::unique_ptr<Embedder>> MakeEmbedder(const Settings& settings) {
@@ -115,31 +130,16 @@ absl::Status Serve(const Settings& settings) {
   Metrics metrics;
   RETRO_ASSIGN_OR_RETURN(std::unique_ptr<Retriever> retriever,
                          Retriever::Start(settings.retriever, settings.service.server, std::move(embedder), metrics));
-  std::unique_ptr<MetricsServer> metrics_server;
-  if (!settings.service.metrics_listen.empty()) {
-    RETRO_ASSIGN_OR_RETURN(metrics_server, MetricsServer::Start(settings.service.metrics_listen, metrics));
-  }
-  const int signal = WaitForStopSignal();
-  LogEvent(spdlog::level::info, "stopping", {{"signal", std::to_string(signal)}});
-  retriever->Stop();
-  LogEvent(spdlog::level::info, "stopped", {});
-  return absl::OkStatus();
+  return ServeUntilStopped(settings.service, metrics, retriever->port(), [&retriever] { retriever->Stop(); });
 }
 
 int Main(int argc, char** argv) {
   Settings settings;
   CLI::App app("Stores documents and finds the nearest chunks to a query (RETRO's retriever).", "retro-retriever");
   AddSettings(app, settings);
-  if (const auto code = ReadSettings(app, "RETRO_RETRIEVER_", settings.service, argc, argv)) return *code;
-  absl::Status status = StartLogging(settings.service.log);
-  if (status.ok()) {
-    LogSettings(app);
-    BlockStopSignals();
-    status = Serve(settings);
-  }
-  if (status.ok()) return 0;
-  std::fprintf(stderr, "retro-retriever: %s\n", std::string(status.message()).c_str());
-  return 1;
+  AddIndexFlags(app, settings.retriever.index);
+  AddBounds(app, settings);
+  return RunService(app, "RETRO_RETRIEVER_", settings.service, argc, argv, [&settings] { return Serve(settings); });
 }
 
 }  // namespace
@@ -147,5 +147,6 @@ int Main(int argc, char** argv) {
 
 int main(int argc, char** argv) {
   retro::EnsurePassiveOpenMp(argv);
+  retro::BoundHeaps();
   return retro::Main(argc, argv);
 }

@@ -1,5 +1,6 @@
 #include "retriever_service/retriever.h"
 
+#include <algorithm>
 #include <chrono>
 #include <utility>
 #include <vector>
@@ -24,6 +25,7 @@ namespace {
 
 constexpr size_t kIngestDocumentsMax = 4096;                 // in memory, over all streams
 constexpr size_t kIngestQueueMax = 2 * kIngestDocumentsMax;  // never the bound that is met first
+constexpr int kWaitingReadsDivisor = 4;     // the share of the workers that may wait for a consistency token
 constexpr double kSelfTestDriftMax = 0.01;  // cosine 0.995; half precision drifts by 1e-6, bfloat16 by 1e-4
 constexpr char kServiceName[] = "retro.retriever.v1.RetrieverService";
 constexpr char kFullCoverageName[] = "full_coverage";
@@ -39,11 +41,16 @@ absl::StatusOr<std::shared_ptr<const Tokenizer>> LoadChunkingTokenizer(const Ret
   return tokenizer;
 }
 
-absl::StatusOr<std::unique_ptr<ShardMap>> OpenShard(const RetrieverOptions& options, const Tokenizer& tokenizer,
-                                                    const EmbedderInfo& embedder, const std::vector<float>& self_test) {
+absl::StatusOr<std::unique_ptr<ShardMap>> OpenShard(const RetrieverOptions& options, size_t reply_bytes_max,
+                                                    const Tokenizer& tokenizer, const EmbedderInfo& embedder,
+                                                    const std::vector<float>& self_test) {
   LocalShardOptions shard;
   shard.store.path = options.data;
   shard.index = options.index;
+  shard.store.verify_tables = options.verify_at_start;
+  shard.store.memory_bytes = options.store_memory_bytes;
+  shard.reply_bytes_max = reply_bytes_max;
+  shard.waiting_reads_max = std::max(1, options.workers / kWaitingReadsDivisor);
   pb::CollectionSpec& spec = shard.default_collection.emplace();
   spec.set_tokenizer_fingerprint(tokenizer.fingerprint());
   spec.set_chunk_size(static_cast<uint32_t>(options.chunk_size));
@@ -96,8 +103,9 @@ class StandaloneRetriever final : public Retriever {
         workers_(options.workers, static_cast<size_t>(options.requests_waiting_max)),
         ingest_workers_(options.ingest_workers, kIngestQueueMax),
         metrics_(metrics),
-        service_(MakeRetrieverService({*shards_, router_, writer_, embedding_, *tokenizer_, workers_, ingest_workers_,
-                                       budget_, metrics, metrics_, message_bytes_max})),
+        runner_(workers_, metrics, {.bytes_max = options.request_bytes_max, .reply_bytes_max = message_bytes_max}),
+        service_(MakeRetrieverService({*shards_, router_, writer_, embedding_, *tokenizer_, runner_, ingest_workers_,
+                                       budget_, open_streams_, metrics, metrics_, message_bytes_max})),
         admin_(MakeAdminService()) {
     metrics.BeforeScrape([this] {
       const auto stats = router_.Stats({});
@@ -115,6 +123,7 @@ class StandaloneRetriever final : public Retriever {
 
   // Callers first, then what works for them; the store is closed by the destructor.
   void Stop() override {
+    open_streams_.Drain();
     if (server_ != nullptr) server_->Stop();
     workers_.Stop();
     ingest_workers_.Stop();
@@ -134,6 +143,8 @@ class StandaloneRetriever final : public Retriever {
   WorkerPool workers_;
   WorkerPool ingest_workers_;
   RetrieverMetrics metrics_;
+  UnaryRunner runner_;
+  OpenStreams open_streams_;
   const std::unique_ptr<grpc::Service> service_;
   const std::unique_ptr<grpc::Service> admin_;
   std::unique_ptr<RpcServer> server_;
@@ -146,13 +157,13 @@ absl::StatusOr<std::unique_ptr<Retriever>> Retriever::Start(const RetrieverOptio
                                                             std::unique_ptr<Embedder> embedder, Metrics& metrics) {
   RETRO_ASSIGN_OR_RETURN(std::shared_ptr<const Tokenizer> tokenizer, LoadChunkingTokenizer(options));
   RETRO_ASSIGN_OR_RETURN(const std::vector<float> self_test, SelfTestVector(*embedder));
-  RETRO_ASSIGN_OR_RETURN(std::unique_ptr<ShardMap> shards, OpenShard(options, *tokenizer, embedder->info(), self_test));
+  RETRO_ASSIGN_OR_RETURN(std::unique_ptr<ShardMap> shards,
+                         OpenShard(options, server.message_bytes_max, *tokenizer, embedder->info(), self_test));
   RETRO_RETURN_IF_ERROR(CheckSelfTest(*shards, self_test));
   auto retriever =
       std::make_unique<StandaloneRetriever>(options, static_cast<uint64_t>(server.message_bytes_max),
                                             std::move(tokenizer), std::move(embedder), std::move(shards), metrics);
   RETRO_RETURN_IF_ERROR(retriever->Serve(server));
-  LogEvent(spdlog::level::info, "serving", {{"service", kServiceName}, {"port", std::to_string(retriever->port())}});
   return std::unique_ptr<Retriever>(std::move(retriever));
 }
 

@@ -9,6 +9,7 @@
 #include "absl/status/statusor.h"
 #include "common/rpc/metrics.h"
 #include "common/rpc/server.h"
+#include "common/rpc/unary.h"
 #include "retriever_service/embed/embedder.h"
 #include "retriever_service/index/index_settings.h"
 
@@ -21,8 +22,11 @@ struct RetrieverOptions {
   IndexSettings index;
   int workers = 16;  // unary calls at once
   int requests_waiting_max = 1024;
-  int ingest_workers = 16;                          // documents at once
-  uint64_t ingest_bytes_max = uint64_t{256} << 20;  // documents in memory, over all streams
+  int ingest_workers = 16;                             // documents at once
+  uint64_t ingest_bytes_max = uint64_t{256} << 20;     // documents in memory, over all streams
+  size_t request_bytes_max = UnaryBounds().bytes_max;  // of unary requests and replies in memory
+  bool verify_at_start = true;                      // read the store's tables and compare checksums
+  size_t store_memory_bytes = size_t{96} << 20;        // see KeyValueOptions
 };
 
 class Retriever {

@@ -4,21 +4,22 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cctype>
-#include <cstdio>
 #include <memory>
 #include <optional>
 #include <string>
 
 #include "absl/strings/escaping.h"
 #include "common/base/error.h"
+#include "common/base/heap.h"
 #include "common/base/openmp.h"
 #include "common/base/status_macros.h"
 #include "common/base/strings.h"
 #include "common/base/worker_pool.h"
-#include "common/rpc/log.h"
 #include "common/rpc/metrics.h"
 #include "common/rpc/server.h"
+#include "common/rpc/service_main.h"
 #include "common/rpc/settings.h"
+#include "common/rpc/unary.h"
 #include "retriever_service/index_flags.h"
 #include "retriever_service/shard/local_shard.h"
 #include "retriever_service/shard/shard_service.h"
@@ -31,7 +32,11 @@ constexpr size_t kFingerprintHexDigits = 64;
 constexpr int kChunkSizeMin = 4;  // see CutIntoChunks
 constexpr int kChunkSizeMax = 4096;
 constexpr int kThreadsMax = 1024;
+constexpr int kWaitingReadsDivisor = 4;  // the share of the workers that may wait for a consistency token
 constexpr int kRequestsWaitingMax = 1 << 20;
+constexpr uint64_t kStoreMemoryBytesMin = uint64_t{8} << 20;
+constexpr uint64_t kRequestBytesMaxMin = uint64_t{64} << 20;  // the largest message
+constexpr uint64_t kBytesMax = uint64_t{1} << 40;
 
 struct Settings {
   ServiceSettings service{.server = {.listen = "127.0.0.1:7710"}};
@@ -43,11 +48,15 @@ struct Settings {
   uint32_t chunk_size = 64;
   int workers = 16;
   size_t requests_waiting_max = 1024;
+  UnaryBounds bounds;
 };
 
 void AddSettings(CLI::App& app, Settings& settings) {
   AddServiceSettings(app, settings.service);
   app.add_option("--data", settings.store.path, "Folder that holds the store; made if missing")->required();
+  app.add_flag("--verify-at-start,!--no-verify-at-start", settings.store.verify_tables,
+               "Read all of the store when starting and compare its checksums")
+      ->default_str("true");
   app.add_option("--cluster", settings.store.cluster, "Name of the cluster (fixed with the first start)");
   app.add_option("--shard", settings.store.shard, "This shard's number, from 0")->capture_default_str();
   app.add_option("--shard-count", settings.store.shard_count, "Shards of the store (fixed with the first start)")
@@ -77,7 +86,14 @@ void AddSettings(CLI::App& app, Settings& settings) {
       ->check(CLI::Range(1, kRequestsWaitingMax))
       ->capture_default_str()
       ->group(kBounds);
-  app.add_option("--block-cache-bytes", settings.store.block_cache_bytes, "Memory for blocks read from disk")
+  app.add_option("--request-bytes-max", settings.bounds.bytes_max,
+                 "Bytes of requests and replies in memory at once; more are refused at once")
+      ->check(CLI::Range(kRequestBytesMaxMin, kBytesMax))
+      ->capture_default_str()
+      ->group(kBounds);
+  app.add_option("--store-memory-bytes", settings.store.memory_bytes,
+                 "Memory of the store, beside its index: blocks read from disk and write buffers")
+      ->check(CLI::Range(kStoreMemoryBytesMin, kBytesMax))
       ->capture_default_str()
       ->group(kBounds);
   app.add_option("--log-changes-max", settings.store.log_changes_max, "Changes that the log keeps")
@@ -118,41 +134,27 @@ absl::Status Serve(const Settings& settings) {
   LocalShardOptions options;
   options.store = settings.store;
   options.index = settings.index;
+  options.reply_bytes_max = settings.bounds.reply_bytes_max;
+  options.waiting_reads_max = std::max(1, settings.workers / kWaitingReadsDivisor);
   RETRO_ASSIGN_OR_RETURN(options.default_collection, DefaultCollection(settings));
   RETRO_ASSIGN_OR_RETURN(const std::unique_ptr<LocalShard> shard, LocalShard::Open(options));
   Metrics metrics;
   WorkerPool workers(settings.workers, settings.requests_waiting_max);
-  const std::unique_ptr<grpc::Service> service = MakeShardService(*shard, workers, metrics);
+  const std::unique_ptr<grpc::Service> service = MakeShardService(*shard, workers, metrics, settings.bounds);
   RETRO_ASSIGN_OR_RETURN(const std::unique_ptr<RpcServer> server,
                          RpcServer::Start(settings.service.server, {service.get()}));
-  std::unique_ptr<MetricsServer> metrics_server;
-  if (!settings.service.metrics_listen.empty()) {
-    RETRO_ASSIGN_OR_RETURN(metrics_server, MetricsServer::Start(settings.service.metrics_listen, metrics));
-  }
   server->SetServing(kServiceName, true);
-  LogEvent(spdlog::level::info, "serving", {{"port", std::to_string(server->port())}, {"data", settings.store.path}});
-  const int signal = WaitForStopSignal();
-  LogEvent(spdlog::level::info, "stopping", {{"signal", std::to_string(signal)}});
-  server->Stop();
-  workers.Stop();
-  LogEvent(spdlog::level::info, "stopped", {});
-  return absl::OkStatus();
+  return ServeUntilStopped(settings.service, metrics, server->port(), [&server, &workers] {
+    server->Stop();
+    workers.Stop();
+  });
 }
 
 int Main(int argc, char** argv) {
   Settings settings;
   CLI::App app("One shard of a store: keeps documents and finds the nearest chunks to a vector.", "retro-shard");
   AddSettings(app, settings);
-  if (const auto code = ReadSettings(app, "RETRO_SHARD_", settings.service, argc, argv)) return *code;
-  absl::Status status = StartLogging(settings.service.log);
-  if (status.ok()) {
-    LogSettings(app);
-    BlockStopSignals();
-    status = Serve(settings);
-  }
-  if (status.ok()) return 0;
-  std::fprintf(stderr, "retro-shard: %s\n", std::string(status.message()).c_str());
-  return 1;
+  return RunService(app, "RETRO_SHARD_", settings.service, argc, argv, [&settings] { return Serve(settings); });
 }
 
 }  // namespace
@@ -160,5 +162,6 @@ int Main(int argc, char** argv) {
 
 int main(int argc, char** argv) {
   retro::EnsurePassiveOpenMp(argv);
+  retro::BoundHeaps();
   return retro::Main(argc, argv);
 }

@@ -85,7 +85,14 @@ struct Variant {
 
 void PrintTo(const Variant& variant, std::ostream* out) { *out << variant.name; }
 
-class BertEncoderTest : public ::testing::TestWithParam<Variant> {};
+class BertEncoderTest : public ::testing::TestWithParam<Variant> {
+ protected:
+  static BertEncoderOptions Options() {
+    BertEncoderOptions options = GetParam().options;
+    options.device = TestDevice();
+    return options;
+  }
+};
 
 INSTANTIATE_TEST_SUITE_P(
     Kinds, BertEncoderTest,
@@ -98,7 +105,7 @@ INSTANTIATE_TEST_SUITE_P(
 
 TEST_P(BertEncoderTest, MiniLmVectorsAreTheReferences) {
   const MiniLmGoldens goldens = ReadMiniLmGoldens();
-  const auto encoder = BertEncoder::Load(kMiniLm, "", GetParam().options);
+  const auto encoder = BertEncoder::Load(kMiniLm, "", Options());
   ASSERT_TRUE(encoder.ok()) << encoder.status();
   const auto vectors = (*encoder)->Encode(goldens.ids);
   ASSERT_TRUE(vectors.ok()) << vectors.status();
@@ -109,7 +116,7 @@ TEST_P(BertEncoderTest, MiniLmVectorsAreTheReferences) {
 
 TEST_P(BertEncoderTest, ABatchGivesWhatItsTextsAloneGive) {
   const MiniLmGoldens goldens = ReadMiniLmGoldens();
-  const auto encoder = BertEncoder::Load(kMiniLm, "", GetParam().options);
+  const auto encoder = BertEncoder::Load(kMiniLm, "", Options());
   ASSERT_TRUE(encoder.ok()) << encoder.status();
   const auto together = (*encoder)->Encode(goldens.ids);
   std::vector<float> alone;
@@ -131,7 +138,7 @@ TEST_P(BertEncoderTest, OtherSizesPoolingsNamesAndActivations) {
     for (size_t i = 0; i < lengths.size(); ++i) {
       sequences.emplace_back(ids.begin() + i * longest, ids.begin() + i * longest + lengths[i]);
     }
-    const auto encoder = BertEncoder::Load(kGoldens + "/" + name, "", GetParam().options);
+    const auto encoder = BertEncoder::Load(kGoldens + "/" + name, "", Options());
     ASSERT_TRUE(encoder.ok()) << encoder.status();
     const auto vectors = (*encoder)->Encode(sequences);
     ASSERT_TRUE(vectors.ok()) << vectors.status();

@@ -1,10 +1,11 @@
 // Whole commands against fake services: what is asked, what is printed, which exit code.
-#include <unistd.h>
+#include <sys/stat.h>
 
 #include <filesystem>
 #include <fstream>
 #include <sstream>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "cli/app.h"
@@ -16,69 +17,17 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "nlohmann/json.hpp"
-#include "tests/fake_services.h"
+#include "tests/cli_fixture.h"
 
 namespace retro::cli {
 namespace {
 
-namespace fs = std::filesystem;
 using ::testing::AllOf;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::Not;
 using ::testing::SizeIs;
-
-struct Result {
-  int code = 0;
-  std::string out;
-  std::string err;
-};
-
-class CliTest : public testing::Test {
- protected:
-  CliTest() : folder_(fs::temp_directory_path() / StrCat("cli_test_", getpid())) {
-    fs::remove_all(folder_);
-    fs::create_directories(folder_);
-  }
-  ~CliTest() override {
-    ResetInterrupt();
-    fs::remove_all(folder_);
-  }
-
-  // Runs a command against the fake services.
-  Result Run(std::vector<std::string> arguments, const std::string& input = "", bool terminal = false) {
-    const bool asks_generator = arguments[0] == "generate";
-    if (!asks_generator) arguments.push_back("--retriever=" + server_.address());
-    if (asks_generator || arguments[0] == "health") arguments.push_back("--generator=" + server_.address());
-    return RunAsIs(arguments, input, terminal);
-  }
-  static Result RunAsIs(const std::vector<std::string>& arguments, const std::string& input = "",
-                        bool terminal = false) {
-    std::istringstream in(input);
-    std::ostringstream out;
-    std::ostringstream err;
-    Console console{in, out, err};
-    console.in_terminal = console.out_terminal = console.err_terminal = terminal;
-    const int code = RunCommandLine(arguments, console);
-    return {code, out.str(), err.str()};
-  }
-  std::string Put(const std::string& name, const std::string& bytes) {
-    std::ofstream(folder_ / name, std::ios::binary) << bytes;
-    return (folder_ / name).string();
-  }
-  // A JSONL file of documents d0, d1, ...
-  std::string PutDocuments(const std::string& name, int count) {
-    std::string lines;
-    for (int i = 0; i < count; ++i) lines += StrCat("{\"id\":\"d", i, "\",\"text\":\"text ", i, "\"}\n");
-    return Put(name, lines);
-  }
-
-  const fs::path folder_;
-  FakeServer server_;
-  FakeRetriever& retriever_ = server_.retriever;
-  FakeGenerator& generator_ = server_.generator;
-};
 
 // ---------------------------------------------------------------- errors
 
@@ -117,6 +66,33 @@ TEST_F(CliTest, WrongCommandLinesAreExitCode2) {
   EXPECT_THAT(RunAsIs({"generate", "x", "--logit-bias", "a=1"}).err, HasSubstr("ID=NUMBER"));
 }
 
+TEST_F(CliTest, AddressesThatAreNone) {
+  for (const char* address : {"", "127.0.0.1", "127.0.0.1:99999", "127.0.0.1:port", ":7700"}) {
+    const Result result = RunAsIs({"search", "x", "--retriever", address});
+    EXPECT_EQ(result.code, kUsage) << address;
+    EXPECT_THAT(result.err, HasSubstr("write HOST:PORT")) << address;
+  }
+}
+
+TEST_F(CliTest, ArgumentsThatAreNoUtf8AreRefusedAndPathsReported) {
+  for (const char* command : {"search", "get", "delete", "generate"}) {
+    const Result result = Run({command, "caf\xe9"});
+    EXPECT_EQ(result.code, kUsage) << command;
+    EXPECT_THAT(result.err, HasSubstr("is no UTF-8: convert it")) << command;
+  }
+  const Result ingest = Run({"ingest", Put("caf\xe9.jsonl", "{\"text\":\"x\"}\n"), Put("good.txt", "text")});
+  EXPECT_EQ(ingest.code, kFailed);
+  EXPECT_THAT(ingest.err, HasSubstr("its name is no UTF-8: rename it"));
+  EXPECT_THAT(retriever_.documents, SizeIs(1));
+}
+
+TEST_F(CliTest, AServiceThatDoesNotKnowTheCallIsProbablyAnother) {
+  retriever_.failure = {grpc::StatusCode::UNIMPLEMENTED, ""};
+  const Result result = Run({"search", "x"});
+  EXPECT_EQ(result.code, kFailed);
+  EXPECT_THAT(result.err, HasSubstr("does not know this call: is it the retriever's address"));
+}
+
 TEST_F(CliTest, NumbersOutOfRangeAreToldInAShortLine) {
   for (const std::vector<std::string>& arguments : {std::vector<std::string>{"generate", "x", "--max-tokens", "0"},
                                                     {"search", "x", "--max-distance", "nan"},
@@ -132,7 +108,8 @@ TEST_F(CliTest, HelpIsExitCode0AndHasExamples) {
   const Result all = RunAsIs({"--help"});
   EXPECT_EQ(all.code, kOk);
   EXPECT_THAT(all.out, AllOf(HasSubstr("Exit codes: 0 done"), HasSubstr("ingest")));
-  for (const char* command : {"ingest", "search", "generate", "get", "list", "delete", "export", "stats", "health"}) {
+  for (const char* command :
+       {"ingest", "search", "generate", "score", "get", "list", "delete", "export", "stats", "health"}) {
     const Result one = RunAsIs({command, "--help"});
     EXPECT_EQ(one.code, kOk) << command;
     EXPECT_THAT(one.out, AllOf(HasSubstr(StrCat("retro ", command)), HasSubstr("--json"))) << command;
@@ -148,153 +125,6 @@ TEST_F(CliTest, ServerErrorsShowMessageReasonAndField) {
   // UNAVAILABLE with a reason comes from a service that is there.
   retriever_.failure = ToGrpcStatus(Error(absl::StatusCode::kUnavailable, Reason::kShuttingDown, "shutting down"));
   EXPECT_EQ(Run({"search", "x"}).code, kFailed);
-}
-
-// ---------------------------------------------------------------- ingest
-
-TEST_F(CliTest, IngestSendsDocumentsAndSumsUp) {
-  const std::string text = Put("a.txt", "some text");
-  const std::string lines = PutDocuments("b.jsonl", 3);
-  retriever_.documents["d1"].set_text("text 1");
-  retriever_.documents["d2"].set_text("an older text");
-  const Result result = Run({"ingest", text, lines, "--collection", "c", "--metadata", "lang=en"});
-  EXPECT_EQ(result.code, kOk) << result.err;
-  EXPECT_THAT(result.out, HasSubstr("2 created, 1 replaced, 1 unchanged, 0 failed, 0 skipped; 8 chunks"));
-  EXPECT_EQ(retriever_.collection, "c");
-  EXPECT_THAT(retriever_.streams, ElementsAre(ElementsAre(text, "d0", "d1", "d2")));
-  EXPECT_EQ(retriever_.documents[text].metadata().at("lang").values(0).string_value(), "en");
-}
-
-TEST_F(CliTest, IngestReportsWhatItSkipsAndGoesOn) {
-  const std::string bad = Put("bad.jsonl", "{oops\n{\"id\":\"good\",\"text\":\"x\"}\n");
-  const Result result =
-      Run({"ingest", (folder_ / "missing.txt").string(), Put("binary.txt", std::string("a\0", 2)), bad});
-  EXPECT_EQ(result.code, kFailed);
-  EXPECT_THAT(result.err, AllOf(HasSubstr("skipped: " + (folder_ / "missing.txt").string()), HasSubstr("binary"),
-                                HasSubstr(bad + ":1: the line is no JSON")));
-  EXPECT_THAT(result.out, HasSubstr("1 created, 0 replaced, 0 unchanged, 0 failed, 3 skipped"));
-}
-
-TEST_F(CliTest, IngestReportsRefusedDocuments) {
-  retriever_.refused_id = "d1";
-  const Result result = Run({"ingest", PutDocuments("a.jsonl", 3)});
-  EXPECT_EQ(result.code, kFailed);
-  EXPECT_THAT(result.err, HasSubstr("failed: d1: the text is odd (reason INVALID_FIELD, field document.text)"));
-  EXPECT_THAT(result.out, HasSubstr("2 created, 0 replaced, 0 unchanged, 1 failed"));
-}
-
-TEST_F(CliTest, IngestPrintsJson) {
-  retriever_.refused_id = "d1";
-  const Result result = Run({"ingest", "--json", PutDocuments("a.jsonl", 2), Put("empty.txt", "")});
-  EXPECT_EQ(result.code, kFailed);
-  std::istringstream lines(result.out);
-  std::map<std::string, nlohmann::json> events;
-  for (std::string line; std::getline(lines, line);) {
-    const nlohmann::json json = nlohmann::json::parse(line);
-    events[json["event"]] = json;
-  }
-  EXPECT_EQ(events["failed"]["id"], "d1");
-  EXPECT_THAT(events["skipped"]["message"].get<std::string>(), HasSubstr("no text"));
-  EXPECT_EQ(events["summary"]["created"], 1);
-  EXPECT_EQ(events["summary"]["complete"], true);
-}
-
-TEST_F(CliTest, IngestReadsStandardInput) {
-  const Result result = Run({"ingest", "-"}, "{\"id\":\"a\",\"text\":\"x\"}\n");
-  EXPECT_EQ(result.code, kOk) << result.err;
-  EXPECT_EQ(retriever_.documents.count("a"), 1U);
-}
-
-TEST_F(CliTest, IngestFillsItsWindowAndDoesNotExceedIt) {
-  // The fake acknowledges nothing until 8 wait: a smaller window would stall, a larger one is seen below.
-  retriever_.acknowledge_at = 8;
-  retriever_.expected_documents = 50;
-  EXPECT_EQ(Run({"ingest", PutDocuments("a.jsonl", 50), "--window", "8", "--timeout", "10"}).code, kOk);
-  EXPECT_EQ(retriever_.documents.size(), 50U);
-  EXPECT_EQ(retriever_.waiting_max, 8U);
-
-  retriever_.documents.clear();
-  retriever_.acknowledge_at = 9;  // never reached with a window of 8
-  const Result stalled = Run({"ingest", PutDocuments("a.jsonl", 50), "--window", "8", "--timeout", "0.05"});
-  EXPECT_EQ(stalled.code, kFailed);
-  EXPECT_THAT(stalled.err, HasSubstr("8 documents were sent and not acknowledged"));
-  EXPECT_EQ(retriever_.waiting_max, 8U);
-}
-
-TEST_F(CliTest, ABrokenStreamIsOpenedAgainAndTheRestSentAgain) {
-  retriever_.acknowledgements_until_break = 3;
-  const Result result = Run({"ingest", PutDocuments("a.jsonl", 10), "--window", "4"});
-  EXPECT_EQ(result.code, kOk) << result.err;
-  EXPECT_THAT(result.out, HasSubstr("10 created, 0 replaced, 0 unchanged"));
-  ASSERT_THAT(retriever_.streams, SizeIs(2));
-  EXPECT_THAT(retriever_.streams[1], ElementsAre("d3", "d4", "d5", "d6", "d7", "d8", "d9"));
-}
-
-TEST_F(CliTest, TriesAreBounded) {
-  retriever_.acknowledgements_until_break = 0;
-  retriever_.breaks_left = 1;
-  retriever_.break_status = {grpc::StatusCode::INVALID_ARGUMENT, "never again"};
-  EXPECT_EQ(Run({"ingest", PutDocuments("a.jsonl", 2)}).code, kFailed);
-  EXPECT_THAT(retriever_.streams, SizeIs(1));
-
-  retriever_.break_status = {grpc::StatusCode::UNAVAILABLE, "gone"};
-  retriever_.acknowledgements_until_break = 0;
-  retriever_.breaks_left = 1;
-  const Result result = Run({"ingest", PutDocuments("a.jsonl", 2), "--retries", "0"});
-  EXPECT_EQ(result.code, kUnreachable);
-  EXPECT_THAT(retriever_.streams, SizeIs(2));
-  EXPECT_THAT(result.err, HasSubstr("run the same command again"));
-}
-
-TEST_F(CliTest, AnInterruptedRunGoesOnWhereItWas) {
-  const std::string file = PutDocuments("a.jsonl", 10);
-  const std::string resume = (folder_ / "resume").string();
-  const std::vector<std::string> command = {"ingest", file, "--resume-file", resume, "--retries", "0", "--window", "1"};
-  retriever_.acknowledgements_until_break = 4;
-  EXPECT_EQ(Run(command).code, kUnreachable);
-  std::ofstream(resume, std::ios::app) << R"({"target": "cut li)";
-  const Result second = Run(command);
-  EXPECT_EQ(second.code, kOk) << second.err;
-  EXPECT_THAT(second.err, HasSubstr("went on in 1 files"));
-  ASSERT_THAT(retriever_.streams, SizeIs(2));
-  EXPECT_THAT(retriever_.streams[1], ElementsAre("d4", "d5", "d6", "d7", "d8", "d9"));
-  EXPECT_EQ(retriever_.documents.size(), 10U);
-
-  EXPECT_EQ(Run(command).code, kOk);  // all is done: nothing is sent
-  EXPECT_THAT(retriever_.streams, SizeIs(2));
-  retriever_.store_id = "another store";
-  EXPECT_EQ(Run(command).code, kOk);
-  EXPECT_THAT(retriever_.streams.back(), SizeIs(10));
-  std::ofstream(file, std::ios::app) << "{\"id\":\"d10\",\"text\":\"new\"}\n";  // a changed file starts afresh
-  EXPECT_EQ(Run(command).code, kOk);
-  EXPECT_THAT(retriever_.streams.back(), SizeIs(11));
-}
-
-TEST_F(CliTest, ARefusedDocumentIsTriedAgainByTheNextRun) {
-  const std::vector<std::string> command = {"ingest", PutDocuments("a.jsonl", 4), "--resume-file",
-                                            (folder_ / "resume").string()};
-  retriever_.refused_id = "d2";
-  EXPECT_EQ(Run(command).code, kFailed);
-  retriever_.refused_id = "";
-  EXPECT_EQ(Run(command).code, kOk);
-  EXPECT_THAT(retriever_.streams.back(), ElementsAre("d2", "d3"));
-}
-
-TEST_F(CliTest, AForeignResumeFileIsRefused) {
-  const Result result = Run({"ingest", PutDocuments("a.jsonl", 1), "--resume-file", Put("notes.txt", "my notes\n")});
-  EXPECT_EQ(result.code, kUsage);
-  EXPECT_THAT(result.err, HasSubstr("is no resume file"));
-  EXPECT_THAT(retriever_.streams, IsEmpty());
-}
-
-TEST_F(CliTest, CtrlCEndsAnIngestAndSaysWhatIsIn) {
-  retriever_.on_document = [](const pb::IngestRequest& request) {
-    if (request.write().document().id() == "d5") Interrupt();
-  };
-  const Result result = Run({"ingest", PutDocuments("a.jsonl", 100), "--window", "1"});
-  EXPECT_EQ(result.code, kInterrupted);
-  EXPECT_THAT(result.err, HasSubstr("interrupted"));
-  EXPECT_THAT(result.out, HasSubstr("5 created"));
 }
 
 // ---------------------------------------------------------------- search
@@ -499,8 +329,9 @@ TEST_F(CliTest, ListFollowsPages) {
 }
 
 TEST_F(CliTest, DeleteByIds) {
-  EXPECT_EQ(Run({"delete", "a", "b"}).out, "2 documents deleted\n");
-  EXPECT_THAT(retriever_.delete_requests.back().document_ids(), ElementsAre("a", "b"));
+  for (const char* id : {"a", "b", "c"}) retriever_.documents[id].set_text("x");
+  EXPECT_EQ(Run({"delete", "a", "b", "missing"}).out, "2 documents deleted\n");
+  EXPECT_THAT(retriever_.delete_requests.back().document_ids(), ElementsAre("a", "b", "missing"));
   EXPECT_EQ(Run({"delete"}).code, kUsage);
   EXPECT_EQ(Run({"delete", "a", "--filter", "exists(x)"}).code, kUsage);
 }
@@ -535,6 +366,21 @@ TEST_F(CliTest, AnExportIsIngestedAsItWas) {
   for (const auto& [id, document] : before) {
     EXPECT_EQ(retriever_.documents[id].ShortDebugString(), document.ShortDebugString());
   }
+}
+
+TEST_F(CliTest, AnExportToADeviceOrAPipeDoesNotReplaceIt) {
+  retriever_.documents["a"].set_text("text");
+  const std::string pipe = (folder_ / "pipe").string();
+  ASSERT_EQ(mkfifo(pipe.c_str(), 0600), 0);
+  std::string read;
+  std::thread reader([&] {
+    std::ifstream in(pipe);
+    std::getline(in, read);
+  });
+  EXPECT_EQ(Run({"export", "--out", pipe}).code, kOk);
+  reader.join();
+  EXPECT_THAT(read, HasSubstr("\"text\":\"text\""));
+  EXPECT_EQ(fs::status(pipe).type(), fs::file_type::fifo);
 }
 
 TEST_F(CliTest, StatsAreATable) {

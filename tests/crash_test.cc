@@ -103,9 +103,9 @@ shardpb::DocumentChange MakeChange(const std::string& id, const State& state, bo
 LocalShardOptions Options(const std::string& path) {
   LocalShardOptions options;
   options.store.path = path;
-  options.store.log_changes_max = 60;                   // so that the log is trimmed
-  options.store.write_buffers_bytes = size_t{1} << 20;  // so that tables are written and merged
-  options.index.seal_rows = 256;                        // so that segments are sealed and merged all the time
+  options.store.log_changes_max = 60;            // so that the log is trimmed
+  options.store.memory_bytes = size_t{3} << 20;  // so that tables are written and merged
+  options.index.seal_rows = 256;                 // so that segments are sealed and merged all the time
   options.default_collection.emplace();
   options.default_collection->set_dimension(kDimension);
   options.default_collection->set_embedder_fingerprint("embedder");

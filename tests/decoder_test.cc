@@ -38,8 +38,7 @@ Fixture LoadFixture(const std::string& name) {
 // Logits of the whole text in one pass without caches, as in training: [n, V].
 at::Tensor Logits(const Fixture& fixture) {
   const ModelWeights weights = *BindWeights(fixture.config, fixture.weights);
-  SequenceState state({.offset = fixture.reference.offset}, fixture.config.chunk_length, fixture.config.layers);
-  state.keep = false;
+  SequenceState state({.offset = fixture.reference.offset}, fixture.config, /*pool=*/nullptr);
   const int64_t rows = static_cast<int64_t>(fixture.reference.tokens.size());
   const DecoderPiece piece{.state = &state, .rows = rows, .neighbours = fixture.reference.neighbours};
   const at::Tensor tokens = at::tensor(at::ArrayRef<TokenId>(fixture.reference.tokens), at::kLong);

@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
+#include <functional>
 
 namespace retro {
 namespace {
@@ -31,6 +32,58 @@ std::vector<ChunkNeighbours> NeighboursOf(const std::vector<TokenId>& tokens, co
     neighbours.push_back(fails ? ChunkNeighbours{} : MadeUpNeighbours(chunks[chunk]).rows);
   }
   return neighbours;
+}
+
+// In as few pieces as a sliding window allows: one, where it does not slide.
+at::Tensor LastLogits(const RetroModel& model, Sequence& sequence, std::span<const TokenId> tokens,
+                      std::span<const ChunkNeighbours> neighbours) {
+  at::Tensor last;
+  while (!tokens.empty()) {
+    const int64_t count = std::min(static_cast<int64_t>(tokens.size()), sequence.room());
+    const auto chunks = static_cast<size_t>(neighbours.empty() ? 0 : sequence.ChunksCompletedBy(count));
+    const Piece piece{.sequence = &sequence,
+                      .tokens = tokens.first(static_cast<size_t>(count)),
+                      .neighbours = neighbours.first(chunks)};
+    const auto logits = model.Forward(std::span(&piece, 1));
+    EXPECT_TRUE(logits.ok()) << logits.status();
+    if (!logits.ok()) return at::zeros({model.config().vocabulary});
+    last = (*logits)[0].to(at::kCPU).contiguous();
+    tokens = tokens.subspan(static_cast<size_t>(count));
+    neighbours = neighbours.subspan(chunks);
+  }
+  return last;
+}
+
+using NeighboursOfText =
+    std::function<std::vector<ChunkNeighbours>(const std::vector<TokenId>& tokens, const ChunkGeometry& geometry)>;
+
+// `neighbours_of` gives those of a text's complete chunks.
+std::vector<TokenId> GenerateWith(const RetroModel& model, const Tokenizer& tokenizer, const GenerationRequest& request,
+                                  const NeighboursOfText& neighbours_of) {
+  std::vector<TokenId> tokens = request.prompt;
+  Sampler sampler(model.config().vocabulary);
+  SeenTokens seen(model.config().vocabulary);
+  for (const TokenId id : tokens) seen.Add(id);
+  std::vector<TokenId> generated;
+  while (static_cast<int64_t>(generated.size()) < request.max_tokens) {
+    SequenceOptions options;
+    options.offset = request.retrieval.offset;
+    options.retrieval = request.retrieval.enabled;
+    options.slide = request.slide;
+    auto sequence = *model.NewSequence(options);
+    const auto length = static_cast<int64_t>(tokens.size());
+    const std::vector<ChunkNeighbours> neighbours =
+        options.retrieval ? neighbours_of(tokens, sequence->geometry()) : std::vector<ChunkNeighbours>();
+    const at::Tensor row = LastLogits(model, *sequence, tokens, neighbours);
+    const std::span<const float> values(row.const_data_ptr<float>(), static_cast<size_t>(row.numel()));
+    const TokenId id = sampler.Sample(values, request.sampling, seen, static_cast<uint64_t>(length))->id;
+    tokens.push_back(id);
+    seen.Add(id);
+    generated.push_back(id);
+    if (id == tokenizer.eos_id()) break;
+    if (std::find(request.stop_ids.begin(), request.stop_ids.end(), id) != request.stop_ids.end()) break;
+  }
+  return generated;
 }
 
 }  // namespace
@@ -62,45 +115,36 @@ LookupAnswer MadeUpAnswer(const LookupRequest& request) {
 
 std::vector<TokenId> GenerateAlone(const RetroModel& model, const Tokenizer& tokenizer,
                                    const GenerationRequest& request, bool failures) {
-  std::vector<TokenId> tokens = request.prompt;
-  SeenTokens seen(model.config().vocabulary);
-  for (const TokenId id : tokens) seen.Add(id);
-  const auto prompt_length = static_cast<int64_t>(tokens.size());
-  std::vector<TokenId> generated;
-  while (static_cast<int64_t>(generated.size()) < request.max_tokens) {
-    SequenceOptions options;
-    options.offset = request.retrieval.offset;
-    options.retrieval = request.retrieval.enabled;
-    auto sequence = *model.NewSequence(options);
-    const auto length = static_cast<int64_t>(tokens.size());
-    const std::vector<ChunkNeighbours> neighbours =
-        options.retrieval ? NeighboursOf(tokens, sequence->geometry(), prompt_length, failures)
-                          : std::vector<ChunkNeighbours>();
-    const Piece piece{.sequence = sequence.get(), .tokens = tokens, .neighbours = neighbours};
-    const auto logits = model.Forward(std::span(&piece, 1));
-    EXPECT_TRUE(logits.ok()) << logits.status();
-    const at::Tensor row = (*logits)[0].to(at::kCPU).contiguous();
-    const std::span<const float> values(row.const_data_ptr<float>(), static_cast<size_t>(row.numel()));
-    const TokenId id = SampleToken(values, request.sampling, seen, static_cast<uint64_t>(length))->id;
-    tokens.push_back(id);
-    seen.Add(id);
-    generated.push_back(id);
-    if (id == tokenizer.eos_id()) break;
-    if (std::find(request.stop_ids.begin(), request.stop_ids.end(), id) != request.stop_ids.end()) break;
-  }
-  return generated;
+  const auto prompt_length = static_cast<int64_t>(request.prompt.size());
+  return GenerateWith(model, tokenizer, request,
+                      [&](const std::vector<TokenId>& tokens, const ChunkGeometry& geometry) {
+                        return NeighboursOf(tokens, geometry, prompt_length, failures);
+                      });
 }
 
-void FakeSource::Lookup(LookupRequest request, Callback done) {
+std::vector<TokenId> GenerateAlone(const RetroModel& model, const Tokenizer& tokenizer,
+                                   const GenerationRequest& request, const std::vector<ChunkOutput>& events) {
+  return GenerateWith(model, tokenizer, request,
+                      [&](const std::vector<TokenId>& tokens, const ChunkGeometry& geometry) {
+                        const int64_t chunks = geometry.CompleteChunks(static_cast<int64_t>(tokens.size()));
+                        std::vector<ChunkNeighbours> neighbours(static_cast<size_t>(chunks));
+                        for (size_t i = 0; i < neighbours.size() && i < events.size(); ++i) {
+                          neighbours[i] = events[i].found.rows;
+                        }
+                        return neighbours;
+                      });
+}
+
+void FakeSource::Lookup(std::vector<LookupRequest> requests, Callback done) {
   {
     MutexLock lock(mutex_);
-    requests_.push_back(request);
+    requests_.insert(requests_.end(), requests.begin(), requests.end());
     if (hold_) {
-      held_.push_back({std::move(request), std::move(done)});
+      for (LookupRequest& request : requests) held_.push_back({std::move(request), done});
       return;
     }
   }
-  done(MadeUpAnswer(request));
+  for (const LookupRequest& request : requests) done(request.lookup, MadeUpAnswer(request));
 }
 
 void FakeSource::CancelLookup(uint64_t lookup) {
@@ -114,14 +158,14 @@ void FakeSource::Hold(bool hold) {
 }
 
 bool FakeSource::Answer(absl::StatusOr<LookupAnswer> answer) {
-  Callback done;
+  Held held;
   {
     MutexLock lock(mutex_);
     if (held_.empty()) return false;
-    done = std::move(held_.front().done);
+    held = std::move(held_.front());
     held_.pop_front();
   }
-  done(std::move(answer));
+  held.done(held.request.lookup, std::move(answer));
   return true;
 }
 

@@ -24,11 +24,14 @@ LookupAnswer MadeUpAnswer(const LookupRequest& request);
 // one request at a time, every chunk with its made-up neighbours. Failing look-ups (if `failures`) give no neighbours.
 std::vector<TokenId> GenerateAlone(const RetroModel& model, const Tokenizer& tokenizer,
                                    const GenerationRequest& request, bool failures = false);
+// The same with the neighbours of these events, which are all that it had.
+std::vector<TokenId> GenerateAlone(const RetroModel& model, const Tokenizer& tokenizer,
+                                   const GenerationRequest& request, const std::vector<ChunkOutput>& events);
 
 // Answers at once from the made-up store unless told to hold.
 class FakeSource : public NeighbourSource {
  public:
-  void Lookup(LookupRequest request, Callback done) override;
+  void Lookup(std::vector<LookupRequest> requests, Callback done) override;
   void CancelLookup(uint64_t lookup) override;
 
   void Hold(bool hold);

@@ -53,6 +53,16 @@ void FakeRetriever::SetDelay(std::chrono::milliseconds delay) {
   delay_ = delay;
 }
 
+void FakeRetriever::SetRefusedText(std::string text) {
+  MutexLock lock(mutex_);
+  refused_text_ = std::move(text);
+}
+
+std::chrono::milliseconds FakeRetriever::delay() const {
+  MutexLock lock(mutex_);
+  return delay_;
+}
+
 void FakeRetriever::SetCoverage(uint32_t answered, uint32_t asked) {
   MutexLock lock(mutex_);
   coverage_.set_shards_answered(answered);
@@ -81,7 +91,6 @@ int FakeRetriever::cancelled() const {
 
 grpc::Status FakeRetriever::Search(grpc::ServerContext* context, const pb::SearchRequest* request,
                                    pb::SearchResponse* response) {
-  std::chrono::milliseconds delay{0};
   grpc::Status status;
   {
     MutexLock lock(mutex_);
@@ -89,12 +98,14 @@ grpc::Status FakeRetriever::Search(grpc::ServerContext* context, const pb::Searc
     const auto id = context->client_metadata().find("x-request-id");
     request_ids_.push_back(id == context->client_metadata().end() ? ""
                                                                   : std::string(id->second.data(), id->second.size()));
-    delay = delay_;
     status = status_;
+    for (const pb::Query& query : request->queries()) {
+      if (!refused_text_.empty() && query.text() == refused_text_) status = {grpc::StatusCode::INVALID_ARGUMENT, "bad"};
+    }
     *response->mutable_coverage() = coverage_;
   }
-  const auto until = std::chrono::steady_clock::now() + delay;
-  while (std::chrono::steady_clock::now() < until) {
+  const auto start = std::chrono::steady_clock::now();
+  while (std::chrono::steady_clock::now() < start + delay()) {
     if (context->IsCancelled()) {
       MutexLock lock(mutex_);
       ++cancelled_;

@@ -23,7 +23,9 @@ class FakeRetriever : public retriever::v1::RetrieverService::Service {
   void Stop();
 
   void SetStatus(grpc::Status status);
-  void SetDelay(std::chrono::milliseconds delay);
+  void SetDelay(std::chrono::milliseconds delay);  // also of calls that are waiting
+  // A search with such a query is INVALID_ARGUMENT.
+  void SetRefusedText(std::string text);
   void SetCoverage(uint32_t answered, uint32_t asked);
   void SetTokenizer(std::string fingerprint);
 
@@ -37,10 +39,13 @@ class FakeRetriever : public retriever::v1::RetrieverService::Service {
                        retriever::v1::GetInfoResponse* response) override;
 
  private:
+  std::chrono::milliseconds delay() const;
+
   mutable Mutex mutex_;
   std::string tokenizer_ ABSL_GUARDED_BY(mutex_);
   grpc::Status status_ ABSL_GUARDED_BY(mutex_);
   std::chrono::milliseconds delay_ ABSL_GUARDED_BY(mutex_){0};
+  std::string refused_text_ ABSL_GUARDED_BY(mutex_);
   retriever::v1::Coverage coverage_ ABSL_GUARDED_BY(mutex_);
   std::vector<retriever::v1::SearchRequest> requests_ ABSL_GUARDED_BY(mutex_);
   std::vector<std::string> request_ids_ ABSL_GUARDED_BY(mutex_);

@@ -8,11 +8,14 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <numbers>
 #include <string>
 #include <vector>
 
 #include "cli/protocol.h"
+#include "common/base/error.h"
 #include "common/base/strings.h"
+#include "common/rpc/status.h"
 
 namespace retro::cli {
 
@@ -21,6 +24,7 @@ class FakeRetriever final : public pb::RetrieverService::Service {
  public:
   // Every unary call fails with it, unless OK.
   grpc::Status failure;
+  grpc::Status delete_failure;  // of deletions that are no dry run
   std::string store_id = "store-1";
   // Ingest acknowledges when so many are waiting, or when `expected_documents` have arrived.
   size_t acknowledge_at = 1;
@@ -31,8 +35,10 @@ class FakeRetriever final : public pb::RetrieverService::Service {
   grpc::Status break_status{grpc::StatusCode::UNAVAILABLE, "gone"};
   // Called once a document has arrived and before it is acknowledged.
   std::function<void(const pb::IngestRequest&)> on_document;
-  // Documents whose acknowledgement is an error.
+  // Documents whose acknowledgement is an error; of those in `failing`, so many times.
   std::string refused_id;
+  std::map<std::string, int> failing;
+  pb::ItemError failing_error = UnavailableError();
   pb::SearchResponse search_response;
 
   // What came in. Read them when no call is under way.
@@ -82,13 +88,22 @@ class FakeRetriever final : public pb::RetrieverService::Service {
     return failure;
   }
 
+  static pb::ItemError UnavailableError() {
+    pb::ItemError error;
+    error.set_code(grpc::StatusCode::UNAVAILABLE);
+    error.set_message("shard 1 is away");
+    error.set_reason("SHARD_UNAVAILABLE");
+    return error;
+  }
+
   grpc::Status GetDocument(grpc::ServerContext*, const pb::GetDocumentRequest* request,
                            pb::GetDocumentResponse* response) override {
+    if (!failure.ok()) return failure;
     const auto found = documents.find(request->document_id());
     if (found == documents.end()) return {grpc::StatusCode::NOT_FOUND, "no such document"};
     *response->mutable_document() = found->second;
     response->mutable_info()->set_chunk_count(3);
-    return failure;
+    return grpc::Status::OK;
   }
 
   grpc::Status GetChunks(grpc::ServerContext*, const pb::GetChunksRequest* request,
@@ -122,7 +137,12 @@ class FakeRetriever final : public pb::RetrieverService::Service {
   grpc::Status DeleteDocuments(grpc::ServerContext*, const pb::DeleteDocumentsRequest* request,
                                pb::DeleteDocumentsResponse* response) override {
     delete_requests.push_back(*request);
-    response->set_deleted_count(request->has_filter() ? 42 : static_cast<uint64_t>(request->document_ids_size()));
+    if (!delete_failure.ok() && !request->dry_run()) return delete_failure;
+    uint64_t count = request->has_filter() ? 42 : 0;
+    for (const std::string& id : request->document_ids()) {
+      count += request->dry_run() ? documents.count(id) : documents.erase(id);
+    }
+    response->set_deleted_count(count);
     return failure;
   }
 
@@ -150,6 +170,11 @@ class FakeRetriever final : public pb::RetrieverService::Service {
       result.mutable_error()->set_field("document.text");
       return response;
     }
+    if (int& left = failing[document.id()]; left > 0) {
+      --left;
+      *result.mutable_error() = failing_error;
+      return response;
+    }
     const auto found = documents.find(document.id());
     result.set_chunk_count(2);
     if (found == documents.end()) {
@@ -164,9 +189,44 @@ class FakeRetriever final : public pb::RetrieverService::Service {
   }
 };
 
-// Sends the events it is given.
+// Sends the events it is given; scores each token with one bit.
 class FakeGenerator final : public gen::GeneratorService::Service {
  public:
+  static constexpr uint32_t kContextLength = 256;
+  static constexpr uint32_t kChunkSize = 64;
+  size_t bytes_per_token = 4;
+  std::vector<gen::ScoreRequest> score_requests;  // with one item each
+  grpc::Status score_failure;                     // of the third one on
+
+  grpc::Status GetModel(grpc::ServerContext*, const gen::GetModelRequest*, gen::GetModelResponse* model) override {
+    model->set_context_length(kContextLength);
+    model->set_chunk_size(kChunkSize);
+    return grpc::Status::OK;
+  }
+
+  grpc::Status Score(grpc::ServerContext*, const gen::ScoreRequest* asked, gen::ScoreResponse* response) override {
+    score_requests.push_back(*asked);
+    if (score_requests.size() > 2 && !score_failure.ok()) return score_failure;
+    const gen::ScoreItem& item = asked->items(0);
+    const std::string& text = item.continuation_text();
+    const size_t context = std::max<size_t>(1, static_cast<size_t>(item.context_tokens().ids_size()));
+    gen::ScoreResult& result = *response->add_results();
+    for (size_t at = 0; at < text.size(); at += bytes_per_token) {
+      result.add_tokens(next_token_++);
+      result.add_logprobs(-std::numbers::ln2_v<float>);
+      result.add_greedy(at == 0);
+      result.add_raw(text.substr(at, bytes_per_token));
+    }
+    if (context + static_cast<size_t>(result.tokens_size()) > kContextLength) {
+      return ToGrpcStatus(Error(absl::StatusCode::kInvalidArgument, Reason::kContextTooLong, "items[0]: too long"));
+    }
+    result.set_total_logprob(-std::numbers::ln2 * result.tokens_size());
+    gen::RetrievalEvent& retrieval = *result.add_retrievals();
+    retrieval.set_degradation(gen::DEGRADATION_NONE);
+    retrieval.mutable_neighbours()->add_neighbours();
+    return grpc::Status::OK;
+  }
+
   std::vector<gen::GenerateResponse> events;
   grpc::Status ending;
   gen::GenerateRequest request;
@@ -177,6 +237,9 @@ class FakeGenerator final : public gen::GeneratorService::Service {
     for (const gen::GenerateResponse& event : events) stream->Write(event);
     return ending;
   }
+
+ private:
+  int32_t next_token_ = 1;
 };
 
 // Both behind one loopback port.

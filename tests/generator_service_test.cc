@@ -1,23 +1,13 @@
-// The generator over gRPC, with a tiny model and a fake retriever.
+// The generator over gRPC, with a tiny model and a fake retriever: the life of its calls.
 #include "generator_service/serve/generator_service.h"
 
 #include <gmock/gmock.h>
-#include <grpcpp/create_channel.h>
-#include <gtest/gtest.h>
 
-#include <algorithm>
-#include <functional>
-#include <iterator>
-#include <limits>
 #include <thread>
 
 #include "common/base/error.h"
-#include "common/rpc/status.h"
 #include "generator_service/engine/text_assembler.h"
-#include "grpc/health/v1/health.grpc.pb.h"
-#include "retro/generator/v1/generator.grpc.pb.h"
-#include "tests/fake_retriever.h"
-#include "tests/tiny_model.h"
+#include "tests/generator_fixture.h"
 
 namespace retro {
 namespace {
@@ -25,92 +15,6 @@ namespace {
 namespace pb = ::retro::generator::v1;
 using std::chrono::milliseconds;
 using testing::HasSubstr;
-
-// A finished (or failed) stream.
-struct Stream {
-  std::vector<pb::TokenEvent> tokens;
-  std::vector<pb::RetrievalEvent> retrievals;
-  pb::FinishEvent finish;
-  absl::Status status;
-
-  std::vector<TokenId> Ids() const {
-    std::vector<TokenId> ids;
-    for (const auto& token : tokens) ids.push_back(token.id());
-    return ids;
-  }
-  std::string Text() const {
-    std::string text;
-    for (const auto& token : tokens) text += token.text();
-    return text + finish.text();
-  }
-};
-
-class GeneratorServiceTest : public testing::Test {
- protected:
-  GeneratorServiceTest() : retriever_(std::string(32, 'b')) {}
-
-  void Serve(const std::string& retriever, SchedulerLimits limits = {}, milliseconds drain_max = milliseconds(3000)) {
-    ServedModel model;
-    model.model = MakeTinyModel();
-    model.info.config = model.model->config();
-    model.info.revision = std::string(64, 'a');
-    model.tokenizer = std::make_shared<ByteTokenizer>();
-    model.name = "tiny";
-    GeneratorOptions options;
-    options.retriever = retriever;
-    options.limits = limits;
-    options.server.drain_max = drain_max;
-    options.probe_ms = milliseconds(100);
-    auto generator = Generator::Start(options, std::move(model), metrics_);
-    ASSERT_TRUE(generator.ok()) << generator.status();
-    generator_ = *std::move(generator);
-    channel_ =
-        grpc::CreateChannel("127.0.0.1:" + std::to_string(generator_->port()), grpc::InsecureChannelCredentials());
-    stub_ = pb::GeneratorService::NewStub(channel_);
-  }
-  void Serve() { Serve(retriever_.address()); }
-
-  static pb::GenerateRequest Request(const std::string& prompt, uint32_t max_tokens) {
-    pb::GenerateRequest request;
-    request.set_text(prompt);
-    request.set_max_tokens(max_tokens);
-    request.mutable_sampling()->set_temperature(0.8F);
-    request.mutable_sampling()->set_seed(11);
-    (*request.mutable_sampling()->mutable_logit_bias())[3] = -100;  // no end of text
-    request.mutable_retrieval()->mutable_timeout()->set_seconds(30);
-    return request;
-  }
-
-  Stream Generate(const pb::GenerateRequest& request, grpc::ClientContext* given = nullptr) {
-    grpc::ClientContext own;
-    auto reader = stub_->Generate(given != nullptr ? given : &own, request);
-    Stream run;
-    pb::GenerateResponse event;
-    while (reader->Read(&event)) {
-      if (event.has_token()) run.tokens.push_back(event.token());
-      if (event.has_retrieval()) run.retrievals.push_back(event.retrieval());
-      if (event.has_finish()) run.finish = event.finish();
-    }
-    run.status = FromGrpcStatus(reader->Finish());
-    return run;
-  }
-
-  grpc::health::v1::HealthCheckResponse::ServingStatus Health(const std::string& name) {
-    const auto stub = grpc::health::v1::Health::NewStub(channel_);
-    grpc::ClientContext context;
-    grpc::health::v1::HealthCheckRequest request;
-    request.set_service(name);
-    grpc::health::v1::HealthCheckResponse response;
-    EXPECT_TRUE(stub->Check(&context, request, &response).ok());
-    return response.status();
-  }
-
-  FakeRetriever retriever_;
-  Metrics metrics_;
-  std::unique_ptr<Generator> generator_;
-  std::shared_ptr<grpc::Channel> channel_;
-  std::unique_ptr<pb::GeneratorService::Stub> stub_;
-};
 
 TEST_F(GeneratorServiceTest, StreamsTokensRetrievalsAndAFinish) {
   Serve();
@@ -162,20 +66,6 @@ TEST_F(GeneratorServiceTest, OneSearchForThePromptAndOneAChunkWithTheChunksText)
   }
 }
 
-TEST_F(GeneratorServiceTest, AlignmentDecidesWhereThePromptsChunksEnd) {
-  Serve();
-  auto request = Request("0123456789", 3);
-  EXPECT_EQ(Generate(request).retrievals.size(), 2U);  // 2 | 8
-  request.mutable_retrieval()->set_alignment(pb::ALIGNMENT_PAPER);
-  const Stream paper = Generate(request);
-  ASSERT_EQ(paper.retrievals.size(), 1U);  // 8 | 2 ...
-  EXPECT_EQ(paper.retrievals[0].token_end(), 8U);
-  request.set_text("short");
-  EXPECT_TRUE(Generate(request).retrievals.empty());
-  request.mutable_retrieval()->set_offset(5);
-  EXPECT_EQ(Generate(request).retrievals.size(), 1U);
-}
-
 TEST_F(GeneratorServiceTest, ARunCanBeReplayedFromItsEventsWithoutARetriever) {
   Serve();
   auto request = Request("to be played again", 30);
@@ -193,28 +83,6 @@ TEST_F(GeneratorServiceTest, ARunCanBeReplayedFromItsEventsWithoutARetriever) {
     EXPECT_EQ(again.retrievals[i].neighbours().SerializeAsString(),
               first.retrievals[i].neighbours().SerializeAsString());
   }
-}
-
-TEST_F(GeneratorServiceTest, NeighboursMatterAndGivenOnesAreAppendedTo) {
-  Serve();
-  auto request = Request("does it matter", 30);
-  const Stream with = Generate(request);
-  request.mutable_retrieval()->set_enabled(false);
-  const Stream without = Generate(request);
-  EXPECT_TRUE(without.retrievals.empty());
-  EXPECT_NE(with.Ids(), without.Ids());
-
-  request.mutable_retrieval()->set_enabled(true);
-  request.mutable_retrieval()->set_neighbour_mode(pb::NEIGHBOUR_MODE_APPEND);
-  pb::ChunkNeighbours* given = request.mutable_retrieval()->add_neighbours();
-  given->set_chunk_number(0);
-  given->add_neighbours()->mutable_chunk()->set_text("my own, and longer than eight");
-  const Stream appended = Generate(request);
-  ASSERT_TRUE(appended.status.ok()) << appended.status;
-  const auto& shown = appended.retrievals[0].neighbours();
-  ASSERT_EQ(shown.neighbours_size(), 2);  // k in all
-  EXPECT_EQ(shown.neighbours(0).chunk().token_ids_size(), 8);
-  EXPECT_EQ(shown.neighbours(1).document_id(), "doc0");
 }
 
 TEST_F(GeneratorServiceTest, AnotherTokenizersNeighboursAreTokenisedAgain) {
@@ -310,9 +178,11 @@ TEST_F(GeneratorServiceTest, TheRetrieversRefusalReachesTheCaller) {
   EXPECT_EQ(status.code(), absl::StatusCode::kNotFound);
   EXPECT_EQ(ReasonOf(status), Reason::kCollectionNotFound);
 
-  retriever_.SetStatus(ToGrpcStatus(QueueFullError("the queue", milliseconds(5))));
+  retriever_.SetStatus(ToGrpcStatus(QueueFullError("the queue", milliseconds(40'000))));
   const absl::Status full = Generate(Request("refused", 2)).status;
-  EXPECT_EQ(ReasonOf(full), Reason::kRetrievalFailed);
+  EXPECT_EQ(full.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(ReasonOf(full), Reason::kQueueFull);
+  EXPECT_EQ(RetryAfterOf(full), std::optional(milliseconds(40'000)));
   EXPECT_THAT(std::string(full.message()), HasSubstr("refused: the queue is full"));
 }
 
@@ -348,6 +218,32 @@ TEST_F(GeneratorServiceTest, ADrainCutsAStreamAndSaysHowToGoOn) {
   EXPECT_EQ(cut.finish.resume().tokens().ids_size(), 9);
   EXPECT_EQ(cut.finish.resume().offset(), 1U);
   EXPECT_EQ(cut.finish.resume().seed(), 11U);
+}
+
+TEST_F(GeneratorServiceTest, ACutRunIsResumedElsewhereAsIfNothingHadHappened) {
+  Serve();
+  auto request = Request("resumed elsewhere", 30);
+  const Stream whole = Generate(request);
+  Serve(retriever_.address(), {}, milliseconds(500));
+  const size_t before = retriever_.requests().size();
+  retriever_.SetDelay(milliseconds(300));  // so that the end comes in between
+  Stream cut;
+  std::thread caller([&] { cut = Generate(request); });
+  while (retriever_.requests().size() < before + 2) std::this_thread::yield();
+  generator_->Stop();
+  caller.join();
+  ASSERT_EQ(cut.finish.reason(), pb::FINISH_REASON_DRAINED);
+  retriever_.SetDelay(milliseconds(0));
+  Serve();
+  auto rest = request;
+  *rest.mutable_tokens() = cut.finish.resume().tokens();
+  rest.mutable_retrieval()->set_offset(cut.finish.resume().offset());
+  rest.mutable_sampling()->set_seed(cut.finish.resume().seed());
+  rest.set_max_tokens(30 - cut.finish.generated_tokens());
+  const Stream resumed = Generate(rest);
+  std::vector<TokenId> ids = cut.Ids();
+  for (const TokenId id : resumed.Ids()) ids.push_back(id);
+  EXPECT_EQ(ids, whole.Ids());
 }
 
 TEST_F(GeneratorServiceTest, ScoreGivesTheLogprobsThatGenerateGave) {
@@ -400,6 +296,27 @@ TEST_F(GeneratorServiceTest, AScoreOfSeveralItemsNeedsOnePlace) {
   }
 }
 
+TEST_F(GeneratorServiceTest, AScoresRetrievalEventsAreBounded) {
+  Serve();
+  pb::ScoreRequest score;
+  pb::ChunkNeighbours* given = score.mutable_retrieval()->add_neighbours();
+  given->set_chunk_number(0);
+  given->add_neighbours()->mutable_chunk()->set_text(std::string(9 << 20, 'x'));
+  const auto ask = [&] {
+    pb::ScoreItem* item = score.add_items();
+    item->set_context_text("item");
+    item->set_continuation_text(" of two");
+    grpc::ClientContext context;
+    pb::ScoreResponse response;
+    return FromGrpcStatus(stub_->Score(&context, score, &response));
+  };
+  const absl::Status one = ask();  // more than a client takes by default, but the server gave it
+  EXPECT_THAT(std::string(one.message()), HasSubstr("larger than max"));
+  const absl::Status two = ask();
+  EXPECT_EQ(two.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(FieldOf(two), std::optional<std::string>("items"));
+}
+
 TEST_F(GeneratorServiceTest, ACallThatNobodyReadsEnds) {
   Serve(retriever_.address(), {.stall_ms_max = milliseconds(50)});
   auto request = Request("unread", 100);
@@ -432,138 +349,6 @@ TEST_F(GeneratorServiceTest, GetModelDescribesTheModel) {
   EXPECT_EQ(model.revision().size(), 32U);
   EXPECT_EQ(model.tokenizer_fingerprint(), std::string(32, 'b'));
   EXPECT_GT(model.parameters_total(), model.parameters());
-}
-
-struct BadRequest {
-  std::string field;
-  std::function<void(pb::GenerateRequest&)> spoil;
-};
-
-std::vector<BadRequest> BadPromptsAndSampling() {
-  const float nan = std::numeric_limits<float>::quiet_NaN();
-  return {
-      {"prompt", [](auto& r) { r.clear_prompt(); }},
-      {"text", [](auto& r) { r.set_text(""); }},
-      {"text", [](auto& r) { r.set_text(std::string(200, 'x')); }},
-      {"text", [](auto& r) { r.set_text(std::string(1 << 20, 'x')); }},
-      {"tokens.ids", [](auto& r) { r.mutable_tokens(); }},
-      {"tokens.ids[1]", [](auto& r) { r.mutable_tokens()->add_ids(5), r.mutable_tokens()->add_ids(260); }},
-      {"tokens.ids[0]", [](auto& r) { r.mutable_tokens()->add_ids(-1); }},
-      {"max_tokens", [](auto& r) { r.set_max_tokens(0); }},
-      {"max_tokens", [](auto& r) { r.set_max_tokens(4'000'000'000U); }},
-      {"sampling.temperature", [](auto& r) { r.mutable_sampling()->set_temperature(-1); }},
-      {"sampling.temperature", [nan](auto& r) { r.mutable_sampling()->set_temperature(nan); }},
-      {"sampling.top_p", [](auto& r) { r.mutable_sampling()->set_top_p(0); }},
-      {"sampling.top_p", [](auto& r) { r.mutable_sampling()->set_top_p(1.5F); }},
-      {"sampling.repetition_penalty", [](auto& r) { r.mutable_sampling()->set_repetition_penalty(0); }},
-      {"sampling.logit_bias[999]", [](auto& r) { (*r.mutable_sampling()->mutable_logit_bias())[999] = 1; }},
-      {"sampling.logit_bias[5]", [nan](auto& r) { (*r.mutable_sampling()->mutable_logit_bias())[5] = nan; }},
-      {"stop_strings[0]", [](auto& r) { r.add_stop_strings(""); }},
-      {"stop_strings[0]", [](auto& r) { r.add_stop_strings(std::string(257, 'x')); }},
-      {"stop_strings",
-       [](auto& r) {
-         for (int i = 0; i < 17; ++i) r.add_stop_strings("x");
-       }},
-      {"stop_ids[0]", [](auto& r) { r.add_stop_ids(-3); }},
-      {"stop_ids",
-       [](auto& r) {
-         for (int i = 0; i < 65; ++i) r.add_stop_ids(5);
-       }},
-      {"top_logprobs", [](auto& r) { r.set_top_logprobs(21); }},
-      {"context_policy", [](auto& r) { r.set_context_policy(static_cast<pb::ContextPolicy>(9)); }},
-  };
-}
-
-std::vector<BadRequest> BadRetrieval() {
-  const float nan = std::numeric_limits<float>::quiet_NaN();
-  return {
-      {"retrieval.k", [](auto& r) { r.mutable_retrieval()->set_k(0); }},
-      {"retrieval.k", [](auto& r) { r.mutable_retrieval()->set_k(1'000'000'000); }},
-      {"retrieval.effort", [](auto& r) { r.mutable_retrieval()->mutable_effort(); }},
-      {"retrieval.effort.level", [nan](auto& r) { r.mutable_retrieval()->mutable_effort()->set_level(nan); }},
-      {"retrieval.max_distance", [](auto& r) { r.mutable_retrieval()->set_max_distance(-1); }},
-      {"retrieval.collection", [](auto& r) { r.mutable_retrieval()->set_collection(std::string(129, 'x')); }},
-      {"retrieval.exclude_document_ids[0]", [](auto& r) { r.mutable_retrieval()->add_exclude_document_ids(""); }},
-      {"retrieval.timeout", [](auto& r) { r.mutable_retrieval()->mutable_timeout()->set_seconds(61); }},
-      {"retrieval.timeout", [](auto& r) { r.mutable_retrieval()->mutable_timeout()->set_seconds(-1); }},
-      {"retrieval.gate", [nan](auto& r) { r.mutable_retrieval()->set_gate(nan); }},
-      {"retrieval.offset", [](auto& r) { r.mutable_retrieval()->set_offset(8); }},
-      {"retrieval.on_failure",
-       [](auto& r) { r.mutable_retrieval()->set_on_failure(static_cast<pb::FailurePolicy>(7)); }},
-      {"retrieval.neighbours[0].chunk_number",
-       [](auto& r) { r.mutable_retrieval()->add_neighbours()->set_chunk_number(99); }},
-      {"retrieval.neighbours[0].neighbours[0].chunk",
-       [](auto& r) { r.mutable_retrieval()->add_neighbours()->add_neighbours(); }},
-      {"retrieval.neighbours[0].neighbours[0].continuation.token_ids[0]",
-       [](auto& r) {
-         auto* neighbour = r.mutable_retrieval()->add_neighbours()->add_neighbours();
-         neighbour->mutable_chunk()->add_token_ids(5);
-         neighbour->mutable_continuation()->add_token_ids(260);
-       }},
-      {"retrieval.neighbours",
-       [](auto& r) {
-         auto* neighbour = r.mutable_retrieval()->add_neighbours()->add_neighbours();
-         neighbour->mutable_chunk()->set_text(std::string(17 << 20, 'x'));
-       }},
-      {"retrieval.neighbours[1].chunk_number",
-       [](auto& r) { r.mutable_retrieval()->add_neighbours(), r.mutable_retrieval()->add_neighbours(); }},
-  };
-}
-
-TEST_F(GeneratorServiceTest, EveryFieldIsCheckedAndNamed) {
-  Serve();
-  std::vector<BadRequest> bad = BadPromptsAndSampling();
-  std::ranges::copy(BadRetrieval(), std::back_inserter(bad));
-  for (const BadRequest& one : bad) {
-    auto request = Request("fine", 2);
-    one.spoil(request);
-    const absl::Status status = Generate(request).status;
-    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << one.field << ": " << status;
-    EXPECT_EQ(FieldOf(status), std::optional(one.field)) << status;
-  }
-  EXPECT_TRUE(Generate(Request("still fine", 2)).status.ok());
-}
-
-TEST_F(GeneratorServiceTest, WhatIsNotServedSaysSo) {
-  Serve();
-  auto request = Request("slides", 2);
-  request.set_context_policy(pb::CONTEXT_POLICY_SLIDE);
-  const absl::Status status = Generate(request).status;
-  EXPECT_EQ(status.code(), absl::StatusCode::kUnimplemented);
-  EXPECT_EQ(ReasonOf(status), Reason::kNotSupported);
-}
-
-TEST_F(GeneratorServiceTest, ALongPromptsErrorNamesTheLimit) {
-  Serve();
-  const absl::Status status = Generate(Request(std::string(126, 'x'), 3)).status;
-  EXPECT_EQ(ReasonOf(status), Reason::kContextTooLong);
-  EXPECT_THAT(std::string(status.message()), HasSubstr("128"));
-}
-
-TEST_F(GeneratorServiceTest, ManyStreamsAtOnceSomeCancelled) {
-  Serve(retriever_.address(), {.sessions_max = 8, .waiting_max = 100});
-  const Stream alone = Generate(Request("the same for all", 24));
-  constexpr int kCallers = 24;
-  std::vector<std::thread> callers;
-  callers.reserve(kCallers);
-  for (int i = 0; i < kCallers; ++i) {
-    callers.emplace_back([this, i, &alone] {
-      grpc::ClientContext context;
-      if (i % 3 == 0) {
-        auto reader = stub_->Generate(&context, Request("the same for all", 24));
-        pb::GenerateResponse event;
-        for (int n = 0; n < i && reader->Read(&event); ++n) {
-        }
-        context.TryCancel();
-        reader->Finish();
-        return;
-      }
-      const Stream run = Generate(Request("the same for all", 24), &context);
-      EXPECT_TRUE(run.status.ok()) << run.status;
-      EXPECT_EQ(run.Ids(), alone.Ids());
-    });
-  }
-  for (std::thread& caller : callers) caller.join();
 }
 
 }  // namespace

@@ -7,11 +7,14 @@
 #include <filesystem>
 #include <limits>
 #include <map>
+#include <set>
 #include <thread>
+#include <utility>
 
 #include "common/base/error.h"
 #include "common/base/hash.h"
 #include "common/base/strings.h"
+#include "common/base/sync.h"
 #include "common/document/content_hash.h"
 #include "common/document/half.h"
 
@@ -279,6 +282,44 @@ TEST_F(LocalShardTest, DeletesByIdAndFilterAndCountsFirst) {
   EXPECT_EQ(Search({1, 0, 0, 0}, 100).results(0).neighbours_size(), 4);
 }
 
+TEST_F(LocalShardTest, WritesGoOnDuringALongDeletion) {
+  constexpr int kDocuments = 6000;
+  constexpr int kWriters = 3;
+  std::vector<shardpb::DocumentChange> changes;
+  for (int i = 0; i < kDocuments; ++i) changes.push_back(Whole(MakeDocument(StrCat("old", i), "text"), {1, 0, 0, 0}));
+  ASSERT_TRUE(shard_->Write(Request(changes), context_).ok());
+  std::atomic<bool> over = false;
+  std::atomic<int> written = 0;
+  Mutex mutex;
+  std::set<uint64_t> positions;
+  std::vector<std::thread> writers;
+  for (int w = 0; w < kWriters; ++w) {
+    writers.emplace_back([&, w] {
+      for (int i = 0; !over; ++i) {
+        const auto response =
+            shard_->Write(Request({Whole(MakeDocument(StrCat("new", w, "-", i), "text"), {1, 0, 0, 0})}), context_);
+        ASSERT_TRUE(response.ok()) << response.status();
+        const MutexLock lock(mutex);
+        positions.insert(response->position().number());
+        ++written;
+      }
+    });
+  }
+  while (written == 0) std::this_thread::yield();
+  shardpb::DeleteRequest all;
+  all.mutable_filter()->mutable_exists()->mutable_field()->set_builtin(pb::BUILTIN_FIELD_ID);
+  const auto deleted = shard_->Delete(all, context_);
+  over = true;
+  for (std::thread& writer : writers) writer.join();
+  ASSERT_TRUE(deleted.ok()) << deleted.status();
+  EXPECT_GE(deleted->deleted_count(), static_cast<uint64_t>(kDocuments));
+  uint64_t widest = 0;
+  for (auto it = positions.begin(); std::next(it) != positions.end(); ++it) {
+    widest = std::max(widest, *std::next(it) - *it);
+  }
+  EXPECT_LT(widest, static_cast<uint64_t>(kDocuments)) << "no write came between one deletion and the last";
+}
+
 // ---------------------------------------------------------------- reading
 
 TEST_F(LocalShardTest, ReplacementIsSeenWholeOrNotAtAll) {
@@ -433,6 +474,38 @@ TEST_F(LocalShardTest, BarrierWaitsForItsPosition) {
   CallContext hurried;
   hurried.deadline = std::chrono::steady_clock::now();
   EXPECT_EQ(shard_->GetDocument(request, hurried).status().code(), absl::StatusCode::kDeadlineExceeded);
+}
+
+// Each that waits holds a thread: the others must be left to calls that could be answered.
+TEST_F(LocalShardTest, OnlySoManyWaitForTheirPosition) {
+  Write(Whole(MakeDocument("a", "text"), {1, 0, 0, 0}));
+  shardpb::GetDocumentRequest request;
+  request.set_document_id("a");
+  request.mutable_barrier()->mutable_position()->set_epoch(1);
+  request.mutable_barrier()->mutable_position()->set_number(1'000'000);
+  request.mutable_barrier()->mutable_max_wait()->set_seconds(3600);
+  std::atomic<bool> leave = false;
+  std::atomic<int> waiting = 0;
+  std::vector<std::thread> waiters;
+  for (int i = 0; i < options_.waiting_reads_max; ++i) {
+    waiters.emplace_back([&] {
+      bool counted = false;
+      CallContext call;
+      call.cancelled = [&] {
+        if (!std::exchange(counted, true)) ++waiting;
+        return leave.load();
+      };
+      EXPECT_EQ(shard_->GetDocument(request, call).status().code(), absl::StatusCode::kCancelled);
+    });
+  }
+  while (waiting < options_.waiting_reads_max) std::this_thread::yield();
+  EXPECT_EQ(ReasonOf(shard_->GetDocument(request, context_).status()), Reason::kBehindToken) << "one too many";
+  EXPECT_TRUE(Get("a").ok()) << "nobody else is in the way";
+  leave = true;
+  for (std::thread& waiter : waiters) waiter.join();
+  request.mutable_barrier()->clear_max_wait();
+  request.mutable_barrier()->mutable_position()->set_number(2);
+  EXPECT_TRUE(shard_->GetDocument(request, context_).ok());
 }
 
 TEST_F(LocalShardTest, StatsAndInfoTellWhatIsThere) {

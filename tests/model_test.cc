@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <iostream>
 #include <numeric>
+#include <random>
 #include <string>
 #include <vector>
 
@@ -154,6 +155,43 @@ TEST_P(SmallTest, EveryPromptLengthAndOffset) {
     }
   }
   std::cout << "worst over lengths and offsets: " << worst << "\n";
+  EXPECT_LE(worst, kTolerance);
+}
+
+// Every offset, and pieces of every size up to three chunks; then a prompt of every length in pieces of random sizes.
+TEST_P(SmallTest, PiecesOfEverySizeAtEveryOffset) {
+  const int64_t m = reference_.model->config().chunk_length;
+  const int64_t n = static_cast<int64_t>(reference_.tokens.size());
+  std::vector<ChunkNeighbours> neighbours = reference_.neighbours;
+  neighbours.push_back(reference_.neighbours[0]);
+  std::mt19937 random(3);
+  double worst = 0;
+  for (const int64_t offset : OffsetsToTry(reference_)) {
+    const RunOptions run{.offset = offset};
+    const auto of_first = [&](int64_t tokens) {
+      return std::span(neighbours).first(ChunkGeometry(m, offset).CompleteChunks(tokens));
+    };
+    const at::Tensor whole = Logits(*reference_.model, reference_.tokens, of_first(n), run);
+    for (int64_t piece = 1; piece <= 3 * m; ++piece) {
+      worst = std::max(worst, Difference(Logits(*reference_.model, reference_.tokens, of_first(n), run, piece), whole));
+    }
+    for (int64_t prompt = 1; prompt <= std::min(3 * m, n); ++prompt) {
+      auto sequence = *reference_.model->NewSequence({.offset = offset});
+      for (int64_t begin = 0; begin < prompt;) {
+        const int64_t count = std::min<int64_t>(1 + static_cast<int64_t>(random() % 11), prompt - begin);
+        const auto before = of_first(begin).size();
+        const Piece piece{.sequence = sequence.get(),
+                          .tokens = std::span(reference_.tokens).subspan(begin, count),
+                          .neighbours = of_first(begin + count).subspan(before),
+                          .logits = LogitsFor::kAll};
+        const auto logits = reference_.model->Forward({&piece, 1});
+        ASSERT_TRUE(logits.ok()) << logits.status();
+        worst = std::max(worst, Difference(logits->at(0), whole.slice(0, begin, begin + count)));
+        begin += count;
+      }
+    }
+  }
+  std::cout << "worst over pieces and offsets: " << worst << "\n";
   EXPECT_LE(worst, kTolerance);
 }
 

@@ -36,12 +36,13 @@ absl::StatusOr<ForeignModel> OpenGolden(const std::string& format, const std::st
   return ForeignModel::Open(**FindForeignFormat(format), stem + ".json", stem + ".weights.safetensors");
 }
 
-PaperReference LoadPaperReference(const std::string& name) {
+PaperReference LoadPaperReference(const std::string& name, int64_t context) {
   const std::string stem = SourcePath("tests/goldens/paper/" + name);
   PaperReference reference;
   reference.name = name;
   const ForeignModel imported = ValueOrDie(OpenGolden("paper", stem));
   reference.config = imported.config();
+  if (context > 0) reference.config.max_length = context;
   reference.weights = ValueOrDie(imported.ReadAll());
   reference.offset = reference.config.offset;
   reference.model = ValueOrDie(RetroModel::Create(reference.config, reference.weights, TestDevice()));
@@ -56,6 +57,12 @@ PaperReference LoadPaperReference(const std::string& name) {
   reference.encoded = ValueOrDie(ReadReference(io, "E_f64"));
   reference.last = ValueOrDie(ReadReference(io, "H_last_f64"));
   return reference;
+}
+
+at::Tensor LoadSlidingReference(const std::string& name, int64_t context) {
+  const SafetensorsFile file =
+      ValueOrDie(SafetensorsFile::Open(SourcePath("tests/goldens/paper/sliding_window.safetensors")));
+  return ValueOrDie(ReadReference(file, name + "." + std::to_string(context)));
 }
 
 }  // namespace retro

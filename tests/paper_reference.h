@@ -35,7 +35,11 @@ std::vector<std::string> PaperReferenceNames();
 // A golden in the foreign format: NAME.json and NAME.weights.safetensors at `stem`.
 absl::StatusOr<ForeignModel> OpenGolden(const std::string& format, const std::string& stem);
 
-// Fails the test (and the program) if the golden cannot be read.
-PaperReference LoadPaperReference(const std::string& name);
+// Fails the test (and the program) if the golden cannot be read. `context`: the model's longest sequence, if not 0.
+PaperReference LoadPaperReference(const std::string& name, int64_t context = 0);
+
+// The logits of a golden whose self-attention slides over so many tokens (see ContextWindow): [n, V] fp64, of the
+// reference with a banded mask in place of the causal one.
+at::Tensor LoadSlidingReference(const std::string& name, int64_t context);
 
 }  // namespace retro

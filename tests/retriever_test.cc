@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "common/base/error.h"
+#include "common/base/strings.h"
 #include "common/rpc/status.h"
 #include "retriever_service/embed/hash_embedder.h"
 #include "retro/retriever/v1/retriever.grpc.pb.h"
@@ -42,10 +43,9 @@ class RetrieverTest : public testing::Test {
   }
 
   absl::Status TryStart(int dimension, const std::string& tokenizer) {
-    RetrieverOptions options;
-    options.data = folder_ / "store";
-    options.tokenizer = tokenizer;
-    auto retriever = Retriever::Start(options, ServerOptions(), std::make_unique<HashEmbedder>(dimension), metrics_);
+    options_.data = folder_ / "store";
+    options_.tokenizer = tokenizer;
+    auto retriever = Retriever::Start(options_, server_options_, std::make_unique<HashEmbedder>(dimension), metrics_);
     if (!retriever.ok()) return retriever.status();
     retriever_ = *std::move(retriever);
     stub_ = pb::RetrieverService::NewStub(
@@ -99,6 +99,8 @@ class RetrieverTest : public testing::Test {
 
   static inline const std::string kTokenizer = SourcePath("common/tokenizer/retro-16k.model");
   TemporaryFolder folder_;
+  RetrieverOptions options_;
+  ServerOptions server_options_;
   Metrics metrics_;
   std::unique_ptr<Retriever> retriever_;
   std::unique_ptr<pb::RetrieverService::Stub> stub_;
@@ -215,6 +217,64 @@ TEST_F(RetrieverTest, TextThatIsNoUtf8FailsAloneInAStream) {
   }
   EXPECT_TRUE(stream->Finish().ok());
   EXPECT_EQ(reasons, std::vector<std::string>({"", "INVALID_FIELD", ""}));
+}
+
+// gRPC itself would answer with a bare status.
+TEST_F(RetrieverTest, ARequestThatDoesNotParseIsAWrongOne) {
+  const absl::Status status = Search(TextSearch("not \xC3( UTF-8")).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(ReasonOf(status), Reason::kInvalidField);
+  EXPECT_NE(MessageOf(status).find("UTF-8"), std::string_view::npos) << status;
+}
+
+TEST_F(RetrieverTest, RequestsBeyondTheMemoryForThemAreRefusedAtOnce) {
+  options_.request_bytes_max = 4000;
+  Restart();
+  const absl::Status status = Search(TextSearch(std::string(5000, 'x'))).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(ReasonOf(status), Reason::kQueueFull);
+  EXPECT_TRUE(RetryAfterOf(status).has_value());
+  for (int i = 0; i < 200; ++i) EXPECT_TRUE(Search(TextSearch(std::string(100, 'x'))).ok()) << "room is given back";
+}
+
+TEST_F(RetrieverTest, AReplyBeyondOneMessageIsAWrongRequest) {
+  server_options_.message_bytes_max = 20'000;
+  Restart();
+  for (int i = 0; i < 30; ++i) Put("d" + std::to_string(i), LongText("w" + std::to_string(i), 60));
+  pb::SearchRequest request;
+  for (int i = 0; i < 3; ++i) request.add_queries()->set_text("words");
+  request.set_k(4);
+  EXPECT_TRUE(Search(request).ok());
+  request.set_k(50);
+  const absl::Status status = Search(request).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(FieldOf(status), "k") << status;
+
+  grpc::ClientContext context;
+  pb::CutChunksRequest cut;
+  cut.set_text(LongText("much", 1500));
+  pb::CutChunksResponse response;
+  const absl::Status too_large = FromGrpcStatus(stub_->CutChunks(&context, cut, &response));
+  EXPECT_EQ(too_large.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(ReasonOf(too_large), Reason::kInvalidField) << too_large;
+}
+
+TEST_F(RetrieverTest, AnIdleStreamIsEndedByAServerThatStops) {
+  grpc::ClientContext context;
+  auto stream = stub_->Ingest(&context);
+  pb::IngestRequest request;
+  request.mutable_write()->mutable_document()->set_id("a");
+  request.mutable_write()->mutable_document()->set_text("kept");
+  pb::IngestResponse response;
+  ASSERT_TRUE(stream->Write(request) && stream->Read(&response));
+  EXPECT_EQ(response.result().outcome(), pb::WRITE_OUTCOME_CREATED);
+  retriever_->Stop();
+  EXPECT_FALSE(stream->Read(&response));
+  const absl::Status status = FromGrpcStatus(stream->Finish());
+  EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(ReasonOf(status), Reason::kShuttingDown) << status;
+  Restart();
+  EXPECT_EQ(Put("a", "kept").outcome(), pb::WRITE_OUTCOME_UNCHANGED);
 }
 
 // Streams end while workers still report to them.

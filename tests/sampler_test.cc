@@ -24,7 +24,7 @@ double LogSoftmax(const std::vector<float>& logits, size_t i) {
 std::map<TokenId, int> Draws(const SamplingSettings& settings, const SeenTokens& seen, int count) {
   std::map<TokenId, int> counts;
   for (int i = 0; i < count; ++i) {
-    const auto token = SampleToken(kLogits, settings, seen, static_cast<uint64_t>(i));
+    const auto token = Sampler(5).Sample(kLogits, settings, seen, static_cast<uint64_t>(i));
     EXPECT_TRUE(token.ok());
     ++counts[token->id];
   }
@@ -65,7 +65,7 @@ TEST(RandomTest, UniformDependsOnSeedAndIndexAlone) {
 TEST(SamplerTest, GreedyTakesTheLowestOfEqualIds) {
   SamplingSettings settings;
   settings.temperature = 0;
-  const auto token = SampleToken(kLogits, settings, SeenTokens(5), 0);
+  const auto token = Sampler(5).Sample(kLogits, settings, SeenTokens(5), 0);
   ASSERT_TRUE(token.ok());
   EXPECT_EQ(token->id, 1);
 }
@@ -79,7 +79,7 @@ TEST(SamplerTest, LogprobIsTheModelsOwnWhateverTheSettings) {
   SeenTokens seen(5);
   seen.Add(3);
   settings.repetition_penalty = 2;
-  const auto token = SampleToken(kLogits, settings, seen, 0);
+  const auto token = Sampler(5).Sample(kLogits, settings, seen, 0);
   ASSERT_TRUE(token.ok());
   EXPECT_EQ(token->id, 2);
   EXPECT_NEAR(token->logprob, LogSoftmax(kLogits, 2), 1e-6);
@@ -140,11 +140,11 @@ TEST(SamplerTest, PenaltyDividesPositiveAndMultipliesNegativeLogits) {
   seen.Add(1);  // once is enough: 3 / 4 = 0.75, not 3 / 16
   seen.Add(3);
   seen.Add(4);
-  EXPECT_EQ(SampleToken(kLogits, settings, seen, 0)->id, 2);
+  EXPECT_EQ(Sampler(5).Sample(kLogits, settings, seen, 0)->id, 2);
   const std::vector<float> negative = {-1.0F, -2.0F};
   SeenTokens first(2);
   first.Add(0);
-  EXPECT_EQ(SampleToken(negative, settings, first, 0)->id, 1);
+  EXPECT_EQ(Sampler(5).Sample(negative, settings, first, 0)->id, 1);
 }
 
 TEST(SamplerTest, ATinyPenaltyIsNoInfinity) {
@@ -152,19 +152,19 @@ TEST(SamplerTest, ATinyPenaltyIsNoInfinity) {
   settings.repetition_penalty = 1e-39F;
   SeenTokens seen(5);
   seen.Add(1);
-  EXPECT_EQ(SampleToken(kLogits, settings, seen, 0)->id, 1);
+  EXPECT_EQ(Sampler(5).Sample(kLogits, settings, seen, 0)->id, 1);
 }
 
 TEST(SamplerTest, TheSameSeedAndPlaceGiveTheSameToken) {
   const SamplingSettings settings = Plain();
   for (uint64_t i = 0; i < 50; ++i) {
-    EXPECT_EQ(SampleToken(kLogits, settings, SeenTokens(5), i)->id,
-              SampleToken(kLogits, settings, SeenTokens(5), i)->id);
+    EXPECT_EQ(Sampler(5).Sample(kLogits, settings, SeenTokens(5), i)->id,
+              Sampler(5).Sample(kLogits, settings, SeenTokens(5), i)->id);
   }
 }
 
 TEST(SamplerTest, ScoreGivesTheTokensOwnLogprob) {
-  const auto token = ScoreToken(kLogits, 4, 1);
+  const auto token = Sampler(5).Score(kLogits, 4, 1);
   ASSERT_TRUE(token.ok());
   EXPECT_EQ(token->id, 4);
   EXPECT_NEAR(token->logprob, LogSoftmax(kLogits, 4), 1e-6);
@@ -175,8 +175,8 @@ TEST(SamplerTest, ScoreGivesTheTokensOwnLogprob) {
 TEST(SamplerTest, LogitsThatAreNoNumbersAreAnError) {
   std::vector<float> logits = kLogits;
   logits[2] = std::numeric_limits<float>::quiet_NaN();
-  EXPECT_EQ(SampleToken(logits, Plain(), SeenTokens(5), 0).status().code(), absl::StatusCode::kInternal);
-  EXPECT_EQ(ScoreToken(logits, 0, 0).status().code(), absl::StatusCode::kInternal);
+  EXPECT_EQ(Sampler(5).Sample(logits, Plain(), SeenTokens(5), 0).status().code(), absl::StatusCode::kInternal);
+  EXPECT_EQ(Sampler(5).Score(logits, 0, 0).status().code(), absl::StatusCode::kInternal);
 }
 
 }  // namespace

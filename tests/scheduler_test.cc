@@ -1,115 +1,17 @@
-// The scheduler by itself, under a clock that the test moves: seeded random arrivals, cancels, slow and failing
-// look-ups must give every session the tokens that it gets alone, leak nothing and keep every bound.
+// The scheduler by itself, under a clock that the test moves.
 #include "generator_service/engine/scheduler.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <random>
 #include <set>
 
-#include "generator_service/engine/model_runner.h"
-#include "tests/fake_neighbours.h"
+#include "tests/scheduler_harness.h"
 
 namespace retro {
 namespace {
 
 using std::chrono::milliseconds;
-
-constexpr SchedulerLimits kTightLimits = {.sessions_max = 3,
-                                          .waiting_max = 2,
-                                          .cache_tokens_max = 160,
-                                          .prefill_tokens_max = 7,
-                                          .prefill_tokens_shared_max = 3,
-                                          .stall_ms_max = milliseconds(1000)};
-
-// The model's runner, watched: which sequences have caches.
-class WatchedRunner : public StepRunner {
- public:
-  explicit WatchedRunner(const RetroModel& model) : runner_(model) {}
-  std::vector<absl::StatusOr<StepOutput>> Step(std::span<const StepItem> items) override {
-    for (const StepItem& item : items) live_.insert(item.sequence);
-    return runner_.Step(items);
-  }
-  void End(uint64_t sequence) override {
-    live_.erase(sequence);
-    runner_.End(sequence);
-  }
-  const std::set<uint64_t>& live() const { return live_; }
-
- private:
-  ModelRunner runner_;
-  std::set<uint64_t> live_;
-};
-
-struct PreparedRequest {
-  GenerationRequest request;
-  std::vector<TokenId> alone;
-};
-
-// The scheduler with everything around it that an engine would be, one turn at a time.
-class Harness {
- public:
-  Harness(const RetroModel& model, const Tokenizer& tokenizer, const SchedulerLimits& limits = kTightLimits)
-      : limits_(limits), runner_(model), scheduler_(TinyFacts(model, tokenizer), limits) {}
-
-  void Turn() {
-    now_ += milliseconds(1);
-    Perform(scheduler_.Settle(now_));
-    const std::vector<StepItem> items = scheduler_.Plan();
-    CheckBounds(items);
-    if (items.empty()) return;
-    scheduler_.Apply(runner_.Step(items), now_);
-    Perform(scheduler_.Settle(now_));
-  }
-
-  void Answer(size_t which, bool failures) {
-    const LookupRequest request = std::move(lookups_[which]);
-    lookups_.erase(lookups_.begin() + static_cast<ptrdiff_t>(which));
-    bool fails = false;
-    for (const ChunkQuery& query : request.chunks) fails = fails || (failures && MadeUpFailure(query.tokens));
-    scheduler_.OnNeighbours(request.lookup,
-                            fails ? absl::StatusOr<LookupAnswer>(absl::UnavailableError("made up"))
-                                  : absl::StatusOr<LookupAnswer>(MadeUpAnswer(request)),
-                            now_);
-  }
-
-  Scheduler& scheduler() { return scheduler_; }
-  const WatchedRunner& runner() const { return runner_; }
-  std::vector<LookupRequest>& lookups() { return lookups_; }
-  std::vector<uint64_t>& cancelled_lookups() { return cancelled_lookups_; }
-  size_t last_items() const { return last_items_; }
-  Clock::time_point& now() { return now_; }
-
- private:
-  void Perform(SchedulerEffects effects) {
-    for (LookupRequest& lookup : effects.lookups) lookups_.push_back(std::move(lookup));
-    for (const uint64_t lookup : effects.cancelled_lookups) cancelled_lookups_.push_back(lookup);
-    for (const uint64_t session : effects.ended) runner_.End(session);
-  }
-
-  void CheckBounds(const std::vector<StepItem>& items) {
-    EXPECT_LE(scheduler_.running(), limits_.sessions_max);
-    EXPECT_LE(scheduler_.cache_tokens(), limits_.cache_tokens_max);
-    EXPECT_LE(static_cast<int64_t>(runner_.live().size()), limits_.sessions_max);
-    int64_t tokens = 0;
-    std::set<uint64_t> sequences;
-    for (const StepItem& item : items) {
-      tokens += static_cast<int64_t>(item.tokens.size());
-      EXPECT_TRUE(sequences.insert(item.sequence).second);
-    }
-    EXPECT_LE(tokens, limits_.prefill_tokens_max + limits_.sessions_max);
-    last_items_ = items.size();
-  }
-
-  const SchedulerLimits limits_;
-  WatchedRunner runner_;
-  Scheduler scheduler_;
-  Clock::time_point now_{std::chrono::hours(1)};
-  std::vector<LookupRequest> lookups_;
-  std::vector<uint64_t> cancelled_lookups_;
-  size_t last_items_ = 0;
-};
 
 class SchedulerTest : public testing::Test {
  protected:
@@ -124,85 +26,12 @@ class SchedulerTest : public testing::Test {
     return request;
   }
 
-  PreparedRequest RandomRequest(std::mt19937& random) {
-    std::string prompt;
-    for (size_t i = 0, length = 1 + random() % 24; i < length; ++i) prompt.push_back(static_cast<char>(random() % 256));
-    PreparedRequest prepared{Request(prompt, static_cast<int64_t>(1 + random() % 20), random() % 5 != 0), {}};
-    prepared.request.retrieval.offset = static_cast<int64_t>(random() % 8);
-    prepared.request.sampling.temperature = random() % 2 == 0 ? 0.0F : 0.8F;
-    prepared.request.sampling.repetition_penalty = random() % 3 == 0 ? 1.3F : 1.0F;
-    prepared.request.sampling.seed = random();
-    prepared.request.attribution = random() % 2 == 0;
-    if (random() % 3 == 0) prepared.request.echo_from = 0;
-    prepared.alone = GenerateAlone(*model_, tokenizer_, prepared.request, /*failures=*/true);
-    return prepared;
-  }
-
-  void RunSchedule(const std::vector<PreparedRequest>& prepared, uint32_t seed);
-
   const ByteTokenizer tokenizer_;
   const std::unique_ptr<RetroModel> model_ = MakeTinyModel();
 };
 
-void SchedulerTest::RunSchedule(const std::vector<PreparedRequest>& prepared, uint32_t seed) {
-  SCOPED_TRACE(testing::Message() << "seed " << seed);
-  std::mt19937 random(seed);
-  Harness harness(*model_, tokenizer_);
-  struct Running {
-    const PreparedRequest* prepared;
-    std::shared_ptr<RecordingSink> sink;
-    bool cancelled;
-  };
-  std::map<uint64_t, Running> sessions;
-  uint64_t next_id = 1;
-  const size_t arrivals = 4 + random() % 6;
-  for (int turn = 0; turn < 3000; ++turn) {
-    if (sessions.size() < arrivals && random() % 4 == 0) {
-      const PreparedRequest& one = prepared[random() % prepared.size()];
-      auto sink = std::make_shared<RecordingSink>();
-      GenerationRequest request = one.request;
-      request.arrival = harness.now();
-      request.retrieval.timeout_ms = milliseconds(100'000);
-      if (harness.scheduler().Add(next_id, std::move(request), sink).ok()) sessions[next_id++] = {&one, sink, false};
-    }
-    if (next_id > 1 && random() % 25 == 0) {
-      const uint64_t victim = 1 + random() % (next_id - 1);
-      sessions[victim].cancelled |= !sessions[victim].sink->ended();
-      harness.scheduler().Cancel(victim, absl::CancelledError("by the test"));
-    }
-    for (auto& [id, running] : sessions) running.sink->SetRoom(random() % 6 != 0);
-    if (!harness.lookups().empty() && random() % 3 == 0) harness.Answer(random() % harness.lookups().size(), true);
-    harness.Turn();
-    if (sessions.size() == arrivals && harness.scheduler().running() + harness.scheduler().waiting() == 0) break;
-  }
-  EXPECT_EQ(harness.scheduler().running(), 0);
-  EXPECT_EQ(harness.scheduler().waiting(), 0);
-  EXPECT_EQ(harness.scheduler().cache_tokens(), 0);
-  EXPECT_TRUE(harness.runner().live().empty());
-  for (const auto& [id, running] : sessions) {
-    ASSERT_TRUE(running.sink->ended());
-    const std::vector<TokenId> got = running.sink->Generated();
-    if (running.sink->finish().has_value()) {
-      EXPECT_EQ(got, running.prepared->alone) << "session " << id;
-    } else {
-      EXPECT_TRUE(running.cancelled) << running.sink->error();
-      ASSERT_LE(got.size(), running.prepared->alone.size());
-      EXPECT_TRUE(std::equal(got.begin(), got.end(), running.prepared->alone.begin())) << "session " << id;
-    }
-  }
-}
-
-TEST_F(SchedulerTest, AnyScheduleGivesTheTokensThatEachSessionGetsAlone) {
-  std::mt19937 random(4711);
-  constexpr int kRequests = 24;
-  std::vector<PreparedRequest> prepared;
-  prepared.reserve(kRequests);
-  for (int i = 0; i < kRequests; ++i) prepared.push_back(RandomRequest(random));
-  for (uint32_t seed = 1; seed <= 25 && !HasFailure(); ++seed) RunSchedule(prepared, seed);
-}
-
 TEST_F(SchedulerTest, AWaitingSessionHoldsUpNobody) {
-  Harness harness(*model_, tokenizer_);
+  SchedulerHarness harness(*model_, tokenizer_);
   auto waits = std::make_shared<RecordingSink>();
   auto runs = std::make_shared<RecordingSink>();
   ASSERT_TRUE(harness.scheduler().Add(1, Request("neighbours please", 5), waits).ok());
@@ -219,7 +48,7 @@ TEST_F(SchedulerTest, AWaitingSessionHoldsUpNobody) {
 }
 
 TEST_F(SchedulerTest, RunningSessionsKeepTheirPaceBesideALongPrompt) {
-  Harness harness(*model_, tokenizer_);
+  SchedulerHarness harness(*model_, tokenizer_);
   auto quick = std::make_shared<RecordingSink>();
   auto slow = std::make_shared<RecordingSink>();
   ASSERT_TRUE(harness.scheduler().Add(1, Request("a", 20, false), quick).ok());
@@ -233,8 +62,24 @@ TEST_F(SchedulerTest, RunningSessionsKeepTheirPaceBesideALongPrompt) {
   }
 }
 
+TEST_F(SchedulerTest, ALongPromptsPiecesAreCutToThePaceOfWhoDecodes) {
+  SchedulerHarness harness(*model_, tokenizer_, {.cache_blocks_max = 128, .prefill_tokens_shared_max = 32});
+  harness.SetStepTime(milliseconds(10), milliseconds(3));  // 4 tokens of a prompt more than double a step of 13 ms
+  ASSERT_TRUE(harness.scheduler().Add(1, Request("a", 60, false), std::make_shared<RecordingSink>()).ok());
+  harness.Turn();
+  auto prompt = std::make_shared<RecordingSink>();
+  ASSERT_TRUE(harness.scheduler().Add(2, Request(std::string(100, 'x'), 1, false), prompt).ok());
+  int64_t turns = 0;
+  for (; !prompt->ended() && turns < 60; ++turns) {
+    harness.Turn();
+    EXPECT_LE(harness.last_tokens(), turns > 3 ? 1 + 6 : 1 + 32);
+  }
+  EXPECT_TRUE(prompt->finish().has_value());
+  EXPECT_GE(turns, 100 / 7);
+}
+
 TEST_F(SchedulerTest, ACancelledSessionsPlaceIsFreeBeforeTheNextStep) {
-  Harness harness(*model_, tokenizer_, {.sessions_max = 1, .waiting_max = 1});
+  SchedulerHarness harness(*model_, tokenizer_, {.sessions_max = 1, .waiting_max = 1});
   auto first = std::make_shared<RecordingSink>();
   auto second = std::make_shared<RecordingSink>();
   ASSERT_TRUE(harness.scheduler().Add(1, Request("first", 50), first).ok());
@@ -250,8 +95,64 @@ TEST_F(SchedulerTest, ACancelledSessionsPlaceIsFreeBeforeTheNextStep) {
   harness.Answer(0, false);  // too late: must do nothing
 }
 
+TEST_F(SchedulerTest, LookupsThatFallDueTogetherAreHandedOutTogether) {
+  SchedulerHarness harness(*model_, tokenizer_, {.sessions_max = 4, .waiting_max = 4});
+  for (uint64_t id = 1; id <= 4; ++id) {
+    ASSERT_TRUE(harness.scheduler()
+                    .Add(id, Request("all one length " + std::to_string(id), 20), std::make_shared<RecordingSink>())
+                    .ok());
+  }
+  for (int turn = 0; turn < 60; ++turn) {
+    harness.Turn();
+    if (harness.lookups().empty()) continue;
+    EXPECT_EQ(harness.lookups().size(), 4U);
+    while (!harness.lookups().empty()) harness.Answer(0, false);
+  }
+  EXPECT_EQ(harness.handed_out(), (std::vector<size_t>{4, 4, 4}));  // two chunks of the prompts, then one and one
+}
+
+TEST_F(SchedulerTest, NeighboursToEncodeAreBoundedAndNobodyStarves) {
+  SchedulerHarness harness(*model_, tokenizer_, {.sessions_max = 6, .waiting_max = 6, .encoder_rows_max = 3});
+  std::vector<std::shared_ptr<RecordingSink>> sinks;
+  std::vector<GenerationRequest> requests;
+  for (uint64_t id = 1; id <= 6; ++id) {  // all complete their chunks in the same steps
+    requests.push_back(Request("sixteen tokens " + std::to_string(id), 30));
+    sinks.push_back(std::make_shared<RecordingSink>());
+    ASSERT_TRUE(harness.scheduler().Add(id, requests.back(), sinks.back()).ok());
+  }
+  const auto all_ended = [&] { return std::ranges::all_of(sinks, [](const auto& sink) { return sink->ended(); }); };
+  bool passed_over = false;
+  for (int turn = 0; turn < 400 && !all_ended(); ++turn) {
+    while (!harness.lookups().empty()) harness.Answer(0, false);
+    harness.Turn();
+    EXPECT_LE(harness.last_rows(), 3);
+    passed_over = passed_over || (harness.last_items() > 0 && harness.last_items() < 6);
+  }
+  EXPECT_TRUE(passed_over);
+  for (size_t i = 0; i < 6; ++i) {
+    EXPECT_EQ(sinks[i]->Generated(), GenerateAlone(*model_, tokenizer_, requests[i])) << i;
+  }
+}
+
+// A chunk with more neighbours than the bound is encoded, by itself.
+TEST_F(SchedulerTest, AChunkWithManyNeighboursIsTheOnlyOneOfItsStep) {
+  SchedulerHarness harness(*model_, tokenizer_, {.sessions_max = 2, .waiting_max = 2, .encoder_rows_max = 1});
+  std::vector<std::shared_ptr<RecordingSink>> sinks;
+  for (uint64_t id = 1; id <= 2; ++id) {
+    sinks.push_back(std::make_shared<RecordingSink>());
+    ASSERT_TRUE(
+        harness.scheduler().Add(id, Request("sixteen tokens" + std::to_string(10 * id), 30), sinks.back()).ok());
+  }
+  for (int turn = 0; turn < 200; ++turn) {
+    while (!harness.lookups().empty()) harness.Answer(0, false);
+    harness.Turn();
+    EXPECT_LE(harness.last_rows(), 2);  // that one chunk has
+  }
+  for (const auto& sink : sinks) EXPECT_TRUE(sink->finish().has_value());
+}
+
 TEST_F(SchedulerTest, AnExpiredSessionEnds) {
-  Harness harness(*model_, tokenizer_);
+  SchedulerHarness harness(*model_, tokenizer_);
   GenerationRequest request = Request("late", 50);
   request.deadline = harness.now() + milliseconds(5);
   auto sink = std::make_shared<RecordingSink>();
@@ -265,7 +166,7 @@ TEST_F(SchedulerTest, AnExpiredSessionEnds) {
 }
 
 TEST_F(SchedulerTest, PastTheBoundsASessionIsRefused) {
-  Harness harness(*model_, tokenizer_, {.sessions_max = 1, .waiting_max = 1, .cache_tokens_max = 64});
+  SchedulerHarness harness(*model_, tokenizer_, {.sessions_max = 1, .waiting_max = 1, .cache_blocks_max = 8});
   const auto sink = std::make_shared<RecordingSink>();
   const absl::Status large = harness.scheduler().Add(1, Request("x", 64), sink);  // 65 tokens: nine chunks of 8
   EXPECT_EQ(large.code(), absl::StatusCode::kInvalidArgument);
@@ -277,7 +178,7 @@ TEST_F(SchedulerTest, PastTheBoundsASessionIsRefused) {
 
 TEST_F(SchedulerTest, ALookupWithoutAnAnswerEndsByItself) {
   for (const FailurePolicy policy : {FailurePolicy::kGoOnWithout, FailurePolicy::kFail}) {
-    Harness harness(*model_, tokenizer_);
+    SchedulerHarness harness(*model_, tokenizer_);
     GenerationRequest request = Request("eight by", 3);
     request.retrieval.timeout_ms = milliseconds(40);
     request.retrieval.on_failure = policy;
@@ -298,7 +199,7 @@ TEST_F(SchedulerTest, ALookupWithoutAnAnswerEndsByItself) {
 }
 
 TEST_F(SchedulerTest, AReaderThatIsBehindPausesItsOwnSessionAlone) {
-  Harness harness(*model_, tokenizer_);
+  SchedulerHarness harness(*model_, tokenizer_);
   auto behind = std::make_shared<RecordingSink>();
   auto reads = std::make_shared<RecordingSink>();
   ASSERT_TRUE(harness.scheduler().Add(1, Request("a", 10, false), behind).ok());
@@ -318,7 +219,7 @@ TEST_F(SchedulerTest, AReaderThatIsBehindPausesItsOwnSessionAlone) {
 }
 
 TEST_F(SchedulerTest, ADrainTellsWhatIsNeededToGoOn) {
-  Harness harness(*model_, tokenizer_);
+  SchedulerHarness harness(*model_, tokenizer_);
   const GenerationRequest request = Request("resume me", 20, false);
   const std::vector<TokenId> alone = GenerateAlone(*model_, tokenizer_, request);
   auto cut = std::make_shared<RecordingSink>();

@@ -219,6 +219,9 @@ TEST(SegmentedIndexTest, KIsFilledWhenNearlyAllIsGoneFilteredOrLeftOut) {
   EXPECT_EQ(hits->hits[0].size(), 3u);
   EXPECT_THAT(index.MatchingDocuments(*compiled), testing::UnorderedElementsAre("doc3", "doc900", "doc3999"));
 
+  index.Apply({model.PutMetadata("doc3"), model.Remove("doc900"), model.Put("doc3999", 3, 20)}, kPosition);
+  EXPECT_THAT(index.MatchingDocuments(*compiled), testing::UnorderedElementsAre("doc3", "doc3999"));
+
   for (int i = 0; i < 3990; ++i) queries[0].excluded_ids.insert(StrCat("doc", i));
   hits = index.Search(queries, {.k = 10, .effort = 0}, CallContext());
   ASSERT_TRUE(hits.ok());
@@ -226,12 +229,30 @@ TEST(SegmentedIndexTest, KIsFilledWhenNearlyAllIsGoneFilteredOrLeftOut) {
 
   queries[0].excluded_ids.clear();
   changes.clear();
-  for (int i = 0; i < 3990; ++i) changes.push_back(model.Remove(StrCat("doc", i)));
+  for (int i = 0; i < 3990; ++i) {
+    if (i != 900) changes.push_back(model.Remove(StrCat("doc", i)));
+  }
   index.Apply(std::move(changes), kPosition);
   hits = index.Search(queries, {.k = 20, .effort = 0}, CallContext());
   ASSERT_TRUE(hits.ok());
   EXPECT_EQ(Flatten(hits->hits[0]), model.BruteForce(queries[0], {.k = 20}));
-  EXPECT_EQ(hits->hits[0].size(), 10u);
+  EXPECT_EQ(hits->hits[0].size(), 12u);  // doc3999 has three chunks
+}
+
+TEST(SegmentedIndexTest, MemoryCountsWhatIsKnownOfDocuments) {
+  const TemporaryFolder folder;
+  IndexModel model(kDimension, kSeed);
+  SegmentedIndex index(Options(folder.path(), kNeverSealed), kPosition);
+  index.Filled();
+  index.Apply({model.Put("a", 1)}, kPosition);
+  const uint64_t small = index.Stats().document_bytes;
+  auto document = std::make_shared<IndexedDocument>(*model.Put("b", 1).document);
+  document->title = std::string(10'000, 't');
+  document->metadata = {{"key", {std::string(20'000, 'v')}}};
+  index.Apply({{"b", document, model.RandomVector()}}, kPosition);
+  EXPECT_GT(index.Stats().document_bytes, small + 30'000);
+  index.Apply({model.Remove("b")}, kPosition);
+  EXPECT_LT(index.Stats().document_bytes, small + 30'000);
 }
 
 // ---------------------------------------------------------------- damage

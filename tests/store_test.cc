@@ -269,6 +269,35 @@ TEST_F(StoreTest, ForeignFoldersAreRefused) {
   EXPECT_TRUE(Reopen().ok());
 }
 
+// To RocksDB that is a record which a crash cut short.
+TEST_F(StoreTest, AnAcknowledgedChangeWhoseRecordIsCutIsMissed) {
+  OpenWithCollection();
+  Put(MakeChange("a", "text", 5, 1));
+  store_.reset();
+  std::string log;
+  for (const auto& entry : std::filesystem::directory_iterator(options_.path + "/rocksdb")) {
+    if (entry.path().extension() == ".log") log = entry.path();
+  }
+  std::filesystem::resize_file(log, std::filesystem::file_size(log) - 1);
+  for (int attempt = 0; attempt < 2; ++attempt) {
+    const absl::Status status = Reopen();
+    EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss);
+    EXPECT_EQ(ReasonOf(status), Reason::kStoreDamaged);
+    EXPECT_THAT(std::string(MessageOf(status)), testing::HasSubstr("it ends at change 1"));
+    const std::string named = attempt == 0 ? log : options_.path;  // opening does away with a log
+    EXPECT_THAT(std::string(MessageOf(status)), testing::HasSubstr(named));
+  }
+  std::filesystem::remove(options_.path + "/acknowledged");
+  EXPECT_TRUE(Reopen().ok()) << "an operator can settle for what is left";
+}
+
+TEST_F(StoreTest, AStoreThatIsGoneIsNotMadeAnew) {
+  OpenWithCollection();
+  store_.reset();
+  std::filesystem::remove_all(options_.path + "/rocksdb");
+  EXPECT_EQ(ReasonOf(Reopen()), Reason::kStoreDamaged);
+}
+
 TEST_F(StoreTest, UnknownLayoutIsRefused) {
   OpenWithCollection();
   store_.reset();

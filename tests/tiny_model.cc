@@ -7,7 +7,7 @@
 
 namespace retro {
 
-std::unique_ptr<RetroModel> MakeTinyModel(uint64_t seed) {
+std::unique_ptr<RetroModel> MakeTinyModel(uint64_t seed, int64_t max_length) {
   ModelConfig config;
   config.width = 24;
   config.ffw_width = 48;
@@ -24,7 +24,7 @@ std::unique_ptr<RetroModel> MakeTinyModel(uint64_t seed) {
   config.vocabulary = 260;
   config.chunk_length = 8;
   config.neighbour_length = 16;
-  config.max_length = 128;
+  config.max_length = max_length;
   config.mask_pad = true;
   auto weights = RandomWeights(config, seed);
   EXPECT_TRUE(weights.ok()) << weights.status();

@@ -54,10 +54,11 @@ inline std::vector<TokenId> Ids(std::string_view text) {
 
 // m = 8, r = 16, three layers, CCA in the last two, mask_pad on. The readout is scaled up so that greedy choices are
 // far from ties.
-std::unique_ptr<RetroModel> MakeTinyModel(uint64_t seed = 7);
+std::unique_ptr<RetroModel> MakeTinyModel(uint64_t seed = 7, int64_t max_length = 128);
 
 inline ModelFacts TinyFacts(const RetroModel& model, const Tokenizer& tokenizer) {
-  return {model.config().vocabulary, model.config().chunk_length, tokenizer.pad_id(), &tokenizer};
+  const ModelConfig& config = model.config();
+  return {config.vocabulary, config.chunk_length, config.max_length, tokenizer.pad_id(), &tokenizer};
 }
 
 }  // namespace retro

@@ -1,6 +1,7 @@
 #include "retriever_service/embed/worker_team.h"
 
 #include <gtest/gtest.h>
+#include <sched.h>
 
 #include <vector>
 
@@ -40,6 +41,50 @@ TEST(WorkerTeamTest, AbortLetsThoseWhoWaitOut) {
     refused += !barrier.Wait(size);
   });
   EXPECT_EQ(refused, 5);
+}
+
+cpu_set_t AllowedCores() {
+  cpu_set_t allowed;
+  EXPECT_EQ(sched_getaffinity(0, sizeof allowed, &allowed), 0);
+  return allowed;
+}
+
+// Brings the calling thread to `core`, then lets it run on `allowed` again.
+void GoTo(int core, const cpu_set_t& allowed) {
+  cpu_set_t one;
+  CPU_ZERO(&one);
+  CPU_SET(core, &one);
+  ASSERT_EQ(sched_setaffinity(0, sizeof one, &one), 0);
+  ASSERT_EQ(sched_setaffinity(0, sizeof allowed, &allowed), 0);
+}
+
+TEST(WorkerTeamTest, LeaveCoreMovesAndKeepsTheMask) {
+  constexpr int kTimes = 100;
+  const cpu_set_t allowed = AllowedCores();
+  const int core = sched_getcpu();
+  int moved = 0;
+  for (int i = 0; i < kTimes; ++i) {
+    GoTo(core, allowed);
+    LeaveCore(core);
+    moved += sched_getcpu() != core;
+    const cpu_set_t after = AllowedCores();
+    ASSERT_TRUE(CPU_EQUAL(&after, &allowed));
+  }
+  EXPECT_GE(moved, CPU_COUNT(&allowed) > 1 ? kTimes / 2 : 0);  // the kernel may move a thread back at any time
+}
+
+TEST(WorkerTeamTest, LeaveCoreStaysWhereThereIsNoOther) {
+  const cpu_set_t allowed = AllowedCores();
+  const int core = sched_getcpu();
+  cpu_set_t one;
+  CPU_ZERO(&one);
+  CPU_SET(core, &one);
+  ASSERT_EQ(sched_setaffinity(0, sizeof one, &one), 0);
+  LeaveCore(core);
+  EXPECT_EQ(sched_getcpu(), core);
+  const cpu_set_t after = AllowedCores();
+  EXPECT_TRUE(CPU_EQUAL(&after, &one));
+  ASSERT_EQ(sched_setaffinity(0, sizeof allowed, &allowed), 0);
 }
 
 }  // namespace

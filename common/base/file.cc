@@ -6,7 +6,6 @@
 #include <unistd.h>
 
 #include <cerrno>
-#include <cstdint>
 #include <cstdio>
 #include <system_error>
 #include <utility>
@@ -52,10 +51,28 @@ absl::Status WriteAll(int fd, std::string_view bytes, const std::string& path) {
   return absl::OkStatus();
 }
 
+// What can be done about it.
+std::string_view AdviceOn(int error_number) {
+  switch (error_number) {
+    case ENOENT:
+    case ENOTDIR:
+      return " (check the path)";
+    case EACCES:
+    case EPERM:
+      return " (change its permissions, or run as who may)";
+    case ENOSPC:
+    case EDQUOT:
+      return " (make room)";
+    default:
+      return "";
+  }
+}
+
 }  // namespace
 
 absl::Status ErrnoStatus(int error_number, std::string_view what, std::string_view path) {
-  const std::string message = StrCat(what, " ", path, ": ", std::generic_category().message(error_number));
+  const std::string message =
+      StrCat(what, " ", path, ": ", std::generic_category().message(error_number), AdviceOn(error_number));
   switch (error_number) {
     case ENOENT:
     case ENOTDIR:
@@ -146,12 +163,14 @@ MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
 }
 
 void MappedFile::Forget(std::string_view part) const {
-  // Whole pages within the part only: its neighbours may be in use.
-  const auto page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
-  const uintptr_t begin = (reinterpret_cast<uintptr_t>(part.data()) + page - 1) / page * page;
-  const uintptr_t end = reinterpret_cast<uintptr_t>(part.data() + part.size()) / page * page;
+  if (part.empty()) return;
+  // Whole pages within the part only: what lies beside it may be in use. The mapping begins on a page.
+  const auto page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
+  const auto first = static_cast<size_t>(part.data() - static_cast<const char*>(data_));
+  const size_t begin = (first + page - 1) / page * page;
+  const size_t end = (first + part.size()) / page * page;
   // Advice: if it is not taken, the pages stay until memory is short.
-  if (begin < end) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);
+  if (begin < end) madvise(static_cast<char*>(data_) + begin, end - begin, MADV_DONTNEED);
 }
 
 MappedFile::~MappedFile() {

@@ -4,6 +4,8 @@
 
 #include <random>
 
+#include "common/base/error.h"
+#include "common/base/strings.h"
 #include "common/rpc/log.h"
 #include "common/rpc/status.h"
 
@@ -12,6 +14,7 @@ namespace {
 
 constexpr size_t kRequestIdBytesMax = 128;
 constexpr std::chrono::milliseconds kRetryAfter{200};
+constexpr char kMemoryOfCalls[] = "the memory for requests and replies";
 
 std::string NewRequestId() {
   thread_local std::mt19937_64 random{std::random_device{}()};
@@ -55,18 +58,68 @@ grpc::Status CallRecord::Finish(const absl::Status& status) const {
   return ToGrpcStatus(status);
 }
 
-grpc::ServerUnaryReactor* UnaryRunner::Run(grpc::CallbackServerContext* context, std::string method,
-                                           std::function<absl::Status(const CallContext&)> work) {
-  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
-  auto call = std::make_shared<CallContext>(MakeCallContext(*context));
-  auto record = std::make_shared<CallRecord>(metrics_, std::move(method), call->request_id);
-  const bool taken = pool_.Submit([reactor, call, record, work = std::move(work)] {
-    absl::Status status = call->Check();
-    if (status.ok()) status = work(*call);
-    reactor->Finish(record->Finish(status));
-  });
-  if (!taken) reactor->Finish(record->Finish(QueueFullError("the queue of requests", kRetryAfter)));
-  return reactor;
+// One call, from its arrival until gRPC has sent its reply; deletes itself then.
+class UnaryRunner::Call : public grpc::ServerUnaryReactor {
+ public:
+  Call(UnaryRunner& runner, const grpc::CallbackServerContext& context, std::string method,
+       const grpc::ByteBuffer& request, grpc::ByteBuffer& reply)
+      : runner_(runner),
+        context_(MakeCallContext(context)),
+        record_(runner.metrics_, std::move(method), context_.request_id),
+        request_(request),
+        reply_(reply) {}
+
+  bool TryHold(size_t bytes) {
+    if (!runner_.budget_.TryAcquire(bytes)) return false;
+    bytes_held_ += bytes;
+    return true;
+  }
+
+  void Answer(const Work& work) { End(TryAnswer(work)); }
+  void End(const absl::Status& status) { Finish(record_.Finish(status)); }  // may delete this
+
+  void OnDone() override {
+    runner_.budget_.Release(bytes_held_);
+    delete this;
+  }
+
+ private:
+  absl::Status TryAnswer(const Work& work) {
+    RETRO_RETURN_IF_ERROR(context_.Check());
+    RETRO_ASSIGN_OR_RETURN(const MessagePtr reply, work(request_, context_));
+    const size_t bytes = reply->ByteSizeLong();
+    if (bytes > runner_.bounds_.reply_bytes_max) {
+      return Error(absl::StatusCode::kInvalidArgument, Reason::kInvalidField,
+                   StrCat("the reply would have ", bytes, " bytes, and at most ", runner_.bounds_.reply_bytes_max,
+                          " are sent: ask for less at once"));
+    }
+    if (!TryHold(bytes)) return QueueFullError(kMemoryOfCalls, kRetryAfter);
+    SerializeMessage(*reply, reply_);
+    return absl::OkStatus();
+  }
+
+  UnaryRunner& runner_;
+  const CallContext context_;
+  const CallRecord record_;
+  const grpc::ByteBuffer& request_;  // both are gRPC's, until OnDone
+  grpc::ByteBuffer& reply_;
+  size_t bytes_held_ = 0;
+};
+
+absl::Status UnaryRunner::UnreadableError() {
+  return Error(absl::StatusCode::kInvalidArgument, Reason::kInvalidField,
+               "the request does not parse: is it of the right type, and every text in it UTF-8?");
+}
+
+grpc::ServerUnaryReactor* UnaryRunner::Start(grpc::CallbackServerContext* context, std::string method,
+                                             const grpc::ByteBuffer& request, grpc::ByteBuffer& reply, Work work) {
+  Call* call = new Call(*this, *context, std::move(method), request, reply);  // deleted by OnDone
+  if (!call->TryHold(request.Length())) {
+    call->End(QueueFullError(kMemoryOfCalls, kRetryAfter));
+  } else if (!pool_.Submit([call, work = std::move(work)] { call->Answer(work); })) {
+    call->End(QueueFullError("the queue of requests", kRetryAfter));
+  }
+  return call;
 }
 
 }  // namespace retro

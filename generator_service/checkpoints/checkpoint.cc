@@ -3,6 +3,8 @@
 #include <ATen/ATen.h>
 
 #include <filesystem>
+#include <future>
+#include <memory>
 #include <optional>
 #include <set>
 #include <system_error>
@@ -109,11 +111,11 @@ absl::Status CheckNoExtra(const SafetensorsFile& file, const std::vector<WeightS
   return absl::OkStatus();
 }
 
-absl::StatusOr<WeightMap> ReadTable(const SafetensorsFile& file, const ModelConfig& config) {
+absl::StatusOr<WeightMap> MapTable(const std::shared_ptr<const SafetensorsFile>& file, const ModelConfig& config) {
   const std::vector<WeightSpec> table = WeightTable(config);
   WeightMap weights;
   for (const WeightSpec& spec : table) {
-    absl::StatusOr<at::Tensor> weight = ReadWeight(file, spec.name, spec.shape);
+    absl::StatusOr<at::Tensor> weight = MapWeight(file, spec.name, spec.shape);
     if (absl::IsNotFound(weight.status())) {
       return absl::InvalidArgumentError(
           StrCat(MessageOf(weight.status()), ", which ", kConfigFileName, " asks for: copy the whole folder again"));
@@ -121,8 +123,27 @@ absl::StatusOr<WeightMap> ReadTable(const SafetensorsFile& file, const ModelConf
     RETRO_RETURN_IF_ERROR(weight.status());
     weights.emplace(spec.name, *std::move(weight));
   }
-  RETRO_RETURN_IF_ERROR(CheckNoExtra(file, table));
+  RETRO_RETURN_IF_ERROR(CheckNoExtra(*file, table));
   return weights;
+}
+
+// The weights, their values and the revision yet unchecked.
+absl::StatusOr<WeightMap> MapWeights(const std::string& path, const ModelConfig& config) {
+  RETRO_ASSIGN_OR_RETURN(SafetensorsFile file, SafetensorsFile::Open(path));
+  const auto shared = std::make_shared<const SafetensorsFile>(std::move(file));
+  return CatchTorch([&] { return MapTable(shared, config); });
+}
+
+absl::Status CheckWeights(const std::string& path, const CheckpointInfo& info, const WeightMap& weights) {
+  for (const auto& [name, weight] : weights) {
+    const absl::Status finite = CheckFinite(weight);
+    if (!finite.ok()) return absl::InvalidArgumentError(StrCat(path, ": tensor '", name, "' ", MessageOf(finite)));
+  }
+  RETRO_ASSIGN_OR_RETURN(const std::string revision, FileRevision(path));
+  if (info.revision.empty() || revision == info.revision) return absl::OkStatus();
+  return absl::FailedPreconditionError(StrCat(path, " has SHA-256 ", revision, ", ", kConfigFileName,
+                                              " was written with ", info.revision,
+                                              ": the file is damaged or another model's, copy the folder again"));
 }
 
 absl::Status MakeDirectory(const std::string& directory) {
@@ -150,24 +171,23 @@ absl::StatusOr<CheckpointInfo> ReadCheckpointInfo(const std::string& directory) 
 absl::StatusOr<std::map<std::string, at::Tensor>> ReadCheckpointWeights(const std::string& directory,
                                                                         const CheckpointInfo& info) {
   const std::string path = PathIn(directory, kWeightsFileName);
-  RETRO_ASSIGN_OR_RETURN(const SafetensorsFile file, SafetensorsFile::Open(path));
-  absl::StatusOr<WeightMap> weights =
-      CatchTorch([&]() -> absl::StatusOr<WeightMap> { return ReadTable(file, info.config); });
-  RETRO_RETURN_IF_ERROR(weights.status());
-  RETRO_ASSIGN_OR_RETURN(const std::string revision, FileRevision(path));
-  if (!info.revision.empty() && revision != info.revision) {
-    return absl::FailedPreconditionError(StrCat(path, " has SHA-256 ", revision, ", ", kConfigFileName,
-                                                " was written with ", info.revision,
-                                                ": the file is damaged or another model's, copy the folder again"));
-  }
+  RETRO_ASSIGN_OR_RETURN(WeightMap weights, MapWeights(path, info.config));
+  RETRO_RETURN_IF_ERROR(CheckWeights(path, info, weights));
   return weights;
 }
 
-absl::StatusOr<LoadedModel> LoadModel(const std::string& directory, const std::string& device) {
+absl::StatusOr<LoadedModel> LoadModel(const std::string& directory, const std::string& device,
+                                      const ModelOptions& options) {
   LoadedModel loaded;
   RETRO_ASSIGN_OR_RETURN(loaded.info, ReadCheckpointInfo(directory));
-  RETRO_ASSIGN_OR_RETURN(const WeightMap weights, ReadCheckpointWeights(directory, loaded.info));
-  RETRO_ASSIGN_OR_RETURN(loaded.model, RetroModel::Create(loaded.info.config, weights, device));
+  const std::string path = PathIn(directory, kWeightsFileName);
+  RETRO_ASSIGN_OR_RETURN(const WeightMap weights, MapWeights(path, loaded.info.config));
+  // Checking takes as long as making the model does: both at once, and the check has the word.
+  std::future<absl::Status> check =
+      std::async(std::launch::async, [&] { return CheckWeights(path, loaded.info, weights); });
+  absl::StatusOr<std::unique_ptr<RetroModel>> model = RetroModel::Create(loaded.info.config, weights, device, options);
+  RETRO_RETURN_IF_ERROR(check.get());
+  RETRO_ASSIGN_OR_RETURN(loaded.model, std::move(model));
   return loaded;
 }
 

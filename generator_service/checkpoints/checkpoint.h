@@ -39,9 +39,9 @@ inline constexpr char kWeightsFileName[] = "model.safetensors";
 // a newer format version.
 absl::StatusOr<CheckpointInfo> ReadCheckpointInfo(const std::string& directory);
 
-// The weights, by the weight table's names, on the CPU. Checks the revision, that exactly the table's tensors are
-// there, and each one's shape and values (INVALID_ARGUMENT or FAILED_PRECONDITION naming file and tensor, and what to
-// do).
+// The weights, by the weight table's names, on the CPU; not to be written to, for they may lie in the file. Checks the
+// revision, that exactly the table's tensors are there, and each one's shape and values (INVALID_ARGUMENT or
+// FAILED_PRECONDITION naming file and tensor, and what to do).
 absl::StatusOr<std::map<std::string, at::Tensor>> ReadCheckpointWeights(const std::string& directory,
                                                                         const CheckpointInfo& info);
 
@@ -50,8 +50,9 @@ struct LoadedModel {
   std::unique_ptr<RetroModel> model;
 };
 
-// Both, and the model on `device`.
-absl::StatusOr<LoadedModel> LoadModel(const std::string& directory, const std::string& device);
+// Both, and the model on `device`. The weights are taken over matrix by matrix, straight from the file.
+absl::StatusOr<LoadedModel> LoadModel(const std::string& directory, const std::string& device,
+                                      const ModelOptions& options = {});
 
 // Writes the folder, making it if need be; `info.revision` is ignored and computed. `tokenizer_path`, if not empty, is
 // copied to `info.tokenizer_file`. Returns the revision.

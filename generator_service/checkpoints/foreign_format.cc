@@ -3,7 +3,10 @@
 #include <ATen/ATen.h>
 
 #include <filesystem>
+#include <fstream>
+#include <ios>
 #include <set>
+#include <string_view>
 #include <system_error>
 #include <utility>
 
@@ -19,6 +22,8 @@
 
 namespace retro {
 namespace {
+
+constexpr std::string_view kZipMagic = "PK\003\004";  // a safetensors file that began so would have a header of 64 MB
 
 absl::Status Bad(const TensorSource& source, const std::string& tensor, std::string_view why) {
   return absl::InvalidArgumentError(StrCat(source.path(), ": tensor '", tensor, "' ", why));
@@ -41,8 +46,9 @@ absl::StatusOr<std::unique_ptr<TensorSource>> OpenWeights(const std::string& pat
     const auto gated = config.find("swiglu");
     return OpenTensorParallel(path, gated == config.end() || *gated != false);
   }
-  const std::string extension = std::filesystem::path(path).extension().string();
-  if (extension == ".pt" || extension == ".pth" || extension == ".ckpt") return TorchArchive::Open(path);
+  std::string magic(kZipMagic.size(), '\0');
+  std::ifstream(path, std::ios::binary).read(magic.data(), static_cast<std::streamsize>(magic.size()));
+  if (magic == kZipMagic) return TorchArchive::Open(path);
   return SafetensorsSource::Open(path);
 }
 

@@ -46,7 +46,7 @@ absl::StatusOr<const ForeignFormat*> FindForeignFormat(const std::string& name);
 // A checked foreign checkpoint: every weight of ours has its tensor of the right shape, and no tensor is left over.
 class ForeignModel {
  public:
-  // `weights_path`: a safetensors file, a PyTorch archive (.pt, .pth, .ckpt) or, for instructretro, the folder of a
+  // `weights_path`: a safetensors file, a PyTorch archive or, for instructretro, the folder of a
   // tensor-parallel training. INVALID_ARGUMENT naming file and key or tensor.
   static absl::StatusOr<ForeignModel> Open(const ForeignFormat& format, const std::string& config_path,
                                            const std::string& weights_path);

@@ -16,7 +16,7 @@
 namespace retro {
 
 inline constexpr size_t kPickleBytesMax = 64 << 20;
-inline constexpr size_t kPickleValuesMax = 2'000'000;
+inline constexpr size_t kPickleValuesMax = 1'000'000;
 
 struct PickleValue {
   enum class Kind {

@@ -143,6 +143,7 @@ at::Tensor Pick(const Result& result, What what) {
 
 std::vector<std::string> KnownOutputs() {
   std::vector<std::string> names;
+  names.reserve(Outputs().size());
   for (const Output& output : Outputs()) names.emplace_back(output.name);
   return names;
 }

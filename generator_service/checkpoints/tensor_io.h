@@ -5,6 +5,7 @@
 
 #include <functional>
 #include <map>
+#include <memory>
 #include <span>
 #include <string>
 #include <vector>
@@ -19,6 +20,11 @@ namespace retro {
 // INVALID_ARGUMENT naming file and tensor for another dtype, a shape other than `shape`, and NaN or infinity.
 absl::StatusOr<at::Tensor> ReadWeight(const SafetensorsFile& file, const std::string& name,
                                       std::span<const int64_t> shape);
+
+// As ReadWeight, but of any values, and without a copy where the file holds fp32: the tensor must not be written to,
+// and keeps the file mapped.
+absl::StatusOr<at::Tensor> MapWeight(const std::shared_ptr<const SafetensorsFile>& file, const std::string& name,
+                                     std::span<const int64_t> shape);
 
 // A copy as fp32 on the CPU, of any shape and values. Otherwise as ReadWeight.
 absl::StatusOr<at::Tensor> ReadFloats(const SafetensorsFile& file, const std::string& name);

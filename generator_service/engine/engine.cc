@@ -51,16 +51,20 @@ bool Engine::Turn() {
   const std::vector<StepItem> items = scheduler_.Plan();
   idle_ = items.empty();
   if (idle_) {
-    Report({}, 0, 0);
+    Report({});
     return true;
   }
-  int64_t tokens = 0;
-  for (const StepItem& item : items) tokens += static_cast<int64_t>(item.tokens.size());
+  StepReport report{.sessions = static_cast<int64_t>(items.size())};
+  for (const StepItem& item : items) {
+    report.tokens += static_cast<int64_t>(item.tokens.size());
+    for (const ChunkNeighbours& chunk : item.neighbours) report.neighbours += chunk.count;
+  }
   std::vector<absl::StatusOr<StepOutput>> outputs = runner_->Step(items);
   const Clock::time_point after = Clock::now();
-  scheduler_.Apply(std::move(outputs), after);
+  scheduler_.Apply(std::move(outputs), now, after);
   Perform(scheduler_.Settle(after));
-  Report(after - now, static_cast<int64_t>(items.size()), tokens);
+  report.time = after - now;
+  Report(report);
   return true;
 }
 
@@ -85,20 +89,23 @@ std::optional<Clock::time_point> Engine::WakeTime() const {
   return std::min(*drain_at_, deadline.value_or(*drain_at_));
 }
 
-void Engine::Perform(const SchedulerEffects& effects) {
+void Engine::Perform(SchedulerEffects effects) {
   for (const uint64_t lookup : effects.cancelled_lookups) source_.CancelLookup(lookup);
   for (const uint64_t session : effects.ended) runner_->End(session);
   mailbox_->CountEnded(static_cast<int64_t>(effects.ended.size()));
-  for (const LookupRequest& request : effects.lookups) {
-    source_.Lookup(request, [mailbox = mailbox_, lookup = request.lookup](absl::StatusOr<LookupAnswer> answer) {
-      mailbox->Answer(lookup, std::move(answer));
-    });
-  }
+  if (effects.lookups.empty()) return;
+  source_.Lookup(std::move(effects.lookups),
+                 [mailbox = mailbox_](uint64_t lookup, absl::StatusOr<LookupAnswer> answer) {
+                   mailbox->Answer(lookup, std::move(answer));
+                 });
 }
 
-void Engine::Report(Clock::duration time, int64_t sessions, int64_t tokens) const {
+void Engine::Report(StepReport step) const {
   if (!options_.on_step) return;
-  options_.on_step({time, sessions, tokens, scheduler_.running(), scheduler_.waiting(), scheduler_.cache_tokens()});
+  step.running = scheduler_.running();
+  step.waiting = scheduler_.waiting();
+  step.cache_blocks = scheduler_.cache_blocks();
+  options_.on_step(step);
 }
 
 }  // namespace retro

@@ -17,11 +17,12 @@ namespace retro {
 // One step, for metrics.
 struct StepReport {
   Clock::duration time{};
-  int64_t sessions = 0;  // that took part
-  int64_t tokens = 0;    // fed to the model
-  int64_t running = 0;   // sessions with a place
-  int64_t waiting = 0;   // for one
-  int64_t cache_tokens = 0;
+  int64_t sessions = 0;      // that took part
+  int64_t tokens = 0;        // fed to the model
+  int64_t neighbours = 0;    // encoded
+  int64_t running = 0;       // sessions with a place
+  int64_t waiting = 0;       // for one
+  int64_t cache_blocks = 0;  // that sessions with a place have a claim to
 };
 
 struct EngineOptions {
@@ -60,8 +61,9 @@ class Engine {
   bool Turn();
   void Deliver(EngineMailbox::Mail& mail, Clock::time_point now);
   std::optional<Clock::time_point> WakeTime() const;
-  void Perform(const SchedulerEffects& effects);
-  void Report(Clock::duration time, int64_t sessions, int64_t tokens) const;
+  void Perform(SchedulerEffects effects);
+  // `step`: all but what the scheduler knows.
+  void Report(StepReport step) const;
 
   const EngineOptions options_;
   const std::unique_ptr<StepRunner> runner_;

@@ -28,12 +28,14 @@ struct RetrievalSettings {
   std::shared_ptr<const NeighbourScope> scope;
 };
 
-// Validated by whoever fills it: ids within the vocabulary, prompt and max_tokens within the model's length.
+// Validated by whoever fills it: ids within the vocabulary, prompt and max_tokens within the model's length, unless
+// the window slides.
 struct GenerationRequest {
   std::vector<TokenId> prompt;  // at least one
   int64_t max_tokens = 0;       // 0: nothing is generated, the prompt's tokens from echo_from on are scored
   SamplingSettings sampling;
   RetrievalSettings retrieval;
+  bool slide = false;  // past the model's context the self-attention drops its oldest block of m tokens
   std::vector<std::string> stop_strings;
   std::vector<TokenId> stop_ids;     // the tokenizer's eos always stops
   std::optional<int64_t> echo_from;  // prompt tokens from this place on are sent, each with its log-probability

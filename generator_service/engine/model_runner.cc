@@ -9,26 +9,26 @@
 #include "common/torch/torch_status.h"
 
 namespace retro {
-namespace {
 
-// The last `wanted` rows of [rows, V] as plain floats.
-absl::StatusOr<std::vector<float>> LastRows(const at::Tensor& logits, int64_t wanted) {
-  return CatchTorch([&]() -> absl::StatusOr<std::vector<float>> {
-    if (wanted == 0) return std::vector<float>();
-    const at::Tensor rows = logits.narrow(0, logits.size(0) - wanted, wanted).to(at::kCPU, at::kFloat).contiguous();
-    const float* values = rows.const_data_ptr<float>();
-    return std::vector<float>(values, values + rows.numel());
+ModelRunner::ModelRunner(const RetroModel& model, int threads) : model_(model), threads_(threads) {}
+ModelRunner::~ModelRunner() = default;
+
+// The last `wanted` rows of [rows, V] as plain floats: the model's own memory where it is the CPU's.
+absl::StatusOr<std::span<const float>> ModelRunner::LastRows(const at::Tensor& logits, int64_t wanted) {
+  return CatchTorch([&]() -> absl::StatusOr<std::span<const float>> {
+    if (wanted == 0) return std::span<const float>();
+    const at::Tensor& rows =
+        logits_.emplace_back(logits.narrow(0, logits.size(0) - wanted, wanted).to(at::kCPU, at::kFloat).contiguous());
+    return std::span(rows.const_data_ptr<float>(), static_cast<size_t>(rows.numel()));
   });
 }
-
-}  // namespace
 
 absl::Status ModelRunner::Begin(const StepItem& item) {
   SequenceOptions options;
   options.offset = item.offset;
   options.retrieval = item.retrieval;
   options.gate = item.gate;
-  options.reserve_tokens = item.reserve_tokens;
+  options.slide = item.slide;
   RETRO_ASSIGN_OR_RETURN(sequences_[item.sequence], model_.NewSequence(options));
   return absl::OkStatus();
 }
@@ -48,12 +48,12 @@ absl::StatusOr<ModelRunner::Outputs> ModelRunner::Forward(std::span<const StepIt
   Outputs outputs;
   outputs.reserve(items.size());
   for (size_t i = 0; i < items.size(); ++i) {
-    absl::StatusOr<std::vector<float>> rows = LastRows(logits[i], items[i].logit_rows);
+    const absl::StatusOr<std::span<const float>> rows = LastRows(logits[i], items[i].logit_rows);
     if (!rows.ok()) {
       outputs.emplace_back(rows.status());
       continue;
     }
-    StepOutput output{*std::move(rows), {}};
+    StepOutput output{*rows, {}};
     const auto& mass = pieces[i].sequence->attention_mass();
     if (items[i].want_attention && !mass.empty()) output.attention = mass.back();
     outputs.emplace_back(std::move(output));
@@ -64,6 +64,7 @@ absl::StatusOr<ModelRunner::Outputs> ModelRunner::Forward(std::span<const StepIt
 ModelRunner::Outputs ModelRunner::Step(std::span<const StepItem> items) {
   // OpenMP keeps the number by thread, so it has to be said by the one that computes.
   if (threads_ > 0) at::set_num_threads(std::exchange(threads_, 0));
+  logits_.clear();
   Outputs outputs(items.size(), absl::StatusOr<StepOutput>(StepOutput{}));
   std::vector<StepItem> ready;
   std::vector<size_t> places;

@@ -13,7 +13,8 @@ namespace retro {
 class ModelRunner : public StepRunner {
  public:
   // `model` must outlive this. All calls come from one thread; torch gives it `threads` workers, 0: one a core.
-  explicit ModelRunner(const RetroModel& model, int threads = 0) : model_(model), threads_(threads) {}
+  explicit ModelRunner(const RetroModel& model, int threads = 0);
+  ~ModelRunner() override;
 
   using Outputs = std::vector<absl::StatusOr<StepOutput>>;
 
@@ -24,10 +25,12 @@ class ModelRunner : public StepRunner {
   absl::Status Begin(const StepItem& item);
   // On an error no sequence has moved; an item whose logits could not be read has moved and fails.
   absl::StatusOr<Outputs> Forward(std::span<const StepItem> items);
+  absl::StatusOr<std::span<const float>> LastRows(const at::Tensor& logits, int64_t wanted);
 
   const RetroModel& model_;
   int threads_;  // 0 once they are set
   std::map<uint64_t, std::unique_ptr<Sequence>> sequences_;
+  std::vector<at::Tensor> logits_;  // of the last step: what its outputs point into
 };
 
 }  // namespace retro

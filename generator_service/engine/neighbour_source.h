@@ -66,10 +66,13 @@ class NeighbourSource {
  public:
   virtual ~NeighbourSource() = default;
 
-  using Callback = std::function<void(absl::StatusOr<LookupAnswer>)>;
+  // The answer of one look-up. DEADLINE_EXCEEDED: none in time.
+  using Callback = std::function<void(uint64_t lookup, absl::StatusOr<LookupAnswer> answer)>;
 
-  // Calls `done` exactly once, from any thread, also within this call. DEADLINE_EXCEEDED: no answer in time.
-  virtual void Lookup(LookupRequest request, Callback done) = 0;
+  // Look-ups, each of another sequence, that fall due in the same moment: a source may ask for several together, but
+  // each has an answer or a failure of its own. Calls `done` exactly once a look-up, from any thread, also within this
+  // call.
+  virtual void Lookup(std::vector<LookupRequest> requests, Callback done) = 0;
 
   // The answer is not wanted any more; `done` is still called. Unknown or finished look-ups are ignored.
   virtual void CancelLookup(uint64_t lookup) = 0;

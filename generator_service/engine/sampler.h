@@ -49,12 +49,37 @@ class SeenTokens {
   std::vector<TokenId> ids_;  // each once
 };
 
-// Chooses the token at place `index` of a sequence; equal arguments give an equal choice on every machine of one
-// floating-point behaviour. In order: penalty, bias, temperature, top_k, top_p. INTERNAL if a logit is not a number.
-absl::StatusOr<ScoredToken> SampleToken(std::span<const float> logits, const SamplingSettings& settings,
-                                        const SeenTokens& seen, uint64_t index);
+// Works in buffers of its own, made once: sampling a token takes no memory of the vocabulary's size. A thread at a
+// time.
+class Sampler {
+ public:
+  explicit Sampler(int64_t vocabulary);
 
-// The given token with its log-probability, and the `top_logprobs` most likely ones. Errors as SampleToken.
-absl::StatusOr<ScoredToken> ScoreToken(std::span<const float> logits, TokenId id, int top_logprobs);
+  // Chooses the token at place `index` of a sequence; equal arguments give an equal choice on every machine of one
+  // floating-point behaviour. In order: penalty, bias, temperature, top_k, top_p. INTERNAL if a logit is not a number.
+  absl::StatusOr<ScoredToken> Sample(std::span<const float> logits, const SamplingSettings& settings,
+                                     const SeenTokens& seen, uint64_t index);
+
+  // The given token with its log-probability, and the `top_logprobs` most likely ones. Errors as Sample.
+  absl::StatusOr<ScoredToken> Score(std::span<const float> logits, TokenId id, int top_logprobs);
+
+ private:
+  struct Candidate {
+    TokenId id;
+    float logit;
+  };
+
+  static bool Before(const Candidate& a, const Candidate& b);
+  void TakeAll(std::span<const float> logits);
+  void Adjust(const SamplingSettings& settings, const SeenTokens& seen);
+  void KeepBest(size_t count);
+  void KeepNucleus(const SamplingSettings& settings);
+  double Weigh(float temperature);
+  TokenId Draw(float temperature, double uniform);
+  ScoredToken Scored(std::span<const float> logits, double log_sum, TokenId id, int top_logprobs);
+
+  std::vector<Candidate> candidates_;
+  std::vector<double> weights_;  // of the candidates
+};
 
 }  // namespace retro

@@ -19,19 +19,19 @@ absl::Status StalledError(std::chrono::milliseconds stall_ms_max) {
 
 }  // namespace
 
-int64_t Scheduler::CacheTokens(const Session& session) const {
+int64_t Scheduler::CacheBlocks(const Session& session) const {
   const int64_t m = facts_.chunk_length;
-  return (session.tokens_max() + m - 1) / m * m;
+  return (session.cached_tokens_max() + m - 1) / m;
 }
 
 absl::Status Scheduler::Add(uint64_t id, GenerationRequest request, std::shared_ptr<EventSink> sink) {
   if (waiting() >= limits_.waiting_max + std::max<int64_t>(limits_.sessions_max - running(), 0))
     return QueueFullError("the queue of generations", kRetryAfter);
   auto session = std::make_unique<Session>(id, std::move(request), std::move(sink), facts_);
-  if (CacheTokens(*session) > limits_.cache_tokens_max) {
+  if (CacheBlocks(*session) > limits_.cache_blocks_max) {
     return Error(absl::StatusCode::kInvalidArgument, Reason::kContextTooLong,
-                 StrCat("prompt and max_tokens take ", CacheTokens(*session), " cache tokens, this server has ",
-                        limits_.cache_tokens_max, " (--cache-tokens-max)"));
+                 StrCat("prompt and max_tokens take ", CacheBlocks(*session), " cache blocks of ", facts_.chunk_length,
+                        " tokens, this server has ", limits_.cache_blocks_max, " (--cache-mib)"));
   }
   waiting_.push_back({std::move(session), std::nullopt});
   return absl::OkStatus();
@@ -102,35 +102,54 @@ void Scheduler::Sweep(SchedulerEffects& effects) {
   };
   std::erase_if(waiting_, gone);
   std::erase_if(running_, gone);
-  cache_tokens_ = 0;
-  for (const Entry& entry : running_) cache_tokens_ += CacheTokens(*entry.session);
+  cache_blocks_ = 0;
+  for (const Entry& entry : running_) cache_blocks_ += CacheBlocks(*entry.session);
 }
 
 void Scheduler::GivePlaces(Clock::time_point now) {
   while (!waiting_.empty() && running() < limits_.sessions_max) {
-    const int64_t tokens = CacheTokens(*waiting_.front().session);
-    if (cache_tokens_ + tokens > limits_.cache_tokens_max) return;
-    cache_tokens_ += tokens;
+    const int64_t blocks = CacheBlocks(*waiting_.front().session);
+    if (cache_blocks_ + blocks > limits_.cache_blocks_max) return;
+    cache_blocks_ += blocks;
     running_.push_back(std::move(waiting_.front()));
     waiting_.pop_front();
     running_.back().session->Admit(now);
   }
 }
 
+// Who can take part in the next step: those that were passed over first, longest ago first.
+std::vector<Scheduler::Entry*> Scheduler::InTurn() {
+  std::vector<Entry*> entries;
+  for (Entry& entry : running_) {
+    if (entry.session->Runnable() > 0 && entry.session->sink().HasRoom()) entries.push_back(&entry);
+  }
+  std::ranges::stable_sort(entries, {}, &Entry::passed_over_since);
+  return entries;
+}
+
 std::vector<StepItem> Scheduler::Plan() {
   plan_.clear();
-  for (const Entry& entry : running_) {
-    if (entry.session->state() == SessionState::kDecode && entry.session->sink().HasRoom()) {
-      plan_.emplace_back(entry.session.get(), 1);
-    }
-  }
-  int64_t room = plan_.empty() ? limits_.prefill_tokens_max : limits_.prefill_tokens_shared_max;
-  for (const Entry& entry : running_) {
-    if (room == 0) break;
-    if (entry.session->state() != SessionState::kPrefill || !entry.session->sink().HasRoom()) continue;
-    const int64_t tokens = std::min(entry.session->Runnable(), room);
-    plan_.emplace_back(entry.session.get(), tokens);
-    room -= tokens;
+  ++steps_;
+  const std::vector<Entry*> entries = InTurn();
+  const auto decodes = [](const Entry* entry) { return entry->session->state() == SessionState::kDecode; };
+  decoding_ = std::ranges::any_of(entries, decodes);
+  const int64_t prefill_max = decoding_ ? pace_.Tokens() : limits_.prefill_tokens_max;
+  prefilling_ = 0;
+  encoding_ = 0;
+  for (Entry* entry : entries) {
+    Session& session = *entry->session;
+    const bool prefills = !decodes(entry);
+    int64_t tokens = prefills ? std::min(session.Runnable(), prefill_max - prefilling_) : 1;
+    if (tokens == 0) continue;
+    // A chunk that has more neighbours than a step may encode is the only one of its step.
+    const int64_t room = std::max<int64_t>(limits_.encoder_rows_max - encoding_, 0);
+    const int64_t fitting = session.TokensWithinRows(tokens, room);
+    tokens = fitting == 0 && encoding_ == 0 ? 1 : fitting;
+    entry->passed_over_since = tokens == 0 ? std::min(entry->passed_over_since, steps_) : kNever;
+    if (tokens == 0) continue;
+    encoding_ += session.EncoderRows(tokens);
+    if (prefills) prefilling_ += tokens;
+    plan_.emplace_back(&session, tokens);
   }
   std::vector<StepItem> items;
   items.reserve(plan_.size());
@@ -138,11 +157,12 @@ std::vector<StepItem> Scheduler::Plan() {
   return items;
 }
 
-void Scheduler::Apply(std::vector<absl::StatusOr<StepOutput>> outputs, Clock::time_point now) {
+void Scheduler::Apply(std::vector<absl::StatusOr<StepOutput>> outputs, Clock::time_point begun, Clock::time_point now) {
+  if (decoding_ && encoding_ == 0) pace_.Note(prefilling_, now - begun);
   for (size_t i = 0; i < plan_.size(); ++i) {
     const auto& [session, tokens] = plan_[i];
     if (outputs[i].ok()) {
-      session->OnStep(tokens, *outputs[i], now);
+      session->OnStep(tokens, *outputs[i], sampler_, now);
     } else {
       session->Fail(outputs[i].status());
     }

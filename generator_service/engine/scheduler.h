@@ -1,21 +1,25 @@
 // Which sessions have a place, and what the next step computes. Plain logic: no threads, no clock, no model; the engine
 // drives it and the tests do so in its place.
 //
-// Rules: sessions get places in the order they came, as long as the bounds on sessions and cache tokens allow. Every
+// Rules: sessions get places in the order they came, as long as the bounds on sessions and cache blocks allow. Every
 // step takes one token of each session that decodes, and a piece of prefill beside them that is small while somebody
-// decodes, so that running sessions keep their pace. A session that waits for neighbours, or whose reader is behind, is
-// left out of the step and holds up nobody. Whoever is cancelled or past the deadline has left before the next step.
+// decodes (see PrefillPace), so that running sessions keep their pace. A session that waits for neighbours, or whose
+// reader is behind, is left out of the step and holds up nobody. One whose chunk has more neighbours than the step's
+// encoder still has room for is passed over, and comes first in the next step. Whoever is cancelled or past the
+// deadline has left before the next step.
 #pragma once
 
 #include <chrono>
 #include <cstdint>
 #include <deque>
+#include <limits>
 #include <memory>
 #include <optional>
 #include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
+#include "generator_service/engine/prefill_pace.h"
 #include "generator_service/engine/session.h"
 #include "generator_service/engine/step.h"
 
@@ -24,9 +28,10 @@ namespace retro {
 struct SchedulerLimits {
   int64_t sessions_max = 16;               // that have a place
   int64_t waiting_max = 32;                // for one
-  int64_t cache_tokens_max = 32768;        // of all sessions with a place, each counted in whole chunks at its longest
+  int64_t cache_blocks_max = 512;          // of m tokens, of all sessions with a place, each counted at its longest
   int64_t prefill_tokens_max = 256;        // in a step where nobody decodes
-  int64_t prefill_tokens_shared_max = 32;  // in a step where somebody does
+  int64_t prefill_tokens_shared_max = 32;  // in a step where somebody does; fewer where that would be slow
+  int64_t encoder_rows_max = 64;           // neighbours encoded in a step; a chunk with more is encoded by itself
   std::chrono::milliseconds stall_ms_max{60'000};  // that a reader may be behind
 };
 
@@ -39,7 +44,8 @@ struct SchedulerEffects {
 
 class Scheduler {
  public:
-  Scheduler(const ModelFacts& facts, const SchedulerLimits& limits) : facts_(facts), limits_(limits) {}
+  Scheduler(const ModelFacts& facts, const SchedulerLimits& limits)
+      : facts_(facts), limits_(limits), sampler_(facts.vocabulary), pace_(limits.prefill_tokens_shared_max) {}
 
   // Takes a session in. RESOURCE_EXHAUSTED if too many wait, INVALID_ARGUMENT if it would never get a place; the
   // sink is then not called. `id` is new.
@@ -57,33 +63,44 @@ class Scheduler {
 
   // The next step, empty if nothing can run; valid until the next call of anything else. Apply must follow.
   std::vector<StepItem> Plan();
-  // The outputs of the plan.
-  void Apply(std::vector<absl::StatusOr<StepOutput>> outputs, Clock::time_point now);
+  // The outputs of the plan, whose computing took from `begun` to `now`.
+  void Apply(std::vector<absl::StatusOr<StepOutput>> outputs, Clock::time_point begun, Clock::time_point now);
 
   // When Settle has to be called again though nothing happens.
   std::optional<Clock::time_point> NextDeadline() const;
 
   int64_t running() const { return static_cast<int64_t>(running_.size()); }
   int64_t waiting() const { return static_cast<int64_t>(waiting_.size()); }
-  int64_t cache_tokens() const { return cache_tokens_; }
+  int64_t cache_blocks() const { return cache_blocks_; }
 
  private:
   struct Entry {
     std::unique_ptr<Session> session;
     std::optional<Clock::time_point> stalled_since;
+    uint64_t passed_over_since = kNever;  // the first of the steps that the encoder had no room for it
   };
+  static constexpr uint64_t kNever = std::numeric_limits<uint64_t>::max();
 
-  int64_t CacheTokens(const Session& session) const;
+  std::vector<Entry*> InTurn();
+  int64_t CacheBlocks(const Session& session) const;
   void Expire(Entry& entry, Clock::time_point now, SchedulerEffects& effects) const;
   void Sweep(SchedulerEffects& effects);
   void GivePlaces(Clock::time_point now);
 
   const ModelFacts facts_;
   const SchedulerLimits limits_;
+  Sampler sampler_;
+  PrefillPace pace_;
   std::deque<Entry> waiting_;
   std::vector<Entry> running_;                      // in the order they got their place
   std::vector<std::pair<Session*, int64_t>> plan_;  // session and tokens of each item
-  int64_t cache_tokens_ = 0;
+  int64_t cache_blocks_ = 0;
+  // Of the plan.
+  bool decoding_ = false;
+  int64_t prefilling_ = 0;  // tokens
+  int64_t encoding_ = 0;    // neighbours
+
+  uint64_t steps_ = 0;
   uint64_t next_lookup_ = 1;
 };
 

@@ -36,6 +36,7 @@ Session::Session(uint64_t id, GenerationRequest request, std::shared_ptr<EventSi
       sink_(std::move(sink)),
       facts_(facts),
       geometry_(facts.chunk_length, request_.retrieval.offset),
+      window_(facts.context_length, facts.chunk_length),
       prompt_length_(static_cast<int64_t>(request_.prompt.size())),
       tokens_(request_.prompt),
       seen_(facts.vocabulary),
@@ -43,6 +44,11 @@ Session::Session(uint64_t id, GenerationRequest request, std::shared_ptr<EventSi
       text_(request_.stop_strings) {
   for (const TokenId token : tokens_) seen_.Add(token);
   totals_.prompt_tokens = prompt_length_;
+}
+
+int64_t Session::cached_tokens_max() const {
+  const int64_t tokens = prompt_length_ + request_.max_tokens;
+  return request_.slide ? std::min(tokens, facts_.context_length) : tokens;
 }
 
 SessionState Session::state() const {
@@ -62,7 +68,7 @@ void Session::Admit(Clock::time_point now) {
 
 std::optional<LookupRequest> Session::NextLookup(uint64_t lookup, Clock::time_point now) {
   if (finished_ || !admitted_ || !request_.retrieval.enabled || pending_lookup_.has_value()) return std::nullopt;
-  const auto known = static_cast<int64_t>(chunks_.size());
+  const int64_t known = neighbours_.known();
   const int64_t complete = geometry_.CompleteChunks(FeedLimit());
   if (complete <= known) return std::nullopt;
 
@@ -106,8 +112,8 @@ void Session::OnNeighbours(absl::StatusOr<LookupAnswer> answer, Clock::time_poin
 void Session::Store(LookupAnswer answer, Clock::duration lookup_time) {
   if (answer.asked) ++totals_.lookups;
   for (FoundNeighbours& found : answer.chunks) {
-    const auto chunk = static_cast<int64_t>(chunks_.size());
-    chunks_.push_back(found.rows);
+    const int64_t chunk = neighbours_.known();
+    neighbours_.Add(found.rows);
     sink_->OnChunk({chunk, geometry_.Begin(chunk), geometry_.End(chunk), std::move(found), lookup_time});
   }
 }
@@ -129,10 +135,28 @@ int64_t Session::Runnable() const {
   if (finished_ || !admitted_) return 0;
   int64_t limit = FeedLimit();
   if (request_.retrieval.enabled) {
-    const auto first_unknown = static_cast<int64_t>(chunks_.size());
-    limit = std::min(limit, geometry_.End(first_unknown) - 1);
+    limit = std::min(limit, geometry_.End(neighbours_.known()) - 1);
   }
+  if (request_.slide) limit = std::min(limit, fed_ + window_.Room(fed_));
   return std::max<int64_t>(limit - fed_, 0);
+}
+
+int64_t Session::EncoderRows(int64_t tokens) const {
+  int64_t rows = 0;
+  if (!request_.retrieval.enabled) return rows;
+  const int64_t end = geometry_.CompleteChunks(fed_ + tokens);
+  for (int64_t chunk = geometry_.CompleteChunks(fed_); chunk < end; ++chunk) rows += neighbours_.Of(chunk).count;
+  return rows;
+}
+
+int64_t Session::TokensWithinRows(int64_t tokens, int64_t rows) const {
+  if (!request_.retrieval.enabled) return tokens;
+  const int64_t end = geometry_.CompleteChunks(fed_ + tokens);
+  for (int64_t chunk = geometry_.CompleteChunks(fed_); chunk < end; ++chunk) {
+    rows -= neighbours_.Of(chunk).count;
+    if (rows < 0) return geometry_.End(chunk) - 1 - fed_;
+  }
+  return tokens;
 }
 
 // Rows are wanted for the prompt's tokens that predict an echoed one, and for the last known token, which predicts the
@@ -151,12 +175,12 @@ StepItem Session::Slice(int64_t tokens) const {
   item.retrieval = request_.retrieval.enabled;
   item.offset = request_.retrieval.offset;
   item.gate = request_.retrieval.gate;
-  item.reserve_tokens = tokens_max();
+  item.slide = request_.slide;
   item.tokens = std::span(tokens_).subspan(static_cast<size_t>(fed_), static_cast<size_t>(tokens));
   if (request_.retrieval.enabled) {
     const int64_t end = geometry_.CompleteChunks(fed_ + tokens);
     for (int64_t chunk = geometry_.CompleteChunks(fed_); chunk < end; ++chunk) {
-      item.neighbours.push_back(chunks_[static_cast<size_t>(chunk)]);
+      item.neighbours.push_back(neighbours_.Of(chunk));
     }
   }
   item.logit_rows = LogitRows(tokens);
@@ -164,11 +188,12 @@ StepItem Session::Slice(int64_t tokens) const {
   return item;
 }
 
-void Session::OnStep(int64_t tokens, const StepOutput& output, Clock::time_point now) {
+void Session::OnStep(int64_t tokens, const StepOutput& output, Sampler& sampler, Clock::time_point now) {
   const int64_t rows = LogitRows(tokens);
   fed_ += tokens;
+  if (request_.retrieval.enabled) neighbours_.ForgetBefore(geometry_.AttendedChunk(fed_ - 1));
   NoteStanding(now);
-  if (request_.echo_from.has_value() && rows > 0) EmitPromptTokens(fed_ - rows, output);
+  if (request_.echo_from.has_value() && rows > 0) EmitPromptTokens(fed_ - rows, output, sampler);
   if (finished_) return;
   if (request_.max_tokens == 0) {
     if (fed_ == FeedLimit()) Finish(FinishCause::kLength, "", now);
@@ -176,20 +201,20 @@ void Session::OnStep(int64_t tokens, const StepOutput& output, Clock::time_point
   }
   if (fed_ < KnownTokens()) return;
   const size_t row = static_cast<size_t>(rows - 1) * static_cast<size_t>(facts_.vocabulary);
-  const auto logits = std::span(output.logits).subspan(row, static_cast<size_t>(facts_.vocabulary));
+  const auto logits = output.logits.subspan(row, static_cast<size_t>(facts_.vocabulary));
   absl::StatusOr<ScoredToken> token =
-      SampleToken(logits, request_.sampling, seen_, static_cast<uint64_t>(KnownTokens()));
+      sampler.Sample(logits, request_.sampling, seen_, static_cast<uint64_t>(KnownTokens()));
   if (!token.ok()) return Fail(token.status());
   EmitSampled(*std::move(token), output, now);
 }
 
 // Row i of the output belongs to the token at first_row + i and predicts the one after it.
-void Session::EmitPromptTokens(int64_t first_row, const StepOutput& output) {
+void Session::EmitPromptTokens(int64_t first_row, const StepOutput& output, Sampler& sampler) {
   const auto width = static_cast<size_t>(facts_.vocabulary);
   for (int64_t row = first_row; row < fed_ && row + 1 < prompt_length_; ++row) {
-    const auto logits = std::span(output.logits).subspan(static_cast<size_t>(row - first_row) * width, width);
+    const auto logits = output.logits.subspan(static_cast<size_t>(row - first_row) * width, width);
     absl::StatusOr<ScoredToken> token =
-        ScoreToken(logits, tokens_[static_cast<size_t>(row) + 1], request_.sampling.top_logprobs);
+        sampler.Score(logits, tokens_[static_cast<size_t>(row) + 1], request_.sampling.top_logprobs);
     if (!token.ok()) return Fail(token.status());
     if (row + 1 >= *request_.echo_from) EmitPromptToken(row + 1, *std::move(token));
   }
@@ -239,7 +264,7 @@ std::vector<NeighbourAttribution> Session::Attribute(int64_t position, const std
   std::vector<NeighbourAttribution> attributions;
   const int64_t chunk = geometry_.AttendedChunk(position - 1);
   if (!request_.retrieval.enabled || chunk < 0) return attributions;
-  const ChunkNeighbours& rows = chunks_[static_cast<size_t>(chunk)];
+  const ChunkNeighbours& rows = neighbours_.Of(chunk);
   if (rows.count == 0) return attributions;
   const size_t width = rows.tokens.size() / static_cast<size_t>(rows.count);
   for (int64_t i = 0; i < rows.count; ++i) {

@@ -16,10 +16,13 @@
 #include <vector>
 
 #include "generator_service/engine/generation.h"
+#include "generator_service/engine/prefetched_neighbours.h"
+#include "generator_service/engine/sampler.h"
 #include "generator_service/engine/step.h"
 #include "generator_service/engine/text_assembler.h"
 #include "generator_service/engine/token_bytes.h"
 #include "generator_service/model/chunk_geometry.h"
+#include "generator_service/model/context_window.h"
 
 namespace retro {
 
@@ -27,6 +30,7 @@ namespace retro {
 struct ModelFacts {
   int64_t vocabulary = 0;
   int64_t chunk_length = 64;             // m
+  int64_t context_length = 2048;         // n
   TokenId pad_id = 0;                    // of neighbour rows
   const Tokenizer* tokenizer = nullptr;  // outlives the engine
 };
@@ -41,8 +45,8 @@ class Session {
   SessionState state() const;
   const GenerationRequest& request() const { return request_; }
   const EventSink& sink() const { return *sink_; }
-  // Tokens that it may come to hold: what has to be reserved for it.
-  int64_t tokens_max() const { return prompt_length_ + request_.max_tokens; }
+  // Tokens that its caches may come to hold: what has to be reserved for it.
+  int64_t cached_tokens_max() const;
 
   // It has a place; the prompt's look-up may start.
   void Admit(Clock::time_point now);
@@ -57,10 +61,15 @@ class Session {
 
   // Tokens that can be fed to the model now; 0 while it waits or is finished.
   int64_t Runnable() const;
+  // Neighbours that the encoder has to encode for a slice of so many tokens.
+  int64_t EncoderRows(int64_t tokens) const;
+  // How many of the next `tokens` can be fed with at most so many neighbours to encode: 0 if their first token
+  // completes a chunk that has more.
+  int64_t TokensWithinRows(int64_t tokens, int64_t rows) const;
   // A slice of the next `tokens` (1 ... Runnable()), valid until the session is touched again.
   StepItem Slice(int64_t tokens) const;
   // What came of it.
-  void OnStep(int64_t tokens, const StepOutput& output, Clock::time_point now);
+  void OnStep(int64_t tokens, const StepOutput& output, Sampler& sampler, Clock::time_point now);
 
   // Ends it before its time. The caller frees its place.
   void Fail(const absl::Status& status);
@@ -71,7 +80,7 @@ class Session {
   int64_t KnownTokens() const { return static_cast<int64_t>(tokens_.size()); }
   int64_t FeedLimit() const;
   int64_t LogitRows(int64_t tokens) const;
-  void EmitPromptTokens(int64_t first_row, const StepOutput& output);
+  void EmitPromptTokens(int64_t first_row, const StepOutput& output, Sampler& sampler);
   void EmitPromptToken(int64_t position, ScoredToken token);
   void EmitSampled(ScoredToken token, const StepOutput& output, Clock::time_point now);
   std::vector<NeighbourAttribution> Attribute(int64_t position, const std::vector<float>& attention) const;
@@ -84,11 +93,12 @@ class Session {
   const std::shared_ptr<EventSink> sink_;
   const ModelFacts facts_;
   const ChunkGeometry geometry_;
+  const ContextWindow window_;
   const int64_t prompt_length_;
 
-  std::vector<TokenId> tokens_;          // prompt and what was generated
-  int64_t fed_ = 0;                      // of them, in the model's caches
-  std::vector<ChunkNeighbours> chunks_;  // by chunk number: the neighbours that are known
+  std::vector<TokenId> tokens_;  // prompt and what was generated
+  int64_t fed_ = 0;              // of them, in the model's caches
+  PrefetchedNeighbours neighbours_;
   std::optional<uint64_t> pending_lookup_;
   int64_t pending_chunks_ = 0;
   Clock::time_point lookup_started_;

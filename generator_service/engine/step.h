@@ -20,7 +20,7 @@ struct StepItem {
   bool retrieval = false;
   int64_t offset = 0;
   std::optional<float> gate;
-  int64_t reserve_tokens = 0;  // it never grows longer
+  bool slide = false;
 
   std::span<const TokenId> tokens;          // at least one
   std::vector<ChunkNeighbours> neighbours;  // of the chunks that the tokens complete, in order; none without retrieval
@@ -29,8 +29,8 @@ struct StepItem {
 };
 
 struct StepOutput {
-  std::vector<float> logits;     // [logit_rows, V], row-major
-  std::vector<float> attention;  // share on each neighbour of the chunk attended to; empty if there is none
+  std::span<const float> logits;  // [logit_rows, V], row-major; the runner's, valid until its next Step or End
+  std::vector<float> attention;   // share on each neighbour of the chunk attended to; empty if there is none
 };
 
 // Owns the caches of all sequences. One thread.

@@ -23,15 +23,16 @@ at::Tensor ByKey(const at::Tensor& logits, int64_t keys) {
 // Transformer-XL's logits, by key: [B, H, T, stretches * S].
 at::Tensor TransformerXlLogits(const AttentionWeights& attention, const AttentionInput& input) {
   const bool biased = attention.content_bias.defined();
-  const at::Tensor content_query = biased ? input.query + attention.content_bias : input.query;
-  const at::Tensor position_query = biased ? input.query + attention.position_bias : input.query;
+  const at::ScalarType type = input.query.scalar_type();
+  const at::Tensor content_query = biased ? input.query + attention.content_bias.to(type) : input.query;
+  const at::Tensor position_query = biased ? input.query + attention.position_bias.to(type) : input.query;
   const int64_t queries = input.query.size(2);
   const int64_t stretch = input.key.size(2) / input.stretches;  // S
   // From the distance of the last query and the first key down. One row more than there are distances, or to the end of
   // a causal table: what would lie past that is masked.
   const int64_t first_row = attention.largest_distance - (input.first_query + queries - 1);
   const int64_t rows = std::min(queries + stretch, attention.positions.size(1) - first_row);
-  const at::Tensor positions = attention.positions.narrow(1, first_row, rows);           // [H, D, c]
+  const at::Tensor positions = attention.positions.narrow(1, first_row, rows).to(type);  // [H, D, c]
   const at::Tensor content = at::matmul(content_query, input.key.transpose(2, 3));       // [B, H, T, stretches * S]
   const at::Tensor by_distance = at::matmul(position_query, positions.transpose(1, 2));  // [B, H, T, D]
   const at::Tensor position = ByKey(by_distance, stretch).unsqueeze(3);                  // [B, H, T, 1, S]
@@ -77,18 +78,21 @@ at::Tensor JoinHeads(const at::Tensor& split) { return split.transpose(-3, -2).f
 
 at::Tensor RelativeAttention(const AttentionWeights& attention, const AttentionInput& input, at::Tensor* weights) {
   const int64_t keys = input.key.size(2);
+  const at::ScalarType type = input.query.scalar_type();
   at::Tensor logits = Logits(attention, input);  // [B, H, T, stretches * S]
   if (input.penalised.defined()) logits = logits - input.penalised.to(logits.scalar_type()) * kPenalty;
   if (input.absent.defined()) logits = logits.masked_fill(input.absent, -std::numeric_limits<double>::infinity());
   at::Tensor value = input.value;
   if (attention.null_key.defined()) {
-    const at::Tensor null_logits = at::matmul(input.query, attention.null_key.transpose(1, 2)) * attention.scale;
+    const at::Tensor null_logits =
+        at::matmul(input.query, attention.null_key.to(type).transpose(1, 2)) * attention.scale;
     logits = at::cat({null_logits, logits}, 3);
-    value = at::cat({attention.null_value.unsqueeze(0).expand({value.size(0), -1, -1, -1}), value}, 2);
+    value = at::cat({attention.null_value.to(type).unsqueeze(0).expand({value.size(0), -1, -1, -1}), value}, 2);
   }
-  const at::Tensor shares = logits.softmax(3);
+  // Sums of many small terms: not in 8 bits of mantissa.
+  const at::Tensor shares = logits.softmax(3, type == at::kBFloat16 ? at::kFloat : type);
   if (weights != nullptr) *weights = shares.narrow(3, shares.size(3) - keys, keys);
-  return at::matmul(shares, value);
+  return at::matmul(shares.to(type), value);
 }
 
 void MaskPadKeys(const ModelConfig& config, const at::Tensor& pad, AttentionInput& input) {

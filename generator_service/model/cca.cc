@@ -2,6 +2,8 @@
 
 #include <map>
 #include <tuple>
+#include <utility>
+#include <vector>
 
 #include "generator_service/model/attention.h"
 
@@ -12,11 +14,17 @@ namespace {
 using Shape = std::tuple<int64_t, int64_t, int64_t>;  // rows, first place, keys
 using Group = std::vector<AttendingSpan*>;
 
-std::map<Shape, Group> GroupByShape(std::span<AttendingSpan> spans, int64_t cca_index) {
-  std::map<Shape, Group> groups;
+std::vector<Group> GroupByShape(std::span<AttendingSpan> spans, int64_t cca_index) {
+  std::map<Shape, Group> by_shape;
+  std::vector<Group> groups;
   for (AttendingSpan& span : spans) {
-    groups[{span.rows, span.first_place, span.memory->keys[cca_index].size(1)}].push_back(&span);
+    if (span.apart) {
+      groups.push_back({&span});
+    } else {
+      by_shape[{span.rows, span.first_place, span.memory->keys[cca_index].size(1)}].push_back(&span);
+    }
   }
+  for (auto& [shape, group] : by_shape) groups.push_back(std::move(group));
   return groups;
 }
 
@@ -76,7 +84,7 @@ at::Tensor ChunkedCrossAttention(const AttentionWeights& weights, const ModelCon
                                  const at::Tensor& h, std::span<AttendingSpan> spans) {
   const at::Tensor query = weights.query(weights.norm(h));  // [N, H * c]
   std::map<int64_t, at::Tensor> attended;                   // by first row: [T, H * c]
-  for (const auto& [shape, group] : GroupByShape(spans, cca_index)) {
+  for (const Group& group : GroupByShape(spans, cca_index)) {
     const at::Tensor outputs = AttendGroup(weights, config, cca_index, query, group);
     for (size_t b = 0; b < group.size(); ++b) attended[group[b]->first_row] = outputs[static_cast<int64_t>(b)];
   }

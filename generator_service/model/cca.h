@@ -28,7 +28,8 @@ struct AttendingSpan {
   int64_t rows = 0;         // T
   int64_t first_place = 0;  // i of the first row
   ChunkMemoryPtr memory;
-  double gate = 1.0;  // scales what CCA adds
+  double gate = 1.0;   // scales what CCA adds
+  bool apart = false;  // not computed together with others
   bool want_mass = false;
   at::Tensor mass;  // [T, k]: attention mass by neighbour, mean over heads, summed over the CCA layers so far
 };

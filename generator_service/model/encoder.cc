@@ -40,7 +40,7 @@ at::Tensor AttendToChunk(const AttentionWeights& w, const ModelConfig& config, c
 at::Tensor EncodeNeighbours(const EncoderWeights& weights, const ModelConfig& config, const EncoderInput& input) {
   const at::Tensor conditioning =
       config.conditioning_norm ? weights.conditioning_norm(input.conditioning) : input.conditioning;
-  at::Tensor e = at::embedding(weights.embedding, input.neighbours);  // [N, r, d']
+  at::Tensor e = weights.embedding(input.neighbours);  // [N, r, d']
   if (weights.positions.defined()) e = e + weights.positions;
   for (const LayerWeights& layer : weights.layers) {
     e = e + AttendWithin(layer.attention, config, input, e);

@@ -2,6 +2,7 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
 #include <cmath>
 #include <set>
 #include <utility>
@@ -65,27 +66,99 @@ std::vector<at::Tensor> ReadOutPieces(const ModelWeights& weights, const ModelCo
   return logits;
 }
 
+// bf16 runs on CPUs too, though slowly: the same code as on CUDA.
+absl::Status CheckNumbers(const at::Device& device, ModelNumbers numbers) {
+  if (device.is_cpu() || numbers == ModelNumbers::kFp32 || numbers == ModelNumbers::kBf16) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      StrCat(std::string(ModelNumbersName(numbers)), " is for the CPU alone: take bf16 on ", device.str()));
+}
+
+at::ScalarType CacheType(ModelNumbers numbers) {
+  switch (numbers) {
+    case ModelNumbers::kFp32:
+      return at::kFloat;
+    case ModelNumbers::kBf16:
+      return at::kBFloat16;
+    default:
+      return at::kHalf;
+  }
+}
+
+std::shared_ptr<KvPool> MakePool(const ModelConfig& config, const at::Device& device, const ModelOptions& options) {
+  const at::ScalarType type = CacheType(options.numbers);
+  const int64_t m = config.chunk_length;
+  int64_t blocks = (config.max_length + m - 1) / m * kDefaultCacheSequences;
+  if (options.cache_bytes > 0) {
+    const auto element_bytes = static_cast<int64_t>(at::elementSize(type));
+    blocks = std::max<int64_t>(options.cache_bytes / KvPool::BlockBytes(config, element_bytes), 1);
+  }
+  return std::make_shared<KvPool>(config, blocks, at::TensorOptions().device(device).dtype(type));
+}
+
+// Cache blocks for the pieces' tokens, before anything is computed. In the end the sequences have those that they need
+// for where they are: as many as before if the pieces failed.
+class CacheRoom {
+ public:
+  explicit CacheRoom(std::span<const Piece> pieces) : pieces_(pieces) {}
+  ~CacheRoom() {
+    for (const Piece& piece : pieces_) piece.sequence->state().cache->Trim(piece.sequence->state().held());
+  }
+  CacheRoom(const CacheRoom&) = delete;
+  CacheRoom& operator=(const CacheRoom&) = delete;
+
+  absl::Status Reserve() {
+    for (const Piece& piece : pieces_) {
+      SequenceState& state = piece.sequence->state();
+      KvCache& cache = *state.cache;
+      LeaveWindow(state);
+      if (cache.Reserve(state.held() + static_cast<int64_t>(piece.tokens.size()))) continue;
+      return absl::ResourceExhaustedError(StrCat("all ", cache.pool().blocks(), " cache blocks are taken"));
+    }
+    return absl::OkStatus();
+  }
+
+ private:
+  // Gives back the blocks that no token from the sequence's position on sees any more.
+  static void LeaveWindow(SequenceState& state) {
+    if (!state.options.slide) return;
+    while (state.cached_from < state.window.Begin(state.position)) {
+      state.cache->DropOldestBlock();
+      state.cached_from += state.cache->pool().block_tokens();
+    }
+  }
+
+  const std::span<const Piece> pieces_;
+};
+
 }  // namespace
 
-RetroModel::RetroModel(ModelConfig config, std::string device, std::unique_ptr<ModelWeights> weights)
-    : config_(std::move(config)), device_(std::move(device)), weights_(std::move(weights)) {}
+RetroModel::RetroModel(ModelConfig config, std::string device, ModelNumbers numbers,
+                       std::unique_ptr<ModelWeights> weights, std::shared_ptr<KvPool> pool)
+    : config_(std::move(config)),
+      device_(std::move(device)),
+      numbers_(numbers),
+      weights_(std::move(weights)),
+      pool_(std::move(pool)) {}
 
 RetroModel::~RetroModel() = default;
 
 absl::StatusOr<std::unique_ptr<RetroModel>> RetroModel::Create(const ModelConfig& config,
                                                                const std::map<std::string, at::Tensor>& weights,
-                                                               const std::string& device) {
+                                                               const std::string& device, const ModelOptions& options) {
   RETRO_RETURN_IF_ERROR(ValidateModelConfig(config));
   RETRO_ASSIGN_OR_RETURN(const at::Device target, OpenDevice(device));
+  RETRO_RETURN_IF_ERROR(CheckNumbers(target, options.numbers));
   return CatchTorch([&]() -> absl::StatusOr<std::unique_ptr<RetroModel>> {
     const c10::InferenceMode inference;
-    WeightMap placed;
-    for (const auto& [name, tensor] : weights) placed.emplace(name, tensor.to(target));
-    RETRO_ASSIGN_OR_RETURN(ModelWeights bound, BindWeights(config, placed));
-    return std::unique_ptr<RetroModel>(
-        new RetroModel(config, device, std::make_unique<ModelWeights>(std::move(bound))));
+    RETRO_ASSIGN_OR_RETURN(ModelWeights bound, BindWeights(config, weights, target, options.numbers));
+    return std::unique_ptr<RetroModel>(new RetroModel(config, device, options.numbers,
+                                                      std::make_unique<ModelWeights>(std::move(bound)),
+                                                      MakePool(config, target, options)));
   });
 }
+
+int64_t RetroModel::cache_blocks() const { return pool_->blocks(); }
+int64_t RetroModel::cache_blocks_taken() const { return pool_->blocks_taken(); }
 
 absl::StatusOr<std::unique_ptr<Sequence>> RetroModel::NewSequence(const SequenceOptions& options) const {
   if (options.offset < 0 || options.offset >= config_.chunk_length) {
@@ -94,11 +167,12 @@ absl::StatusOr<std::unique_ptr<Sequence>> RetroModel::NewSequence(const Sequence
   }
   const double gate = options.gate.value_or(config_.gate);
   if (!std::isfinite(gate)) return absl::InvalidArgumentError("the CCA gate must be a finite number");
+  if (options.slide && config_.learned_positions != LearnedPositions::kNone)
+    return absl::InvalidArgumentError("the model has learned positions, and none past its context: it cannot slide");
   SequenceOptions own = options;
   own.gate = gate;
   own.retrieval = options.retrieval && !config_.cca_layers.empty();
-  own.reserve_tokens = std::min(options.reserve_tokens, config_.max_length);
-  return std::make_unique<Sequence>(std::make_unique<SequenceState>(own, config_.chunk_length, config_.layers));
+  return std::make_unique<Sequence>(std::make_unique<SequenceState>(own, config_, pool_));
 }
 
 absl::Status RetroModel::CheckTokens(std::span<const TokenId> tokens) const {
@@ -114,9 +188,12 @@ absl::Status RetroModel::CheckPiece(const Piece& piece) const {
   const int64_t rows = static_cast<int64_t>(piece.tokens.size());
   const Sequence& sequence = *piece.sequence;
   if (rows == 0) return absl::InvalidArgumentError("a piece needs at least one token");
-  if (sequence.position() + rows > config_.max_length) {
-    return absl::InvalidArgumentError(StrCat("a sequence of ", sequence.position() + rows,
-                                             " tokens is longer than the model's ", config_.max_length));
+  if (rows > sequence.room()) {
+    return absl::InvalidArgumentError(
+        sequence.options().slide
+            ? StrCat("a piece of ", rows, " tokens, where the window moves on after ", sequence.room())
+            : StrCat("a sequence of ", sequence.position() + rows, " tokens is longer than the model's ",
+                     config_.max_length));
   }
   RETRO_RETURN_IF_ERROR(CheckTokens(piece.tokens));
   const int64_t expected = sequence.options().retrieval ? sequence.ChunksCompletedBy(rows) : 0;
@@ -149,9 +226,11 @@ absl::Status RetroModel::CheckPieces(std::span<const Piece> pieces) const {
 absl::StatusOr<std::vector<at::Tensor>> RetroModel::Forward(std::span<const Piece> pieces) const {
   if (pieces.empty()) return std::vector<at::Tensor>();
   RETRO_RETURN_IF_ERROR(CheckPieces(pieces));
+  CacheRoom room(pieces);
+  RETRO_RETURN_IF_ERROR(room.Reserve());
   return CatchTorch([&]() -> absl::StatusOr<std::vector<at::Tensor>> {
     const c10::InferenceMode inference;
-    const at::Tensor tokens = TokenRows(pieces, weights_->embedding.device());
+    const at::Tensor tokens = TokenRows(pieces, pool_->keys(0).device());
     const at::Tensor h = RunDecoder(*weights_, config_, tokens, DecoderPieces(pieces));
     return ReadOutPieces(*weights_, config_, h, pieces);
   });

@@ -163,6 +163,21 @@ void WriteTraces(std::span<const DecoderPiece> pieces, const std::vector<std::ve
   }
 }
 
+// The chunks' memories, and E of all: [N, r, EncodedWidth]; undefined if there are no chunks.
+at::Tensor Encode(const ModelWeights& weights, const ModelConfig& config, const at::Tensor& h,
+                  std::span<Completed* const> chunks) {
+  const size_t together = weights.apart ? 1 : chunks.size();
+  std::vector<at::Tensor> encoded;
+  for (size_t begin = 0; begin < chunks.size(); begin += together) {
+    const auto part = chunks.subspan(begin, together);
+    const EncoderInput input = MakeEncoderInput(config, h, {part.begin(), part.end()});
+    encoded.push_back(EncodeNeighbours(weights.encoder, config, input));
+    MakeMemories(weights, config, input, encoded.back(), {part.begin(), part.end()});
+  }
+  if (encoded.empty()) return {};
+  return encoded.size() == 1 ? encoded[0] : at::cat(encoded);
+}
+
 }  // namespace
 
 std::vector<PieceRetrieval> EncodeCompletedChunks(const ModelWeights& weights, const ModelConfig& config,
@@ -179,12 +194,7 @@ std::vector<PieceRetrieval> EncodeCompletedChunks(const ModelWeights& weights, c
       if (!chunk.existing.empty() || IsAttended(config, chunk)) to_encode.push_back(&chunk);
     }
   }
-  at::Tensor encoded;
-  if (!to_encode.empty()) {
-    const EncoderInput input = MakeEncoderInput(config, h, to_encode);
-    encoded = EncodeNeighbours(weights.encoder, config, input);
-    MakeMemories(weights, config, input, encoded, to_encode);
-  }
+  const at::Tensor encoded = Encode(weights, config, h, to_encode);
   WriteTraces(pieces, completed, h, encoded);
   for (size_t i = 0; i < pieces.size(); ++i) {
     for (const Completed& chunk : completed[i]) {
@@ -194,7 +204,8 @@ std::vector<PieceRetrieval> EncodeCompletedChunks(const ModelWeights& weights, c
   return retrievals;
 }
 
-std::vector<AttendingSpan> FindAttendingSpans(const ModelConfig& config, std::span<const DecoderPiece> pieces,
+std::vector<AttendingSpan> FindAttendingSpans(const ModelWeights& weights, const ModelConfig& config,
+                                              std::span<const DecoderPiece> pieces,
                                               std::span<const PieceRetrieval> retrievals) {
   std::vector<AttendingSpan> spans;
   for (size_t i = 0; i < pieces.size(); ++i) {
@@ -204,7 +215,7 @@ std::vector<AttendingSpan> FindAttendingSpans(const ModelConfig& config, std::sp
     const int64_t end = state.position + pieces[i].rows;
     for (int64_t position = state.position; position < end && state.options.retrieval;) {
       const int64_t chunk = geometry.AttendedChunk(position);
-      const int64_t next = std::min(end, geometry.End(chunk + 1) - 1);
+      const int64_t next = weights.apart ? position + 1 : std::min(end, geometry.End(chunk + 1) - 1);
       ChunkMemoryPtr memory;
       if (chunk >= 0) memory = chunk < known ? state.memory : retrievals[i].memories[chunk - known];
       if (memory != nullptr) {
@@ -213,6 +224,7 @@ std::vector<AttendingSpan> FindAttendingSpans(const ModelConfig& config, std::sp
                          .first_place = geometry.Place(position, chunk),
                          .memory = std::move(memory),
                          .gate = state.options.gate.value_or(config.gate),
+                         .apart = weights.apart,
                          .want_mass = pieces[i].want_mass});
       }
       position = next;

@@ -24,7 +24,8 @@ std::vector<PieceRetrieval> EncodeCompletedChunks(const ModelWeights& weights, c
                                                   const at::Tensor& h, std::span<const DecoderPiece> pieces);
 
 // The rows that attend to a chunk with neighbours, rising.
-std::vector<AttendingSpan> FindAttendingSpans(const ModelConfig& config, std::span<const DecoderPiece> pieces,
+std::vector<AttendingSpan> FindAttendingSpans(const ModelWeights& weights, const ModelConfig& config,
+                                              std::span<const DecoderPiece> pieces,
                                               std::span<const PieceRetrieval> retrievals);
 
 }  // namespace retro

@@ -13,6 +13,11 @@ int64_t Sequence::position() const { return state_->position; }
 const ChunkGeometry& Sequence::geometry() const { return state_->geometry; }
 const SequenceOptions& Sequence::options() const { return state_->options; }
 
+int64_t Sequence::room() const {
+  const ContextWindow& window = state_->window;
+  return state_->options.slide ? window.Room(state_->position) : window.Room(0) - state_->position;
+}
+
 int64_t Sequence::ChunksCompletedBy(int64_t tokens) const {
   return state_->geometry.CompleteChunks(state_->position + tokens) - state_->geometry.CompleteChunks(state_->position);
 }

@@ -20,8 +20,8 @@ struct SequenceOptions {
   bool retrieval = true;
   // Scales what CCA adds; the model's own if not set.
   std::optional<double> gate;
-  // Tokens to make room for at once; 0: grow as they come.
-  int64_t reserve_tokens = 0;
+  // True: the sequence may grow past the model's context, its self-attention then sees a ContextWindow.
+  bool slide = false;
 };
 
 // Made by RetroModel::NewSequence; holds the caches on the model's device. A thread at a time may use it. Must not be
@@ -37,6 +37,8 @@ class Sequence {
   int64_t position() const;
   const ChunkGeometry& geometry() const;
   const SequenceOptions& options() const;
+  // How many tokens the next piece may have: to the model's context, or with `slide` to where the window moves on.
+  int64_t room() const;
   // The chunks that the next `tokens` tokens complete, of which Forward wants the neighbours.
   int64_t ChunksCompletedBy(int64_t tokens) const;
 

@@ -42,6 +42,7 @@ absl::Status CheckAgainstTable(const ModelConfig& config, const WeightMap& weigh
 struct AttentionPlace {
   std::string prefix;
   int64_t heads = 0;
+  int64_t head_size = 0;
   DistanceRange distances;
   int64_t lowest_bucket = 0;  // of the distances key - query
   Rotary rotary;
@@ -49,17 +50,17 @@ struct AttentionPlace {
 
 class Binder {
  public:
-  Binder(const ModelConfig& config, const WeightMap& weights) : config_(config), weights_(weights) {
+  Binder(const ModelConfig& config, PlacedWeights weights) : config_(config), weights_(std::move(weights)) {
     const bool rotates = config.positions == Positions::kRotary || config.positions == Positions::kRotaryDecoder;
     if (!rotates) return;
-    const Rotary rotary(config.rotary_size, config.rotary_base, At("decoder.embedding").device());
+    const Rotary rotary(config.rotary_size, config.rotary_base, At("decoder.1.attention.norm").device());
     decoder_rotary_ = rotary;
     if (config.positions == Positions::kRotary) other_rotary_ = rotary;
   }
 
   ModelWeights Decoder() const {
     ModelWeights bound;
-    bound.embedding = At("decoder.embedding");
+    bound.embedding = BoundEmbedding("decoder.embedding");
     bound.positions = Find("decoder.positions");
     if (EmbeddingWidth(config_) != config_.width) {
       bound.embedding_projection = BoundLinear("decoder.embedding_projection");
@@ -67,23 +68,25 @@ class Binder {
     for (int64_t layer = 1; layer <= config_.layers; ++layer) {
       const std::string prefix = StrCat("decoder.", layer, ".");
       LayerWeights& weights = bound.layers.emplace_back();
-      weights.attention = Attention({prefix + "attention.", config_.heads, DecoderDistances(config_),
+      weights.attention = Attention({prefix + "attention.", config_.heads, config_.head_size, DecoderDistances(config_),
                                      LowestCausalBucket(config_.attention_buckets), decoder_rotary_});
       if (std::ranges::count(config_.cca_layers, layer) > 0) {
-        weights.cca = Attention(
-            {prefix + "cca.", config_.heads, CcaDistances(config_), LowestBucket(config_.cca_buckets), other_rotary_});
+        weights.cca = Attention({prefix + "cca.", config_.heads, config_.head_size, CcaDistances(config_),
+                                 LowestBucket(config_.cca_buckets), other_rotary_});
       }
       weights.ffw = Ffw(prefix + "ffw.");
     }
     if (config_.final_norm) bound.final_norm = BoundNorm("decoder.final_norm");
+    const at::Tensor readout_bias = Find("decoder.readout_bias");
     bound.readout =
-        Linear(config_.tied_readout ? bound.embedding : At("decoder.readout"), Find("decoder.readout_bias"));
+        config_.tied_readout ? bound.embedding.Tied(readout_bias) : BoundLinear("decoder.readout", readout_bias);
     return bound;
   }
 
-  EncoderWeights Encoder() const {
+  // Shares the embedding of `decoder` if the config has it so.
+  EncoderWeights Encoder(const ModelWeights& decoder) const {
     EncoderWeights bound;
-    bound.embedding = At(config_.shared_embedding ? "decoder.embedding" : "encoder.embedding");
+    bound.embedding = config_.shared_embedding ? decoder.embedding : BoundEmbedding("encoder.embedding");
     if (config_.learned_positions == LearnedPositions::kBoth) {
       bound.positions = At("decoder.positions").narrow(0, 0, config_.neighbour_length);
     }
@@ -91,11 +94,13 @@ class Binder {
     for (int64_t layer = 1; layer <= config_.encoder_layers; ++layer) {
       const std::string prefix = StrCat("encoder.", layer, ".");
       LayerWeights& weights = bound.layers.emplace_back();
-      weights.attention = Attention({prefix + "attention.", config_.encoder_heads, EncoderDistances(config_),
-                                     LowestBucket(config_.encoder_attention_buckets), other_rotary_});
+      weights.attention =
+          Attention({prefix + "attention.", config_.encoder_heads, config_.encoder_head_size, EncoderDistances(config_),
+                     LowestBucket(config_.encoder_attention_buckets), other_rotary_});
       if (std::ranges::count(config_.encoder_cca_layers, layer) > 0) {
-        weights.cca = Attention({prefix + "cca.", config_.encoder_heads, ConditioningDistances(config_),
-                                 LowestBucket(config_.encoder_cca_buckets), other_rotary_});
+        weights.cca =
+            Attention({prefix + "cca.", config_.encoder_heads, config_.encoder_head_size,
+                       ConditioningDistances(config_), LowestBucket(config_.encoder_cca_buckets), other_rotary_});
       }
       weights.ffw = Ffw(prefix + "ffw.");
     }
@@ -105,19 +110,34 @@ class Binder {
   }
 
  private:
-  const at::Tensor& At(const std::string& name) const { return weights_.at(name); }
+  const at::Tensor& At(const std::string& name) const { return weights_.tensors.at(name); }
 
   // Undefined if the config's model has none of this name.
   at::Tensor Find(const std::string& name) const {
-    const auto found = weights_.find(name);
-    return found == weights_.end() ? at::Tensor() : found->second;
+    const auto found = weights_.tensors.find(name);
+    return found == weights_.tensors.end() ? at::Tensor() : found->second;
   }
 
   Norm BoundNorm(const std::string& name) const {
     return {config_.norm, config_.norm_eps, At(name), Find(name + "_bias")};
   }
 
-  Linear BoundLinear(const std::string& name) const { return Linear(At(name), Find(name + "_bias")); }
+  Linear BoundLinear(const std::string& name) const { return BoundLinear(name, Find(name + "_bias")); }
+
+  Linear BoundLinear(const std::string& name, const at::Tensor& bias) const {
+    const auto packed = weights_.packed.find(name);
+    return packed == weights_.packed.end() ? Linear(At(name), bias) : Linear(packed->second, bias);
+  }
+
+  Embedding BoundEmbedding(const std::string& name) const {
+    const auto packed = weights_.packed.find(name);
+    return packed == weights_.packed.end() ? Embedding(At(name)) : Embedding(packed->second);
+  }
+
+  at::Tensor BoundTable(const std::string& matrix, DistanceRange distances, int64_t heads) const {
+    const at::Tensor table = PositionTable(At(matrix), distances.largest, distances.count, heads);
+    return weights_.tables ? table.to(*weights_.tables) : table;
+  }
 
   // [heads * head] -> [heads, 1, head]
   at::Tensor FindByHead(const std::string& name, int64_t heads) const {
@@ -134,13 +154,11 @@ class Binder {
     bound.value = BoundLinear(prefix + "value");
     bound.output = BoundLinear(prefix + "output");
     bound.heads = place.heads;
-    const int64_t head_size = At(prefix + "query").size(0) / place.heads;
-    if (config_.attention_scale) bound.scale = 1 / std::sqrt(static_cast<double>(head_size));
+    if (config_.attention_scale) bound.scale = 1 / std::sqrt(static_cast<double>(place.head_size));
     bound.content_bias = FindByHead(prefix + "content_bias", place.heads);
     bound.position_bias = FindByHead(prefix + "position_bias", place.heads);
     if (config_.positions == Positions::kTransformerXl) {
-      bound.positions =
-          PositionTable(At(prefix + "position"), place.distances.largest, place.distances.count, place.heads);
+      bound.positions = BoundTable(prefix + "position", place.distances, place.heads);
       bound.largest_distance = place.distances.largest;
     }
     bound.buckets = Find(prefix + "buckets");
@@ -162,18 +180,30 @@ class Binder {
   }
 
   const ModelConfig& config_;
-  const WeightMap& weights_;
+  const PlacedWeights weights_;
   Rotary decoder_rotary_;  // of the decoder's self-attention
   Rotary other_rotary_;    // of every other attention
 };
+
+ModelWeights Bind(const ModelConfig& config, PlacedWeights weights) {
+  const Binder binder(config, std::move(weights));
+  ModelWeights bound = binder.Decoder();
+  if (!config.cca_layers.empty()) bound.encoder = binder.Encoder(bound);
+  return bound;
+}
 
 }  // namespace
 
 absl::StatusOr<ModelWeights> BindWeights(const ModelConfig& config, const WeightMap& weights) {
   RETRO_RETURN_IF_ERROR(CheckAgainstTable(config, weights));
-  const Binder binder(config, weights);
-  ModelWeights bound = binder.Decoder();
-  if (!config.cca_layers.empty()) bound.encoder = binder.Encoder();
+  return Bind(config, {.tensors = weights});
+}
+
+absl::StatusOr<ModelWeights> BindWeights(const ModelConfig& config, const WeightMap& weights, const at::Device& device,
+                                         ModelNumbers numbers) {
+  RETRO_RETURN_IF_ERROR(CheckAgainstTable(config, weights));
+  ModelWeights bound = Bind(config, PlaceWeights(config, weights, device, numbers));
+  bound.apart = device.is_cpu() && numbers == ModelNumbers::kFp32;
   return bound;
 }
 

@@ -3,21 +3,18 @@
 
 #include <ATen/ATen.h>
 
-#include <map>
 #include <optional>
-#include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "generator_service/model/config.h"
+#include "generator_service/model/embedding.h"
 #include "generator_service/model/linear.h"
 #include "generator_service/model/norm.h"
 #include "generator_service/model/rotary.h"
+#include "generator_service/model/weight_placement.h"
 
 namespace retro {
-
-// By the names of the weight table.
-using WeightMap = std::map<std::string, at::Tensor>;
 
 // One attention and the norm before it. Of the position schemes' members only those of the config's scheme are defined.
 struct AttentionWeights {
@@ -53,7 +50,7 @@ struct LayerWeights {
 };
 
 struct EncoderWeights {
-  at::Tensor embedding;    // [V, d']
+  Embedding embedding;     // [V, d']
   at::Tensor positions;    // [r, d'], added to the embeddings; undefined: none
   Norm conditioning_norm;  // if config.conditioning_norm
   std::vector<LayerWeights> layers;
@@ -62,18 +59,25 @@ struct EncoderWeights {
 };
 
 struct ModelWeights {
-  at::Tensor embedding;  // [V, d], or of config.embedding_width
+  Embedding embedding;   // [V, d], or of config.embedding_width
   at::Tensor positions;  // [n, ...], added to the embeddings; undefined: none
   std::optional<Linear> embedding_projection;
   std::vector<LayerWeights> layers;
   Norm final_norm;  // if config.final_norm
   Linear readout;   // [V, d]; the embedding itself where tied
   EncoderWeights encoder;
+  // The reference on the CPU: each row and each chunk attends by itself, so that a sequence's results are the same to
+  // the bit alone and in any batch, in pieces of any size.
+  bool apart = false;
 };
 
 // Every weight of the table must be in `weights` with its shape (INVALID_ARGUMENT naming the first that is missing,
 // misshapen or unknown). The result shares the tensors, except that the position matrices W_R give way to their tables;
 // differentiable with respect to them.
 absl::StatusOr<ModelWeights> BindWeights(const ModelConfig& config, const WeightMap& weights);
+
+// The same weights for inference on `device`. They must be fp32, on the CPU; the result shares nothing with them.
+absl::StatusOr<ModelWeights> BindWeights(const ModelConfig& config, const WeightMap& weights, const at::Device& device,
+                                         ModelNumbers numbers);
 
 }  // namespace retro

@@ -30,6 +30,7 @@ struct VerifyOptions {
   std::string directory;
   std::string reference_path;
   std::string device = "cpu";
+  std::string dtype = "fp32";
   double tolerance = 2e-4;
   RunOptions run;
   int threads = 0;
@@ -112,7 +113,8 @@ void PrintComparisons(const std::vector<Comparison>& comparisons, const VerifyOp
 
 absl::Status RunVerify(const VerifyOptions& options) {
   if (options.threads > 0) at::set_num_threads(options.threads);
-  RETRO_ASSIGN_OR_RETURN(const LoadedModel loaded, LoadModel(options.directory, options.device));
+  RETRO_ASSIGN_OR_RETURN(const ModelNumbers numbers, ModelNumbersFromName(options.dtype));
+  RETRO_ASSIGN_OR_RETURN(const LoadedModel loaded, LoadModel(options.directory, options.device, {.numbers = numbers}));
   RETRO_ASSIGN_OR_RETURN(const SafetensorsFile file, SafetensorsFile::Open(options.reference_path));
   RETRO_ASSIGN_OR_RETURN(const std::vector<Comparison> comparisons,
                          CatchTorch([&] { return CompareAll(*loaded.model, file, options); }));
@@ -141,6 +143,9 @@ Command AddVerifyCommand(CLI::App& program) {
       ->capture_default_str();
   app->add_option("--tolerance", options->tolerance, "Greatest difference allowed")->capture_default_str();
   app->add_option("--device", options->device, "cpu, cuda or cuda:N")->capture_default_str();
+  app->add_option("--dtype", options->dtype, "Numbers to compute with; the tolerance is for fp32")
+      ->check(CLI::IsMember(ModelNumbersNames()))
+      ->capture_default_str();
   app->add_option("--threads", options->threads, "Threads of the computation; 0: torch's choice")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();

@@ -3,6 +3,8 @@
 namespace retro {
 namespace {
 
+constexpr char kStep[] = "retro_step_seconds";
+constexpr char kStepHelp[] = "One step of the model, all its sessions together; whether it encoded neighbours.";
 constexpr char kDegraded[] = "retro_degraded_chunks_total";
 constexpr char kDegradedHelp[] = "Chunks that went on with fewer neighbours than they should have had, by cause.";
 constexpr char kTokens[] = "retro_tokens_total";
@@ -12,10 +14,11 @@ double Seconds(Clock::duration duration) { return std::chrono::duration<double>(
 
 }  // namespace
 
-GeneratorMetrics::GeneratorMetrics(Metrics& metrics)
+GeneratorMetrics::GeneratorMetrics(Metrics& metrics, int64_t cache_blocks_total)
     : first_token_(metrics.Histogram("retro_time_to_first_token_seconds", "From a call to its first new token.")),
       between_tokens_(metrics.Histogram("retro_between_tokens_seconds", "Between two new tokens of one stream.")),
-      step_(metrics.Histogram("retro_step_seconds", "One step of the model, all its sessions together.")),
+      step_(metrics.Histogram(kStep, kStepHelp, {{"encodes", "no"}})),
+      encoding_step_(metrics.Histogram(kStep, kStepHelp, {{"encodes", "yes"}})),
       lookup_(metrics.Histogram("retro_lookup_seconds", "One chunk's look-up, as the generator sees it.")),
       queue_wait_(metrics.Histogram("retro_session_wait_seconds", "A generation's wait for a place.")),
       stream_seconds_(metrics.Counter("retro_stream_seconds_total", "Time that finished generations took.")),
@@ -25,6 +28,7 @@ GeneratorMetrics::GeneratorMetrics(Metrics& metrics)
       tokens_generated_(metrics.Counter(kTokens, kTokensHelp, {{"kind", "generated"}})),
       tokens_computed_(metrics.Counter("retro_step_tokens_total", "Tokens fed to the model.")),
       step_sessions_(metrics.Counter("retro_step_sessions_total", "Sessions in steps: by steps, the batch size.")),
+      step_neighbours_(metrics.Counter("retro_step_neighbours_total", "Neighbours encoded.")),
       degraded_partial_(metrics.Counter(kDegraded, kDegradedHelp, {{"cause", "PARTIAL_COVERAGE"}})),
       degraded_timed_out_(metrics.Counter(kDegraded, kDegradedHelp, {{"cause", "TIMED_OUT"}})),
       degraded_unavailable_(metrics.Counter(kDegraded, kDegradedHelp, {{"cause", "UNAVAILABLE"}})),
@@ -33,16 +37,20 @@ GeneratorMetrics::GeneratorMetrics(Metrics& metrics)
                                    "Neighbours tokenised again, as their collection has another tokenizer.")),
       running_(metrics.Gauge("retro_sessions_running", "Generations that have a place.")),
       waiting_(metrics.Gauge("retro_sessions_waiting", "Generations that wait for a place.")),
-      cache_tokens_(metrics.Gauge("retro_cache_tokens", "Cache tokens that are given out.")) {}
+      cache_blocks_(metrics.Gauge("retro_cache_blocks", "Cache blocks that generations with a place have a claim to.")),
+      cache_blocks_total_(metrics.Gauge("retro_cache_blocks_total", "Cache blocks that there are.")) {
+  cache_blocks_total_.Set(static_cast<double>(cache_blocks_total));
+}
 
 void GeneratorMetrics::OnStep(const StepReport& step) {
   running_.Set(static_cast<double>(step.running));
   waiting_.Set(static_cast<double>(step.waiting));
-  cache_tokens_.Set(static_cast<double>(step.cache_tokens));
+  cache_blocks_.Set(static_cast<double>(step.cache_blocks));
   if (step.sessions == 0) return;
-  step_.Observe(Seconds(step.time));
+  (step.neighbours > 0 ? encoding_step_ : step_).Observe(Seconds(step.time));
   tokens_computed_.Increment(static_cast<double>(step.tokens));
   step_sessions_.Increment(static_cast<double>(step.sessions));
+  step_neighbours_.Increment(static_cast<double>(step.neighbours));
 }
 
 void GeneratorMetrics::OnChunk(const ChunkOutput& chunk) {

@@ -10,7 +10,7 @@ namespace retro {
 // Any thread.
 class GeneratorMetrics {
  public:
-  explicit GeneratorMetrics(Metrics& metrics);
+  GeneratorMetrics(Metrics& metrics, int64_t cache_blocks_total);
 
   void OnStep(const StepReport& step);
   void OnChunk(const ChunkOutput& chunk);
@@ -22,6 +22,7 @@ class GeneratorMetrics {
   prometheus::Histogram& first_token_;
   prometheus::Histogram& between_tokens_;
   prometheus::Histogram& step_;
+  prometheus::Histogram& encoding_step_;
   prometheus::Histogram& lookup_;
   prometheus::Histogram& queue_wait_;
   prometheus::Counter& stream_seconds_;
@@ -30,6 +31,7 @@ class GeneratorMetrics {
   prometheus::Counter& tokens_generated_;
   prometheus::Counter& tokens_computed_;
   prometheus::Counter& step_sessions_;
+  prometheus::Counter& step_neighbours_;
   prometheus::Counter& degraded_partial_;
   prometheus::Counter& degraded_timed_out_;
   prometheus::Counter& degraded_unavailable_;
@@ -37,7 +39,8 @@ class GeneratorMetrics {
   prometheus::Counter& retokenised_;
   prometheus::Gauge& running_;
   prometheus::Gauge& waiting_;
-  prometheus::Gauge& cache_tokens_;
+  prometheus::Gauge& cache_blocks_;
+  prometheus::Gauge& cache_blocks_total_;
 };
 
 }  // namespace retro

@@ -4,6 +4,7 @@
 
 #include "common/base/error.h"
 #include "common/base/strings.h"
+#include "common/base/worker_pool.h"
 #include "common/rpc/log.h"
 #include "generator_service/engine/engine.h"
 #include "generator_service/engine/model_runner.h"
@@ -22,15 +23,20 @@ namespace pb = ::retro::generator::v1;
 
 // Of the time to drain, what remains for the finish events of what was cut to reach their readers.
 constexpr int kDrainShare = 5;
+// Requests that are read and tokenised at once, and that wait for it.
+constexpr int kParsersMax = 2;
+constexpr size_t kRequestsQueuedMax = 64;
+constexpr std::chrono::milliseconds kRetryAfter{200};
 
 class GeneratorRpcs : public pb::GeneratorService::CallbackService {
  public:
   // All must outlive this.
-  GeneratorRpcs(const ServedModel& model, const StoreView& store, const RequestParser& parser, Engine& engine,
-                Metrics& metrics, GeneratorMetrics& generator_metrics)
+  GeneratorRpcs(const ServedModel& model, const StoreView& store, const RequestParser& parser, WorkerPool& workers,
+                Engine& engine, Metrics& metrics, GeneratorMetrics& generator_metrics)
       : model_(model),
         store_(store),
         parser_(parser),
+        workers_(workers),
         engine_(engine),
         metrics_(metrics),
         generator_metrics_(generator_metrics) {}
@@ -40,7 +46,7 @@ class GeneratorRpcs : public pb::GeneratorService::CallbackService {
     const CallContext call = MakeCallContext(*context);
     const auto stream = GenerateStream::Create(*context, CallRecord(metrics_, "Generate", call.request_id), engine_,
                                                generator_metrics_);
-    stream->Start(parser_.ParseGenerate(*request, call));
+    InBackground(stream, call, [this, request, call] { return parser_.ParseGenerate(*request, call); });
     return stream.get();
   }
 
@@ -49,7 +55,7 @@ class GeneratorRpcs : public pb::GeneratorService::CallbackService {
     const CallContext call = MakeCallContext(*context);
     const auto score =
         ScoreCall::Create(CallRecord(metrics_, "Score", call.request_id), engine_, generator_metrics_, response);
-    score->Start(parser_.ParseScore(*request, call));
+    InBackground(score, call, [this, request, call] { return parser_.ParseScore(*request, call); });
     return score.get();
   }
 
@@ -63,9 +69,20 @@ class GeneratorRpcs : public pb::GeneratorService::CallbackService {
   }
 
  private:
+  // Prompts are tokenised by a worker, so that gRPC's threads stay free for the streams that run. A request whose
+  // caller has left meanwhile is dropped.
+  void InBackground(const auto& reactor, const CallContext& call, const auto& parse) {
+    const bool taken = workers_.Submit([reactor, call, parse] {
+      const absl::Status wanted = call.Check();
+      reactor->Start(wanted.ok() ? parse() : wanted);
+    });
+    if (!taken) reactor->Start(QueueFullError("the queue of requests", kRetryAfter));
+  }
+
   const ServedModel& model_;
   const StoreView& store_;
   const RequestParser& parser_;
+  WorkerPool& workers_;
   Engine& engine_;
   Metrics& metrics_;
   GeneratorMetrics& generator_metrics_;
@@ -78,9 +95,11 @@ NeighbourShape ShapeOf(const ServedModel& model) {
 
 EngineOptions OptionsOf(const GeneratorOptions& options, const ServedModel& model, GeneratorMetrics& metrics) {
   EngineOptions engine;
-  engine.facts = {model.config().vocabulary, model.config().chunk_length, static_cast<TokenId>(model.config().pad_id),
+  const ModelConfig& config = model.config();
+  engine.facts = {config.vocabulary, config.chunk_length, config.max_length, static_cast<TokenId>(config.pad_id),
                   model.tokenizer.get()};
   engine.limits = options.limits;
+  engine.limits.cache_blocks_max = model.model->cache_blocks();
   engine.on_step = [&metrics](const StepReport& step) { metrics.OnStep(step); };
   return engine;
 }
@@ -92,14 +111,15 @@ struct Generator::Parts {
   Parts(const GeneratorOptions& all_options, ServedModel served, Metrics& process_metrics)
       : options(all_options),
         model(std::move(served)),
-        metrics(process_metrics),
+        metrics(process_metrics, model.model->cache_blocks()),
         store(model),
         tokens(*model.tokenizer, ShapeOf(model), options.retokenised_cache_chunks_max),
         parser(model, tokens),
         retriever(MakeRetrieverChannel(options.retriever), options.retriever, model, tokens, store),
         engine(OptionsOf(options, model, metrics), std::make_unique<ModelRunner>(*model.model, options.threads),
                retriever),
-        rpcs(model, store, parser, engine, process_metrics, metrics) {}
+        workers(kParsersMax, kRequestsQueuedMax),
+        rpcs(model, store, parser, workers, engine, process_metrics, metrics) {}
 
   const GeneratorOptions options;
   const ServedModel model;
@@ -109,6 +129,7 @@ struct Generator::Parts {
   const RequestParser parser;
   RetrieverClient retriever;
   Engine engine;
+  WorkerPool workers;
   GeneratorRpcs rpcs;
   std::unique_ptr<RpcServer> server;
   std::unique_ptr<RetrieverProbe> probe;
@@ -121,9 +142,10 @@ Generator::~Generator() { Stop(); }
 absl::StatusOr<std::unique_ptr<Generator>> Generator::Start(const GeneratorOptions& options, ServedModel model,
                                                             Metrics& metrics) {
   const int64_t m = model.config().chunk_length;
-  const int64_t longest = (model.config().max_length + m - 1) / m * m;
-  if (options.limits.cache_tokens_max < longest) {
-    return FieldError("--cache-tokens-max", StrCat("must be at least ", longest, ", the model's context"));
+  const int64_t longest = (model.config().max_length + m - 1) / m;
+  if (model.model->cache_blocks() < longest) {
+    return FieldError("--cache-mib", StrCat("leaves room for ", model.model->cache_blocks(), " blocks of ", m,
+                                            " tokens, the model's context takes ", longest));
   }
   auto parts = std::make_unique<Parts>(options, std::move(model), metrics);
   auto server = RpcServer::Start(options.server, {&parts->rpcs});

@@ -25,7 +25,7 @@ generator::v1::GetModelResponse ModelMessage(const ServedModel& model, const std
   message.set_trained_embedder_fingerprint(absl::HexStringToBytes(model.info.embedder_fingerprint));
   for (const std::string& warning : warnings) message.add_warnings(warning);
   message.set_device(model.model->device());
-  message.set_dtype("fp32");
+  message.set_dtype(std::string(ModelNumbersName(model.model->numbers())));
   message.set_gate(static_cast<float>(config.gate));
   return message;
 }

@@ -16,6 +16,8 @@ namespace {
 namespace pb = ::retro::generator::v1;
 
 constexpr int64_t kMaxTokensDefault = 256;
+// Of a sequence whose window slides, in contexts of the model: a call does not run for ever.
+constexpr int64_t kContextsMax = 16;
 constexpr float kTemperatureMax = 100;
 constexpr float kPenaltyMax = 10;
 constexpr float kBiasMax = 100;
@@ -42,8 +44,8 @@ uint64_t RandomSeed() {
 
 absl::Status ContextError(std::string_view field, int64_t tokens, int64_t limit) {
   absl::Status status = Error(absl::StatusCode::kInvalidArgument, Reason::kContextTooLong,
-                              StrCat(field, ": makes ", tokens, " tokens, the model's context has ", limit,
-                                     "; shorten the prompt or lower max_tokens"));
+                              StrCat(field, ": makes ", tokens, " tokens, where the context has room for ", limit,
+                                     "; shorten the prompt or lower max_tokens, or send context_policy = SLIDE"));
   SetField(status, field);
   return status;
 }
@@ -71,9 +73,10 @@ absl::Status RequestParser::CheckIds(const std::string& field,
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::vector<TokenId>> RequestParser::Tokenise(const std::string& field, const std::string& text) const {
+absl::StatusOr<std::vector<TokenId>> RequestParser::Tokenise(const std::string& field, const std::string& text,
+                                                             int64_t tokens_max) const {
   if (!IsUtf8(text)) return FieldError(field, "is not valid UTF-8");
-  const int64_t bytes_max = model_.config().max_length * kBytesPerTokenMax;
+  const int64_t bytes_max = tokens_max * kBytesPerTokenMax;
   if (static_cast<int64_t>(text.size()) > bytes_max)
     return FieldError(field,
                       StrCat("has ", text.size(), " bytes, at most ", bytes_max, " can fit the model's context"));
@@ -82,11 +85,12 @@ absl::StatusOr<std::vector<TokenId>> RequestParser::Tokenise(const std::string& 
   return ids;
 }
 
-absl::StatusOr<std::vector<TokenId>> RequestParser::ParsePrompt(const pb::GenerateRequest& message) const {
+absl::StatusOr<std::vector<TokenId>> RequestParser::ParsePrompt(const pb::GenerateRequest& message,
+                                                                int64_t tokens_max) const {
   switch (message.prompt_case()) {
     case pb::GenerateRequest::kText: {
       if (message.text().empty()) return FieldError("text", "must not be empty");
-      RETRO_ASSIGN_OR_RETURN(std::vector<TokenId> ids, Tokenise("text", message.text()));
+      RETRO_ASSIGN_OR_RETURN(std::vector<TokenId> ids, Tokenise("text", message.text(), tokens_max));
       if (ids.empty()) return FieldError("text", "has no token in the model's vocabulary");
       return ids;
     }
@@ -100,20 +104,25 @@ absl::StatusOr<std::vector<TokenId>> RequestParser::ParsePrompt(const pb::Genera
   return FieldError("prompt", "set text or tokens");
 }
 
-absl::StatusOr<int64_t> RequestParser::ParseMaxTokens(const pb::GenerateRequest& message, int64_t prompt) const {
-  const int64_t context = model_.config().max_length;
+absl::StatusOr<int64_t> RequestParser::TokensMax(const pb::GenerateRequest& message) const {
   if (!pb::ContextPolicy_IsValid(message.context_policy()))
     return FieldError("context_policy", "is none of ContextPolicy");
-  if (message.context_policy() == pb::CONTEXT_POLICY_SLIDE)
-    return Error(absl::StatusCode::kUnimplemented, Reason::kNotSupported,
-                 "context_policy SLIDE is not served yet: it lacks the sliding window; use REFUSE");
+  const int64_t context = model_.config().max_length;
+  if (message.context_policy() != pb::CONTEXT_POLICY_SLIDE) return context;
+  if (model_.config().learned_positions != LearnedPositions::kNone)
+    return FieldError("context_policy", "this model has learned positions, and none past its context; use REFUSE");
+  return context * kContextsMax;
+}
+
+absl::StatusOr<int64_t> RequestParser::ParseMaxTokens(const pb::GenerateRequest& message, int64_t prompt,
+                                                      int64_t tokens_max) const {
   if (message.has_max_tokens() && message.max_tokens() < 1) return FieldError("max_tokens", "must be 1 or more");
-  if (prompt >= context) {
-    return ContextError(message.prompt_case() == pb::GenerateRequest::kText ? "text" : "tokens", prompt, context);
+  if (prompt >= tokens_max) {
+    return ContextError(message.prompt_case() == pb::GenerateRequest::kText ? "text" : "tokens", prompt, tokens_max);
   }
-  if (!message.has_max_tokens()) return std::min(kMaxTokensDefault, context - prompt);
+  if (!message.has_max_tokens()) return std::min(kMaxTokensDefault, tokens_max - prompt);
   const int64_t total = prompt + static_cast<int64_t>(message.max_tokens());
-  if (total > context) return ContextError("max_tokens", total, context);
+  if (total > tokens_max) return ContextError("max_tokens", total, tokens_max);
   return static_cast<int64_t>(message.max_tokens());
 }
 
@@ -163,7 +172,8 @@ int64_t RequestParser::OffsetOf(const pb::Retrieval& message, int64_t prompt) co
   return message.alignment() == pb::ALIGNMENT_PAPER ? 0 : prompt % model_.config().chunk_length;
 }
 
-absl::StatusOr<RetrievalSettings> RequestParser::ParseRetrieval(const pb::Retrieval& message) const {
+absl::StatusOr<RetrievalSettings> RequestParser::ParseRetrieval(const pb::Retrieval& message,
+                                                                int64_t tokens_max) const {
   const int64_t m = model_.config().chunk_length;
   RetrievalSettings settings;
   if (message.enabled() && !model_.can_retrieve())
@@ -179,16 +189,17 @@ absl::StatusOr<RetrievalSettings> RequestParser::ParseRetrieval(const pb::Retrie
 
   auto scope = std::make_shared<RetrievalScope>();
   RETRO_ASSIGN_OR_RETURN(scope->search, SearchOf(message, model_.trained_neighbours));
+  scope->search_key = scope->search.SerializeAsString();
   scope->append = message.neighbour_mode() == pb::NEIGHBOUR_MODE_APPEND;
   scope->go_on_without = settings.on_failure == FailurePolicy::kGoOnWithout;
   scope->timeout_ms = settings.timeout_ms;
-  RETRO_RETURN_IF_ERROR(ParseGiven(message, *scope));
+  RETRO_RETURN_IF_ERROR(ParseGiven(message, tokens_max, *scope));
   settings.scope = std::move(scope);
   return settings;
 }
 
-absl::Status RequestParser::ParseGiven(const pb::Retrieval& message, RetrievalScope& scope) const {
-  const int64_t chunks_max = model_.config().max_length / model_.config().chunk_length + 1;
+absl::Status RequestParser::ParseGiven(const pb::Retrieval& message, int64_t tokens_max, RetrievalScope& scope) const {
+  const int64_t chunks_max = tokens_max / model_.config().chunk_length + 1;
   size_t bytes = 0;
   for (const pb::ChunkNeighbours& given : message.neighbours()) bytes += given.ByteSizeLong();
   if (bytes > kGivenBytesMax)
@@ -219,14 +230,16 @@ absl::Status RequestParser::ParseGiven(const pb::Retrieval& message, RetrievalSc
 absl::StatusOr<GenerationRequest> RequestParser::ParseGenerate(const pb::GenerateRequest& message,
                                                                const CallContext& call) const {
   GenerationRequest request;
-  RETRO_ASSIGN_OR_RETURN(request.prompt, ParsePrompt(message));
+  request.slide = message.context_policy() == pb::CONTEXT_POLICY_SLIDE;
+  RETRO_ASSIGN_OR_RETURN(const int64_t tokens_max, TokensMax(message));
+  RETRO_ASSIGN_OR_RETURN(request.prompt, ParsePrompt(message, tokens_max));
   const auto prompt = static_cast<int64_t>(request.prompt.size());
-  RETRO_ASSIGN_OR_RETURN(request.max_tokens, ParseMaxTokens(message, prompt));
+  RETRO_ASSIGN_OR_RETURN(request.max_tokens, ParseMaxTokens(message, prompt, tokens_max));
   RETRO_ASSIGN_OR_RETURN(request.sampling, ParseSampling(message.sampling()));
   if (message.top_logprobs() > kTopLogprobsMax) return FieldError("top_logprobs", "must be from 0 to 20");
   request.sampling.top_logprobs = static_cast<int>(message.top_logprobs());
   RETRO_RETURN_IF_ERROR(ParseStops(message, request));
-  RETRO_ASSIGN_OR_RETURN(request.retrieval, ParseRetrieval(message.retrieval()));
+  RETRO_ASSIGN_OR_RETURN(request.retrieval, ParseRetrieval(message.retrieval(), tokens_max));
   request.retrieval.offset = OffsetOf(message.retrieval(), prompt);
   if (message.echo()) request.echo_from = 0;
   request.attribution = message.attribution();
@@ -245,7 +258,7 @@ absl::StatusOr<GenerationRequest> RequestParser::ParseItem(const std::string& pa
     return FieldError(path + ".continuation", "set continuation_text or continuation_tokens");
   const auto parse = [&](bool is_text, const std::string& field, const std::string& text,
                          const pb::TokenIds& tokens) -> absl::StatusOr<std::vector<TokenId>> {
-    if (is_text) return Tokenise(path + "." + field + "_text", text);
+    if (is_text) return Tokenise(path + "." + field + "_text", text, model_.config().max_length);
     RETRO_RETURN_IF_ERROR(CheckIds(path + "." + field + "_tokens.ids", tokens.ids()));
     return std::vector<TokenId>(tokens.ids().begin(), tokens.ids().end());
   };
@@ -272,7 +285,8 @@ absl::StatusOr<std::vector<GenerationRequest>> RequestParser::ParseScore(const p
                                                                          const CallContext& call) const {
   if (message.items_size() < 1 || message.items_size() > kScoreItemsMax) return FieldError("items", "must be 1 to 64");
   // Once: its scope, which may be large, is shared by all items.
-  RETRO_ASSIGN_OR_RETURN(const RetrievalSettings retrieval, ParseRetrieval(message.retrieval()));
+  RETRO_ASSIGN_OR_RETURN(const RetrievalSettings retrieval,
+                         ParseRetrieval(message.retrieval(), model_.config().max_length));
   std::vector<GenerationRequest> requests;
   for (int i = 0; i < message.items_size(); ++i) {
     int64_t context = 0;

@@ -31,16 +31,21 @@ class RequestParser {
                                                             const CallContext& call) const;
 
  private:
-  absl::StatusOr<std::vector<TokenId>> ParsePrompt(const generator::v1::GenerateRequest& message) const;
-  absl::StatusOr<std::vector<TokenId>> Tokenise(const std::string& field, const std::string& text) const;
+  // The most tokens that prompt and generation may have together.
+  absl::StatusOr<int64_t> TokensMax(const generator::v1::GenerateRequest& message) const;
+  absl::StatusOr<std::vector<TokenId>> ParsePrompt(const generator::v1::GenerateRequest& message,
+                                                   int64_t tokens_max) const;
+  absl::StatusOr<std::vector<TokenId>> Tokenise(const std::string& field, const std::string& text,
+                                                int64_t tokens_max) const;
   absl::Status CheckIds(const std::string& field, const google::protobuf::RepeatedField<int32_t>& ids) const;
-  absl::StatusOr<int64_t> ParseMaxTokens(const generator::v1::GenerateRequest& message, int64_t prompt) const;
+  absl::StatusOr<int64_t> ParseMaxTokens(const generator::v1::GenerateRequest& message, int64_t prompt,
+                                         int64_t tokens_max) const;
   absl::StatusOr<SamplingSettings> ParseSampling(const generator::v1::Sampling& message) const;
   absl::Status ParseStops(const generator::v1::GenerateRequest& message, GenerationRequest& request) const;
-  // Everything but the offset.
-  absl::StatusOr<RetrievalSettings> ParseRetrieval(const generator::v1::Retrieval& message) const;
+  // Everything but the offset, for a sequence of at most so many tokens.
+  absl::StatusOr<RetrievalSettings> ParseRetrieval(const generator::v1::Retrieval& message, int64_t tokens_max) const;
   int64_t OffsetOf(const generator::v1::Retrieval& message, int64_t prompt) const;
-  absl::Status ParseGiven(const generator::v1::Retrieval& message, RetrievalScope& scope) const;
+  absl::Status ParseGiven(const generator::v1::Retrieval& message, int64_t tokens_max, RetrievalScope& scope) const;
   absl::StatusOr<GenerationRequest> ParseItem(const std::string& path, const generator::v1::ScoreItem& item,
                                               int64_t* context) const;
 

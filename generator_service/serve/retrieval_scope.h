@@ -4,6 +4,7 @@
 
 #include <map>
 #include <optional>
+#include <string>
 
 #include "generator_service/engine/neighbour_source.h"
 #include "retro/generator/v1/generator.pb.h"
@@ -13,6 +14,7 @@ namespace retro {
 
 struct RetrievalScope : NeighbourScope {
   retriever::v1::SearchRequest search;  // everything but the queries
+  std::string search_key;               // its bytes: look-ups with equal ones may go out as one call
   // The caller's own, by chunk; their ids are the model's, cut to fit.
   std::map<int64_t, generator::v1::ChunkNeighbours> given;
   bool append = false;  // given ones come first and found ones fill up to k, instead of taking the look-up's place

@@ -1,16 +1,18 @@
 #include "generator_service/serve/retriever_client.h"
 
+#include <grpcpp/alarm.h>
 #include <grpcpp/create_channel.h>
 #include <grpcpp/security/credentials.h>
 
 #include <algorithm>
+#include <iterator>
+#include <list>
 #include <utility>
 
 #include "common/base/error.h"
 #include "common/base/strings.h"
 #include "common/rpc/status.h"
 #include "generator_service/engine/generation.h"
-#include "generator_service/engine/text_assembler.h"
 
 namespace retro {
 namespace {
@@ -19,11 +21,29 @@ namespace pb = ::retro::retriever::v1;
 
 constexpr int kMessageBytesMax = 64 << 20;
 constexpr int kReconnectMsMax = 1000;
+// That decode chunks and tokenise neighbours. Whatever waits is one of the engine's look-ups, at most one a session.
+constexpr int kWorkers = 2;
+constexpr size_t kWorkQueuedMax = 256;
+// Between two tries at a retriever that is full.
+constexpr std::chrono::milliseconds kPauseMin{10};
+constexpr size_t kTriesMax = 16;
+constexpr size_t kRequestIdsBytesMax = 128;  // as servers take them
 
 std::chrono::system_clock::time_point WallTime(Clock::time_point deadline) {
   const auto left =
       std::clamp<Clock::duration>(deadline - Clock::now(), Clock::duration::zero(), std::chrono::hours(1));
   return std::chrono::system_clock::now() + std::chrono::duration_cast<std::chrono::milliseconds>(left);
+}
+
+// "a,b,c", as many as there is room for.
+std::string JoinedRequestIds(const std::vector<ChunkLookupPtr>& lookups) {
+  std::string joined;
+  for (const ChunkLookupPtr& lookup : lookups) {
+    const std::string& id = lookup->request().request_id;
+    if (id.empty() || joined.size() + 1 + id.size() > kRequestIdsBytesMax) continue;
+    joined += joined.empty() ? id : "," + id;
+  }
+  return joined;
 }
 
 }  // namespace
@@ -37,24 +57,29 @@ std::shared_ptr<grpc::Channel> MakeRetrieverChannel(const std::string& target) {
   return grpc::CreateCustomChannel(target, grpc::InsecureChannelCredentials(), arguments);
 }
 
-// One look-up under way. The two RPCs of it follow each other, so no two threads touch it at once, but for TryCancel.
+// One Search under way, for the queries of one or more look-ups. Its RPCs follow each other, so no two threads touch it
+// at once, but for what is guarded by the client's mutex.
 struct RetrieverClient::Call {
-  LookupRequest request;
-  Callback done;
-  const RetrievalScope* scope = nullptr;
-  std::vector<int> query_of_chunk;  // its place among the queries; -1: not asked for
+  std::vector<QueryPlace> queries;
+  std::vector<ChunkLookupPtr> lookups;  // that they belong to
+  Clock::time_point deadline;           // of the most patient one; the engine keeps the others'
+  std::chrono::milliseconds timeout_ms{0};
+  std::string request_ids;
 
-  grpc::ClientContext store_context;
   pb::GetInfoRequest store_request;
   pb::GetInfoResponse store_response;
-
-  grpc::ClientContext search_context;
   pb::SearchRequest search;
   pb::SearchResponse response;
 
-  void Prepare(grpc::ClientContext& context) const {
-    context.set_deadline(WallTime(request.deadline));
-    context.AddMetadata("x-request-id", request.request_id);
+  // Guarded by the client's mutex; the last context is that of the RPC under way.
+  std::list<grpc::ClientContext> contexts;
+  std::list<grpc::Alarm> pauses;
+
+  grpc::ClientContext& NewContext() {
+    grpc::ClientContext& context = contexts.emplace_back();
+    context.set_deadline(WallTime(deadline));
+    context.AddMetadata("x-request-id", request_ids);
+    return context;
   }
 };
 
@@ -64,38 +89,61 @@ RetrieverClient::RetrieverClient(std::shared_ptr<grpc::Channel> channel, std::st
       stub_(pb::RetrieverService::NewStub(std::move(channel))),
       model_(model),
       tokens_(tokens),
-      store_(store) {}
+      store_(store),
+      workers_(kWorkers, kWorkQueuedMax) {}
 
 RetrieverClient::~RetrieverClient() {
   MutexLock lock(mutex_);
-  for (const auto& [lookup, call] : calls_) {
-    call->store_context.TryCancel();
-    call->search_context.TryCancel();
+  stopping_ = true;
+  for (const auto& [id, pending] : pending_) {
+    for (const CallPtr& call : pending.calls) CancelCall(*call);
   }
-  while (!calls_.empty()) idle_.Wait(mutex_);
+  while (!pending_.empty()) idle_.Wait(mutex_);
 }
 
-void RetrieverClient::Lookup(LookupRequest request, Callback done) {
-  auto call = std::make_shared<Call>();
-  call->request = std::move(request);
-  call->done = std::move(done);
-  call->scope = static_cast<const RetrievalScope*>(call->request.scope.get());
-  call->search = call->scope->search;
-  for (const ChunkQuery& chunk : call->request.chunks) {
-    const std::string bytes = model_.tokenizer->Decode(chunk.tokens);
-    const std::string_view text = LongestValidUtf8(bytes);
-    const bool given = call->scope->given.contains(chunk.chunk) && !call->scope->append;
-    call->query_of_chunk.push_back(given || text.empty() ? -1 : call->search.queries_size());
-    if (call->query_of_chunk.back() >= 0) call->search.add_queries()->set_text(std::string(text));
-  }
-  if (call->search.queries().empty()) {
-    LookupAnswer answer = AnswerOf(*call, absl::OkStatus());
-    answer.asked = false;
-    return call->done(std::move(answer));
-  }
+void RetrieverClient::InBackground(std::function<void()> work) {
+  if (!workers_.Submit(work)) work();
+}
+
+void RetrieverClient::Lookup(std::vector<LookupRequest> requests, Callback done) {
+  std::vector<ChunkLookupPtr> lookups;
+  lookups.reserve(requests.size());
+  for (LookupRequest& request : requests) lookups.push_back(std::make_shared<ChunkLookup>(std::move(request)));
   {
     MutexLock lock(mutex_);
-    calls_[call->request.lookup] = call;
+    for (const ChunkLookupPtr& lookup : lookups) {
+      pending_.emplace(lookup->request().lookup, Pending{lookup, done, {}, false});
+    }
+  }
+  InBackground([this, lookups = std::move(lookups)] { Begin(lookups); });
+}
+
+void RetrieverClient::Begin(const std::vector<ChunkLookupPtr>& lookups) {
+  std::vector<ChunkLookupPtr> nothing_to_ask;
+  for (const ChunkLookupPtr& lookup : lookups) {
+    lookup->Prepare(*model_.tokenizer);
+    if (lookup->complete()) nothing_to_ask.push_back(lookup);
+  }
+  Complete(nothing_to_ask);
+  for (std::vector<QueryPlace>& queries : ShareOutQueries(lookups)) Send(std::move(queries));
+}
+
+void RetrieverClient::Send(std::vector<QueryPlace> queries) {
+  auto call = std::make_shared<Call>();
+  const RetrievalScope& scope = queries.front().lookup->scope();
+  call->timeout_ms = scope.timeout_ms;
+  call->search = scope.search;
+  for (const QueryPlace& query : queries) {
+    call->search.add_queries()->set_text(query.lookup->text(query.chunk));
+    if (!call->lookups.empty() && call->lookups.back() == query.lookup) continue;
+    call->lookups.push_back(query.lookup);
+    call->deadline = std::max(call->deadline, query.lookup->request().deadline);
+  }
+  call->request_ids = JoinedRequestIds(call->lookups);
+  call->queries = std::move(queries);
+  {
+    MutexLock lock(mutex_);
+    for (const ChunkLookupPtr& lookup : call->lookups) pending_.at(lookup->request().lookup).calls.push_back(call);
   }
   if (store_.Find(call->search.collection()).has_value()) {
     Search(call);
@@ -106,81 +154,156 @@ void RetrieverClient::Lookup(LookupRequest request, Callback done) {
 
 // Which tokenizer a collection has must be known before its neighbours can be read.
 void RetrieverClient::AskStore(const CallPtr& call) {
-  call->Prepare(call->store_context);
-  stub_->async()->GetInfo(&call->store_context, &call->store_request, &call->store_response,
+  grpc::ClientContext* context = nullptr;
+  {
+    MutexLock lock(mutex_);
+    if (Wanted(*call)) context = &call->NewContext();
+  }
+  if (context == nullptr) return Fail(call, CallerGoneError(/*deadline_passed=*/false));
+  stub_->async()->GetInfo(context, &call->store_request, &call->store_response,
                           [this, call](const grpc::Status& status) {
-                            if (!status.ok()) return Fail(call, Explain(status, call->scope->timeout_ms));
+                            if (!status.ok()) return Fail(call, Explain(FromGrpcStatus(status), call->timeout_ms));
                             store_.Update(call->store_response);
                             Search(call);
                           });
 }
 
 void RetrieverClient::Search(const CallPtr& call) {
-  call->Prepare(call->search_context);
-  stub_->async()->Search(&call->search_context, &call->search, &call->response,
+  grpc::ClientContext* context = nullptr;
+  {
+    MutexLock lock(mutex_);
+    if (Wanted(*call)) context = &call->NewContext();
+  }
+  if (context == nullptr) return Fail(call, CallerGoneError(/*deadline_passed=*/false));
+  stub_->async()->Search(context, &call->search, &call->response,
                          [this, call](const grpc::Status& status) { OnSearched(call, status); });
 }
 
 void RetrieverClient::OnSearched(const CallPtr& call, const grpc::Status& status) {
-  if (!status.ok()) return Fail(call, Explain(status, call->scope->timeout_ms));
+  if (!status.ok()) {
+    const absl::Status error = FromGrpcStatus(status);
+    if (!SearchLater(call, error)) Fail(call, Explain(error, call->timeout_ms));
+    return;
+  }
   if (call->response.results_size() != call->search.queries_size()) {
     return Fail(call, Error(absl::StatusCode::kInternal, Reason::kRetrievalFailed,
                             StrCat("the retriever at ", target_, " gave a wrong number of results")));
   }
-  Complete(call, AnswerOf(*call, absl::OkStatus()));
+  InBackground([this, call] { Deliver(call); });
 }
 
+// A search changes nothing, so it may be repeated. True: it will be.
+bool RetrieverClient::SearchLater(const CallPtr& call, const absl::Status& refusal) {
+  const std::optional<std::chrono::milliseconds> named = RetryAfterOf(refusal);
+  if (!absl::IsResourceExhausted(refusal) || !named.has_value()) return false;
+  const std::chrono::milliseconds pause = std::max(*named, kPauseMin);
+  if (Clock::now() + pause >= call->deadline) return false;
+  MutexLock lock(mutex_);
+  if (!Wanted(*call) || call->contexts.size() >= kTriesMax) return false;
+  call->pauses.emplace_back().Set(WallTime(Clock::now() + pause), [this, call](bool /*passed*/) { Search(call); });
+  return true;
+}
+
+// A call of several look-ups that is refused for what one of them asks is repeated one by one, so that the fault stays
+// with its own.
 void RetrieverClient::Fail(const CallPtr& call, const absl::Status& failure) {
-  if (!call->scope->go_on_without) return Complete(call, failure);
-  Complete(call, AnswerOf(*call, failure));
-}
-
-LookupAnswer RetrieverClient::AnswerOf(Call& call, const absl::Status& failure) const {
-  // A collection that GetInfo did not name is one that Search has refused, or made since: then its texts are taken.
-  const CollectionView store = store_.Find(call.search.collection()).value_or(CollectionView{});
-  LookupAnswer answer;
-  for (size_t i = 0; i < call.request.chunks.size(); ++i) {
-    FoundNeighbours& found = answer.chunks.emplace_back(Found(call, i, store, failure.ok()));
-    if (failure.ok() || call.query_of_chunk[i] < 0) continue;
-    found.degradation = DegradationOf(failure);
-    found.degradation_message = std::string(MessageOf(failure));
+  if (!absl::IsInvalidArgument(failure) || call->lookups.size() == 1) {
+    return InBackground([this, call, failure] { DeliverFailure(call, failure); });
   }
-  return answer;
+  for (const ChunkLookupPtr& lookup : call->lookups) {
+    std::vector<QueryPlace> own;
+    std::ranges::copy_if(call->queries, std::back_inserter(own),
+                         [&](const QueryPlace& query) { return query.lookup == lookup; });
+    Send(std::move(own));
+  }
 }
 
-FoundNeighbours RetrieverClient::Found(Call& call, size_t chunk, const CollectionView& store, bool answered) const {
-  FoundNeighbours found;
-  auto shown = std::make_shared<ShownNeighbours>();
-  const int64_t number = call.request.chunks[chunk].chunk;
-  if (const auto given = call.scope->given.find(number); given != call.scope->given.end())
-    shown->message = given->second;
-  shown->message.set_chunk_number(static_cast<uint32_t>(number));
-  const int query = call.query_of_chunk[chunk];
-  if (query >= 0 && answered) {
-    for (pb::Neighbour& neighbour : *call.response.mutable_results(query)->mutable_neighbours()) {
-      if (shown->message.neighbours_size() >= static_cast<int>(call.search.k())) break;
-      if (tokens_.Fit(store.same_tokenizer, store.store, &neighbour)) ++found.retokenised;
-      *shown->message.add_neighbours() = std::move(neighbour);
-    }
-    if (call.response.has_times()) shown->times = call.response.times();
-    const pb::Coverage& coverage = call.response.coverage();
-    if (coverage.shards_answered() < coverage.shards_asked()) {
-      found.degradation = Degradation::kPartialCoverage;
-      found.degradation_message =
-          StrCat(coverage.shards_answered(), " of ", coverage.shards_asked(), " shards answered");
+void RetrieverClient::Deliver(const CallPtr& call) {
+  std::vector<ChunkLookupPtr> complete;
+  {
+    MutexLock lock(mutex_);
+    for (int i = 0; i < call->response.results_size(); ++i) {
+      const auto& [lookup, chunk] = call->queries[static_cast<size_t>(i)];
+      ChunkLookup::Reply reply{std::move(*call->response.mutable_results(i)), {}, call->response.coverage()};
+      if (call->response.has_times()) reply.times = call->response.times();
+      lookup->OnReply(chunk, std::move(reply));
+      if (lookup->complete()) complete.push_back(lookup);
     }
   }
-  found.rows = tokens_.Rows(shown->message);
-  found.details = std::move(shown);
-  return found;
+  Complete(complete);
 }
 
-absl::Status RetrieverClient::Explain(const grpc::Status& status, std::chrono::milliseconds timeout_ms) const {
-  absl::Status error = FromGrpcStatus(status);
+void RetrieverClient::DeliverFailure(const CallPtr& call, const absl::Status& failure) {
+  std::vector<ChunkLookupPtr> complete;
+  {
+    MutexLock lock(mutex_);
+    for (const auto& [lookup, chunk] : call->queries) {
+      lookup->OnFailure(chunk, failure);
+      if (lookup->complete()) complete.push_back(lookup);
+    }
+  }
+  Complete(complete);
+}
+
+// First all answers, then all callbacks: sequences that were in step stay so, and their next look-ups go together too.
+void RetrieverClient::Complete(const std::vector<ChunkLookupPtr>& lookups) {
+  std::vector<absl::StatusOr<LookupAnswer>> answers;
+  for (const ChunkLookupPtr& lookup : lookups) {
+    bool wanted = false;
+    {
+      MutexLock lock(mutex_);
+      wanted = !pending_.at(lookup->request().lookup).cancelled;
+    }
+    // A collection that GetInfo did not name is one that Search has refused, or made since: then its texts are taken.
+    const CollectionView store = store_.Find(lookup->scope().search.collection()).value_or(CollectionView{});
+    answers.push_back(wanted ? lookup->Answer(tokens_, store) : CallerGoneError(/*deadline_passed=*/false));
+  }
+  for (size_t i = 0; i < lookups.size(); ++i) {
+    const uint64_t id = lookups[i]->request().lookup;
+    Callback done;
+    {
+      MutexLock lock(mutex_);
+      done = std::move(pending_.at(id).done);
+    }
+    done(id, std::move(answers[i]));
+    MutexLock lock(mutex_);
+    pending_.erase(id);
+    idle_.NotifyAll();
+  }
+}
+
+void RetrieverClient::CancelCall(Call& call) {
+  if (!call.contexts.empty()) call.contexts.back().TryCancel();
+  if (!call.pauses.empty()) call.pauses.back().Cancel();
+}
+
+bool RetrieverClient::Wanted(const Call& call) const {
+  if (stopping_) return false;
+  for (const ChunkLookupPtr& lookup : call.lookups) {
+    const auto pending = pending_.find(lookup->request().lookup);
+    if (pending != pending_.end() && !pending->second.cancelled) return true;
+  }
+  return false;
+}
+
+void RetrieverClient::CancelLookup(uint64_t lookup) {
+  MutexLock lock(mutex_);
+  const auto pending = pending_.find(lookup);
+  if (pending == pending_.end()) return;
+  pending->second.cancelled = true;
+  for (const CallPtr& call : pending->second.calls) {
+    if (!Wanted(*call)) CancelCall(*call);
+  }
+}
+
+// Faults of the request and a retriever that is full keep their code; whatever else is between us and it.
+absl::Status RetrieverClient::Explain(const absl::Status& error, std::chrono::milliseconds timeout_ms) const {
+  const std::optional<Reason> reason = ReasonOf(error);
+  absl::Status explained = error;
   switch (error.code()) {
     case absl::StatusCode::kInvalidArgument:
-      if (const auto field = FieldOf(error)) SetField(error, "retrieval." + *field);
-      return error;
+      if (const auto field = FieldOf(error)) SetField(explained, "retrieval." + *field);
+      return explained;
     case absl::StatusCode::kNotFound:
     case absl::StatusCode::kFailedPrecondition:
     case absl::StatusCode::kCancelled:
@@ -193,26 +316,14 @@ absl::Status RetrieverClient::Explain(const grpc::Status& status, std::chrono::m
   }
   // With a reason of ours it comes from the retriever itself, else from the way there.
   const std::string what =
-      ReasonOf(error).has_value()
-          ? StrCat(" refused: ", MessageOf(error))
-          : StrCat(" could not be asked (", MessageOf(error),
-                   "): is retro-retriever running there? The generator's --retriever names the address");
-  return Error(absl::StatusCode::kUnavailable, Reason::kRetrievalFailed, StrCat("the retriever at ", target_, what));
-}
-
-void RetrieverClient::Complete(const CallPtr& call, absl::StatusOr<LookupAnswer> answer) {
-  call->done(std::move(answer));
-  MutexLock lock(mutex_);
-  calls_.erase(call->request.lookup);
-  idle_.NotifyAll();
-}
-
-void RetrieverClient::CancelLookup(uint64_t lookup) {
-  MutexLock lock(mutex_);
-  const auto call = calls_.find(lookup);
-  if (call == calls_.end()) return;
-  call->second->store_context.TryCancel();
-  call->second->search_context.TryCancel();
+      reason.has_value() ? StrCat(" refused: ", MessageOf(error))
+                         : StrCat(" could not be asked (", MessageOf(error),
+                                  "): is retro-retriever running there? The generator's --retriever names the address");
+  const bool full = absl::IsResourceExhausted(error) && reason.has_value();
+  explained = Error(full ? error.code() : absl::StatusCode::kUnavailable, full ? *reason : Reason::kRetrievalFailed,
+                    StrCat("the retriever at ", target_, what));
+  if (const auto delay = RetryAfterOf(error)) SetRetryAfter(explained, *delay);
+  return explained;
 }
 
 void RetrieverClient::RefreshStore(std::chrono::milliseconds timeout_ms) {

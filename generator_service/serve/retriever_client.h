@@ -1,5 +1,6 @@
 // The generator's side of RetrieverService.Search: look-ups of chunks as asynchronous calls, none of which ever holds
-// up the engine.
+// up the engine. Look-ups that come together go out together (see ShareOutQueries). Texts are decoded and answers
+// tokenised by threads of its own: neither the engine's nor gRPC's wait for that.
 #pragma once
 
 #include <grpcpp/channel.h>
@@ -8,11 +9,13 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "common/base/sync.h"
+#include "common/base/worker_pool.h"
 #include "generator_service/engine/neighbour_source.h"
+#include "generator_service/serve/chunk_lookup.h"
 #include "generator_service/serve/neighbour_tokens.h"
-#include "generator_service/serve/retrieval_scope.h"
 #include "generator_service/serve/store_view.h"
 #include "retro/retriever/v1/retriever.grpc.pb.h"
 
@@ -31,10 +34,11 @@ class RetrieverClient : public NeighbourSource {
   // Cancels what is under way and waits for it.
   ~RetrieverClient() override;
 
-  // A failure is an answer too where the scope goes on without: the chunks asked for are degraded, and what was given
-  // stays. Else errors: DEADLINE_EXCEEDED; INVALID_ARGUMENT, NOT_FOUND and FAILED_PRECONDITION as the retriever gave
-  // them, with its reason; UNAVAILABLE naming the address and what to do.
-  void Lookup(LookupRequest request, Callback done) override;
+  // Answers as ChunkLookup::Answer. Errors: DEADLINE_EXCEEDED; INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION and
+  // RESOURCE_EXHAUSTED as the retriever gave them, with its reason and delay; UNAVAILABLE naming the address and what
+  // to do. A retriever that is full is asked again after the delay that it names, as long as the look-up has time.
+  void Lookup(std::vector<LookupRequest> requests, Callback done) override;
+  // A call that nobody waits for any more is cancelled.
   void CancelLookup(uint64_t lookup) override;
 
   // Asks for the store's state, waits for the answer, at most this long, and notes it in the StoreView. Not from a gRPC
@@ -44,16 +48,28 @@ class RetrieverClient : public NeighbourSource {
  private:
   struct Call;
   using CallPtr = std::shared_ptr<Call>;
+  struct Pending {
+    ChunkLookupPtr lookup;
+    Callback done;
+    std::vector<CallPtr> calls;  // that carry queries of it
+    bool cancelled = false;
+  };
 
+  // By a worker, or where there is no room for the work, at once.
+  void InBackground(std::function<void()> work);
+  void Begin(const std::vector<ChunkLookupPtr>& lookups);
+  void Send(std::vector<QueryPlace> queries);
   void AskStore(const CallPtr& call);
   void Search(const CallPtr& call);
   void OnSearched(const CallPtr& call, const grpc::Status& status);
-  // As the scope wants it: with the error, or with the given neighbours alone.
+  bool SearchLater(const CallPtr& call, const absl::Status& refusal);
   void Fail(const CallPtr& call, const absl::Status& failure);
-  LookupAnswer AnswerOf(Call& call, const absl::Status& failure) const;
-  FoundNeighbours Found(Call& call, size_t chunk, const CollectionView& store, bool answered) const;
-  absl::Status Explain(const grpc::Status& status, std::chrono::milliseconds timeout_ms) const;
-  void Complete(const CallPtr& call, absl::StatusOr<LookupAnswer> answer);
+  void Deliver(const CallPtr& call);
+  void DeliverFailure(const CallPtr& call, const absl::Status& failure);
+  void Complete(const std::vector<ChunkLookupPtr>& lookups);
+  void CancelCall(Call& call) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  bool Wanted(const Call& call) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status Explain(const absl::Status& error, std::chrono::milliseconds timeout_ms) const;
 
   const std::string target_;
   const std::unique_ptr<retriever::v1::RetrieverService::Stub> stub_;
@@ -63,7 +79,10 @@ class RetrieverClient : public NeighbourSource {
 
   Mutex mutex_;
   CondVar idle_;
-  std::map<uint64_t, CallPtr> calls_ ABSL_GUARDED_BY(mutex_);
+  bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
+  std::map<uint64_t, Pending> pending_ ABSL_GUARDED_BY(mutex_);  // by name of the look-up
+
+  WorkerPool workers_;  // last: its work uses all of the above
 };
 
 }  // namespace retro

@@ -3,9 +3,18 @@
 #include <utility>
 
 #include "common/base/error.h"
+#include "common/base/strings.h"
 #include "generator_service/serve/event_messages.h"
 
 namespace retro {
+namespace {
+
+absl::Status TooLargeError() {
+  return FieldError("items", StrCat("their retrieval events have more than ", ScoreCall::kRetrievalBytesMax,
+                                    " bytes; send fewer items a call, or a smaller retrieval.k"));
+}
+
+}  // namespace
 
 std::shared_ptr<ScoreCall> ScoreCall::Create(CallRecord record, Engine& engine, GeneratorMetrics& metrics,
                                              generator::v1::ScoreResponse* response) {
@@ -47,10 +56,17 @@ void ScoreCall::SubmitNext() {
 }
 
 void ScoreCall::OnCancel() {
-  std::optional<uint64_t> session;
   {
     MutexLock lock(mutex_);
     cancelled_ = true;
+  }
+  CancelSession();
+}
+
+void ScoreCall::CancelSession() {
+  std::optional<uint64_t> session;
+  {
+    MutexLock lock(mutex_);
     session = session_;
   }
   if (session.has_value()) engine_.Cancel(*session);
@@ -66,21 +82,30 @@ void ScoreCall::OnToken(TokenOutput output) {
   result.add_tokens(output.token.id);
   result.add_logprobs(output.token.logprob);
   result.add_greedy(!output.token.top.empty() && output.token.top.front().id == output.token.id);
+  result.add_raw(std::move(output.raw));
   result.set_total_logprob(result.total_logprob() + output.token.logprob);
 }
 
 void ScoreCall::OnChunk(ChunkOutput output) {
   metrics_.OnChunk(output);
-  *response_->mutable_results(response_->results_size() - 1)->add_retrievals() = RetrievalMessage(output);
+  if (too_large_) return;
+  generator::v1::RetrievalEvent event = RetrievalMessage(output);
+  retrieval_bytes_ += event.ByteSizeLong();
+  too_large_ = retrieval_bytes_ > kRetrievalBytesMax;
+  if (too_large_) return CancelSession();
+  *response_->mutable_results(response_->results_size() - 1)->add_retrievals() = std::move(event);
 }
 
 void ScoreCall::OnFinish(FinishOutput output) {
   metrics_.OnFinish(output);
+  if (too_large_) return End(TooLargeError());
   if (output.cause == FinishCause::kDrained) {
     return End(
         Error(absl::StatusCode::kUnavailable, Reason::kShuttingDown, "this server is shutting down; ask another one"));
   }
   SubmitNext();
 }
+
+void ScoreCall::OnError(absl::Status status) { End(too_large_ ? TooLargeError() : status); }
 
 }  // namespace retro

@@ -1,4 +1,5 @@
-// One Score call: its items go through the engine one after the other, each as a generation of no tokens.
+// One Score call: its items go through the engine one after the other, each as a generation of no tokens. The reply's
+// retrieval events are bounded, all items together.
 #pragma once
 
 #include <grpcpp/support/server_callback.h>
@@ -18,6 +19,8 @@ namespace retro {
 // Lives until both gRPC and the engine have let go of it.
 class ScoreCall : public grpc::ServerUnaryReactor, public EventSink {
  public:
+  static constexpr size_t kRetrievalBytesMax = 16 << 20;
+
   // `engine` and `metrics` must outlive the call, `response` lives as long as gRPC's part of it.
   static std::shared_ptr<ScoreCall> Create(CallRecord record, Engine& engine, GeneratorMetrics& metrics,
                                            generator::v1::ScoreResponse* response);
@@ -32,7 +35,7 @@ class ScoreCall : public grpc::ServerUnaryReactor, public EventSink {
   void OnToken(TokenOutput output) override;
   void OnChunk(ChunkOutput output) override;
   void OnFinish(FinishOutput output) override;
-  void OnError(absl::Status status) override { End(status); }
+  void OnError(absl::Status status) override;
   bool HasRoom() const override { return true; }
 
  private:
@@ -40,6 +43,7 @@ class ScoreCall : public grpc::ServerUnaryReactor, public EventSink {
       : record_(std::move(record)), engine_(engine), metrics_(metrics), response_(response) {}
 
   void SubmitNext();
+  void CancelSession();
   void End(const absl::Status& status) { Finish(record_.Finish(status)); }
 
   const CallRecord record_;
@@ -49,6 +53,9 @@ class ScoreCall : public grpc::ServerUnaryReactor, public EventSink {
   std::shared_ptr<ScoreCall> self_;  // gRPC's hold, until OnDone
   std::vector<GenerationRequest> requests_;
   size_t next_ = 0;
+  // Engine's thread.
+  size_t retrieval_bytes_ = 0;  // of the events in the reply
+  bool too_large_ = false;
 
   Mutex mutex_;
   bool cancelled_ ABSL_GUARDED_BY(mutex_) = false;

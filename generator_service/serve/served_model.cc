@@ -9,9 +9,10 @@
 
 namespace retro {
 
-absl::StatusOr<ServedModel> LoadServedModel(const std::string& directory, const std::string& device) {
+absl::StatusOr<ServedModel> LoadServedModel(const std::string& directory, const std::string& device,
+                                            const ModelOptions& options) {
   ServedModel served;
-  RETRO_ASSIGN_OR_RETURN(LoadedModel loaded, LoadModel(directory, device));
+  RETRO_ASSIGN_OR_RETURN(LoadedModel loaded, LoadModel(directory, device, options));
   served.info = std::move(loaded.info);
   served.model = std::move(loaded.model);
   if (served.info.tokenizer_file.empty()) {

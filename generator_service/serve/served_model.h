@@ -24,6 +24,7 @@ struct ServedModel {
 
 // A model folder, ready on `device`. Errors name the file and say what to do; a folder without a tokenizer, or with one
 // that the model was not trained with, or too large for it, is INVALID_ARGUMENT.
-absl::StatusOr<ServedModel> LoadServedModel(const std::string& directory, const std::string& device);
+absl::StatusOr<ServedModel> LoadServedModel(const std::string& directory, const std::string& device,
+                                            const ModelOptions& options);
 
 }  // namespace retro

@@ -4,7 +4,7 @@
 #include <cmath>
 #include <limits>
 
-#include "retriever_service/embed/simd.h"
+#include "common/base/simd.h"
 
 namespace retro {
 namespace {

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "retriever_service/embed/simd.h"
+#include "common/base/simd.h"
 
 namespace retro {
 namespace {

@@ -47,10 +47,13 @@ class WeightReader {
   absl::Status Read(const std::string& name, const Shape& shape, std::vector<float>& values) const {
     const std::string full_name = prefix_ + name;
     auto found = file_.Find(full_name);
-    if (!found.ok()) return absl::InvalidArgumentError(found.status().message());
+    if (!found.ok()) {
+      return absl::InvalidArgumentError(
+          StrCat(MessageOf(found.status()), ", which config.json asks for: take both from the same model"));
+    }
     if (found->shape != shape) {
-      return Fault(full_name,
-                   StrCat("has shape ", ShapeString(found->shape), ", config.json asks for ", ShapeString(shape)));
+      return Fault(full_name, StrCat("has shape ", ShapeString(found->shape), ", config.json asks for ",
+                                     ShapeString(shape), ": take both from the same model"));
     }
     values.resize(found->element_count());
     switch (found->dtype) {

@@ -13,6 +13,12 @@ namespace retro {
 // same time, so they may wait for each other. `body` must not throw.
 void RunTeam(int threads, const std::function<void(int worker, int size)>& body);
 
+// Moves the calling thread off `core` (a number of sched_getcpu's) if it is there and may run elsewhere; its mask of
+// cores stays as it was. A kernel may wake a thread on the core of the one that wakes it and leave both there for
+// milliseconds, other cores idle (guests that pack their threads onto few virtual cores do), and two of a team on one
+// core are always wrong: its workers call it when they have been woken.
+void LeaveCore(int core);
+
 // All of a team wait for each other, often and for microseconds: spins a little, then sleeps. Any number of rounds.
 class TeamBarrier {
  public:
@@ -24,6 +30,7 @@ class TeamBarrier {
  private:
   std::atomic<int> arrived_ = 0;
   std::atomic<unsigned> round_ = 0;
+  std::atomic<int> waker_core_ = -1;  // of the last to arrive
   std::atomic<bool> aborted_ = false;
 };
 

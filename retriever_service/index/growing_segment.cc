@@ -100,24 +100,6 @@ bool GrowingSegment::GiveUpEmptyBlocks() {
   return any;
 }
 
-void GrowingSegment::VisitLive(
-    const std::function<void(const std::shared_ptr<const IndexedDocument>&, uint64_t first_row)>& visit) const {
-  for (uint64_t row = 0; row < rows_;) {
-    const std::shared_ptr<Block>& block = blocks_[row / block_rows_];
-    if (block == nullptr) {
-      row += block_rows_;
-      continue;
-    }
-    const std::shared_ptr<const IndexedDocument>& document = block->documents[row % block_rows_];
-    // Not 0 behind an emptied block, which began a document that is gone.
-    const uint32_t chunk = ChunkNumber(document->first_chunk_id, block->chunk_ids[row % block_rows_]);
-    if (chunk == 0 && block->removed_at[row % block_rows_].load(std::memory_order_relaxed) == kNeverRemoved) {
-      visit(document, row);
-    }
-    row += document->chunk_count - chunk;
-  }
-}
-
 SegmentSize GrowingSegment::Size() const {
   SegmentSize size{.kind = "exact"};
   for (size_t b = 0; b < blocks_.size(); ++b) {
@@ -172,6 +154,24 @@ class GrowingSegment::Scan {
   const IndexedDocument* last_document_ = nullptr;
   bool last_passes_ = false;
 };
+
+void GrowingSegment::Visit(
+    const Rows& rows, uint64_t step,
+    const std::function<void(const std::shared_ptr<const IndexedDocument>&, uint64_t first_row)>& visit) const {
+  for (uint64_t row = 0; row < rows.count;) {
+    const std::shared_ptr<const Block>& block = rows.blocks[row / block_rows_];
+    const uint64_t place = row % block_rows_;
+    if (block == nullptr) {
+      row += block_rows_ - place;
+      continue;
+    }
+    const std::shared_ptr<const IndexedDocument>& document = block->documents[place];
+    // Not 0 behind an emptied block, which began a document that is gone.
+    const uint32_t chunk = ChunkNumber(document->first_chunk_id, block->chunk_ids[place]);
+    if (chunk == 0 && block->removed_at[place].load(std::memory_order_relaxed) > step) visit(document, row);
+    row += document->chunk_count - chunk;
+  }
+}
 
 absl::Status GrowingSegment::Search(const Rows& rows, const SegmentSearch& search, std::vector<TopK>& best) const {
   Scan scan(search, best);

@@ -43,13 +43,13 @@ class GrowingSegment {
   std::vector<std::shared_ptr<const IndexedDocument>> SparseDocuments() const;
   // True if there was one.
   bool GiveUpEmptyBlocks();
-  // Each document that is not removed, with its first row. The writer may remove others meanwhile, not append.
-  void VisitLive(
-      const std::function<void(const std::shared_ptr<const IndexedDocument>&, uint64_t first_row)>& visit) const;
-
   Rows Take() const { return {rows_, {blocks_.begin(), blocks_.end()}}; }
   uint64_t live_rows() const { return live_total_; }
   SegmentSize Size() const;
+
+  // Each document that a search at `step` may find, with its first row.
+  void Visit(const Rows& rows, uint64_t step,
+             const std::function<void(const std::shared_ptr<const IndexedDocument>&, uint64_t first_row)>& visit) const;
 
   // Adds what the search wants to `best`, one a query. CANCELLED or DEADLINE_EXCEEDED if the caller left.
   absl::Status Search(const Rows& rows, const SegmentSearch& search, std::vector<TopK>& best) const;

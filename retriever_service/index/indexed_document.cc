@@ -36,7 +36,31 @@ void CopyValue(const Value& from, pb::MetadataValue& to) {
   }
 }
 
+// What an allocator hands out for `bytes`.
+size_t HeapBytes(size_t bytes) {
+  constexpr size_t kHeader = 8, kStep = 16;
+  return bytes == 0 ? 0 : (bytes + kHeader + kStep - 1) / kStep * kStep;
+}
+
+size_t HeapBytes(const std::string& text) {
+  static const size_t kInside = std::string().capacity();
+  return text.capacity() <= kInside ? 0 : HeapBytes(text.capacity() + 1);
+}
+
 }  // namespace
+
+size_t MemoryBytes(const IndexedDocument& document) {
+  size_t bytes = HeapBytes(sizeof(IndexedDocument)) + HeapBytes(document.id) + HeapBytes(document.title) +
+                 HeapBytes(document.source) + HeapBytes(document.content_hash) +
+                 HeapBytes(document.metadata.capacity() * sizeof(document.metadata[0]));
+  for (const auto& [key, values] : document.metadata) {
+    bytes += HeapBytes(key) + HeapBytes(values.capacity() * sizeof(Value));
+    for (const Value& value : values) {
+      if (const auto* text = std::get_if<std::string>(&value)) bytes += HeapBytes(*text);
+    }
+  }
+  return bytes;
+}
 
 ValueClass ClassOf(const Value& value) {
   if (std::holds_alternative<std::string>(value)) return ValueClass::kString;

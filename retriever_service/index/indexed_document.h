@@ -3,6 +3,7 @@
 #pragma once
 
 #include <compare>
+#include <cstddef>
 #include <cstdint>
 #include <string>
 #include <string_view>
@@ -47,6 +48,8 @@ struct IndexedDocument {
   const std::vector<Value>* FindMetadata(std::string_view key) const;
 };
 
+// Of memory that it takes, with what its strings and vectors hold.
+size_t MemoryBytes(const IndexedDocument& document);
 IndexedDocument ToIndexedDocument(const shardpb::DocumentRecord& record);
 void CopyMetadata(const IndexedDocument& from, google::protobuf::Map<std::string, pb::MetadataValues>* to);
 

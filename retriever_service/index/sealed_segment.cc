@@ -109,8 +109,8 @@ void SealedSegment::Remove(uint32_t at, uint64_t step) {
   live_rows_.fetch_sub(ChunkCount(at), std::memory_order_relaxed);
 }
 
-std::shared_ptr<const IndexedDocument> SealedSegment::LiveDocument(uint32_t at) const {
-  if (entries_[at].removed_at.load(std::memory_order_relaxed) != kNeverRemoved) return nullptr;
+std::shared_ptr<const IndexedDocument> SealedSegment::DocumentAt(uint32_t at, uint64_t step) const {
+  if (entries_[at].removed_at.load(std::memory_order_relaxed) <= step) return nullptr;
   return entries_[at].document;
 }
 

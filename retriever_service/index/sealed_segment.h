@@ -53,8 +53,8 @@ class SealedSegment {
   void Attach(uint32_t at, std::shared_ptr<const IndexedDocument> document);
   void Remove(uint32_t at, uint64_t step);
   uint32_t documents() const { return static_cast<uint32_t>(entries_.size()); }
-  // Null if it was removed.
-  std::shared_ptr<const IndexedDocument> LiveDocument(uint32_t at) const;
+  // As a search at `step` may find it; null if it was removed at that step or before.
+  std::shared_ptr<const IndexedDocument> DocumentAt(uint32_t at, uint64_t step) const;
   // Half precision, [chunk_count, dimension].
   std::string_view VectorsOf(uint32_t at) const;
 

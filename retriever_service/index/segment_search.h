@@ -14,6 +14,7 @@ namespace retro {
 // A row or document that nothing removed yet, and one that no step may see.
 inline constexpr uint64_t kNeverRemoved = std::numeric_limits<uint64_t>::max();
 inline constexpr uint64_t kRemovedBeforeAll = 0;
+inline constexpr uint64_t kNewestStep = kNeverRemoved - 1;  // sees what was not removed at all
 
 struct SegmentSearch {
   std::span<const IndexQuery> queries;

@@ -117,6 +117,7 @@ void SegmentedIndex::CountIn(const IndexedDocument& document) {
   ++stats_.documents;
   stats_.chunks += document.chunk_count;
   stats_.text_bytes += document.text_bytes;
+  document_bytes_ += MemoryBytes(document);
 }
 
 void SegmentedIndex::Remove(const std::string& document_id) {
@@ -126,6 +127,7 @@ void SegmentedIndex::Remove(const std::string& document_id) {
   --stats_.documents;
   stats_.chunks -= it->second.document->chunk_count;
   stats_.text_bytes -= it->second.document->text_bytes;
+  document_bytes_ -= MemoryBytes(*it->second.document);
   documents_.erase(it);
 }
 
@@ -183,10 +185,16 @@ absl::StatusOr<IndexAnswer> SegmentedIndex::Search(std::span<const IndexQuery> q
 }
 
 std::vector<std::string> SegmentedIndex::MatchingDocuments(const CompiledFilter& filter) const {
+  const std::shared_ptr<const View> view = CurrentView();
   std::vector<std::string> ids;
-  const MutexLock lock(writer_mutex_);
-  for (const auto& [id, place] : documents_) {
-    if (filter.Matches(*place.document)) ids.push_back(id);
+  const auto take = [&](const std::shared_ptr<const IndexedDocument>& document, uint64_t) {
+    if (filter.Matches(*document)) ids.push_back(document->id);
+  };
+  for (const View::Growing& growing : view->growing) growing.segment->Visit(growing.rows, view->step, take);
+  for (const auto& segment : view->sealed) {
+    for (uint32_t at = 0; at < segment->documents(); ++at) {
+      if (const auto document = segment->DocumentAt(at, view->step)) take(document, at);
+    }
   }
   return ids;
 }
@@ -197,6 +205,7 @@ IndexStats SegmentedIndex::Stats() const {
   for (const auto& segment : sealed_) stats.segments.push_back(segment->Size());
   if (frozen_ != nullptr) stats.segments.push_back(frozen_->Size());
   stats.segments.push_back(growing_->Size());
+  stats.document_bytes = document_bytes_ + documents_.capacity() * (sizeof(*documents_.begin()) + 1);
   if (rebuilding_) {
     stats.state = pb::INDEX_STATE_REBUILDING;
   } else if (!sealed_.empty()) {

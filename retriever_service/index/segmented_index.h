@@ -59,7 +59,7 @@ class SegmentedIndex : public VectorIndex {
   absl::StatusOr<IndexAnswer> Search(std::span<const IndexQuery> queries, const IndexSearchOptions& options,
                                      const CallContext& context) const override ABSL_LOCKS_EXCLUDED(view_mutex_);
   std::vector<std::string> MatchingDocuments(const CompiledFilter& filter) const override
-      ABSL_LOCKS_EXCLUDED(writer_mutex_);
+      ABSL_LOCKS_EXCLUDED(view_mutex_);
   IndexStats Stats() const override ABSL_LOCKS_EXCLUDED(writer_mutex_);
 
   // Does the next piece of sealing, merging or measuring that is due; false if none was. One thread; the index's own if
@@ -109,7 +109,8 @@ class SegmentedIndex : public VectorIndex {
   absl::flat_hash_map<std::string, Place> documents_ ABSL_GUARDED_BY(writer_mutex_);
   uint64_t step_ ABSL_GUARDED_BY(writer_mutex_) = 1;  // that is being made, or was made last
   shardpb::Position position_ ABSL_GUARDED_BY(writer_mutex_);
-  IndexStats stats_ ABSL_GUARDED_BY(writer_mutex_);  // what is counted on
+  IndexStats stats_ ABSL_GUARDED_BY(writer_mutex_);             // what is counted on
+  uint64_t document_bytes_ ABSL_GUARDED_BY(writer_mutex_) = 0;  // of memory, of what is known of documents
   bool building_ ABSL_GUARDED_BY(writer_mutex_) = false;
   bool rebuilding_ ABSL_GUARDED_BY(writer_mutex_) = false;  // more came from the store than would be left growing
 

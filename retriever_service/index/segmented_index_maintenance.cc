@@ -91,17 +91,20 @@ std::optional<SegmentedIndex::Work> SegmentedIndex::TakeWork() {
 void SegmentedIndex::Gather(Work& work) const {
   if (work.frozen != nullptr) {
     std::vector<float> vectors;
-    work.frozen->VisitLive([&](const std::shared_ptr<const IndexedDocument>& document, uint64_t first_row) {
+    const auto take = [&](const std::shared_ptr<const IndexedDocument>& document, uint64_t first_row) {
       vectors.resize(size_t{document->chunk_count} * dimension_);
       work.frozen->CopyVectors(first_row, document->chunk_count, vectors.data());
       work.halves.push_back(ToHalf(vectors));
       work.sources.push_back({document, {}});
-    });
+    };
+    work.frozen->Visit(work.frozen->Take(), kNewestStep, take);
     for (size_t i = 0; i < work.halves.size(); ++i) work.sources[i].vectors = work.halves[i];
   }
   for (const auto& segment : work.merged) {
     for (uint32_t at = 0; at < segment->documents(); ++at) {
-      if (auto document = segment->LiveDocument(at)) work.sources.push_back({document, segment->VectorsOf(at)});
+      if (auto document = segment->DocumentAt(at, kNewestStep)) {
+        work.sources.push_back({document, segment->VectorsOf(at)});
+      }
     }
   }
   std::sort(work.sources.begin(), work.sources.end(), [](const Work::Source& a, const Work::Source& b) {

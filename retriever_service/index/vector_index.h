@@ -67,6 +67,7 @@ struct IndexStats {
   uint64_t generation = 0;  // grows whenever segments are swapped
   pb::IndexState state = pb::INDEX_STATE_EXACT;
   std::vector<SegmentSize> segments;
+  uint64_t document_bytes = 0;           // of memory, of what is known of documents
   std::optional<float> measured_recall;  // recall@10 at effort 0.5 against exact; none: not measured yet
 };
 

@@ -1,6 +1,5 @@
 #include "retriever_service/serve/ingest_stream.h"
 
-#include <grpcpp/impl/codegen/proto_utils.h>
 #include <grpcpp/server_context.h>
 
 #include <atomic>
@@ -11,6 +10,7 @@
 
 #include "common/base/error.h"
 #include "common/base/sync.h"
+#include "common/rpc/message.h"
 #include "common/rpc/unary.h"
 #include "retriever_service/ingest/ordered_writer.h"
 #include "retriever_service/query/consistency_token.h"
@@ -19,9 +19,18 @@ namespace retro {
 namespace {
 
 // Reads while the window has room; acknowledges in order; ends when the client has no more to send and all is
-// acknowledged, or when it is gone and nothing that it sent is under way any more.
-class IngestStream : public IngestReactor {
+// acknowledged, or when it is gone, or the server drains, and nothing that was taken is under way any more. Owns itself
+// until gRPC is done with it.
+class IngestStream : public IngestReactor, public OpenStream {
  public:
+  static IngestStream* Start(const RetrieverParts& parts, grpc::CallbackServerContext* context) {
+    const auto stream = std::make_shared<IngestStream>(parts, context);
+    stream->self_ = stream;
+    stream->StartRead(&stream->request_);
+    parts.open_streams.Add(stream);
+    return stream.get();
+  }
+
   IngestStream(const RetrieverParts& parts, grpc::CallbackServerContext* context)
       : parts_(parts),
         call_(MakeCallContext(*context)),
@@ -29,7 +38,6 @@ class IngestStream : public IngestReactor {
         writer_(OrderedWriter::Create(parts.writer, parts.ingest_workers)) {
     call_.cancelled = [this] { return gone_.load(std::memory_order_relaxed); };
     token_.set_store_id(parts.shards.store_id());
-    StartRead(&request_);
   }
 
   void OnReadDone(bool ok) override {
@@ -42,6 +50,7 @@ class IngestStream : public IngestReactor {
     message->Swap(&request_);
     {
       MutexLock lock(mutex_);
+      if (draining_) return;  // not taken, and not acknowledged
       ++under_way_;
     }
     parts_.ingest_budget.Acquire(bytes, [this, message, bytes] { Accept(*message, bytes); });
@@ -57,12 +66,16 @@ class IngestStream : public IngestReactor {
   }
 
   void OnCancel() override { gone_ = true; }
-  void OnDone() override { delete this; }
+  void OnDone() override { self_.reset(); }  // may delete this
+
+  void Drain() override {
+    Advance([&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { draining_ = read_all_ = true; });
+  }
 
  private:
   void Accept(grpc::ByteBuffer& message, size_t bytes) {
     pb::IngestRequest request;
-    const bool readable = grpc::SerializationTraits<pb::IngestRequest>::Deserialize(&message, &request).ok();
+    const bool readable = ParseMessage(message, request);
     message.Clear();
     const auto done = [this, sequence = request.sequence(), bytes](const WriteResult& result) {
       parts_.ingest_budget.Release(bytes);
@@ -77,7 +90,7 @@ class IngestStream : public IngestReactor {
     bool read = false;
     {
       MutexLock lock(mutex_);
-      read = under_way_ < kIngestWindow;
+      read = under_way_ < kIngestWindow && !draining_;
       reading_ = read;
     }
     if (read) StartRead(&request_);
@@ -92,8 +105,7 @@ class IngestStream : public IngestReactor {
     *response.mutable_result() = result.document;
     response.set_consistency_token(EncodeConsistencyToken(token_));
     grpc::ByteBuffer message;
-    bool own_buffer = false;
-    grpc::SerializationTraits<pb::IngestResponse>::Serialize(response, &message, &own_buffer);
+    SerializeMessage(response, message);
     Advance([&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { acknowledgements_.push_back(std::move(message)); });
   }
 
@@ -109,10 +121,11 @@ class IngestStream : public IngestReactor {
   // start itself must not touch it any more.
   void Advance(const std::function<void()>& change) {
     const grpc::ByteBuffer* write = nullptr;
-    bool read = false, finish = false;
+    bool read = false, finish = false, draining = false;
     {
       MutexLock lock(mutex_);
       change();
+      draining = draining_;
       if (!writing_ && !acknowledgements_.empty()) {
         writing_ = true;
         write = &acknowledgements_.front();
@@ -122,13 +135,21 @@ class IngestStream : public IngestReactor {
     }
     if (write != nullptr) StartWrite(write);
     if (read) StartRead(&request_);
-    if (finish) Finish(record_.Finish(gone_ ? CallerGoneError(false) : absl::OkStatus()));
+    if (finish) Finish(record_.Finish(EndStatus(draining)));
+  }
+
+  absl::Status EndStatus(bool draining) const {
+    if (gone_) return CallerGoneError(false);
+    if (!draining) return absl::OkStatus();
+    return Error(absl::StatusCode::kUnavailable, Reason::kShuttingDown,
+                 "the server is shutting down: what is acknowledged is kept, send the rest again later or elsewhere");
   }
 
   const RetrieverParts parts_;
   CallContext call_;
   CallRecord record_;
   std::shared_ptr<OrderedWriter> writer_;
+  std::shared_ptr<IngestStream> self_;
   std::atomic<bool> gone_{false};
   grpc::ByteBuffer request_;         // of the one read that may be under way
   shardpb::ConsistencyToken token_;  // touched by Acknowledge alone
@@ -139,13 +160,14 @@ class IngestStream : public IngestReactor {
   bool reading_ ABSL_GUARDED_BY(mutex_) = true;
   bool writing_ ABSL_GUARDED_BY(mutex_) = false;
   bool read_all_ ABSL_GUARDED_BY(mutex_) = false;
+  bool draining_ ABSL_GUARDED_BY(mutex_) = false;
   bool finished_ ABSL_GUARDED_BY(mutex_) = false;
 };
 
 }  // namespace
 
 IngestReactor* StartIngestStream(const RetrieverParts& parts, grpc::CallbackServerContext* context) {
-  return new IngestStream(parts, context);  // deleted by OnDone
+  return IngestStream::Start(parts, context);
 }
 
 }  // namespace retro

@@ -67,10 +67,18 @@ void RetrieverMetrics::Refresh(const BatcherStats& embedder, const IngestBudget&
         {{"shard", number}});
     set("retro_store_disk_bytes", "Bytes of the store on disk.", static_cast<double>(shard.disk_bytes()),
         {{"shard", number}});
+    const std::pair<const char*, uint64_t> memory[] = {{"cache", shard.memory().cache_bytes()},
+                                                       {"write_buffers", shard.memory().write_buffer_bytes()},
+                                                       {"tables", shard.memory().table_bytes()}};
+    for (const auto& [kind, bytes] : memory) {
+      set("retro_store_memory_bytes", "Bytes of memory of the store itself.", static_cast<double>(bytes),
+          {{"shard", number}, {"kind", kind}});
+    }
     set("retro_store_read_only", "1 while writes are refused.", shard.read_only() ? 1 : 0, {{"shard", number}});
     for (const pb::CollectionStats& collection : shard.collections()) {
       const prometheus::Labels labels = {{"shard", number}, {"collection", collection.collection()}};
-      double memory = 0, deleted = 0;
+      double memory = static_cast<double>(collection.document_memory_bytes());
+      double deleted = 0;
       for (const pb::SegmentStats& segment : collection.segments()) {
         memory += static_cast<double>(segment.memory_bytes());
         deleted += static_cast<double>(segment.deleted());

@@ -1,6 +1,7 @@
 #include "retriever_service/serve/retriever_service.h"
 
 #include <grpcpp/server_context.h>
+#include <grpcpp/support/byte_buffer.h>
 
 #include <chrono>
 #include <utility>
@@ -11,7 +12,6 @@
 #include "common/base/strings.h"
 #include "common/document/document_limits.h"
 #include "common/rpc/status.h"
-#include "common/rpc/unary.h"
 #include "common/tokenizer/chunker.h"
 #include "retriever_service/ingest/ordered_writer.h"
 #include "retriever_service/query/consistency_token.h"
@@ -24,6 +24,7 @@
 namespace retro {
 namespace {
 
+using grpc::ByteBuffer;
 using grpc::CallbackServerContext;
 using grpc::ServerUnaryReactor;
 
@@ -37,71 +38,82 @@ ServerUnaryReactor* Refuse(CallbackServerContext* context, std::string_view what
   return reactor;
 }
 
-// RetrieverService::CallbackService, but for Ingest, which reads its messages itself (see ingest_stream.h).
+// RetrieverService::CallbackService, but that messages come as bytes (see unary.h and ingest_stream.h).
 using Rpcs = pb::RetrieverService;
-using ServiceBase = Rpcs::WithCallbackMethod_Search<
-    Rpcs::WithCallbackMethod_Embed<Rpcs::WithCallbackMethod_CutChunks<Rpcs::WithRawCallbackMethod_Ingest<
-        Rpcs::WithCallbackMethod_UpsertDocuments<Rpcs::WithCallbackMethod_DeleteDocuments<
-            Rpcs::WithCallbackMethod_GetDocument<Rpcs::WithCallbackMethod_GetChunks<
-                Rpcs::WithCallbackMethod_ListDocuments<Rpcs::WithCallbackMethod_CreateCollection<
-                    Rpcs::WithCallbackMethod_ListCollections<Rpcs::WithCallbackMethod_DeleteCollection<
-                        Rpcs::WithCallbackMethod_Stats<Rpcs::WithCallbackMethod_GetInfo<Rpcs::Service>>>>>>>>>>>>>>;
+using ServiceBase =
+    Rpcs::WithRawCallbackMethod_Search<Rpcs::WithRawCallbackMethod_Embed<Rpcs::WithRawCallbackMethod_CutChunks<
+        Rpcs::WithRawCallbackMethod_Ingest<Rpcs::WithRawCallbackMethod_UpsertDocuments<
+            Rpcs::WithRawCallbackMethod_DeleteDocuments<Rpcs::WithRawCallbackMethod_GetDocument<
+                Rpcs::WithRawCallbackMethod_GetChunks<Rpcs::WithRawCallbackMethod_ListDocuments<
+                    Rpcs::WithCallbackMethod_CreateCollection<Rpcs::WithRawCallbackMethod_ListCollections<
+                        Rpcs::WithCallbackMethod_DeleteCollection<Rpcs::WithRawCallbackMethod_Stats<
+                            Rpcs::WithRawCallbackMethod_GetInfo<Rpcs::Service>>>>>>>>>>>>>>;
 
 class RetrieverService final : public ServiceBase {
  public:
-  explicit RetrieverService(const RetrieverParts& parts) : parts_(parts), runner_(parts.workers, parts.metrics) {}
+  explicit RetrieverService(const RetrieverParts& parts) : parts_(parts) {}
 
-  ServerUnaryReactor* Search(CallbackServerContext* context, const pb::SearchRequest* request,
-                             pb::SearchResponse* response) override {
+  ServerUnaryReactor* Search(CallbackServerContext* context, const ByteBuffer* request, ByteBuffer* reply) override {
     const auto arrival = std::chrono::steady_clock::now();
-    return Run(context, "Search", request, response, [this, request, arrival](const CallContext& call) {
-      auto found = parts_.router.Search(*request, call, arrival);
-      if (found.ok()) parts_.retriever_metrics.OnSearch(*found);
-      return found;
-    });
+    return Run<pb::SearchRequest, pb::SearchResponse>(
+        context, "Search", request, reply, [this, arrival](pb::SearchRequest& message, const CallContext& call) {
+          auto found = parts_.router.Search(message, call, arrival);
+          if (found.ok()) parts_.retriever_metrics.OnSearch(*found);
+          return found;
+        });
   }
 
-  ServerUnaryReactor* Embed(CallbackServerContext* context, const pb::EmbedRequest* request,
-                            pb::EmbedResponse* response) override {
-    return Run(context, "Embed", request, response,
-               [this, request](const CallContext& call) { return parts_.router.Embed(*request, call); });
+  ServerUnaryReactor* Embed(CallbackServerContext* context, const ByteBuffer* request, ByteBuffer* reply) override {
+    return Run<pb::EmbedRequest, pb::EmbedResponse>(
+        context, "Embed", request, reply,
+        [this](pb::EmbedRequest& message, const CallContext& call) { return parts_.router.Embed(message, call); });
   }
 
-  ServerUnaryReactor* CutChunks(CallbackServerContext* context, const pb::CutChunksRequest* request,
-                                pb::CutChunksResponse* response) override {
-    return Run(context, "CutChunks", request, response, [this, request](const CallContext&) { return Cut(*request); });
+  ServerUnaryReactor* CutChunks(CallbackServerContext* context, const ByteBuffer* request, ByteBuffer* reply) override {
+    return Run<pb::CutChunksRequest, pb::CutChunksResponse>(
+        context, "CutChunks", request, reply,
+        [this](pb::CutChunksRequest& message, const CallContext&) { return Cut(message); });
   }
 
   IngestReactor* Ingest(CallbackServerContext* context) override { return StartIngestStream(parts_, context); }
 
-  ServerUnaryReactor* UpsertDocuments(CallbackServerContext* context, const pb::UpsertDocumentsRequest* request,
-                                      pb::UpsertDocumentsResponse* response) override {
-    return Run(context, "UpsertDocuments", request, response,
-               [this, request](const CallContext& call) { return Upsert(*request, call); });
+  ServerUnaryReactor* UpsertDocuments(CallbackServerContext* context, const ByteBuffer* request,
+                                      ByteBuffer* reply) override {
+    return Run<pb::UpsertDocumentsRequest, pb::UpsertDocumentsResponse>(
+        context, "UpsertDocuments", request, reply,
+        [this](pb::UpsertDocumentsRequest& message, const CallContext& call) { return Upsert(message, call); });
   }
 
-  ServerUnaryReactor* DeleteDocuments(CallbackServerContext* context, const pb::DeleteDocumentsRequest* request,
-                                      pb::DeleteDocumentsResponse* response) override {
-    return Run(context, "DeleteDocuments", request, response,
-               [this, request](const CallContext& call) { return parts_.router.DeleteDocuments(*request, call); });
+  ServerUnaryReactor* DeleteDocuments(CallbackServerContext* context, const ByteBuffer* request,
+                                      ByteBuffer* reply) override {
+    return Run<pb::DeleteDocumentsRequest, pb::DeleteDocumentsResponse>(
+        context, "DeleteDocuments", request, reply,
+        [this](pb::DeleteDocumentsRequest& message, const CallContext& call) {
+          return parts_.router.DeleteDocuments(message, call);
+        });
   }
 
-  ServerUnaryReactor* GetDocument(CallbackServerContext* context, const pb::GetDocumentRequest* request,
-                                  pb::GetDocumentResponse* response) override {
-    return Run(context, "GetDocument", request, response,
-               [this, request](const CallContext& call) { return parts_.router.GetDocument(*request, call); });
+  ServerUnaryReactor* GetDocument(CallbackServerContext* context, const ByteBuffer* request,
+                                  ByteBuffer* reply) override {
+    return Run<pb::GetDocumentRequest, pb::GetDocumentResponse>(
+        context, "GetDocument", request, reply, [this](pb::GetDocumentRequest& message, const CallContext& call) {
+          return parts_.router.GetDocument(message, call);
+        });
   }
 
-  ServerUnaryReactor* GetChunks(CallbackServerContext* context, const pb::GetChunksRequest* request,
-                                pb::GetChunksResponse* response) override {
-    return Run(context, "GetChunks", request, response,
-               [this, request](const CallContext& call) { return parts_.router.GetChunks(*request, call); });
+  ServerUnaryReactor* GetChunks(CallbackServerContext* context, const ByteBuffer* request, ByteBuffer* reply) override {
+    return Run<pb::GetChunksRequest, pb::GetChunksResponse>(
+        context, "GetChunks", request, reply, [this](pb::GetChunksRequest& message, const CallContext& call) {
+          return parts_.router.GetChunks(message, call);
+        });
   }
 
-  ServerUnaryReactor* ListDocuments(CallbackServerContext* context, const pb::ListDocumentsRequest* request,
-                                    pb::ListDocumentsResponse* response) override {
-    return Run(context, "ListDocuments", request, response,
-               [this, request](const CallContext& call) { return parts_.router.ListDocuments(*request, call); });
+  ServerUnaryReactor* ListDocuments(CallbackServerContext* context, const ByteBuffer* request,
+                                    ByteBuffer* reply) override {
+    return Run<pb::ListDocumentsRequest, pb::ListDocumentsResponse>(
+        context, "ListDocuments", request, reply, [this](pb::ListDocumentsRequest& message, const CallContext& call) {
+          return parts_.router.ListDocuments(message, call);
+        });
   }
 
   ServerUnaryReactor* CreateCollection(CallbackServerContext* context, const pb::CreateCollectionRequest*,
@@ -111,15 +123,17 @@ class RetrieverService final : public ServiceBase {
         "collections beside the default one are not served yet: the change log has them, their indexes are lacking");
   }
 
-  ServerUnaryReactor* ListCollections(CallbackServerContext* context, const pb::ListCollectionsRequest* request,
-                                      pb::ListCollectionsResponse* response) override {
-    return Run(context, "ListCollections", request, response,
-               [this](const CallContext& call) -> absl::StatusOr<pb::ListCollectionsResponse> {
-                 RETRO_ASSIGN_OR_RETURN(const auto collections, parts_.shards.Collections(call));
-                 pb::ListCollectionsResponse list;
-                 list.mutable_collections()->Assign(collections.begin(), collections.end());
-                 return list;
-               });
+  ServerUnaryReactor* ListCollections(CallbackServerContext* context, const ByteBuffer* request,
+                                      ByteBuffer* reply) override {
+    return Run<pb::ListCollectionsRequest, pb::ListCollectionsResponse>(
+        context, "ListCollections", request, reply,
+        [this](const pb::ListCollectionsRequest&,
+               const CallContext& call) -> absl::StatusOr<pb::ListCollectionsResponse> {
+          RETRO_ASSIGN_OR_RETURN(const auto collections, parts_.shards.Collections(call));
+          pb::ListCollectionsResponse list;
+          list.mutable_collections()->Assign(collections.begin(), collections.end());
+          return list;
+        });
   }
 
   ServerUnaryReactor* DeleteCollection(CallbackServerContext* context, const pb::DeleteCollectionRequest*,
@@ -128,38 +142,36 @@ class RetrieverService final : public ServiceBase {
                   "collections beside the default one are not served yet, and the default one can't be deleted");
   }
 
-  ServerUnaryReactor* Stats(CallbackServerContext* context, const pb::StatsRequest* request,
-                            pb::StatsResponse* response) override {
-    return Run(context, "Stats", request, response,
-               [this](const CallContext& call) { return parts_.router.Stats(call); });
+  ServerUnaryReactor* Stats(CallbackServerContext* context, const ByteBuffer* request, ByteBuffer* reply) override {
+    return Run<pb::StatsRequest, pb::StatsResponse>(
+        context, "Stats", request, reply,
+        [this](const pb::StatsRequest&, const CallContext& call) { return parts_.router.Stats(call); });
   }
 
-  ServerUnaryReactor* GetInfo(CallbackServerContext* context, const pb::GetInfoRequest* request,
-                              pb::GetInfoResponse* response) override {
-    return Run(context, "GetInfo", request, response, [this](const CallContext& call) { return Info(call); });
+  ServerUnaryReactor* GetInfo(CallbackServerContext* context, const ByteBuffer* request, ByteBuffer* reply) override {
+    return Run<pb::GetInfoRequest, pb::GetInfoResponse>(
+        context, "GetInfo", request, reply,
+        [this](const pb::GetInfoRequest&, const CallContext& call) { return Info(call); });
   }
 
  private:
-  // Validates, where there is something to validate, works, and hands the answer over. `work`: CallContext ->
-  // StatusOr<Response>.
+  // Validates, where there is something to validate, and works.
   template <typename Request, typename Response, typename Work>
-  ServerUnaryReactor* Run(CallbackServerContext* context, const char* method, const Request* request,
-                          Response* response, Work work) {
-    return runner_.Run(context, method,
-                       [request, response, work = std::move(work)](const CallContext& call) -> absl::Status {
-                         if constexpr (requires { Validate(*request); }) RETRO_RETURN_IF_ERROR(Validate(*request));
-                         RETRO_ASSIGN_OR_RETURN(*response, work(call));
-                         return absl::OkStatus();
-                       });
+  ServerUnaryReactor* Run(CallbackServerContext* context, const char* method, const ByteBuffer* request,
+                          ByteBuffer* reply, Work work) {
+    return parts_.runner.Run<Request, Response>(
+        context, method, request, reply,
+        [work = std::move(work)](Request& message, const CallContext& call) -> absl::StatusOr<Response> {
+          if constexpr (requires { Validate(message); }) RETRO_RETURN_IF_ERROR(Validate(message));
+          return work(message, call);
+        });
   }
 
   absl::StatusOr<pb::CutChunksResponse> Cut(const pb::CutChunksRequest& request) const;
-  absl::StatusOr<pb::UpsertDocumentsResponse> Upsert(const pb::UpsertDocumentsRequest& request,
-                                                     const CallContext& call);
+  absl::StatusOr<pb::UpsertDocumentsResponse> Upsert(pb::UpsertDocumentsRequest& request, const CallContext& call);
   absl::StatusOr<pb::GetInfoResponse> Info(const CallContext& call) const;
 
   const RetrieverParts parts_;
-  UnaryRunner runner_;
 };
 
 absl::StatusOr<pb::CutChunksResponse> RetrieverService::Cut(const pb::CutChunksRequest& request) const {
@@ -182,7 +194,7 @@ absl::StatusOr<pb::CutChunksResponse> RetrieverService::Cut(const pb::CutChunksR
   return response;
 }
 
-absl::StatusOr<pb::UpsertDocumentsResponse> RetrieverService::Upsert(const pb::UpsertDocumentsRequest& request,
+absl::StatusOr<pb::UpsertDocumentsResponse> RetrieverService::Upsert(pb::UpsertDocumentsRequest& request,
                                                                      const CallContext& call) {
   pb::UpsertDocumentsResponse response;
   shardpb::ConsistencyToken token;
@@ -191,7 +203,7 @@ absl::StatusOr<pb::UpsertDocumentsResponse> RetrieverService::Upsert(const pb::U
   CondVar reported;
   const auto writer = OrderedWriter::Create(parts_.writer, parts_.ingest_workers);
   for (int i = 0; i < request.writes_size(); ++i) {
-    writer->Submit(request.collection(), request.writes(i), StrCat("writes[", i, "]"), call,
+    writer->Submit(request.collection(), std::move(*request.mutable_writes(i)), StrCat("writes[", i, "]"), call,
                    [&](const WriteResult& result) {
                      MutexLock lock(mutex);
                      *response.add_results() = result.document;

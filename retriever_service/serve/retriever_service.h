@@ -8,10 +8,12 @@
 
 #include "common/base/worker_pool.h"
 #include "common/rpc/metrics.h"
+#include "common/rpc/unary.h"
 #include "common/tokenizer/tokenizer.h"
 #include "retriever_service/ingest/document_writer.h"
 #include "retriever_service/ingest/ingest_budget.h"
 #include "retriever_service/query/router.h"
+#include "retriever_service/serve/open_streams.h"
 #include "retriever_service/serve/retriever_metrics.h"
 
 namespace retro {
@@ -23,9 +25,10 @@ struct RetrieverParts {
   DocumentWriter& writer;
   Embedding& embedding;
   const Tokenizer& tokenizer;
-  WorkerPool& workers;         // unary calls
+  UnaryRunner& runner;
   WorkerPool& ingest_workers;  // documents
   IngestBudget& ingest_budget;
+  OpenStreams& open_streams;
   Metrics& metrics;
   RetrieverMetrics& retriever_metrics;
   uint64_t message_bytes_max;

@@ -44,8 +44,17 @@ void AppliedPosition::Advance(const shardpb::Position& position) {
 }
 
 absl::Status AppliedPosition::WaitFor(const shardpb::ReadBarrier& barrier, const CallContext& context) const {
-  const Clock::time_point end = EndOf(barrier.max_wait());
   const MutexLock lock(mutex_);
+  if (!IsBefore(position_, barrier.position())) return absl::OkStatus();
+  if (waiting_ >= waiting_max_) return Behind(shard_, position_, barrier.position());
+  ++waiting_;
+  const absl::Status status = WaitLocked(barrier, context);
+  --waiting_;
+  return status;
+}
+
+absl::Status AppliedPosition::WaitLocked(const shardpb::ReadBarrier& barrier, const CallContext& context) const {
+  const Clock::time_point end = EndOf(barrier.max_wait());
   while (IsBefore(position_, barrier.position())) {
     RETRO_RETURN_IF_ERROR(context.Check());
     const Clock::time_point now = Clock::now();

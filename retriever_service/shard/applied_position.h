@@ -14,21 +14,27 @@ namespace retro {
 // Any thread.
 class AppliedPosition {
  public:
-  AppliedPosition(uint32_t shard, const shardpb::Position& start) : shard_(shard), position_(start) {}
+  AppliedPosition(uint32_t shard, const shardpb::Position& start, int waiting_max)
+      : shard_(shard), waiting_max_(waiting_max), position_(start) {}
 
   shardpb::Position Get() const ABSL_LOCKS_EXCLUDED(mutex_);
   void Advance(const shardpb::Position& position) ABSL_LOCKS_EXCLUDED(mutex_);
 
   // Waits until the barrier's position is reached. UNAVAILABLE (BEHIND_TOKEN), with the lag, if that takes longer than
-  // it allows.
+  // it allows, or at once if waiting_max calls wait already: each holds a thread that others could use.
   absl::Status WaitFor(const shardpb::ReadBarrier& barrier, const CallContext& context) const
       ABSL_LOCKS_EXCLUDED(mutex_);
 
  private:
+  absl::Status WaitLocked(const shardpb::ReadBarrier& barrier, const CallContext& context) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
   const uint32_t shard_;
+  const int waiting_max_;
   mutable Mutex mutex_;
   mutable CondVar advanced_;
   shardpb::Position position_ ABSL_GUARDED_BY(mutex_);
+  mutable int waiting_ ABSL_GUARDED_BY(mutex_) = 0;
 };
 
 }  // namespace retro

@@ -93,10 +93,11 @@ absl::StatusOr<std::vector<IndexQuery>> MakeQueries(const shardpb::SearchRequest
 
 // ---------------------------------------------------------------- opening
 
-LocalShard::LocalShard(std::unique_ptr<Store> store, const IndexSettings& index)
-    : store_(std::move(store)),
-      collections_(index),
-      applied_(store_->identity().shard, store_->last_position()),
+LocalShard::LocalShard(std::unique_ptr<Store> store, const LocalShardOptions& options)
+    : reply_bytes_max_(options.reply_bytes_max),
+      store_(std::move(store)),
+      collections_(options.index),
+      applied_(store_->identity().shard, store_->last_position(), options.waiting_reads_max),
       writer_(*store_, collections_, applied_) {}
 
 absl::StatusOr<std::unique_ptr<LocalShard>> LocalShard::Open(const LocalShardOptions& options) {
@@ -107,7 +108,7 @@ absl::StatusOr<std::unique_ptr<LocalShard>> LocalShard::Open(const LocalShardOpt
       RETRO_RETURN_IF_ERROR(CheckSpec(store->path(), existing->spec, *options.default_collection));
     }
   }
-  std::unique_ptr<LocalShard> shard(new LocalShard(std::move(store), options.index));
+  std::unique_ptr<LocalShard> shard(new LocalShard(std::move(store), options));
   RETRO_RETURN_IF_ERROR(shard->BuildIndexes());
   if (options.default_collection.has_value() &&
       !shard->store_->FindCollection(options.default_collection->name()).has_value()) {
@@ -173,7 +174,8 @@ absl::StatusOr<bool> LocalShard::SearchOnce(const LiveCollection& collection, co
   const Clock::time_point start = Clock::now();
   RETRO_ASSIGN_OR_RETURN(const IndexAnswer answer, collection.index->Search(queries, options, context));
   const Clock::time_point found = Clock::now();
-  RETRO_ASSIGN_OR_RETURN(auto results, FetchNeighbours(*store_, collection.id, answer.hits, request.fields()));
+  RETRO_ASSIGN_OR_RETURN(auto results,
+                         FetchNeighbours(*store_, collection.id, answer.hits, request.fields(), reply_bytes_max_));
   if (!results.has_value()) return false;
   for (pb::QueryResult& result : *results) *response.add_results() = std::move(result);
   response.set_index_generation(answer.generation);
@@ -326,6 +328,10 @@ absl::StatusOr<shardpb::StatsResponse> LocalShard::Stats(const shardpb::StatsReq
   stats.set_position(position.number());
   stats.set_disk_bytes(store_->DiskBytes());
   stats.set_read_only(store_->read_only());
+  const KeyValueMemory memory = store_->Memory();
+  stats.mutable_memory()->set_cache_bytes(memory.cache);
+  stats.mutable_memory()->set_write_buffer_bytes(memory.write_buffers);
+  stats.mutable_memory()->set_table_bytes(memory.tables);
   for (const auto& collection : collections_.All()) {
     const IndexStats index = collection->index->Stats();
     pb::CollectionStats& to = *stats.add_collections();
@@ -343,6 +349,7 @@ absl::StatusOr<shardpb::StatsResponse> LocalShard::Stats(const shardpb::StatsReq
       segment.set_deleted(size.deleted);
       segment.set_memory_bytes(size.memory_bytes);
     }
+    to.set_document_memory_bytes(index.document_bytes);
   }
   return response;
 }

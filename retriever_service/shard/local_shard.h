@@ -24,6 +24,8 @@ struct LocalShardOptions {
   // The collection "" as this server would make it: made in a new store, compared in an old one. None: whatever is
   // there.
   std::optional<pb::CollectionSpec> default_collection;
+  size_t reply_bytes_max = size_t{64} << 20;  // of the neighbours of one search
+  int waiting_reads_max = 4;                  // that wait for what their consistency token covers; see AppliedPosition
 };
 
 class LocalShard : public Shard {
@@ -53,7 +55,7 @@ class LocalShard : public Shard {
   absl::Status CreateCollection(const pb::CollectionSpec& spec, const CallContext& context);
 
  private:
-  LocalShard(std::unique_ptr<Store> store, const IndexSettings& index);
+  LocalShard(std::unique_ptr<Store> store, const LocalShardOptions& options);
   absl::Status BuildIndexes();
   absl::Status FillIndex(LiveCollection& collection) const;
   absl::StatusOr<shardpb::DocumentRecord> FindRecord(const LiveCollection& collection, const std::string& id,
@@ -65,6 +67,7 @@ class LocalShard : public Shard {
                                   const CompiledFilter* filter, const CallContext& context,
                                   shardpb::SearchResponse& response) const;
 
+  const size_t reply_bytes_max_;
   const std::unique_ptr<Store> store_;
   LiveCollections collections_;
   AppliedPosition applied_;

@@ -1,6 +1,7 @@
 // From hits of an index to neighbours: reads the chunks and their continuations from the store.
 #pragma once
 
+#include <cstddef>
 #include <optional>
 #include <vector>
 
@@ -15,11 +16,11 @@ namespace retro {
 // A chunk with what is wanted of it.
 void FillChunk(uint64_t chunk_id, const shardpb::ChunkRecord& from, const pb::NeighbourFields& fields, pb::Chunk& to);
 
-// One result a list of hits, in order; `fields` says what of each neighbour is wanted. Each row is read once, however
-// often it was hit. Nothing if a row is gone: then its document was replaced and the log trimmed since the search,
-// which must be made again.
+// One result a list of hits, in order; `fields` says what of each neighbour is wanted. Rows that lists close to each
+// other hit are read once. Nothing if a row is gone: then its document was replaced and the log trimmed since the
+// search, which must be made again. INVALID_ARGUMENT (of k) if the results would have more than `bytes_max`.
 absl::StatusOr<std::optional<std::vector<pb::QueryResult>>> FetchNeighbours(
     const Store& store, uint32_t collection, const std::vector<std::vector<IndexHit>>& hits,
-    const pb::NeighbourFields& fields);
+    const pb::NeighbourFields& fields, size_t bytes_max);
 
 }  // namespace retro

@@ -7,12 +7,12 @@
 
 #include "common/base/error.h"
 #include "common/rpc/status.h"
-#include "common/rpc/unary.h"
 #include "retro/shard/v1/shard.grpc.pb.h"
 
 namespace retro {
 namespace {
 
+using grpc::ByteBuffer;
 using grpc::CallbackServerContext;
 using grpc::ServerUnaryReactor;
 
@@ -26,41 +26,45 @@ class RefusedStream final : public grpc::ServerWriteReactor<Response> {
   void OnDone() override { delete this; }
 };
 
-class ShardService final : public shardpb::ShardService::CallbackService {
- public:
-  ShardService(Shard& shard, WorkerPool& workers, Metrics& metrics) : shard_(shard), runner_(workers, metrics) {}
+// shardpb::ShardService::CallbackService, but that unary requests come as bytes (see unary.h).
+using Rpcs = shardpb::ShardService;
+using ServiceBase = Rpcs::WithRawCallbackMethod_Search<
+    Rpcs::WithRawCallbackMethod_Write<Rpcs::WithRawCallbackMethod_Delete<Rpcs::WithRawCallbackMethod_GetDocument<
+        Rpcs::WithRawCallbackMethod_GetChunks<Rpcs::WithRawCallbackMethod_ListDocuments<
+            Rpcs::WithRawCallbackMethod_Stats<Rpcs::WithRawCallbackMethod_GetShardInfo<
+                Rpcs::WithCallbackMethod_PullChanges<Rpcs::WithCallbackMethod_FetchSnapshot<Rpcs::Service>>>>>>>>>>;
 
-  ServerUnaryReactor* Search(CallbackServerContext* context, const shardpb::SearchRequest* request,
-                             shardpb::SearchResponse* response) override {
-    return Run(context, "shard.Search", request, response, &Shard::Search);
+class ShardService final : public ServiceBase {
+ public:
+  ShardService(Shard& shard, WorkerPool& workers, Metrics& metrics, const UnaryBounds& bounds)
+      : shard_(shard), runner_(workers, metrics, bounds) {}
+
+  ServerUnaryReactor* Search(CallbackServerContext* context, const ByteBuffer* request, ByteBuffer* reply) override {
+    return Run(context, "shard.Search", request, reply, &Shard::Search);
   }
-  ServerUnaryReactor* Write(CallbackServerContext* context, const shardpb::WriteRequest* request,
-                            shardpb::WriteResponse* response) override {
-    return Run(context, "shard.Write", request, response, &Shard::Write);
+  ServerUnaryReactor* Write(CallbackServerContext* context, const ByteBuffer* request, ByteBuffer* reply) override {
+    return Run(context, "shard.Write", request, reply, &Shard::Write);
   }
-  ServerUnaryReactor* Delete(CallbackServerContext* context, const shardpb::DeleteRequest* request,
-                             shardpb::DeleteResponse* response) override {
-    return Run(context, "shard.Delete", request, response, &Shard::Delete);
+  ServerUnaryReactor* Delete(CallbackServerContext* context, const ByteBuffer* request, ByteBuffer* reply) override {
+    return Run(context, "shard.Delete", request, reply, &Shard::Delete);
   }
-  ServerUnaryReactor* GetDocument(CallbackServerContext* context, const shardpb::GetDocumentRequest* request,
-                                  shardpb::GetDocumentResponse* response) override {
-    return Run(context, "shard.GetDocument", request, response, &Shard::GetDocument);
+  ServerUnaryReactor* GetDocument(CallbackServerContext* context, const ByteBuffer* request,
+                                  ByteBuffer* reply) override {
+    return Run(context, "shard.GetDocument", request, reply, &Shard::GetDocument);
   }
-  ServerUnaryReactor* GetChunks(CallbackServerContext* context, const shardpb::GetChunksRequest* request,
-                                shardpb::GetChunksResponse* response) override {
-    return Run(context, "shard.GetChunks", request, response, &Shard::GetChunks);
+  ServerUnaryReactor* GetChunks(CallbackServerContext* context, const ByteBuffer* request, ByteBuffer* reply) override {
+    return Run(context, "shard.GetChunks", request, reply, &Shard::GetChunks);
   }
-  ServerUnaryReactor* ListDocuments(CallbackServerContext* context, const shardpb::ListDocumentsRequest* request,
-                                    shardpb::ListDocumentsResponse* response) override {
-    return Run(context, "shard.ListDocuments", request, response, &Shard::ListDocuments);
+  ServerUnaryReactor* ListDocuments(CallbackServerContext* context, const ByteBuffer* request,
+                                    ByteBuffer* reply) override {
+    return Run(context, "shard.ListDocuments", request, reply, &Shard::ListDocuments);
   }
-  ServerUnaryReactor* Stats(CallbackServerContext* context, const shardpb::StatsRequest* request,
-                            shardpb::StatsResponse* response) override {
-    return Run(context, "shard.Stats", request, response, &Shard::Stats);
+  ServerUnaryReactor* Stats(CallbackServerContext* context, const ByteBuffer* request, ByteBuffer* reply) override {
+    return Run(context, "shard.Stats", request, reply, &Shard::Stats);
   }
-  ServerUnaryReactor* GetShardInfo(CallbackServerContext* context, const shardpb::GetShardInfoRequest* request,
-                                   shardpb::GetShardInfoResponse* response) override {
-    return Run(context, "shard.GetShardInfo", request, response, &Shard::GetShardInfo);
+  ServerUnaryReactor* GetShardInfo(CallbackServerContext* context, const ByteBuffer* request,
+                                   ByteBuffer* reply) override {
+    return Run(context, "shard.GetShardInfo", request, reply, &Shard::GetShardInfo);
   }
 
   grpc::ServerWriteReactor<shardpb::PullChangesResponse>* PullChanges(CallbackServerContext*,
@@ -76,14 +80,12 @@ class ShardService final : public shardpb::ShardService::CallbackService {
 
  private:
   template <typename Request, typename Response>
-  ServerUnaryReactor* Run(CallbackServerContext* context, const char* name, const Request* request, Response* response,
+  ServerUnaryReactor* Run(CallbackServerContext* context, const char* name, const ByteBuffer* request,
+                          ByteBuffer* reply,
                           absl::StatusOr<Response> (Shard::*method)(const Request&, const CallContext&)) {
-    return runner_.Run(context, name, [this, request, response, method](const CallContext& call) -> absl::Status {
-      absl::StatusOr<Response> answer = (shard_.*method)(*request, call);
-      if (!answer.ok()) return answer.status();
-      *response = *std::move(answer);
-      return absl::OkStatus();
-    });
+    return runner_.Run<Request, Response>(
+        context, name, request, reply,
+        [this, method](const Request& message, const CallContext& call) { return (shard_.*method)(message, call); });
   }
 
   Shard& shard_;
@@ -92,8 +94,9 @@ class ShardService final : public shardpb::ShardService::CallbackService {
 
 }  // namespace
 
-std::unique_ptr<grpc::Service> MakeShardService(Shard& shard, WorkerPool& workers, Metrics& metrics) {
-  return std::make_unique<ShardService>(shard, workers, metrics);
+std::unique_ptr<grpc::Service> MakeShardService(Shard& shard, WorkerPool& workers, Metrics& metrics,
+                                                const UnaryBounds& bounds) {
+  return std::make_unique<ShardService>(shard, workers, metrics, bounds);
 }
 
 }  // namespace retro

@@ -7,11 +7,13 @@
 
 #include "common/base/worker_pool.h"
 #include "common/rpc/metrics.h"
+#include "common/rpc/unary.h"
 #include "retriever_service/shard/shard.h"
 
 namespace retro {
 
 // All must outlive the service. Calls are worked on by `workers`; PullChanges and FetchSnapshot answer UNIMPLEMENTED.
-std::unique_ptr<grpc::Service> MakeShardService(Shard& shard, WorkerPool& workers, Metrics& metrics);
+std::unique_ptr<grpc::Service> MakeShardService(Shard& shard, WorkerPool& workers, Metrics& metrics,
+                                                const UnaryBounds& bounds = UnaryBounds());
 
 }  // namespace retro

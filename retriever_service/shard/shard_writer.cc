@@ -2,7 +2,6 @@
 
 #include <spdlog/spdlog.h>
 
-#include <algorithm>
 #include <map>
 #include <memory>
 #include <optional>
@@ -55,10 +54,8 @@ class ShardWriter::Job {
   explicit Job(const CallContext& context) : context_(context) {}
   virtual ~Job() = default;
 
-  // True if it must see what earlier jobs did in the indexes.
-  virtual bool NeedsIndexes() const { return false; }
-  // Once, before the first change.
-  virtual absl::Status Begin() { return absl::OkStatus(); }
+  // True if it must see what earlier jobs did in the collections.
+  virtual bool BeginsAGroup() const { return false; }
   virtual bool AllStaged() const = 0;
   // An error fails the job; what it has staged before stays.
   virtual absl::Status StageNext(Group& group) = 0;
@@ -132,19 +129,10 @@ class ShardWriter::WriteJob : public Job {
 
 class ShardWriter::DeleteJob : public Job {
  public:
+  // `filter`: what the documents must still match when their turn comes.
   DeleteJob(std::shared_ptr<LiveCollection> collection, std::vector<std::string> ids,
             const std::optional<CompiledFilter>& filter, const CallContext& context)
       : Job(context), collection_(std::move(collection)), ids_(std::move(ids)), filter_(filter) {}
-
-  bool NeedsIndexes() const override { return filter_.has_value(); }
-
-  absl::Status Begin() override {
-    if (filter_.has_value()) {
-      ids_ = collection_->index->MatchingDocuments(*filter_);
-      std::sort(ids_.begin(), ids_.end());
-    }
-    return absl::OkStatus();
-  }
 
   bool AllStaged() const override { return next_ == ids_.size(); }
 
@@ -152,6 +140,7 @@ class ShardWriter::DeleteJob : public Job {
     const std::string& id = ids_[next_++];
     RETRO_ASSIGN_OR_RETURN(const auto old, group.transaction.FindDocument(collection_->id, id));
     if (!old.has_value()) return absl::OkStatus();
+    if (filter_.has_value() && !filter_->Matches(ToIndexedDocument(*old))) return absl::OkStatus();
     group.transaction.RemoveDocument(collection_->id, *old);
     group.Changed(collection_, {id, nullptr, {}});
     response.set_deleted_count(response.deleted_count() + 1);
@@ -173,7 +162,7 @@ class ShardWriter::CreateCollectionJob : public Job {
                       const CallContext& context)
       : Job(context), store_(store), collections_(collections), spec_(spec) {}
 
-  bool NeedsIndexes() const override { return true; }  // that is, all collections made before
+  bool BeginsAGroup() const override { return true; }
   bool AllStaged() const override { return staged_; }
 
   absl::Status StageNext(Group& group) override {
@@ -232,7 +221,9 @@ absl::StatusOr<shardpb::DeleteResponse> ShardWriter::Delete(const shardpb::Delet
     if (!request.document_ids().empty()) return FieldError("filter", "give ids or a filter, not both");
     RETRO_ASSIGN_OR_RETURN(filter, CompiledFilter::Compile(request.filter(), "filter"));
   }
-  DeleteJob job(collection, {request.document_ids().begin(), request.document_ids().end()}, filter, context);
+  std::vector<std::string> ids = {request.document_ids().begin(), request.document_ids().end()};
+  if (filter.has_value()) ids = collection->index->MatchingDocuments(*filter);
+  DeleteJob job(collection, std::move(ids), filter, context);
   RETRO_RETURN_IF_ERROR(Perform(job));
   *job.response.mutable_position() = applied_.Get();
   return std::move(job.response);
@@ -260,10 +251,12 @@ absl::Status ShardWriter::Perform(Job& job) {
 
 // ---------------------------------------------------------------- the thread
 
-std::vector<ShardWriter::Job*> ShardWriter::TakeJobs() {
+bool ShardWriter::TakeJobs(std::deque<Job*>& line) {
   const MutexLock lock(mutex_);
-  while (queue_.empty() && !stopping_) brought_.Wait(mutex_);
-  return std::exchange(queue_, {});
+  while (line.empty() && queue_.empty() && !stopping_) brought_.Wait(mutex_);
+  line.insert(line.end(), queue_.begin(), queue_.end());
+  queue_.clear();
+  return !line.empty();
 }
 
 void ShardWriter::End(Job& job, const absl::Status& status) {
@@ -272,11 +265,17 @@ void ShardWriter::End(Job& job, const absl::Status& status) {
   ended_.NotifyAll();
 }
 
+// A group a round. A job with more changes than one group holds goes on behind those that came meanwhile.
 void ShardWriter::Run() {
-  for (std::vector<Job*> jobs = TakeJobs(); !jobs.empty(); jobs = TakeJobs()) {
+  std::deque<Job*> line;
+  while (TakeJobs(line)) {
     Group group(store_);
-    for (Job* job : jobs) Stage(*job, group);
-    Flush(group);
+    while (!line.empty() && !group.full()) {
+      if (line.front()->BeginsAGroup() && !group.jobs.empty()) break;
+      Stage(*line.front(), group);
+      line.pop_front();
+    }
+    Flush(std::move(group), line);
     if (const absl::Status status = store_.TrimLog(); !status.ok()) {
       spdlog::warn("the change log could not be trimmed: {}", MessageOf(status));
     }
@@ -284,35 +283,26 @@ void ShardWriter::Run() {
 }
 
 void ShardWriter::Stage(Job& job, Group& group) {
-  if (job.NeedsIndexes()) Flush(group);
-  absl::Status status = job.context().Check();  // nothing is begun for a caller who left
-  if (status.ok()) status = job.Begin();
-  group.jobs.push_back(&job);
-  while (status.ok() && !job.AllStaged()) {
-    status = job.StageNext(group);
-    if (status.ok() && group.full()) {
-      Flush(group);
-      if (group.jobs.empty()) return;  // the job failed with the group, or was all staged
-    }
+  absl::Status status = job.context().Check();  // nothing is done for a caller who left
+  while (status.ok() && !job.AllStaged() && !group.full()) status = job.StageNext(group);
+  if (status.ok()) {
+    group.jobs.push_back(&job);
+  } else {
+    End(job, status);
   }
-  if (status.ok()) return;
-  group.jobs.pop_back();  // it is the last one
-  End(job, status);
 }
 
-void ShardWriter::Flush(Group& group) {
-  Group done = std::move(group);
-  const shardpb::Position position = done.transaction.position();
-  const absl::Status status = store_.Commit(std::move(done.transaction));
-  group = Group(store_);  // counts on from what was committed
+void ShardWriter::Flush(Group group, std::deque<Job*>& line) {
+  const shardpb::Position position = group.transaction.position();
+  const absl::Status status = store_.Commit(std::move(group.transaction));
   if (status.ok()) {
-    for (const auto& collection : done.new_collections) collections_.Add(collection);
-    for (auto& [collection, changes] : done.index_changes) collection->index->Apply(std::move(changes), position);
+    for (const auto& collection : group.new_collections) collections_.Add(collection);
+    for (auto& [collection, changes] : group.index_changes) collection->index->Apply(std::move(changes), position);
     applied_.Advance(position);
   }
-  for (Job* job : done.jobs) {
+  for (Job* job : group.jobs) {
     if (status.ok() && !job->AllStaged()) {
-      group.jobs.push_back(job);
+      line.push_back(job);
     } else {
       End(*job, status);
     }

@@ -3,6 +3,7 @@
 // answers, in order.
 #pragma once
 
+#include <deque>
 #include <string>
 #include <thread>
 #include <vector>
@@ -42,11 +43,13 @@ class ShardWriter {
   // Hands the job to the thread and waits for its end.
   absl::Status Perform(Job& job) ABSL_LOCKS_EXCLUDED(mutex_);
   void Run() ABSL_LOCKS_EXCLUDED(mutex_);
-  // Empty at the end.
-  std::vector<Job*> TakeJobs() ABSL_LOCKS_EXCLUDED(mutex_);
-  void Stage(Job& job, Group& group);
-  // Makes what the group holds durable and visible, and ends the jobs that have nothing left to do.
-  void Flush(Group& group);
+  // Puts what was brought at the end of the line; waits if that leaves it empty. False at the end.
+  bool TakeJobs(std::deque<Job*>& line) ABSL_LOCKS_EXCLUDED(mutex_);
+  // As much of the job as the group has room for.
+  void Stage(Job& job, Group& group) ABSL_LOCKS_EXCLUDED(mutex_);
+  // Makes what the group holds durable and visible. Ends the jobs that have nothing left to do, and puts the others at
+  // the end of the line.
+  void Flush(Group group, std::deque<Job*>& line) ABSL_LOCKS_EXCLUDED(mutex_);
   void End(Job& job, const absl::Status& status) ABSL_LOCKS_EXCLUDED(mutex_);
 
   Store& store_;

@@ -3,9 +3,11 @@
 #include <rocksdb/cache.h>
 #include <rocksdb/db.h>
 #include <rocksdb/filter_policy.h>
+#include <rocksdb/listener.h>
 #include <rocksdb/options.h>
 #include <rocksdb/table.h>
 #include <rocksdb/write_batch.h>
+#include <rocksdb/write_buffer_manager.h>
 
 #include <algorithm>
 #include <array>
@@ -14,7 +16,9 @@
 #include <system_error>
 #include <utility>
 
+#include "absl/strings/str_join.h"
 #include "common/base/error.h"
+#include "common/base/heap.h"
 #include "common/base/status_macros.h"
 #include "common/base/strings.h"
 
@@ -23,7 +27,7 @@ namespace {
 
 constexpr std::array<const char*, kFamilyCount> kFamilyNames = {"meta",    "collections", "documents", "chunks",
                                                                 "vectors", "changes",     "tombstones"};
-constexpr size_t kFamilyWriteBufferBytes = size_t{32} << 20;
+constexpr size_t kWriteBuffersDivisor = 3;              // the share of memory that write buffers have
 constexpr uint64_t kLogBytesMax = uint64_t{256} << 20;  // of all write-ahead logs: bounds the time that replaying takes
 constexpr double kBloomBitsPerKey = 10;
 constexpr std::chrono::seconds kResumeEvery{5};
@@ -59,17 +63,27 @@ auto CatchAll(const std::string& path, Function&& function) -> decltype(function
   }
 }
 
-rocksdb::DBOptions DatabaseOptions(const KeyValueOptions& options) {
+// Write buffers are many megabytes that come and go, with small things that stay between them.
+class GivesMemoryBack : public rocksdb::EventListener {
+ public:
+  void OnFlushCompleted(rocksdb::DB*, const rocksdb::FlushJobInfo&) override { GiveFreedMemoryBack(); }
+};
+
+rocksdb::DBOptions DatabaseOptions(const KeyValueOptions& options, const std::shared_ptr<rocksdb::Cache>& cache) {
   rocksdb::DBOptions db;
   db.create_if_missing = true;
   db.create_missing_column_families = true;
   db.paranoid_checks = true;
-  // A record cut short at the end of the log was never acknowledged; any other damage must stop the start. The default
-  // mode would drop everything after a bad record in silence.
+  // A record cut short at the end of the log was never acknowledged, or so it seems: the caller must know what was. Any
+  // other damage stops the start; the default mode would drop everything after a bad record in silence.
   db.wal_recovery_mode = rocksdb::WALRecoveryMode::kTolerateCorruptedTailRecords;
   db.track_and_verify_wals_in_manifest = true;
+  // So that a batch is in tables whole or not at all: what a log has lost is then missing in every family.
+  db.atomic_flush = true;
   db.max_total_wal_size = kLogBytesMax;
-  db.db_write_buffer_size = options.write_buffers_bytes;
+  db.write_buffer_manager =
+      std::make_shared<rocksdb::WriteBufferManager>(options.memory_bytes / kWriteBuffersDivisor, cache);
+  db.listeners.push_back(std::make_shared<GivesMemoryBack>());
   db.max_open_files = options.open_files_max;
   db.max_background_jobs = 2;
   db.bytes_per_sync = 1 << 20;
@@ -79,7 +93,8 @@ rocksdb::DBOptions DatabaseOptions(const KeyValueOptions& options) {
   return db;
 }
 
-rocksdb::ColumnFamilyOptions FamilyOptions(Family family, const std::shared_ptr<rocksdb::Cache>& cache) {
+rocksdb::ColumnFamilyOptions FamilyOptions(Family family, const KeyValueOptions& options,
+                                           const std::shared_ptr<rocksdb::Cache>& cache) {
   rocksdb::BlockBasedTableOptions table;
   table.block_cache = cache;
   table.cache_index_and_filter_blocks = true;
@@ -89,12 +104,22 @@ rocksdb::ColumnFamilyOptions FamilyOptions(Family family, const std::shared_ptr<
   table.format_version = 5;
   table.filter_policy.reset(rocksdb::NewBloomFilterPolicy(kBloomBitsPerKey));
   rocksdb::ColumnFamilyOptions column;
-  column.write_buffer_size = kFamilyWriteBufferBytes;
+  column.write_buffer_size = options.memory_bytes / kWriteBuffersDivisor;  // all together are held to that
   column.level_compaction_dynamic_level_bytes = true;
   // Half-precision vectors do not shrink.
   column.compression = family == Family::kVectors ? rocksdb::kNoCompression : rocksdb::kZSTD;
   column.table_factory.reset(rocksdb::NewBlockBasedTableFactory(table));
   return column;
+}
+
+std::string LogsIn(const std::string& path) {
+  std::vector<std::string> logs;
+  std::error_code error;
+  for (const auto& entry : std::filesystem::directory_iterator(path, error)) {
+    if (entry.path().extension() == ".log") logs.push_back(entry.path().string());
+  }
+  std::sort(logs.begin(), logs.end());
+  return logs.empty() ? StrCat("none in ", path) : absl::StrJoin(logs, ", ");
 }
 
 // Families that this program does not know mean a newer layout.
@@ -117,6 +142,8 @@ absl::Status CheckFamilies(const rocksdb::DBOptions& options, const std::string&
 
 struct KeyValueStore::Rocks {
   std::string path;
+  std::string logs_found;
+  std::shared_ptr<rocksdb::Cache> cache;
   std::unique_ptr<rocksdb::DB> db;
   std::vector<rocksdb::ColumnFamilyHandle*> handles;  // families in order, then RocksDB's own default one
 
@@ -167,21 +194,23 @@ absl::StatusOr<std::unique_ptr<KeyValueStore>> KeyValueStore::Open(const KeyValu
         StrCat("cannot make the folder ", options.path, ": ", error.message(), "; name one that can be written"));
   }
   return CatchAll(options.path, [&]() -> absl::StatusOr<std::unique_ptr<KeyValueStore>> {
-    const rocksdb::DBOptions database_options = DatabaseOptions(options);
+    auto rocks = std::make_unique<Rocks>();
+    rocks->path = options.path;
+    rocks->cache = rocksdb::NewLRUCache(options.memory_bytes);
+    rocks->logs_found = LogsIn(options.path);
+    const rocksdb::DBOptions database_options = DatabaseOptions(options, rocks->cache);
     RETRO_RETURN_IF_ERROR(CheckFamilies(database_options, options.path));
-    const std::shared_ptr<rocksdb::Cache> cache = rocksdb::NewLRUCache(options.block_cache_bytes);
     std::vector<rocksdb::ColumnFamilyDescriptor> families;
     families.reserve(kFamilyCount + 1);
     for (int i = 0; i < kFamilyCount; ++i) {
-      families.emplace_back(kFamilyNames[i], FamilyOptions(static_cast<Family>(i), cache));
+      families.emplace_back(kFamilyNames[i], FamilyOptions(static_cast<Family>(i), options, rocks->cache));
     }
     families.emplace_back(rocksdb::kDefaultColumnFamilyName, rocksdb::ColumnFamilyOptions());
-    auto rocks = std::make_unique<Rocks>();
-    rocks->path = options.path;
     rocksdb::DB* db = nullptr;
     const rocksdb::Status status = rocksdb::DB::Open(database_options, options.path, families, &rocks->handles, &db);
     rocks->db.reset(db);
     RETRO_RETURN_IF_ERROR(FromRocks(status, options.path));
+    if (options.verify_tables) RETRO_RETURN_IF_ERROR(FromRocks(db->VerifyChecksum(), options.path));
     return std::unique_ptr<KeyValueStore>(new KeyValueStore(std::move(rocks)));
   });
 }
@@ -262,6 +291,18 @@ absl::Status KeyValueStore::Resume() {
     SetRetryAfter(busy, kResumeEvery);
     return busy;
   });
+}
+
+const std::string& KeyValueStore::logs_found() const { return rocks_->logs_found; }
+
+KeyValueMemory KeyValueStore::Memory() const {
+  const auto sum = [this](const std::string& property) {
+    uint64_t value = 0;
+    return rocks_->db->GetAggregatedIntProperty(property, &value) ? value : 0;
+  };
+  return {.cache = rocks_->cache->GetUsage(),
+          .write_buffers = sum(rocksdb::DB::Properties::kSizeAllMemTables),
+          .tables = sum(rocksdb::DB::Properties::kEstimateTableReadersMem)};
 }
 
 uint64_t KeyValueStore::DiskBytes() const {

@@ -30,9 +30,17 @@ inline constexpr int kFamilyCount = 7;
 
 struct KeyValueOptions {
   std::string path;  // a folder; made if missing
-  size_t block_cache_bytes = size_t{128} << 20;
-  size_t write_buffers_bytes = size_t{128} << 20;  // of all families together
+  // Cached blocks and write buffers together. The buffers are written to tables at a third of it, and push blocks out.
+  size_t memory_bytes = size_t{96} << 20;
   int open_files_max = 512;
+  bool verify_tables = true;  // read every table when opening, and compare its checksums
+};
+
+// Bytes of memory that a store uses beyond what its callers hold.
+struct KeyValueMemory {
+  uint64_t cache = 0;          // blocks kept after reading, and the write buffers' charge
+  uint64_t write_buffers = 0;  // changes that are in the log and not yet in a table
+  uint64_t tables = 0;         // what is kept of open tables outside the cache
 };
 
 // Puts and deletions that become visible and durable together.
@@ -80,6 +88,9 @@ class KeyValueStore {
   absl::Status Scan(Family family, std::string_view begin, std::string_view end, const Snapshot* at, bool fill_cache,
                     const Visitor& visit) const;
 
+  // The write-ahead logs that were there when it was opened, for messages about what is missing.
+  const std::string& logs_found() const;
+
   // Returns OK when the batch is on disk. After a failure writes are refused until Resume succeeds.
   absl::Status Write(const KeyValueBatch& batch);
   // After a failed write: makes what had succeeded durable elsewhere and starts a new log, so that the failed batch
@@ -88,6 +99,7 @@ class KeyValueStore {
 
   // Bytes of all files.
   uint64_t DiskBytes() const;
+  KeyValueMemory Memory() const;
 
  private:
   struct Rocks;

@@ -1,5 +1,7 @@
 #include "retriever_service/store/store.h"
 
+#include <spdlog/spdlog.h>
+
 #include <algorithm>
 #include <random>
 #include <utility>
@@ -14,6 +16,7 @@ namespace retro {
 namespace {
 
 constexpr char kRocksFolder[] = "/rocksdb";
+constexpr char kMarkFile[] = "/acknowledged";
 
 // Keys of the meta family.
 constexpr char kLayoutKey[] = "layout_version";
@@ -60,8 +63,8 @@ Store::Store(const StoreOptions& options, std::unique_ptr<KeyValueStore> rows)
 absl::StatusOr<std::unique_ptr<Store>> Store::Open(const StoreOptions& options) {
   KeyValueOptions rows_options;
   rows_options.path = options.path + kRocksFolder;
-  rows_options.block_cache_bytes = options.block_cache_bytes;
-  rows_options.write_buffers_bytes = options.write_buffers_bytes;
+  rows_options.memory_bytes = options.memory_bytes;
+  rows_options.verify_tables = options.verify_tables;
   RETRO_ASSIGN_OR_RETURN(auto rows, KeyValueStore::Open(rows_options));
   std::unique_ptr<Store> store(new Store(options, std::move(rows)));
   RETRO_RETURN_IF_ERROR(store->Load());
@@ -69,10 +72,13 @@ absl::StatusOr<std::unique_ptr<Store>> Store::Open(const StoreOptions& options) 
 }
 
 absl::Status Store::Load() {
+  RETRO_ASSIGN_OR_RETURN(mark_, AcknowledgedMark::Open(options_.path + kMarkFile));
   RETRO_ASSIGN_OR_RETURN(const auto layout, rows_->Get(Family::kMeta, kLayoutKey, nullptr));
-  if (!layout.has_value()) RETRO_RETURN_IF_ERROR(WriteIdentity());
+  if (!layout.has_value() && !mark_->found().has_value()) RETRO_RETURN_IF_ERROR(WriteIdentity());
   RETRO_RETURN_IF_ERROR(CheckIdentity());
   RETRO_RETURN_IF_ERROR(LoadCounters());
+  RETRO_RETURN_IF_ERROR(CheckNothingIsMissing());
+  RETRO_RETURN_IF_ERROR(mark_->Write(last_position()));
   return LoadCollections();
 }
 
@@ -130,6 +136,28 @@ absl::Status Store::LoadCounters() {
   last_position_ = *last;
   log_start_ = *start;
   return absl::OkStatus();
+}
+
+// Two things that a log cut short would leave: an end before the newest acknowledged change, and numbers left out.
+absl::Status Store::CheckNothingIsMissing() const {
+  const shardpb::Position last = last_position();
+  const auto lost = [this](const std::string& what) {
+    return Damaged(StrCat(what, "; write-ahead logs found: ", rows_->logs_found()));
+  };
+  if (mark_->found().has_value() && IsBefore(last, *mark_->found())) {
+    return lost(StrCat("it ends at change ", last.number(), ", and ", options_.path, kMarkFile, " has change ",
+                       mark_->found()->number(), " as acknowledged"));
+  }
+  const shardpb::Position start = log_start();
+  uint64_t next = start.number();
+  RETRO_RETURN_IF_ERROR(rows_->Scan(Family::kChanges, ChangeKey(start), "", nullptr, /*fill_cache=*/false,
+                                    [&](std::string_view key, std::string_view) -> absl::StatusOr<bool> {
+                                      const auto position = PositionOfKey(key);
+                                      if (!position.has_value() || position->number() != next) return false;
+                                      ++next;
+                                      return true;
+                                    }));
+  return next == last.number() + 1 ? absl::OkStatus() : lost(StrCat("change ", next, " is missing"));
 }
 
 absl::Status Store::LoadCollections() {
@@ -355,6 +383,9 @@ absl::Status Store::Commit(Transaction transaction) {
   transaction.batch_.Put(Family::kMeta, kNextCollectionKey, Encode32(counters.next_collection));
   RETRO_RETURN_IF_ERROR(Write(transaction.batch_));
   counters_ = counters;
+  if (const absl::Status marked = mark_->Write(transaction.position()); !marked.ok()) {
+    spdlog::warn("a loss of the newest changes would not be noticed: {}", MessageOf(marked));
+  }
   const MutexLock lock(mutex_);
   last_position_ = transaction.position();
   for (Collection& collection : transaction.new_collections_) collections_.push_back(std::move(collection));

@@ -19,6 +19,7 @@
 #include "absl/status/statusor.h"
 #include "common/base/sync.h"
 #include "common/document/protos.h"
+#include "retriever_service/store/acknowledged_mark.h"
 #include "retriever_service/store/key_value.h"
 #include "retro/shard/v1/shard.pb.h"
 
@@ -35,8 +36,8 @@ struct StoreOptions {
       store_id;  // 16 bytes, equal on all shards of a store; "": made at random for a new one, any for an old one
   // Changes that the log keeps at least; rows that older changes freed are removed from disk.
   uint64_t log_changes_max = 100'000;
-  size_t block_cache_bytes = size_t{128} << 20;
-  size_t write_buffers_bytes = size_t{128} << 20;
+  size_t memory_bytes = KeyValueOptions().memory_bytes;  // as there
+  bool verify_tables = KeyValueOptions().verify_tables;  // as there
 };
 
 struct StoreIdentity {
@@ -58,7 +59,8 @@ class Store {
   using Snapshot = KeyValueStore::Snapshot;
 
   // Opens the store in options.path, or makes one there. FAILED_PRECONDITION, naming the folder: LAYOUT_UNKNOWN,
-  // FOREIGN_STORE (another cluster, shard or store id), STORE_LOCKED.
+  // FOREIGN_STORE (another cluster, shard or store id), STORE_LOCKED. DATA_LOSS (STORE_DAMAGED), naming files, if
+  // anything that was acknowledged is missing.
   static absl::StatusOr<std::unique_ptr<Store>> Open(const StoreOptions& options);
 
   const StoreIdentity& identity() const { return identity_; }
@@ -101,6 +103,7 @@ class Store {
   absl::Status ScanLog(const shardpb::Position& after, const Snapshot* at, const ChangeVisitor& visit) const;
 
   uint64_t DiskBytes() const { return rows_->DiskBytes(); }
+  KeyValueMemory Memory() const { return rows_->Memory(); }
   // True after a failed write until a write succeeds again.
   bool read_only() const ABSL_LOCKS_EXCLUDED(mutex_);
 
@@ -129,6 +132,7 @@ class Store {
   absl::Status WriteIdentity();
   absl::Status CheckIdentity();
   absl::Status LoadCounters();
+  absl::Status CheckNothingIsMissing() const;
   absl::Status LoadCollections();
   absl::StatusOr<std::string> ReadMeta(std::string_view key) const;
   absl::StatusOr<uint64_t> ReadMetaNumber(std::string_view key) const;
@@ -139,6 +143,7 @@ class Store {
 
   const StoreOptions options_;
   const std::unique_ptr<KeyValueStore> rows_;
+  std::unique_ptr<AcknowledgedMark> mark_;
   StoreIdentity identity_;
   Counters counters_;  // the writer thread's
 

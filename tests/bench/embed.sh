@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # The BERT encoder against onnxruntime: MiniLM-L6, the same weights in the graph that its BERT fusion makes, all its
-# optimisations, both on 2 threads and in turns. Chunks a second for batches of 32 texts of 66 wordpieces, milliseconds
-# for one text; the least cosine of 1,000 texts with numpy in fp64.
+# optimisations, both on 2 threads and in turns, each beginning when the other's threads have come to rest. Chunks a
+# second for batches of 32 texts of 66 wordpieces; milliseconds for one text, alone as a query comes and in succession;
+# the least cosine of 1,000 texts with numpy in fp64.
 #   embed.sh [--texts FILE]   FILE: text, or JSON lines with "text" (also .zst); default: licence texts of this machine
 set -euo pipefail
 ninja -C "$RETRO_BUILD" embed_bench >&2

@@ -123,6 +123,16 @@ class BadDocuments(harness.EndToEndTest):
         self.assertIn("8388608", said.replace(",", ""))
         self.assertNotIn("long", self.stored_ids())
 
+    def test_a_text_that_grows_and_shrinks_leaves_nothing_behind(self):
+        text = lambda count: "".join(f"Paragraph {i} of a text that is cut.\n\n" for i in range(count))
+        names = lambda count: [f"docs/text.txt#{i + 1}" for i in range(count)] if count > 1 else ["docs/text.txt"]
+        for paragraphs, parts in ((20, 1), (120, 5), (60, 3), (20, 1)):
+            self.write("docs/text.txt", text(paragraphs))
+            self.retro_ok("ingest", "docs/text.txt", "docs/good.txt", "--part-bytes", "1024")
+            stored = self.exported()
+            self.assertEqual(sorted(stored), sorted(["docs/good.txt", *names(parts)]))
+            self.assertEqual("".join(stored[name]["text"] for name in names(parts)), text(paragraphs))
+
     def test_an_unknown_ending(self):
         self.write("docs/image.png", b"\x89PNG")
         self.ingest_beside_good("docs/image.png", ".txt")
@@ -146,6 +156,12 @@ class WrongCalls(harness.EndToEndTest):
             run = self.retro(*command)
             self.assertEqual(run.code, 3, run)
             self.assert_one_line(run, "retro", f"127.0.0.1:{self.retriever_port}", "is it running")
+
+    def test_a_text_that_is_no_utf8_and_an_address_that_is_none(self):
+        for command in (["search", b"caf\xe9"], ["get", b"caf\xe9"], ["search", "x", "--retriever", "127.0.0.1:99999"]):
+            run = self.retro(*command)
+            self.assertEqual(run.code, 2, run)
+            self.assert_one_line(run, "retro")
 
     def test_an_unknown_flag_or_command(self):
         for command in (["ingest", "--nonsense", "x"], ["nonsense"], ["search"]):

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import math
 import unittest
 
 import harness
@@ -75,6 +76,36 @@ class Generate(harness.EndToEndTest):
         self.assertEqual(self.retriever.stop(), 0)
         self.assertEqual(self.retro_ok("generate", PROMPT, "--max-tokens", "150", "--replay", "run.jsonl").out, saved)
 
+    def test_a_score_is_what_generate_says_of_a_prompt(self):
+        self.start_generator(self.path("model"))
+        context, text = PROMPT, f" {PROMPT}" * 12  # cut into the same tokens, together or not
+        tokens, retrievals, _ = self.generate("--echo", "--alignment", "paper", "--max-tokens", "1", prompt=context + text)
+        lines = self.retro_ok("score", "--context", context, text, "--alignment", "paper", "--json").json()
+        (piece,), summary = [line for line in lines if line["event"] == "piece"], lines[-1]
+        expected = tokens[-1 - len(piece["tokens"]):-1]
+        self.assertEqual(piece["tokens"], [token["id"] for token in expected])
+        self.assertEqual(piece["raw"], [token["raw"] for token in expected])
+        for one, other in zip(piece["logprobs"], expected):
+            self.assertAlmostEqual(one, other["logprob"], places=4)
+        self.assertEqual((summary["chunks"], summary["tokens"]), (len(retrievals), len(expected)))
+        self.assertGreater(len(retrievals), 1)
+        bits = -sum(piece["logprobs"]) / math.log(2) / len(text.encode())
+        self.assertAlmostEqual(summary["bits_per_byte"], bits, places=4)
+        plain = self.retro_ok("score", "--context", context, text, "--no-retrieval", "--json").json()[-1]
+        self.assertEqual(plain["chunks"], 0)
+        self.assertNotEqual(plain["logprob"], summary["logprob"])
+
+    def test_a_file_longer_than_the_context_is_scored_whole(self):
+        self.start_generator(self.path("model"))
+        text = "".join(f"Sentence {i} of a long text, or \u82f9\u679c {i}.\n" for i in range(300))
+        self.write("long.txt", text)
+        lines = self.retro_ok("score", "--file", "long.txt", "--json").json()
+        pieces = [line for line in lines if line["event"] == "piece"]
+        self.assertGreater(sum(len(piece["tokens"]) for piece in pieces), 2 * MODEL_CONFIG["max_length"])
+        self.assertEqual(b"".join(base64.b64decode(raw) for piece in pieces for raw in piece["raw"]).decode(), text)
+        self.assertEqual(lines[-1]["bytes"], len(text.encode()))
+        self.assertIn("long.txt: ", self.retro_ok("score", "--file", "long.txt").out)
+
     def test_emoji_come_and_go_whole(self):
         self.start_generator(self.path("model"))
         prompt = "\U0001f34e\U0001f468\u200d\U0001f469\u200d\U0001f467 pommes \u2014 \u82f9\u679c, \u03bc\u03ae\u03bb\u03b1"
@@ -110,7 +141,7 @@ class Generate(harness.EndToEndTest):
         harness.wait_for("the generator finds it", lambda: self.retro("generate", PROMPT, "--max-tokens", "5").code == 0)
 
     def test_the_generator_is_down(self):
-        for command in (["generate", PROMPT], ["health", "generator"]):
+        for command in (["generate", PROMPT], ["score", PROMPT], ["health", "generator"]):
             run = self.retro(*command)
             self.assertEqual(run.code, 3, run)
             self.assert_one_line(run, "retro", f"127.0.0.1:{self.generator_port}", "is it running")

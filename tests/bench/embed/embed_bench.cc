@@ -1,6 +1,6 @@
 // Our side of `tests/bench/run.sh embed`: loads the encoder once, then does what standard input asks for, line by line,
 // so that the script can let it and its peer take turns. A file of sequences has one a line, ids separated by spaces.
-//   time FILE        embeds the file as one batch; prints the seconds that it took
+//   time BATCH FILE  embeds the file, BATCH sequences a call; prints the seconds that it took
 //   embed FILE OUT   embeds the file in batches of 32; writes the vectors to OUT as raw fp32
 #include <chrono>
 #include <cstdio>
@@ -35,10 +35,14 @@ std::vector<float> EmbedOrDie(BertEncoder& encoder, std::span<const TokenSequenc
   std::exit(1);
 }
 
-void Time(BertEncoder& encoder, const std::string& path) {
+std::span<const TokenSequence> Part(const std::vector<TokenSequence>& sequences, size_t begin, size_t size) {
+  return std::span(sequences).subspan(begin, std::min(size, sequences.size() - begin));
+}
+
+void Time(BertEncoder& encoder, size_t batch, const std::string& path) {
   const std::vector<TokenSequence> sequences = ReadSequences(path);
   const auto start = std::chrono::steady_clock::now();
-  EmbedOrDie(encoder, sequences);
+  for (size_t i = 0; i < sequences.size(); i += batch) EmbedOrDie(encoder, Part(sequences, i, batch));
   std::cout << std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count() << std::endl;
 }
 
@@ -46,8 +50,7 @@ void Embed(BertEncoder& encoder, const std::string& path, const std::string& out
   const std::vector<TokenSequence> sequences = ReadSequences(path);
   std::ofstream out(out_path, std::ios::binary);
   for (size_t i = 0; i < sequences.size(); i += kBatch) {
-    const std::span batch(sequences.data() + i, std::min(kBatch, sequences.size() - i));
-    const std::vector<float> vectors = EmbedOrDie(encoder, batch);
+    const std::vector<float> vectors = EmbedOrDie(encoder, Part(sequences, i, kBatch));
     out.write(reinterpret_cast<const char*>(vectors.data()),
               static_cast<std::streamsize>(vectors.size() * sizeof(float)));
   }
@@ -64,9 +67,10 @@ int Main(const std::string& folder, const std::string& numbers, int threads) {
     std::cerr << encoder.status() << '\n';
     return 1;
   }
-  for (std::string command, path, out; std::cin >> command >> path;) {
-    if (command == "time") Time(**encoder, path);
-    if (command == "embed" && std::cin >> out) Embed(**encoder, path, out);
+  size_t batch = 0;
+  for (std::string command, path, out; std::cin >> command;) {
+    if (command == "time" && std::cin >> batch >> path) Time(**encoder, batch, path);
+    if (command == "embed" && std::cin >> path >> out) Embed(**encoder, path, out);
   }
   return 0;
 }

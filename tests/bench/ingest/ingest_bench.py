@@ -33,12 +33,14 @@ USUAL = {"avx512": 400.0, "avx2": 163.0}
 USUAL_SHARE = 0.8
 
 # memory
+STORE_MB = 96  # --store-memory-bytes, by default
 SAMPLE_S = 0.25  # and the time that asking for the index takes
-SLACK_MB = 48  # documents in flight, allocators
-# What may come on top of what a process has at its start: the retriever's block cache and write buffers (retriever_service/
-# store/key_value.h), which fill slowly and stay full.
-CACHES_MB = {"retriever without its index": 128 + 128, "command": 0}
-WARM_SHARE = 1 / 3
+SLACK_MB = 48  # documents in flight, threads, allocators
+# What may come on top of what a process has at its start: of the retriever its --store-memory-bytes, and again the third of it
+# that is write buffers, while a full set is written and the next one fills.
+BOUNDS_MB = {"retriever without its index": STORE_MB + STORE_MB // 3, "command": 0}
+# How much more memory the last third of a run may have than the second one, by their medians: the first one warms up.
+GROWTH_MB = 8
 GIVEN_DIMENSION = 256
 POOL = 1000  # different vectors and words to choose from: writing the file must not take longer than reading it
 
@@ -89,9 +91,11 @@ class Retriever:
             sys.exit(f"ingest: retro {arguments} ended with {process.returncode}")
         return json.loads(out.splitlines()[-1])
 
-    def index_bytes(self):
+    def index_and_store_bytes(self):
         (shard,) = self.run("stats")["shards"]
-        return sum(int(s["memory_bytes"]) for c in shard["collections"] for s in c.get("segments", []))
+        index = sum(int(s["memory_bytes"]) for c in shard["collections"] for s in c.get("segments", []))
+        index += sum(int(c.get("document_memory_bytes", 0)) for c in shard["collections"])
+        return index, int(shard["memory"].get("cache_bytes", 0)) + int(shard["memory"].get("table_bytes", 0))
 
     def stop(self):
         self.process.terminate()
@@ -211,17 +215,18 @@ def resident_mb(pid):
 
 
 class Sampler:
-    """Of a running ingest, every SAMPLE_S: share done, memory of the retriever without its index, of the command, and the index."""
+    """Of a running ingest, every SAMPLE_S: share done, memory of the retriever without its index, of the command, the index, and
+    what the store says it has itself."""
 
     def __init__(self, retriever, command, path):
         self.samples = []
         size = os.path.getsize(path)
         while command.poll() is None:
             done = self.bytes_read(command.pid)
-            index = retriever.index_bytes() / 2**20
+            index, store = (size / 2**20 for size in retriever.index_and_store_bytes())
             service, client = resident_mb(retriever.process.pid), resident_mb(command.pid)
             if service and client:
-                self.samples.append((done / size, service - index, client, index))
+                self.samples.append((done / size, service - index, client, index, store))
             time.sleep(SAMPLE_S)
 
     @staticmethod
@@ -233,12 +238,10 @@ class Sampler:
         return 0
 
     def growth(self, column):
-        """Megabytes from WARM_SHARE to the end, by a straight line through the samples."""
-        points = [(s[0], s[column]) for s in self.samples if s[0] >= WARM_SHARE]
-        if len(points) < 3:
-            return None
-        slope, _ = statistics.linear_regression(*zip(*points))
-        return slope * (1 - WARM_SHARE)
+        """Megabytes from the second third to the last."""
+        second = [s[column] for s in self.samples if 1 / 3 <= s[0] < 2 / 3]
+        last = [s[column] for s in self.samples if s[0] >= 2 / 3]
+        return statistics.median(last) - statistics.median(second) if second and last else None
 
 
 def memory_rows(retriever, path, name):
@@ -256,12 +259,14 @@ def memory_rows(retriever, path, name):
     for column, process in ((1, "retriever without its index"), (2, "command")):
         values = [s[column] for s in sampler.samples]
         growth = sampler.growth(column)
-        allowed = CACHES_MB[process] + SLACK_MB
+        allowed = BOUNDS_MB[process] + SLACK_MB
         above = max(values) - base[column]
         yield {"bench": "ingest", "row": f"memory of the {process}, {os.path.getsize(path) / 1e9:.2f} GB, {name}", "unit": "MB",
                "ours": round(above, 1), "peer": allowed, "peer_name": "most allowed above what it has at its start",
-               "ratio": round(allowed / max(above, 1), 2), "pass": above <= allowed, "valid": growth is not None,
-               "growth_after_a_third": None if growth is None else round(growth, 1), "at_start": round(base[column]),
+               "ratio": round(allowed / max(above, 1), 2), "valid": growth is not None,
+               "pass": above <= allowed and growth is not None and growth <= GROWTH_MB,
+               "growth_in_last_third": None if growth is None else round(growth, 1), "growth_most": GROWTH_MB,
+               "at_start": round(base[column]), "store_most": round(max(s[4] for s in sampler.samples)),
                "curve": [round(v) for v in values[::max(1, len(values) // 12)]], "index_mb": round(sampler.samples[-1][3]),
                "seconds": round(seconds, 1)}
 

@@ -2,6 +2,10 @@
 // it has not. Only for .cc files with kernels.
 #pragma once
 
+#if defined(__F16C__) && defined(__FMA__)
+#include <immintrin.h>
+#endif
+
 #include <bit>
 #include <cstdint>
 #include <cstring>
@@ -18,9 +22,55 @@ inline Floats Load(const float* from) {
   return value;
 }
 inline void Store(float* to, Floats value) { std::memcpy(to, &value, sizeof(value)); }
+inline Ints LoadInts(const int32_t* from) {
+  Ints value;
+  std::memcpy(&value, from, sizeof(value));
+  return value;
+}
+inline Floats ToFloats(Ints value) { return __builtin_convertvector(value, Floats); }
 inline Floats Splat(float value) { return Floats{} + value; }
 inline Floats Min(Floats a, Floats b) { return a < b ? a : b; }
 inline Floats Max(Floats a, Floats b) { return a > b ? a : b; }
+
+// IEEE half precision, round to nearest even; for where the instructions are missing, through the compiler's own type.
+#if defined(__F16C__) && defined(__FMA__)
+inline Floats LoadHalves(const uint16_t* from) {
+  return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
+}
+inline void StoreHalves(uint16_t* to, Floats value) {
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm256_cvtps_ph(value, _MM_FROUND_TO_NEAREST_INT));
+}
+inline float FromHalf(uint16_t half) { return _cvtsh_ss(half); }
+// a * b + c, rounded once.
+inline Floats MultiplyAdd(Floats a, Floats b, Floats c) { return _mm256_fmadd_ps(a, b, c); }
+// The sum of each, in order.
+inline Floats SumEach(const Floats (&values)[kLanes]) {
+  const __m256 low = _mm256_hadd_ps(_mm256_hadd_ps(values[0], values[1]), _mm256_hadd_ps(values[2], values[3]));
+  const __m256 high = _mm256_hadd_ps(_mm256_hadd_ps(values[4], values[5]), _mm256_hadd_ps(values[6], values[7]));
+  return _mm256_permute2f128_ps(low, high, 0x20) + _mm256_permute2f128_ps(low, high, 0x31);
+}
+#else
+inline float FromHalf(uint16_t half) { return static_cast<float>(std::bit_cast<_Float16>(half)); }
+inline Floats LoadHalves(const uint16_t* from) {
+  Floats value;
+  for (int i = 0; i < kLanes; ++i) value[i] = FromHalf(from[i]);
+  return value;
+}
+inline void StoreHalves(uint16_t* to, Floats value) {
+  for (int i = 0; i < kLanes; ++i) to[i] = std::bit_cast<uint16_t>(static_cast<_Float16>(value[i]));
+}
+inline Floats MultiplyAdd(Floats a, Floats b, Floats c) {
+  for (int i = 0; i < kLanes; ++i) c[i] = __builtin_fmaf(a[i], b[i], c[i]);
+  return c;
+}
+inline Floats SumEach(const Floats (&values)[kLanes]) {
+  Floats sums = {};
+  for (int i = 0; i < kLanes; ++i) {
+    for (int j = 0; j < kLanes; ++j) sums[i] += values[i][j];
+  }
+  return sums;
+}
+#endif
 
 inline float Sum(Floats value) {
   float sum = 0;

@@ -1,0 +1,296 @@
+// Our side of `tests/bench/run.sh decode`, `batch`, `prefill` and `load`: retro-425m with random weights, one JSON line
+// a row.
+//   model_bench decode | batch | prefill [THREADS]
+//   model_bench make FOLDER             writes the model's folder
+//   model_bench load FOLDER STARTED     loads it; STARTED: when the process was started, in nanoseconds of the epoch
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+
+#include <algorithm>
+#include <chrono>
+#include <fstream>
+#include <functional>
+#include <iostream>
+#include <memory>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include "common/base/openmp.h"
+#include "generator_service/checkpoints/checkpoint.h"
+#include "generator_service/checkpoints/random_init.h"
+#include "generator_service/model/compute_team.h"
+#include "generator_service/model/model.h"
+#include "generator_service/model/weight_table.h"
+#include "nlohmann/json.hpp"
+
+namespace retro {
+namespace {
+
+using Json = nlohmann::ordered_json;
+using Clock = std::chrono::steady_clock;
+using WeightMap = std::map<std::string, at::Tensor>;
+
+constexpr char kPreset[] = "retro-425m";
+constexpr uint64_t kSeed = 1;
+constexpr size_t kStreamBytes = size_t{2} << 30;
+constexpr double kQuietBandwidth = 25e9;  // a machine that streams slower is not quiet
+constexpr int64_t kNeighbours = 2;
+
+template <typename T>
+T OrDie(absl::StatusOr<T> value) {
+  if (value.ok()) return *std::move(value);
+  std::cerr << value.status() << '\n';
+  std::exit(1);
+}
+
+double SecondsOf(const std::function<void()>& body) {
+  const auto start = Clock::now();
+  body();
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+double Median(std::vector<double> values) {
+  std::sort(values.begin(), values.end());
+  return values[values.size() / 2];
+}
+
+// Bytes a second of reading 2 GiB with all threads, best of three.
+double StreamBandwidth() {
+  using Floats = float __attribute__((vector_size(32)));
+  const at::Tensor memory = at::ones({static_cast<int64_t>(kStreamBytes / sizeof(float))});
+  const float* from = memory.const_data_ptr<float>();
+  double best = 0;
+  for (int round = 0; round < 3; ++round) {
+    const double seconds = SecondsOf([&] {
+      ShareOut(static_cast<int64_t>(kStreamBytes / 128), [&](int64_t begin, int64_t end) {
+        Floats sums[4] = {};
+        const auto* lines = reinterpret_cast<const Floats*>(from);
+        for (int64_t i = begin * 4; i < end * 4; i += 4) {
+          for (int lane = 0; lane < 4; ++lane) sums[lane] += lines[i + lane];
+        }
+        static volatile float sink = 0;
+        sink = (sums[0] + sums[1] + sums[2] + sums[3])[0];
+      });
+    });
+    best = std::max(best, static_cast<double>(kStreamBytes) / seconds);
+  }
+  return best;
+}
+
+bool IsReadForEachToken(const WeightSpec& spec, const ModelConfig& config) {
+  if (spec.kind == WeightKind::kReadout) return true;
+  if (spec.kind == WeightKind::kEmbedding) return config.tied_readout && spec.name == "decoder.embedding";
+  if (spec.kind != WeightKind::kMatrix || !spec.name.starts_with("decoder.")) return false;
+  if (spec.name.ends_with(".position")) return false;
+  const bool of_neighbours =
+      spec.name.find(".cca.") != std::string::npos && (spec.name.ends_with(".key") || spec.name.ends_with(".value"));
+  return !of_neighbours;
+}
+
+int64_t WeightsOfAToken(const ModelConfig& config, bool readout) {
+  int64_t count = 0;
+  for (const WeightSpec& spec : WeightTable(config)) {
+    if (IsReadForEachToken(spec, config) && (readout || spec.kind == WeightKind::kMatrix))
+      count += spec.element_count();
+  }
+  return count;
+}
+
+double BytesOf(ModelNumbers numbers) {
+  return numbers == ModelNumbers::kFp32 ? 4 : numbers == ModelNumbers::kFp16 ? 2 : 1;
+}
+
+// One text that grows by made-up tokens, with neighbours.
+class Text {
+ public:
+  explicit Text(const RetroModel& model) : model_(model), sequence_(OrDie(model.NewSequence({}))) {}
+
+  Piece Next(int64_t tokens) {
+    const ModelConfig& config = model_.config();
+    tokens_.resize(tokens);
+    for (TokenId& token : tokens_) token = static_cast<TokenId>(++seed_ * 7919 % config.vocabulary);
+    neighbours_.assign(sequence_->ChunksCompletedBy(tokens), {});
+    for (ChunkNeighbours& chunk : neighbours_) {
+      chunk.count = kNeighbours;
+      for (int64_t i = 0; i < kNeighbours * config.neighbour_length; ++i) {
+        chunk.tokens.push_back(static_cast<TokenId>(++seed_ * 104729 % config.vocabulary));
+      }
+    }
+    return {.sequence = sequence_.get(), .tokens = tokens_, .neighbours = neighbours_};
+  }
+
+  void Prefill(int64_t tokens) {
+    for (int64_t done = 0; done < tokens; done += 256) {
+      const Piece piece = Next(std::min<int64_t>(256, tokens - done));
+      OrDie(model_.Forward({&piece, 1}));
+    }
+  }
+
+ private:
+  const RetroModel& model_;
+  std::unique_ptr<Sequence> sequence_;
+  std::vector<TokenId> tokens_;
+  std::vector<ChunkNeighbours> neighbours_;
+  uint64_t seed_ = 0;
+};
+
+// Seconds a token, median of 60 steps from `context` on in which no chunk ends: the encoder has rows of its own.
+double TokenSeconds(const RetroModel& model, int64_t context, int64_t sessions, int64_t steps) {
+  std::vector<std::unique_ptr<Text>> texts;
+  for (int64_t i = 0; i < sessions; ++i) {
+    texts.push_back(std::make_unique<Text>(model));
+    texts.back()->Prefill(context);
+  }
+  std::vector<double> seconds;
+  for (int64_t step = 0; step < steps; ++step) {
+    std::vector<Piece> pieces;
+    for (const auto& text : texts) pieces.push_back(text->Next(1));
+    seconds.push_back(SecondsOf([&] { OrDie(model.Forward(pieces)); }));
+  }
+  return Median(seconds);
+}
+
+std::unique_ptr<RetroModel> MakeModel(const ModelConfig& config, const WeightMap& weights, ModelNumbers numbers) {
+  return OrDie(RetroModel::Create(config, weights, "cpu", {.numbers = numbers}));
+}
+
+Json Row(const std::string& bench, double ours, double wanted, const std::string& unit, bool at_most, bool valid) {
+  const double ratio = at_most ? wanted / ours : ours / wanted;
+  return {{"bench", bench}, {"ours", ours},   {"peer", wanted},     {"peer_name", "target"},
+          {"unit", unit},   {"ratio", ratio}, {"pass", ratio >= 1}, {"valid", valid}};
+}
+
+// Status 1 if a valid row does not pass, 3 if one is not valid.
+int PrintRows(const std::vector<Json>& rows) {
+  int status = 0;
+  for (const Json& row : rows) {
+    std::cout << row.dump() << std::endl;
+    if (!row["valid"].get<bool>()) status = status == 0 ? 3 : status;
+    if (row["valid"].get<bool>() && !row["pass"].get<bool>()) status = 1;
+  }
+  return status;
+}
+
+int Decode(const ModelConfig& config, const WeightMap& weights) {
+  const auto weights_of_a_token = static_cast<double>(WeightsOfAToken(config, /*readout=*/true));
+  std::vector<Json> rows;
+  std::map<ModelNumbers, double> speed;
+  for (const ModelNumbers numbers : {ModelNumbers::kFp32, ModelNumbers::kFp16, ModelNumbers::kInt8}) {
+    const auto model = MakeModel(config, weights, numbers);
+    const double stream = StreamBandwidth();
+    const double seconds = TokenSeconds(*model, 512, 1, 60);
+    speed[numbers] = 1 / seconds;
+    const std::string name(ModelNumbersName(numbers));
+    const double bandwidth = weights_of_a_token * BytesOf(numbers) / seconds;
+    rows.push_back(Row("decode " + name + " share of the memory's bandwidth", bandwidth / stream, 0.75, "", false,
+                       stream >= kQuietBandwidth));
+    rows.back()["tokens_per_second"] = 1 / seconds;
+    rows.back()["stream_gb_per_second"] = stream / 1e9;
+    if (numbers != ModelNumbers::kFp16) continue;
+    const double late = TokenSeconds(*model, 1984, 1, 60);
+    const double early = TokenSeconds(*model, 128, 1, 60);
+    rows.push_back(
+        Row("decode fp16 time a token, context 2048 over 128", late / early, 1.3, "", true, stream >= kQuietBandwidth));
+  }
+  rows.push_back(
+      Row("decode fp16 over fp32", speed[ModelNumbers::kFp16] / speed[ModelNumbers::kFp32], 1.8, "", false, true));
+  rows.push_back(
+      Row("decode int8 over fp16", speed[ModelNumbers::kInt8] / speed[ModelNumbers::kFp16], 1.5, "", false, true));
+  return PrintRows(rows);
+}
+
+int Batch(const ModelConfig& config, const WeightMap& weights) {
+  const auto model = MakeModel(config, weights, ModelNumbers::kFp16);
+  const double one = TokenSeconds(*model, 512, 1, 60);
+  const double eight = TokenSeconds(*model, 512, 8, 40);
+  Json row = Row("batch fp16 tokens a second of 8 sessions over 1", 8 * one / eight, 3, "", false, true);
+  row["tokens_per_second"] = {{"1", 1 / one}, {"8", 8 / eight}};
+  return PrintRows({row});
+}
+
+double SgemmFlops() {
+  const at::Tensor x = at::randn({256, 1536});
+  const at::Tensor w = at::randn({6144, 1536});
+  double best = 0;
+  for (int round = 0; round < 10; ++round) {
+    best = std::max(best, 2.0 * 256 * 1536 * 6144 / SecondsOf([&] { at::linear(x, w); }));
+  }
+  return best;
+}
+
+int Prefill(const ModelConfig& config, const WeightMap& weights) {
+  std::vector<Json> rows;
+  for (const ModelNumbers numbers : {ModelNumbers::kFp16, ModelNumbers::kInt8}) {
+    const auto model = MakeModel(config, weights, numbers);
+    const double sgemm = SgemmFlops();
+    constexpr int64_t kTokens = 1024;
+    std::vector<double> seconds;
+    for (int round = 0; round < 3; ++round) {
+      seconds.push_back(SecondsOf([&] { Text(*model).Prefill(kTokens); }));
+    }
+    // The decoder's matrices alone: what the encoder and the attentions do besides is counted as time, not as work.
+    const double flops = 2.0 * static_cast<double>(WeightsOfAToken(config, /*readout=*/false)) * kTokens;
+    const double ours = flops / *std::min_element(seconds.begin(), seconds.end());
+    rows.push_back(Row("prefill " + std::string(ModelNumbersName(numbers)) + " share of sgemm, pieces of 256",
+                       ours / sgemm, 0.6, "", false, true));
+    rows.back()["gflops"] = ours / 1e9;
+    rows.back()["sgemm_gflops"] = sgemm / 1e9;
+  }
+  return PrintRows(rows);
+}
+
+int64_t ResidentBytes() {
+  std::ifstream status("/proc/self/status");
+  for (std::string line; std::getline(status, line);) {
+    if (line.starts_with("VmRSS:")) return std::stoll(line.substr(6)) * 1024;
+  }
+  return 0;
+}
+
+double PackedBytes(const ModelConfig& config) {
+  double bytes = 0;
+  for (const WeightSpec& spec : WeightTable(config)) {
+    if (!spec.name.ends_with(".position")) bytes += 2.0 * static_cast<double>(spec.element_count());
+  }
+  const double rows = static_cast<double>(config.layers * (config.max_length + 1));
+  return bytes + 2.0 * rows * static_cast<double>(config.heads * config.head_size);
+}
+
+int Load(const std::string& folder, int64_t started_ns) {
+  const LoadedModel loaded = OrDie(LoadModel(folder, "cpu", {.numbers = ModelNumbers::kFp16}));
+  const auto now = std::chrono::system_clock::now().time_since_epoch();
+  const double seconds = std::chrono::duration<double>(now).count() - static_cast<double>(started_ns) / 1e9;
+  const double packed = PackedBytes(loaded.info.config);
+  Json memory = Row("load fp16 resident memory over packed weights and tables",
+                    static_cast<double>(ResidentBytes()) / packed, 1.15, "", true, true);
+  memory["resident_mib"] = static_cast<double>(ResidentBytes()) / (1 << 20);
+  return PrintRows({Row("load fp16 seconds from the page cache", seconds, 3, "s", true, true), memory});
+}
+
+int Main(int argc, char** argv) {
+  const std::string command = argc > 1 ? argv[1] : "";
+  if (command == "load" && argc == 4) return Load(argv[2], std::stoll(argv[3]));
+  const ModelConfig config = OrDie(PresetModelConfig(kPreset));
+  const WeightMap weights = OrDie(RandomWeights(config, kSeed));
+  if (command == "make" && argc == 3) {
+    CheckpointInfo info;
+    info.config = config;
+    OrDie(SaveCheckpoint(argv[2], info, weights, ""));
+    return 0;
+  }
+  at::set_num_threads(argc > 2 ? std::stoi(argv[2]) : 2);
+  if (command == "decode") return Decode(config, weights);
+  if (command == "batch") return Batch(config, weights);
+  if (command == "prefill") return Prefill(config, weights);
+  std::cerr << "usage: model_bench decode|batch|prefill [THREADS] | make FOLDER | load FOLDER STARTED\n";
+  return 2;
+}
+
+}  // namespace
+}  // namespace retro
+
+int main(int argc, char** argv) {
+  retro::EnsurePassiveOpenMp(argv);
+  return retro::Main(argc, argv);
+}

@@ -1,0 +1,44 @@
+#!/usr/bin/env bash
+# Parity, engine tests and the decode benchmark on a GPU, on a machine that has torch 2.11 with CUDA 13 (Python 3.12) and nothing of
+# ours. Two halves, since that machine cannot build:
+#   tests/gpu/run.sh pack [FOLDER]              here: builds and fills FOLDER (default build/gpu-bundle), at most 60 MiB
+#   bash FOLDER/run.sh go OUT [DEVICE]          there: runs everything on DEVICE (default cuda) within ten minutes
+# OUT/figures.jsonl gets one JSON line a figure, OUT/log what the programs said. Exit status 1 if something failed.
+# `go OUT cpu` is the rehearsal: the same programs and figures on a machine without a GPU.
+set -euo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+usage() { sed -n '2,8s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 2; }
+
+bundle_mib_max=60
+programs=(bin/retro-model tests/model_test tests/engine_test tests/bert_encoder_test)
+
+# Libraries that a program needs and a machine with torch may lack: all but torch's own and the C and C++ run time.
+pack_libraries() { # pack_libraries FOLDER
+  ldd "$1"/bin/* | awk '$2 == "=>" && $3 ~ /^\// { print $3 }' | sort -u |
+    grep -vE '/lib(torch.*|c10.*|cud.*|cupti.*|nv.*|gomp.*|c|m|dl|rt|pthread|stdc\+\+|gcc_s)\.so' | xargs -r cp -L -t "$1/lib"
+}
+
+pack() {
+  local root folder size
+  root=$(cd "$here/../.." && pwd)
+  folder=${1:-$root/build/gpu-bundle}
+  cd "$root"
+  [ -f build/release/build.ninja ] || cmake --preset release >/dev/null
+  ninja -C build/release --quiet "${programs[@]##*/}"
+  rm -rf "$folder"
+  mkdir -p "$folder"/{bin,lib,tests}
+  for program in "${programs[@]}"; do strip -o "$folder/bin/${program##*/}" "build/release/$program"; done
+  pack_libraries "$folder"
+  cp -r tests/goldens "$folder/tests/"
+  cp "$here/run.sh" "$here/on_gpu.py" "$folder/"
+  git rev-parse HEAD >"$folder/commit"
+  size=$(du -sm "$folder" | cut -f1)
+  [ "$size" -le $bundle_mib_max ] || { echo "run.sh: $folder has $size MiB, at most $bundle_mib_max may travel" >&2; exit 1; }
+  echo "$folder: $size MiB"
+}
+
+case ${1:-} in
+  pack) shift; pack "$@" ;;
+  go) shift; [ $# -ge 1 ] || usage; exec python3 "$here/on_gpu.py" "$here" "$@" ;;
+  *) usage ;;
+esac

@@ -1,0 +1,164 @@
+// Every file of a small store with bytes flipped and ends cut off: either all that was acknowledged is there, or the
+// store does not open and says which file.
+//
+// RETRO_DAMAGE_STRIDE=1 tries every byte; the default tries the ends of files densely and the rest in strides.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <functional>
+#include <iterator>
+#include <random>
+
+#include "common/base/error.h"
+#include "common/base/status_macros.h"
+#include "common/base/strings.h"
+#include "common/document/half.h"
+#include "retriever_service/store/store.h"
+#include "tests/temporary_folder.h"
+
+namespace retro {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr uint32_t kSeed = 20'577;
+constexpr int kDocuments = 5;
+constexpr size_t kChunkBytes = 16;
+constexpr size_t kDenseBytes = 64;  // at a file's end: the last record's header lies there
+constexpr size_t kStrideDefault = 29;
+constexpr int kDimension = 4;
+
+std::string Text(int document) { return StrCat("document ", document, " says something that nobody else says"); }
+
+shardpb::DocumentChange MakeChange(int document) {
+  shardpb::DocumentChange change;
+  change.mutable_document()->set_id(StrCat("id", document));
+  change.mutable_document()->set_text(Text(document));
+  for (size_t begin = 0; begin < Text(document).size(); begin += kChunkBytes) {
+    shardpb::ChunkContent& chunk = *change.add_chunks();
+    chunk.set_end(std::min(Text(document).size(), begin + kChunkBytes));
+    chunk.set_vector_fp16(ToHalf(std::vector<float>(kDimension, static_cast<float>(document))));
+  }
+  return change;
+}
+
+std::string ReadFile(const fs::path& path) {
+  std::ifstream file(path, std::ios::binary);
+  return {std::istreambuf_iterator<char>(file), {}};
+}
+
+void WriteFile(const fs::path& path, const std::string& bytes) {
+  std::ofstream(path, std::ios::binary | std::ios::trunc) << bytes;
+}
+
+class StoreDamageTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    const char* stride = std::getenv("RETRO_DAMAGE_STRIDE");
+    if (stride != nullptr) stride_ = std::strtoul(stride, nullptr, 10);
+    std::printf("seed %u, stride %zu\n", kSeed, stride_);
+    auto store = Store::Open(Options(whole_));
+    ASSERT_TRUE(store.ok()) << store.status();
+    Transaction transaction = (*store)->Begin();
+    transaction.CreateCollection(pb::CollectionSpec());
+    ASSERT_TRUE((*store)->Commit(std::move(transaction)).ok());
+    for (int i = 0; i < kDocuments; ++i) {
+      transaction = (*store)->Begin();
+      transaction.PutDocument(0, MakeChange(i), std::nullopt);
+      ASSERT_TRUE((*store)->Commit(std::move(transaction)).ok());
+    }
+  }
+
+  static StoreOptions Options(const std::string& path) {
+    StoreOptions options;
+    options.path = path;
+    return options;
+  }
+
+  // Moves what the log holds into tables, as every start does.
+  void Reopen() { ASSERT_TRUE(Store::Open(Options(whole_)).ok()); }
+
+  std::vector<fs::path> Files(const std::function<bool(const std::string& name)>& chosen) const {
+    std::vector<fs::path> files;
+    for (const auto& entry : fs::recursive_directory_iterator(whole_)) {
+      if (entry.is_regular_file() && entry.file_size() > 0 && chosen(entry.path().filename())) {
+        files.push_back(fs::relative(entry.path(), whole_));
+      }
+    }
+    return files;
+  }
+
+  // Opens a copy in which `file` has these bytes. OK: everything is there.
+  absl::Status OpenWith(const fs::path& file, const std::string& bytes) const {
+    fs::remove_all(damaged_);
+    fs::copy(whole_, damaged_, fs::copy_options::recursive);
+    WriteFile(fs::path(damaged_) / file, bytes);
+    auto store = Store::Open(Options(damaged_));
+    RETRO_RETURN_IF_ERROR(store.status());
+    EXPECT_EQ((*store)->last_position().number(), kDocuments + 1u);
+    for (int i = 0; i < kDocuments; ++i) {
+      RETRO_ASSIGN_OR_RETURN(const auto record, (*store)->ReadDocument(0, StrCat("id", i), nullptr));
+      EXPECT_TRUE(record.has_value()) << "acknowledged, and gone without a word";
+      if (!record.has_value()) continue;
+      RETRO_ASSIGN_OR_RETURN(const std::string text, (*store)->ReadText(0, *record, nullptr));
+      EXPECT_EQ(text, Text(i));
+      const std::vector<uint64_t> first = {record->chunks().first_chunk_id()};
+      RETRO_ASSIGN_OR_RETURN(const auto vectors, (*store)->ReadVectors(0, first, nullptr));
+      EXPECT_EQ(vectors[0], MakeChange(i).chunks(0).vector_fp16());
+    }
+    return absl::OkStatus();
+  }
+
+  void Check(const fs::path& file, const std::string& bytes, const std::string& what) {
+    SCOPED_TRACE(StrCat(file.string(), ": ", what));
+    const absl::Status status = OpenWith(file, bytes);
+    ++tried_;
+    if (status.ok()) return;
+    ++refused_;
+    EXPECT_EQ(ReasonOf(status), Reason::kStoreDamaged) << status;
+    EXPECT_THAT(std::string(MessageOf(status)), testing::HasSubstr(damaged_)) << "no file is named";
+  }
+
+  void FlipAndCut(const fs::path& file) {
+    const std::string bytes = ReadFile(fs::path(whole_) / file);
+    std::mt19937 random(kSeed);
+    for (size_t i = 0; i < bytes.size() && !HasFailure(); ++i) {
+      if (i + kDenseBytes < bytes.size() && i % stride_ != 0) continue;
+      std::string flipped = bytes;
+      flipped[i] = static_cast<char>(flipped[i] ^ (1 + random() % 255));
+      Check(file, flipped, StrCat("byte ", i, " of ", bytes.size(), " flipped"));
+      Check(file, bytes.substr(0, i), StrCat("cut at ", i, " of ", bytes.size()));
+    }
+  }
+
+  const TemporaryFolder folder_;
+  const std::string whole_ = folder_ / "whole";
+  const std::string damaged_ = folder_ / "damaged";
+  size_t stride_ = kStrideDefault;
+  int tried_ = 0, refused_ = 0;
+};
+
+bool IsLog(const std::string& name) { return name.ends_with(".log"); }
+// RocksDB writes LOG and OPTIONS for people.
+bool IsRead(const std::string& name) { return !name.starts_with("LOG") && !name.starts_with("OPTIONS"); }
+
+TEST_F(StoreDamageTest, TheLogLosesNothingInSilence) {
+  const std::vector<fs::path> logs = Files(IsLog);
+  ASSERT_EQ(logs.size(), 1u) << "this is about what is in the log alone";
+  FlipAndCut(logs[0]);
+  std::printf("%d of %d refused\n", refused_, tried_);
+  EXPECT_EQ(refused_, tried_) << "every byte of the log was acknowledged";
+}
+
+TEST_F(StoreDamageTest, NoFileOfAReopenedStoreLosesAnythingInSilence) {
+  Reopen();
+  for (const fs::path& file : Files(IsRead)) FlipAndCut(file);
+  std::printf("%d of %d refused\n", refused_, tried_);
+  EXPECT_GT(refused_, tried_ / 2);
+}
+
+}  // namespace
+}  // namespace retro
