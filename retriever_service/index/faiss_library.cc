@@ -137,6 +137,7 @@ absl::StatusOr<std::unique_ptr<QuantisedLists>> QuantisedLists::Train(const std:
     made->index.reset(ivf);
     ivf->cp.niter = kCentroidRounds;
     ivf->cp.min_points_per_centroid = 1;  // the caller chose the sample: no word about it on stderr
+    if (auto* codes = dynamic_cast<faiss::IndexIVFPQFastScan*>(ivf)) codes->pq.cp.min_points_per_centroid = 1;
     ivf->train(static_cast<int64_t>(sample.size() / dimension), sample.data());
   });
   stop_wish = nullptr;

@@ -12,6 +12,7 @@ namespace {
 
 constexpr uint64_t kPointsAListMin = 39;  // below it FAISS warns of centroids that stand for single points
 constexpr uint64_t kSampleAList = 64;
+constexpr uint64_t kSampleRowsMin = 4096;  // 256 for each of the 16 values of a code: FAISS learns from no more
 // Up to so many lists the nearest are found by comparing all centroids, one matrix product for a whole batch; beyond,
 // by a graph over them.
 constexpr uint64_t kFlatListsMax = 8192;
@@ -47,7 +48,7 @@ uint32_t ListsOfKind(const std::string& kind) {
 }
 
 uint64_t SampleRows(uint64_t rows, const std::string& kind) {
-  return std::min(rows, std::max(kSampleAList * ListsOfKind(kind), kQuantisedRowsMin));
+  return std::min(rows, std::max(kSampleAList * ListsOfKind(kind), kSampleRowsMin));
 }
 
 Probe ChooseProbe(double effort, uint32_t lists, uint32_t k) {

@@ -22,7 +22,7 @@ inline constexpr uint64_t kQuantisedRowsMin = 256;
 std::string ChooseKind(SegmentKind kind, int dimension, uint64_t rows);
 inline constexpr uint64_t kWideCodeRowsMax = 4'000'000;
 
-// Vectors that a segment of so many is trained on, evenly spread over it: 64 a list.
+// Vectors that a segment of so many is trained on, evenly spread over it: 64 a list, at least 4096.
 uint64_t SampleRows(uint64_t rows, const std::string& kind);
 
 // The number of lists that a kind's name begins with; 0 for none.
