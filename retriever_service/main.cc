@@ -18,6 +18,7 @@
 #include "retriever_service/embed/batcher.h"
 #include "retriever_service/embed/bert_embedder.h"
 #include "retriever_service/embed/hash_embedder.h"
+#include "retriever_service/index_flags.h"
 #include "retriever_service/retriever.h"
 
 namespace retro {
@@ -40,6 +41,37 @@ struct Settings {
   int threads = 0;
   RetrieverOptions retriever;
 };
+
+void AddBounds(CLI::App& app, Settings& settings) {
+  constexpr char kBounds[] = "Bounds";
+  app.add_option("--workers", settings.retriever.workers, "Calls worked on at once")
+      ->check(CLI::Range(1, kThreadsMax))
+      ->capture_default_str()
+      ->group(kBounds);
+  app.add_option("--requests-waiting-max", settings.retriever.requests_waiting_max,
+                 "Calls that may wait; more are refused at once")
+      ->check(CLI::Range(0, kRequestsWaitingMax))
+      ->capture_default_str()
+      ->group(kBounds);
+  app.add_option("--request-bytes-max", settings.retriever.request_bytes_max,
+                 "Bytes of requests and replies in memory at once, ingest aside; more are refused at once")
+      ->check(CLI::Range(kRequestBytesMaxMin, kBytesMax))
+      ->capture_default_str()
+      ->group(kBounds);
+  app.add_option("--ingest-workers", settings.retriever.ingest_workers, "Documents worked on at once")
+      ->check(CLI::Range(1, kThreadsMax))
+      ->capture_default_str()
+      ->group(kBounds);
+  app.add_option("--ingest-bytes-max", settings.retriever.ingest_bytes_max,
+                 "Bytes of documents in memory at once; more waits at the sender")
+      ->capture_default_str()
+      ->group(kBounds);
+  app.add_option("--store-memory-bytes", settings.retriever.store_memory_bytes,
+                 "Memory of the store, beside its index: blocks read from disk and write buffers")
+      ->check(CLI::Range(kStoreMemoryBytesMin, kBytesMax))
+      ->capture_default_str()
+      ->group(kBounds);
+}
 
 void AddSettings(CLI::App& app, Settings& settings) {
   AddServiceSettings(app, settings.service);
@@ -72,35 +104,6 @@ void AddSettings(CLI::App& app, Settings& settings) {
       ->check(CLI::Range(0, kThreadsMax))
       ->capture_default_str()
       ->group(kEmbedder);
-
-  constexpr char kBounds[] = "Bounds";
-  app.add_option("--workers", settings.retriever.workers, "Calls worked on at once")
-      ->check(CLI::Range(1, kThreadsMax))
-      ->capture_default_str()
-      ->group(kBounds);
-  app.add_option("--requests-waiting-max", settings.retriever.requests_waiting_max,
-                 "Calls that may wait; more are refused at once")
-      ->check(CLI::Range(0, kRequestsWaitingMax))
-      ->capture_default_str()
-      ->group(kBounds);
-  app.add_option("--request-bytes-max", settings.retriever.request_bytes_max,
-                 "Bytes of requests and replies in memory at once, ingest aside; more are refused at once")
-      ->check(CLI::Range(kRequestBytesMaxMin, kBytesMax))
-      ->capture_default_str()
-      ->group(kBounds);
-  app.add_option("--ingest-workers", settings.retriever.ingest_workers, "Documents worked on at once")
-      ->check(CLI::Range(1, kThreadsMax))
-      ->capture_default_str()
-      ->group(kBounds);
-  app.add_option("--ingest-bytes-max", settings.retriever.ingest_bytes_max,
-                 "Bytes of documents in memory at once; more waits at the sender")
-      ->capture_default_str()
-      ->group(kBounds);
-  app.add_option("--store-memory-bytes", settings.retriever.store_memory_bytes,
-                 "Memory of the store, beside its index: blocks read from disk and write buffers")
-      ->check(CLI::Range(kStoreMemoryBytesMin, kBytesMax))
-      ->capture_default_str()
-      ->group(kBounds);
 }
 
 absl::StatusOr<std::unique_ptr<Embedder>> MakeEmbedder(const Settings& settings) {
@@ -134,6 +137,8 @@ int Main(int argc, char** argv) {
   Settings settings;
   CLI::App app("Stores documents and finds the nearest chunks to a query (RETRO's retriever).", "retro-retriever");
   AddSettings(app, settings);
+  AddIndexFlags(app, settings.retriever.index);
+  AddBounds(app, settings);
   return RunService(app, "RETRO_RETRIEVER_", settings.service, argc, argv, [&settings] { return Serve(settings); });
 }
 

@@ -46,6 +46,7 @@ absl::StatusOr<std::unique_ptr<ShardMap>> OpenShard(const RetrieverOptions& opti
                                                     const std::vector<float>& self_test) {
   LocalShardOptions shard;
   shard.store.path = options.data;
+  shard.index = options.index;
   shard.store.verify_tables = options.verify_at_start;
   shard.store.memory_bytes = options.store_memory_bytes;
   shard.reply_bytes_max = reply_bytes_max;

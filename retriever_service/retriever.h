@@ -11,6 +11,7 @@
 #include "common/rpc/server.h"
 #include "common/rpc/unary.h"
 #include "retriever_service/embed/embedder.h"
+#include "retriever_service/index/index_settings.h"
 
 namespace retro {
 
@@ -18,7 +19,8 @@ struct RetrieverOptions {
   std::string data;       // folder of the store; made if missing
   std::string tokenizer;  // SentencePiece model that cuts documents; fixed with the first start
   int chunk_size = 64;    // tokens; fixed with the first start
-  int workers = 16;       // unary calls at once
+  IndexSettings index;
+  int workers = 16;  // unary calls at once
   int requests_waiting_max = 1024;
   int ingest_workers = 16;                             // documents at once
   uint64_t ingest_bytes_max = uint64_t{256} << 20;     // documents in memory, over all streams

@@ -11,6 +11,7 @@
 #include "absl/strings/escaping.h"
 #include "common/base/error.h"
 #include "common/base/heap.h"
+#include "common/base/openmp.h"
 #include "common/base/status_macros.h"
 #include "common/base/strings.h"
 #include "common/base/worker_pool.h"
@@ -19,6 +20,7 @@
 #include "common/rpc/service_main.h"
 #include "common/rpc/settings.h"
 #include "common/rpc/unary.h"
+#include "retriever_service/index_flags.h"
 #include "retriever_service/shard/local_shard.h"
 #include "retriever_service/shard/shard_service.h"
 
@@ -39,6 +41,7 @@ constexpr uint64_t kBytesMax = uint64_t{1} << 40;
 struct Settings {
   ServiceSettings service{.server = {.listen = "127.0.0.1:7710"}};
   StoreOptions store;
+  IndexSettings index;
   std::string embedder_fingerprint;
   std::string tokenizer_fingerprint;
   uint32_t dimension = 0;
@@ -70,6 +73,8 @@ void AddSettings(CLI::App& app, Settings& settings) {
       ->check(CLI::Range(kChunkSizeMin, kChunkSizeMax))
       ->capture_default_str()
       ->group(kCollection);
+
+  AddIndexFlags(app, settings.index);
 
   constexpr char kBounds[] = "Bounds";
   app.add_option("--workers", settings.workers, "Calls worked on at once")
@@ -128,6 +133,7 @@ absl::Status Serve(const Settings& settings) {
   }
   LocalShardOptions options;
   options.store = settings.store;
+  options.index = settings.index;
   options.reply_bytes_max = settings.bounds.reply_bytes_max;
   options.waiting_reads_max = std::max(1, settings.workers / kWaitingReadsDivisor);
   RETRO_ASSIGN_OR_RETURN(options.default_collection, DefaultCollection(settings));
@@ -155,6 +161,7 @@ int Main(int argc, char** argv) {
 }  // namespace retro
 
 int main(int argc, char** argv) {
+  retro::EnsurePassiveOpenMp(argv);
   retro::BoundHeaps();
   return retro::Main(argc, argv);
 }

@@ -105,6 +105,7 @@ LocalShardOptions Options(const std::string& path) {
   options.store.path = path;
   options.store.log_changes_max = 60;            // so that the log is trimmed
   options.store.memory_bytes = size_t{3} << 20;  // so that tables are written and merged
+  options.index.seal_rows = 256;                 // so that segments are sealed and merged all the time
   options.default_collection.emplace();
   options.default_collection->set_dimension(kDimension);
   options.default_collection->set_embedder_fingerprint("embedder");
@@ -250,6 +251,7 @@ class CrashTest : public testing::Test {
     ASSERT_TRUE(response.ok()) << response.status();
     shardpb::SearchRequest search;
     search.set_k(1);
+    search.mutable_effort()->set_level(1);  // through the lists of sealed segments
     for (int i = 0; i < chunk_count; ++i) {
       const auto& values = response->vectors(i).values();
       const std::vector<float> vector = MakeVector(id, state, i);
@@ -288,12 +290,14 @@ class CrashTest : public testing::Test {
     ASSERT_TRUE(stats.ok());
     EXPECT_EQ(stats->stats().collections(0).documents(), documents);
     EXPECT_EQ(stats->stats().collections(0).chunks(), chunks);
+    with_segments_ += stats->stats().collections(0).segments_size() > 1;
   }
 
   const std::string path_;
   std::map<std::string, Expected> expected_;
   uint64_t acknowledged_ = 0;
   uint64_t interrupted_ = 0;
+  uint64_t with_segments_ = 0;  // rounds that found sealed segments
 };
 
 uint32_t FromEnvironment(const char* name, uint32_t otherwise) {
@@ -315,9 +319,11 @@ TEST_F(CrashTest, NothingAcknowledgedIsLostAndNothingIsHalfThere) {
     RunAndKill(random(), (round + 1) * kVersionsARound, std::chrono::milliseconds(milliseconds));
     CheckAll();
   }
-  std::printf("%lu changes acknowledged, %lu interrupted\n", acknowledged_, interrupted_);
+  std::printf("%lu changes acknowledged, %lu interrupted, %lu rounds with sealed segments\n", acknowledged_,
+              interrupted_, with_segments_);
   EXPECT_GT(acknowledged_, rounds) << "the child hardly wrote";
   EXPECT_GT(interrupted_, 0u);
+  EXPECT_GT(with_segments_, 0u);
 }
 
 // A folder left by a process that died while it made the store is no obstacle.

@@ -57,6 +57,8 @@ std::string HexEncode(std::string_view bytes) {
   return hex;
 }
 
+uint64_t Checksum(std::string_view bytes) { return XXH3_64bits(bytes.data(), bytes.size()); }
+
 uint32_t SlotOfDocument(std::string_view document_id) {
   return static_cast<uint32_t>(XXH64(document_id.data(), document_id.size(), 0) % kSlotCount);
 }

@@ -1,4 +1,4 @@
-// The two hashes that are written to disk and sent over the wire; neither may ever change.
+// The hashes that are written to disk and sent over the wire; none may ever change.
 #pragma once
 
 #include <cstdint>
@@ -27,6 +27,9 @@ class Sha256 {
 
 std::string Sha256Bytes(std::string_view bytes);  // 32 raw bytes
 std::string HexEncode(std::string_view bytes);    // lower case
+
+// XXH3, 64 bits: tells damage, not malice.
+uint64_t Checksum(std::string_view bytes);
 
 // The slot of a document, 0 ... kSlotCount-1: XXH64 of its id with seed 0, modulo the count.
 inline constexpr uint32_t kSlotCount = 4096;

@@ -22,7 +22,13 @@ std::string ToHalf(std::span<const float> values) {
 
 void FromHalf(std::string_view halves, std::span<float> values) {
   assert(halves.size() == values.size() * kHalfBytes);
-  for (size_t i = 0; i < values.size(); ++i) {
+  size_t i = 0;
+  for (; i + 8 <= values.size(); i += 8) {
+    __m128i eight;
+    std::memcpy(&eight, halves.data() + i * kHalfBytes, sizeof eight);
+    _mm256_storeu_ps(values.data() + i, _mm256_cvtph_ps(eight));
+  }
+  for (; i < values.size(); ++i) {
     uint16_t half;
     std::memcpy(&half, halves.data() + i * kHalfBytes, kHalfBytes);
     values[i] = _cvtsh_ss(half);

@@ -15,8 +15,10 @@
 #include "absl/container/flat_hash_set.h"
 #include "absl/status/statusor.h"
 #include "common/base/call_context.h"
+#include "common/document/protos.h"
 #include "retriever_service/index/filter.h"
 #include "retriever_service/index/indexed_document.h"
+#include "retro/shard/v1/shard.pb.h"
 
 namespace retro {
 
@@ -34,6 +36,7 @@ struct IndexQuery {
 
 struct IndexSearchOptions {
   uint32_t k = 2;
+  std::optional<float> effort;             // 0 ... 1, see tuning.h; none: every chunk is compared
   std::optional<float> max_distance;       // squared L2
   const CompiledFilter* filter = nullptr;  // null: all documents
   uint32_t chunks_per_document_max = 0;    // 0: no bound
@@ -50,13 +53,22 @@ struct IndexAnswer {
   uint64_t generation = 0;                  // of what was searched
 };
 
+struct SegmentSize {
+  std::string kind;           // "exact", or the lists' as in tuning.h
+  uint64_t rows = 0;          // deleted ones included
+  uint64_t deleted = 0;       // of these
+  uint64_t memory_bytes = 0;  // without what is mapped
+};
+
 struct IndexStats {
   uint64_t documents = 0;
   uint64_t chunks = 0;  // that can be found
   uint64_t text_bytes = 0;
-  uint64_t rows = 0;          // chunks and remains of deleted ones
-  uint64_t memory_bytes = 0;  // of rows, and of what is known of documents
-  uint64_t generation = 0;    // grows whenever segments are swapped
+  uint64_t generation = 0;  // grows whenever segments are swapped
+  pb::IndexState state = pb::INDEX_STATE_EXACT;
+  std::vector<SegmentSize> segments;
+  uint64_t document_bytes = 0;           // of memory, of what is known of documents
+  std::optional<float> measured_recall;  // recall@10 at effort 0.5 against exact; none: not measured yet
 };
 
 class VectorIndex {
@@ -64,10 +76,11 @@ class VectorIndex {
   virtual ~VectorIndex() = default;
 
   // All changes, in order, as one visible step. They must fit the collection; a removal of an unknown id is ignored.
-  virtual void Apply(std::vector<IndexChange> changes) = 0;
+  // `position`: of the newest of them in the store.
+  virtual void Apply(std::vector<IndexChange> changes, const shardpb::Position& position) = 0;
 
   // One list of hits a query, nearest first, of equal distance the lesser chunk id first; fewer than k only if no more
-  // are allowed. CANCELLED or DEADLINE_EXCEEDED if the caller leaves meanwhile.
+  // are allowed, whatever the effort. CANCELLED or DEADLINE_EXCEEDED if the caller leaves meanwhile.
   virtual absl::StatusOr<IndexAnswer> Search(std::span<const IndexQuery> queries, const IndexSearchOptions& options,
                                              const CallContext& context) const = 0;
 

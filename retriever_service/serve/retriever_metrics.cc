@@ -77,12 +77,21 @@ void RetrieverMetrics::Refresh(const BatcherStats& embedder, const IngestBudget&
     set("retro_store_read_only", "1 while writes are refused.", shard.read_only() ? 1 : 0, {{"shard", number}});
     for (const pb::CollectionStats& collection : shard.collections()) {
       const prometheus::Labels labels = {{"shard", number}, {"collection", collection.collection()}};
-      double memory = 0;
-      for (const pb::SegmentStats& segment : collection.segments())
+      double memory = static_cast<double>(collection.document_memory_bytes());
+      double deleted = 0;
+      for (const pb::SegmentStats& segment : collection.segments()) {
         memory += static_cast<double>(segment.memory_bytes());
+        deleted += static_cast<double>(segment.deleted());
+      }
       set("retro_store_documents", "Documents.", static_cast<double>(collection.documents()), labels);
       set("retro_index_chunks", "Chunks that can be found.", static_cast<double>(collection.chunks()), labels);
       set("retro_index_memory_bytes", "Bytes of memory of the index.", memory, labels);
+      set("retro_index_segments", "Segments, the growing one included.", collection.segments_size(), labels);
+      set("retro_index_deleted", "Deleted chunks that segments still hold.", deleted, labels);
+      if (collection.has_measured_recall()) {
+        set("retro_index_recall", "recall@10 at effort 0.5 against exact search, as last measured on a sample.",
+            collection.measured_recall(), labels);
+      }
       set("retro_index_state", "1 exact, 2 training, 3 ready, 4 rebuilding.", collection.index_state(), labels);
       set("retro_index_generation", "Grows whenever segments are swapped.",
           static_cast<double>(collection.index_generation()), labels);

@@ -5,7 +5,6 @@
 #include "common/base/error.h"
 #include "common/base/hash.h"
 #include "common/base/strings.h"
-#include "retriever_service/index/exact_index.h"
 
 namespace retro {
 
@@ -30,11 +29,17 @@ void LiveCollections::Add(std::shared_ptr<LiveCollection> collection) {
   collections_[name] = std::move(collection);
 }
 
-std::shared_ptr<LiveCollection> MakeLiveCollection(const Collection& collection) {
+std::shared_ptr<LiveCollection> MakeLiveCollection(const Store& store, const Collection& collection,
+                                                   const IndexSettings& settings) {
   auto live = std::make_shared<LiveCollection>();
   live->id = collection.id;
   live->spec = collection.spec;
-  live->index = std::make_unique<ExactIndex>(static_cast<int>(collection.spec.dimension()));
+  SegmentedIndexOptions options;
+  options.settings = settings;
+  options.folder = StrCat(store.path(), "/index/", collection.id);
+  options.identity = {store.identity().store_id, collection.id, static_cast<int>(collection.spec.dimension()),
+                      settings.kind};
+  live->index = std::make_unique<SegmentedIndex>(options, store.last_position());
   return live;
 }
 

@@ -8,7 +8,7 @@
 
 #include "absl/status/statusor.h"
 #include "common/base/sync.h"
-#include "retriever_service/index/vector_index.h"
+#include "retriever_service/index/segmented_index.h"
 #include "retriever_service/store/store.h"
 
 namespace retro {
@@ -16,24 +16,29 @@ namespace retro {
 struct LiveCollection {
   uint32_t id;
   pb::CollectionSpec spec;
-  std::unique_ptr<VectorIndex> index;
+  std::unique_ptr<SegmentedIndex> index;
 };
 
 // Any thread. Collections live until nobody uses them.
 class LiveCollections {
  public:
+  explicit LiveCollections(const IndexSettings& settings) : index_settings_(settings) {}
+
+  const IndexSettings& index_settings() const { return index_settings_; }
   // NOT_FOUND (COLLECTION_NOT_FOUND) if there is none of that name.
   absl::StatusOr<std::shared_ptr<LiveCollection>> Find(const std::string& name) const ABSL_LOCKS_EXCLUDED(mutex_);
   std::vector<std::shared_ptr<LiveCollection>> All() const ABSL_LOCKS_EXCLUDED(mutex_);  // by name
   void Add(std::shared_ptr<LiveCollection> collection) ABSL_LOCKS_EXCLUDED(mutex_);
 
  private:
+  const IndexSettings index_settings_;
   mutable Mutex mutex_;
   std::map<std::string, std::shared_ptr<LiveCollection>> collections_ ABSL_GUARDED_BY(mutex_);
 };
 
-// With an empty index.
-std::shared_ptr<LiveCollection> MakeLiveCollection(const Collection& collection);
+// With the index that the store's folder holds of it, which is still to be filled.
+std::shared_ptr<LiveCollection> MakeLiveCollection(const Store& store, const Collection& collection,
+                                                   const IndexSettings& settings);
 
 // FAILED_PRECONDITION if vectors or chunks come from others than the collection's own. An empty fingerprint is not
 // checked.

@@ -13,6 +13,7 @@
 #include "common/base/status_macros.h"
 #include "common/base/strings.h"
 #include "common/document/half.h"
+#include "retriever_service/shard/index_filler.h"
 #include "retriever_service/shard/neighbour_fetch.h"
 #include "retriever_service/store/layout.h"
 
@@ -27,8 +28,7 @@ constexpr uint32_t kPageSizeMax = 1000;    // of ListDocuments
 constexpr uint32_t kListScanMax = 20'000;  // documents that one ListDocuments looks at
 // A page ends with the document that passes this: metadata may be large, and the page is held in memory.
 constexpr size_t kListBytesMax = size_t{2} << 20;
-constexpr size_t kIndexBatchRows = 4096;  // that BuildIndex applies at once
-constexpr int kSearchAttemptsMax = 3;     // while rows vanish between search and fetch
+constexpr int kSearchAttemptsMax = 3;  // while rows vanish between search and fetch
 
 void SetDuration(Clock::duration from, google::protobuf::Duration& to) {
   const auto seconds = std::chrono::duration_cast<std::chrono::seconds>(from);
@@ -96,6 +96,7 @@ absl::StatusOr<std::vector<IndexQuery>> MakeQueries(const shardpb::SearchRequest
 LocalShard::LocalShard(std::unique_ptr<Store> store, const LocalShardOptions& options)
     : reply_bytes_max_(options.reply_bytes_max),
       store_(std::move(store)),
+      collections_(options.index),
       applied_(store_->identity().shard, store_->last_position(), options.waiting_reads_max),
       writer_(*store_, collections_, applied_) {}
 
@@ -119,39 +120,21 @@ absl::StatusOr<std::unique_ptr<LocalShard>> LocalShard::Open(const LocalShardOpt
 absl::Status LocalShard::BuildIndexes() {
   for (const Collection& stored : store_->Collections()) {
     const Clock::time_point start = Clock::now();
-    std::shared_ptr<LiveCollection> collection = MakeLiveCollection(stored);
-    RETRO_RETURN_IF_ERROR(BuildIndex(*collection));
+    std::shared_ptr<LiveCollection> collection = MakeLiveCollection(*store_, stored, collections_.index_settings());
+    RETRO_RETURN_IF_ERROR(FillIndex(*collection));
     const IndexStats stats = collection->index->Stats();
-    spdlog::info("index of collection \"{}\" built: {} documents, {} chunks, {:.2f} s", stored.spec.name(),
-                 stats.documents, stats.chunks, std::chrono::duration<double>(Clock::now() - start).count());
+    spdlog::info("index of collection \"{}\" open: {} documents, {} chunks, {} segments, {:.2f} s", stored.spec.name(),
+                 stats.documents, stats.chunks, stats.segments.size(),
+                 std::chrono::duration<double>(Clock::now() - start).count());
     collections_.Add(std::move(collection));
   }
   return absl::OkStatus();
 }
 
-absl::Status LocalShard::BuildIndex(LiveCollection& collection) const {
-  const size_t dimension = collection.spec.dimension();
-  std::vector<IndexChange> batch;
-  size_t batch_rows = 0;
-  RETRO_RETURN_IF_ERROR(store_->ScanVectors(
-      collection.id, /*at=*/nullptr, [&](const shardpb::DocumentRecord& record, const std::string& halves) {
-        auto document = std::make_shared<const IndexedDocument>(ToIndexedDocument(record));
-        if (halves.size() != dimension * kHalfBytes * document->chunk_count) {
-          return Error(absl::StatusCode::kDataLoss, Reason::kStoreDamaged,
-                       StrCat("the store in ", store_->path(), " is damaged: vectors of document \"", document->id,
-                              "\" have the wrong size; restore it from a snapshot or a replica"));
-        }
-        std::vector<float> vectors(dimension * document->chunk_count);
-        FromHalf(halves, vectors);
-        batch_rows += document->chunk_count;
-        batch.push_back({record.document().id(), std::move(document), std::move(vectors)});
-        if (batch_rows >= kIndexBatchRows) {
-          collection.index->Apply(std::exchange(batch, {}));
-          batch_rows = 0;
-        }
-        return absl::OkStatus();
-      }));
-  collection.index->Apply(std::move(batch));
+absl::Status LocalShard::FillIndex(LiveCollection& collection) const {
+  IndexFiller filler(*store_, collection);
+  RETRO_RETURN_IF_ERROR(filler.Run());
+  collection.index->Filled();
   return absl::OkStatus();
 }
 
@@ -183,6 +166,7 @@ absl::StatusOr<bool> LocalShard::SearchOnce(const LiveCollection& collection, co
   RETRO_ASSIGN_OR_RETURN(const std::vector<IndexQuery> queries, MakeQueries(request, collection.spec.dimension()));
   IndexSearchOptions options;
   options.k = request.k();
+  if (request.effort().has_level()) options.effort = request.effort().level();
   if (request.has_max_distance()) options.max_distance = request.max_distance();
   options.filter = filter;
   options.chunks_per_document_max = request.max_chunks_per_document();
@@ -355,14 +339,17 @@ absl::StatusOr<shardpb::StatsResponse> LocalShard::Stats(const shardpb::StatsReq
     to.set_documents(index.documents);
     to.set_chunks(index.chunks);
     to.set_text_bytes(index.text_bytes);
-    to.set_index_state(pb::INDEX_STATE_EXACT);
+    to.set_index_state(index.state);
     to.set_index_generation(index.generation);
-    to.set_measured_recall(1);
-    pb::SegmentStats& segment = *to.add_segments();
-    segment.set_kind("exact");
-    segment.set_vectors(index.rows);
-    segment.set_deleted(index.rows - index.chunks);
-    segment.set_memory_bytes(index.memory_bytes);
+    if (index.measured_recall.has_value()) to.set_measured_recall(*index.measured_recall);
+    for (const SegmentSize& size : index.segments) {
+      pb::SegmentStats& segment = *to.add_segments();
+      segment.set_kind(size.kind);
+      segment.set_vectors(size.rows);
+      segment.set_deleted(size.deleted);
+      segment.set_memory_bytes(size.memory_bytes);
+    }
+    to.set_document_memory_bytes(index.document_bytes);
   }
   return response;
 }

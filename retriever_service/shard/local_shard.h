@@ -1,5 +1,5 @@
-// A shard in this process: the store, and in memory an index a collection, made from the store when the shard is
-// opened.
+// A shard in this process: the store, and an index a collection, of which the store makes what is missing when the
+// shard is opened.
 #pragma once
 
 #include <memory>
@@ -20,6 +20,7 @@ namespace retro {
 
 struct LocalShardOptions {
   StoreOptions store;
+  IndexSettings index;
   // The collection "" as this server would make it: made in a new store, compared in an old one. None: whatever is
   // there.
   std::optional<pb::CollectionSpec> default_collection;
@@ -56,7 +57,7 @@ class LocalShard : public Shard {
  private:
   LocalShard(std::unique_ptr<Store> store, const LocalShardOptions& options);
   absl::Status BuildIndexes();
-  absl::Status BuildIndex(LiveCollection& collection) const;
+  absl::Status FillIndex(LiveCollection& collection) const;
   absl::StatusOr<shardpb::DocumentRecord> FindRecord(const LiveCollection& collection, const std::string& id,
                                                      const Store::Snapshot* at) const;
   absl::StatusOr<shardpb::DeleteResponse> CountDeletions(const shardpb::DeleteRequest& request) const;

@@ -158,8 +158,9 @@ class ShardWriter::DeleteJob : public Job {
 
 class ShardWriter::CreateCollectionJob : public Job {
  public:
-  CreateCollectionJob(const LiveCollections& collections, const pb::CollectionSpec& spec, const CallContext& context)
-      : Job(context), collections_(collections), spec_(spec) {}
+  CreateCollectionJob(const Store& store, const LiveCollections& collections, const pb::CollectionSpec& spec,
+                      const CallContext& context)
+      : Job(context), store_(store), collections_(collections), spec_(spec) {}
 
   bool BeginsAGroup() const override { return true; }
   bool AllStaged() const override { return staged_; }
@@ -169,7 +170,8 @@ class ShardWriter::CreateCollectionJob : public Job {
     const auto existing = collections_.Find(spec_.name());
     if (!existing.ok()) {
       const uint32_t id = group.transaction.CreateCollection(spec_);
-      group.new_collections.push_back(MakeLiveCollection({id, spec_}));
+      group.new_collections.push_back(MakeLiveCollection(store_, {id, spec_}, collections_.index_settings()));
+      group.new_collections.back()->index->Filled();
       return absl::OkStatus();
     }
     if ((*existing)->spec.SerializeAsString() == spec_.SerializeAsString()) return absl::OkStatus();
@@ -178,6 +180,7 @@ class ShardWriter::CreateCollectionJob : public Job {
   }
 
  private:
+  const Store& store_;
   const LiveCollections& collections_;
   const pb::CollectionSpec& spec_;
   bool staged_ = false;
@@ -227,7 +230,7 @@ absl::StatusOr<shardpb::DeleteResponse> ShardWriter::Delete(const shardpb::Delet
 }
 
 absl::Status ShardWriter::CreateCollection(const pb::CollectionSpec& spec, const CallContext& context) {
-  CreateCollectionJob job(collections_, spec, context);
+  CreateCollectionJob job(store_, collections_, spec, context);
   return Perform(job);
 }
 
@@ -294,7 +297,7 @@ void ShardWriter::Flush(Group group, std::deque<Job*>& line) {
   const absl::Status status = store_.Commit(std::move(group.transaction));
   if (status.ok()) {
     for (const auto& collection : group.new_collections) collections_.Add(collection);
-    for (auto& [collection, changes] : group.index_changes) collection->index->Apply(std::move(changes));
+    for (auto& [collection, changes] : group.index_changes) collection->index->Apply(std::move(changes), position);
     applied_.Advance(position);
   }
   for (Job* job : group.jobs) {

@@ -1,6 +1,8 @@
-// The peer of `tests/bench/run.sh ingest`: the retriever's own embedder alone. Cuts and tokenises the documents of a
-// JSONL file beforehand, then embeds their chunks in batches; does what standard input asks for, line by line:
-//   time FILE BATCH    prints the number of chunks and the seconds that embedding them in batches of BATCH took
+// The peer of `tests/bench/run.sh ingest`, and what makes the vectors of `index`: the retriever's own embedder alone.
+// Cuts and tokenises the documents of a JSONL file beforehand, then embeds their chunks in batches; does what standard
+// input asks for, line by line:
+//   write FILE BATCH   writes the chunks' vectors, single precision, row after row, to FILE.f32, and prints as
+//   time FILE BATCH    which prints the number of chunks and the seconds that embedding them in batches of BATCH took
 #include <algorithm>
 #include <chrono>
 #include <fstream>
@@ -41,11 +43,16 @@ std::vector<TokenSequence> ReadChunks(const std::string& path, const Tokenizer& 
   return sequences;
 }
 
-double SecondsToEmbed(const std::vector<TokenSequence>& sequences, size_t batch_size, Embedder& embedder) {
+// Single precision, row after row, if a file is named.
+double SecondsToEmbed(const std::vector<TokenSequence>& sequences, size_t batch_size, Embedder& embedder,
+                      const std::string& write_to) {
+  std::ofstream file(write_to, std::ios::binary);
   const auto start = std::chrono::steady_clock::now();
   for (size_t i = 0; i < sequences.size(); i += batch_size) {
     const std::span batch(sequences.data() + i, std::min(batch_size, sequences.size() - i));
-    ValueOrDie(embedder.Embed(batch));
+    const std::vector<float> vectors = ValueOrDie(embedder.Embed(batch));
+    file.write(reinterpret_cast<const char*>(vectors.data()),
+               static_cast<std::streamsize>(vectors.size() * sizeof(float)));
   }
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
@@ -58,7 +65,8 @@ int Main(const std::string& folder, const std::string& tokenizer_path, int threa
   std::string command, path;
   for (size_t batch_size = 0; std::cin >> command >> path >> batch_size;) {
     const std::vector<TokenSequence> sequences = ReadChunks(path, *tokenizer, *embedder);
-    const double seconds = SecondsToEmbed(sequences, batch_size, *embedder);
+    const double seconds =
+        SecondsToEmbed(sequences, batch_size, *embedder, command == "write" ? path + ".f32" : std::string());
     std::cout << sequences.size() << ' ' << seconds << std::endl;
   }
   return 0;

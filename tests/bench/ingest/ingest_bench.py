@@ -94,6 +94,7 @@ class Retriever:
     def index_and_store_bytes(self):
         (shard,) = self.run("stats")["shards"]
         index = sum(int(s["memory_bytes"]) for c in shard["collections"] for s in c.get("segments", []))
+        index += sum(int(c.get("document_memory_bytes", 0)) for c in shard["collections"])
         return index, int(shard["memory"].get("cache_bytes", 0)) + int(shard["memory"].get("table_bytes", 0))
 
     def stop(self):

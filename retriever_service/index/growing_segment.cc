@@ -1,0 +1,189 @@
+#include "retriever_service/index/growing_segment.h"
+
+#include <algorithm>
+#include <cstring>
+#include <span>
+#include <utility>
+
+#include "common/base/status_macros.h"
+#include "retriever_service/index/faiss_library.h"
+#include "retriever_service/store/layout.h"
+
+namespace retro {
+namespace {
+
+// Rows compared with all queries while they are in the cache.
+constexpr uint32_t kTileRows = 64;
+// A full block with fewer live rows than 1 / kSparseDivisor of its rows is emptied.
+constexpr uint32_t kSparseDivisor = 4;
+
+}  // namespace
+
+struct GrowingSegment::Block {
+  Block(uint32_t rows, int dimension)
+      : vectors(std::make_unique_for_overwrite<float[]>(size_t{rows} * dimension)),
+        chunk_ids(std::make_unique<uint64_t[]>(rows)),
+        documents(std::make_unique<std::shared_ptr<const IndexedDocument>[]>(rows)),
+        removed_at(std::make_unique<std::atomic<uint64_t>[]>(rows)) {
+    for (uint32_t i = 0; i < rows; ++i) removed_at[i].store(kNeverRemoved, std::memory_order_relaxed);
+  }
+
+  std::unique_ptr<float[]> vectors;  // [rows, dimension]
+  std::unique_ptr<uint64_t[]> chunk_ids;
+  std::unique_ptr<std::shared_ptr<const IndexedDocument>[]> documents;
+  std::unique_ptr<std::atomic<uint64_t>[]> removed_at;  // the step that removed the row
+};
+
+GrowingSegment::GrowingSegment(int dimension, uint32_t block_rows) : dimension_(dimension), block_rows_(block_rows) {}
+
+GrowingSegment::~GrowingSegment() = default;
+
+// ---------------------------------------------------------------- changes
+
+uint64_t GrowingSegment::Append(const std::shared_ptr<const IndexedDocument>& document, const float* vectors) {
+  const uint64_t first_row = rows_;
+  for (uint32_t i = 0; i < document->chunk_count; ++i, ++rows_) {
+    if (rows_ % block_rows_ == 0) {
+      blocks_.push_back(std::make_shared<Block>(block_rows_, dimension_));
+      live_rows_.push_back(0);
+    }
+    Block& block = *blocks_.back();
+    const uint64_t place = rows_ % block_rows_;
+    std::memcpy(block.vectors.get() + place * dimension_, vectors + size_t{i} * dimension_, sizeof(float) * dimension_);
+    block.chunk_ids[place] = ChunkIdAt(document->first_chunk_id, i);
+    block.documents[place] = document;
+    ++live_rows_.back();
+  }
+  live_total_ += document->chunk_count;
+  return first_row;
+}
+
+void GrowingSegment::Remove(uint64_t first_row, uint32_t count, uint64_t step) {
+  for (uint64_t row = first_row; row < first_row + count; ++row) {
+    const uint64_t block = row / block_rows_;
+    blocks_[block]->removed_at[row % block_rows_].store(step, std::memory_order_relaxed);
+    --live_rows_[block];
+  }
+  live_total_ -= count;
+}
+
+void GrowingSegment::CopyVectors(uint64_t first_row, uint32_t count, float* out) const {
+  for (uint64_t row = first_row; row < first_row + count; ++row, out += dimension_) {
+    const Block& block = *blocks_[row / block_rows_];
+    std::memcpy(out, block.vectors.get() + row % block_rows_ * dimension_, sizeof(float) * dimension_);
+  }
+}
+
+std::vector<std::shared_ptr<const IndexedDocument>> GrowingSegment::SparseDocuments() const {
+  std::vector<std::shared_ptr<const IndexedDocument>> documents;
+  for (size_t b = 0; b < rows_ / block_rows_; ++b) {
+    if (blocks_[b] == nullptr || live_rows_[b] >= block_rows_ / kSparseDivisor) continue;
+    for (uint32_t i = 0; i < block_rows_; ++i) {
+      if (blocks_[b]->removed_at[i].load(std::memory_order_relaxed) != kNeverRemoved) continue;
+      if (documents.empty() || documents.back() != blocks_[b]->documents[i]) {
+        documents.push_back(blocks_[b]->documents[i]);
+      }
+    }
+    if (!documents.empty()) break;
+  }
+  return documents;
+}
+
+// Searches that began before keep them alive.
+bool GrowingSegment::GiveUpEmptyBlocks() {
+  bool any = false;
+  for (size_t b = 0; b < rows_ / block_rows_; ++b) {
+    if (blocks_[b] == nullptr || live_rows_[b] > 0) continue;
+    blocks_[b] = nullptr;
+    any = true;
+  }
+  return any;
+}
+
+SegmentSize GrowingSegment::Size() const {
+  SegmentSize size{.kind = "exact"};
+  for (size_t b = 0; b < blocks_.size(); ++b) {
+    if (blocks_[b] == nullptr) continue;
+    size.rows += std::min<uint64_t>(block_rows_, rows_ - b * block_rows_);
+  }
+  size.deleted = size.rows - live_total_;
+  size.memory_bytes =
+      size.rows * (sizeof(float) * dimension_ + sizeof(uint64_t) * 2 + sizeof(std::shared_ptr<const IndexedDocument>));
+  return size;
+}
+
+// ---------------------------------------------------------------- searching
+
+class GrowingSegment::Scan {
+ public:
+  Scan(const SegmentSearch& search, std::vector<TopK>& best) : search_(search), best_(best) {}
+
+  void ScanTile(const Block& block, uint32_t begin, uint32_t end) {
+    uint32_t rows[kTileRows];
+    float distances[kTileRows];
+    uint32_t count = 0;
+    for (uint32_t row = begin; row < end; ++row) {
+      if (block.removed_at[row].load(std::memory_order_relaxed) <= search_.step) continue;
+      if (!Passes(*block.documents[row])) continue;
+      rows[count++] = row;
+    }
+    if (count == 0) return;
+    for (size_t q = 0; q < search_.queries.size(); ++q) {
+      SquaredDistances(search_.queries[q].vector, block.vectors.get(), std::span(rows, count), distances);
+      for (uint32_t i = 0; i < count; ++i) {
+        const uint32_t row = rows[i];
+        if (!best_[q].Wants(distances[i], block.chunk_ids[row])) continue;
+        if (search_.IsExcluded(q, *block.documents[row])) continue;
+        best_[q].Add({distances[i], block.chunk_ids[row], &block.documents[row]});
+      }
+    }
+  }
+
+ private:
+  // A document's rows lie together, so the last answer often serves again.
+  bool Passes(const IndexedDocument& document) {
+    if (&document != last_document_) {
+      last_document_ = &document;
+      last_passes_ = search_.Passes(document);
+    }
+    return last_passes_;
+  }
+
+  const SegmentSearch& search_;
+  std::vector<TopK>& best_;
+  const IndexedDocument* last_document_ = nullptr;
+  bool last_passes_ = false;
+};
+
+void GrowingSegment::Visit(
+    const Rows& rows, uint64_t step,
+    const std::function<void(const std::shared_ptr<const IndexedDocument>&, uint64_t first_row)>& visit) const {
+  for (uint64_t row = 0; row < rows.count;) {
+    const std::shared_ptr<const Block>& block = rows.blocks[row / block_rows_];
+    const uint64_t place = row % block_rows_;
+    if (block == nullptr) {
+      row += block_rows_ - place;
+      continue;
+    }
+    const std::shared_ptr<const IndexedDocument>& document = block->documents[place];
+    // Not 0 behind an emptied block, which began a document that is gone.
+    const uint32_t chunk = ChunkNumber(document->first_chunk_id, block->chunk_ids[place]);
+    if (chunk == 0 && block->removed_at[place].load(std::memory_order_relaxed) > step) visit(document, row);
+    row += document->chunk_count - chunk;
+  }
+}
+
+absl::Status GrowingSegment::Search(const Rows& rows, const SegmentSearch& search, std::vector<TopK>& best) const {
+  Scan scan(search, best);
+  for (size_t b = 0; b < rows.blocks.size(); ++b) {
+    RETRO_RETURN_IF_ERROR(search.context.Check());
+    if (rows.blocks[b] == nullptr) continue;
+    const uint64_t in_block = std::min<uint64_t>(block_rows_, rows.count - b * block_rows_);
+    for (uint32_t begin = 0; begin < in_block; begin += kTileRows) {
+      scan.ScanTile(*rows.blocks[b], begin, std::min<uint64_t>(in_block, begin + kTileRows));
+    }
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace retro

@@ -1,0 +1,322 @@
+#include "retriever_service/index/sealed_segment.h"
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <cmath>
+#include <limits>
+#include <numeric>
+#include <utility>
+
+#include "common/base/hash.h"
+#include "common/base/status_macros.h"
+#include "common/base/strings.h"
+#include "common/document/half.h"
+#include "retriever_service/index/tuning.h"
+#include "retriever_service/store/layout.h"
+
+namespace retro {
+namespace {
+
+static_assert(std::endian::native == std::endian::little, "the documents file is mapped as it is");
+
+constexpr uint32_t kTileRows = 64;           // made single precision, then compared with all queries
+constexpr uint32_t kDocumentsACheck = 1024;  // of the caller's patience
+constexpr size_t kQueriesAtOnce = 64;        // to the lists: bounds the memory for candidates
+constexpr uint32_t kShareSample = 128;       // documents that a filter's selectivity is estimated from
+
+absl::StatusOr<MappedFile> MapWhole(const std::string& path, const shardpb::IndexFile& file) {
+  RETRO_ASSIGN_OR_RETURN(MappedFile mapped, MappedFile::Open(path));
+  if (mapped.bytes().size() != file.bytes() || Checksum(mapped.bytes()) != file.checksum()) {
+    return absl::DataLossError(StrCat(path, " is damaged"));
+  }
+  return mapped;
+}
+
+std::span<const SealedDocument> AsTable(std::string_view bytes) {
+  return {reinterpret_cast<const SealedDocument*>(bytes.data()), bytes.size() / sizeof(SealedDocument)};
+}
+
+}  // namespace
+
+SegmentPaths PathsOfSegment(const std::string& folder, uint64_t number) {
+  const std::string stem = StrCat(folder, "/", number);
+  return {stem + ".vectors", stem + ".documents", stem + ".lists"};
+}
+
+// ---------------------------------------------------------------- opening
+
+SealedSegment::SealedSegment(shardpb::IndexSegment info, int dimension, MappedFile vectors, MappedFile documents)
+    : info_(std::move(info)),
+      dimension_(dimension),
+      vectors_(std::move(vectors)),
+      documents_(std::move(documents)),
+      table_(AsTable(documents_.bytes())),
+      entries_(info_.documents()) {}
+
+absl::StatusOr<std::shared_ptr<SealedSegment>> SealedSegment::Open(const std::string& folder,
+                                                                   const shardpb::IndexSegment& info, int dimension) {
+  const SegmentPaths paths = PathsOfSegment(folder, info.number());
+  RETRO_ASSIGN_OR_RETURN(MappedFile documents, MapWhole(paths.documents, info.documents_file()));
+  RETRO_ASSIGN_OR_RETURN(MappedFile vectors, MapWhole(paths.vectors, info.vectors_file()));
+  if (documents.bytes().size() != info.documents() * sizeof(SealedDocument) ||
+      vectors.bytes().size() != info.rows() * dimension * kHalfBytes) {
+    return absl::DataLossError(
+        StrCat("the files of segment ", info.number(), " in ", folder, " do not fit each other"));
+  }
+  std::shared_ptr<SealedSegment> segment(new SealedSegment(info, dimension, std::move(vectors), std::move(documents)));
+  RETRO_RETURN_IF_ERROR(segment->CheckDocuments());
+  if (info.kind().empty()) return segment;
+  RETRO_ASSIGN_OR_RETURN(const MappedFile lists, MapWhole(paths.lists, info.lists_file()));
+  RETRO_ASSIGN_OR_RETURN(segment->lists_, QuantisedLists::Parse(lists.bytes(), dimension, info.rows()));
+  segment->document_of_row_.reserve(info.rows());
+  for (uint32_t at = 0; at < segment->documents(); ++at) {
+    segment->document_of_row_.insert(segment->document_of_row_.end(), segment->ChunkCount(at), at);
+  }
+  return segment;
+}
+
+absl::Status SealedSegment::CheckDocuments() {
+  const auto follows = [](const SealedDocument& a, const SealedDocument& b) {
+    return a.first_chunk_id < b.first_chunk_id && a.first_row < b.first_row;
+  };
+  bool whole = !table_.empty() && table_.front().first_row == 0 && table_.back().first_row < info_.rows();
+  for (size_t i = 1; i < table_.size(); ++i) whole = whole && follows(table_[i - 1], table_[i]);
+  if (whole) return absl::OkStatus();
+  return absl::DataLossError(StrCat("the documents of segment ", info_.number(), " are not in order"));
+}
+
+// ---------------------------------------------------------------- documents
+
+std::optional<uint32_t> SealedSegment::Find(uint64_t first_chunk_id, uint32_t chunk_count) const {
+  const auto it =
+      std::lower_bound(table_.begin(), table_.end(), first_chunk_id,
+                       [](const SealedDocument& document, uint64_t id) { return document.first_chunk_id < id; });
+  if (it == table_.end() || it->first_chunk_id != first_chunk_id) return std::nullopt;
+  const auto at = static_cast<uint32_t>(it - table_.begin());
+  if (ChunkCount(at) != chunk_count) return std::nullopt;
+  return at;
+}
+
+void SealedSegment::Attach(uint32_t at, std::shared_ptr<const IndexedDocument> document) {
+  entries_[at].document = std::move(document);
+  entries_[at].removed_at.store(kNeverRemoved, std::memory_order_relaxed);
+  live_rows_.fetch_add(ChunkCount(at), std::memory_order_relaxed);
+}
+
+void SealedSegment::Remove(uint32_t at, uint64_t step) {
+  entries_[at].removed_at.store(step, std::memory_order_relaxed);
+  live_rows_.fetch_sub(ChunkCount(at), std::memory_order_relaxed);
+}
+
+std::shared_ptr<const IndexedDocument> SealedSegment::DocumentAt(uint32_t at, uint64_t step) const {
+  if (entries_[at].removed_at.load(std::memory_order_relaxed) <= step) return nullptr;
+  return entries_[at].document;
+}
+
+std::string_view SealedSegment::VectorAt(uint64_t row) const {
+  const size_t bytes = size_t(dimension_) * kHalfBytes;
+  return vectors_.bytes().substr(row * bytes, bytes);
+}
+
+std::string_view SealedSegment::VectorsOf(uint32_t at) const {
+  const size_t bytes = size_t(dimension_) * kHalfBytes;
+  return vectors_.bytes().substr(FirstRow(at) * bytes, ChunkCount(at) * bytes);
+}
+
+SegmentSize SealedSegment::Size() const {
+  SegmentSize size{.kind = info_.kind().empty() ? "exact" : info_.kind(), .rows = info_.rows()};
+  size.deleted = size.rows - live_rows();
+  size.memory_bytes = entries_.size() * sizeof(Entry) + document_of_row_.size() * sizeof(uint32_t);
+  if (lists_ != nullptr) size.memory_bytes += lists_->memory_bytes();
+  return size;
+}
+
+// ---------------------------------------------------------------- every vector
+
+// Compares some of a search's queries with all rows that they may find.
+class SealedSegment::Scan {
+ public:
+  Scan(const SealedSegment& segment, const SegmentSearch& search, std::span<const size_t> queries,
+       std::vector<TopK>& best)
+      : segment_(segment), search_(search), queries_(queries), best_(best) {
+    std::iota(places_.begin(), places_.end(), 0);
+    tile_.resize(size_t{kTileRows} * segment.dimension_);
+  }
+
+  absl::Status Run() {
+    for (uint32_t at = 0; at < segment_.documents(); ++at) {
+      if (at % kDocumentsACheck == 0) RETRO_RETURN_IF_ERROR(search_.context.Check());
+      const Entry& entry = segment_.entries_[at];
+      if (entry.removed_at.load(std::memory_order_relaxed) <= search_.step) continue;
+      if (!search_.Passes(*entry.document)) continue;
+      for (uint32_t i = 0; i < segment_.ChunkCount(at); ++i) {
+        Take(entry, segment_.FirstRow(at) + i, ChunkIdAt(entry.document->first_chunk_id, i));
+      }
+    }
+    Compare();
+    return absl::OkStatus();
+  }
+
+ private:
+  void Take(const Entry& entry, uint64_t row, uint64_t chunk_id) {
+    FromHalf(segment_.VectorAt(row),
+             std::span(tile_).subspan(size_t{count_} * segment_.dimension_, segment_.dimension_));
+    documents_[count_] = &entry.document;
+    chunk_ids_[count_] = chunk_id;
+    if (++count_ == kTileRows) Compare();
+  }
+
+  void Compare() {
+    std::array<float, kTileRows> distances;
+    for (const size_t q : queries_) {
+      SquaredDistances(search_.queries[q].vector, tile_.data(), std::span(places_.data(), count_), distances.data());
+      for (uint32_t i = 0; i < count_; ++i) {
+        if (!best_[q].Wants(distances[i], chunk_ids_[i]) || search_.IsExcluded(q, **documents_[i])) continue;
+        best_[q].Add({distances[i], chunk_ids_[i], documents_[i]});
+      }
+    }
+    count_ = 0;
+  }
+
+  const SealedSegment& segment_;
+  const SegmentSearch& search_;
+  const std::span<const size_t> queries_;
+  std::vector<TopK>& best_;
+  std::vector<float> tile_;  // [kTileRows, dimension]
+  std::array<uint32_t, kTileRows> places_;
+  std::array<uint64_t, kTileRows> chunk_ids_;
+  std::array<const std::shared_ptr<const IndexedDocument>*, kTileRows> documents_;
+  uint32_t count_ = 0;
+};
+
+// ---------------------------------------------------------------- by the lists
+
+// Searches the lists for candidates and compares these with their stored vectors. Whatever a search may not find
+// (removed, filtered away, left out) falls out of the candidates, so where too few are left it looks wider, and at last
+// at every vector.
+class SealedSegment::Probing {
+ public:
+  Probing(const SealedSegment& segment, const SegmentSearch& search, std::vector<TopK>& best)
+      : segment_(segment), search_(search), best_(best), vector_(segment.dimension_) {
+    if (search.options.filter != nullptr) passes_.resize(segment.documents(), kNotKnown);
+  }
+
+  absl::Status Run(double share) {
+    constexpr double kWidening = 4;
+    constexpr int kRounds = 2;
+    std::vector<size_t> pending(search_.queries.size());
+    std::iota(pending.begin(), pending.end(), 0);
+    double wide = 1;
+    for (int round = 0; round < kRounds && !pending.empty(); ++round, wide *= kWidening) {
+      const Probe probe = ProbeOf(share, wide);
+      std::vector<size_t> unsatisfied;
+      for (size_t begin = 0; begin < pending.size(); begin += kQueriesAtOnce) {
+        RETRO_RETURN_IF_ERROR(search_.context.Check());
+        const auto some = std::span(pending).subspan(begin, std::min(kQueriesAtOnce, pending.size() - begin));
+        RETRO_RETURN_IF_ERROR(Ask(some, probe, unsatisfied));
+      }
+      pending = std::move(unsatisfied);
+    }
+    return pending.empty() ? absl::OkStatus() : Scan(segment_, search_, pending, best_).Run();
+  }
+
+ private:
+  enum Known : char { kNotKnown, kPasses, kFails };
+
+  Probe ProbeOf(double share, double wide) const {
+    constexpr double kCandidatesMax = 16'384;
+    Probe probe = ChooseProbe(*search_.options.effort, segment_.lists_->lists(), search_.options.k);
+    // The k nearest of a share are as far as the k / share nearest of all: they lie in more lists.
+    const double lists = probe.lists * wide / std::sqrt(share);
+    probe.lists = static_cast<uint32_t>(std::min<double>(segment_.lists_->lists(), lists));
+    const double candidates = std::min(kCandidatesMax, probe.candidates * wide / share);
+    probe.candidates = static_cast<uint32_t>(std::min(static_cast<double>(segment_.info_.rows()), candidates));
+    return probe;
+  }
+
+  absl::Status Ask(std::span<const size_t> queries, const Probe& probe, std::vector<size_t>& unsatisfied) {
+    std::vector<float> vectors;
+    vectors.reserve(queries.size() * segment_.dimension_);
+    for (const size_t q : queries) {
+      const std::span<const float> vector = search_.queries[q].vector;
+      vectors.insert(vectors.end(), vector.begin(), vector.end());
+    }
+    std::vector<int64_t> rows(queries.size() * probe.candidates);
+    RETRO_RETURN_IF_ERROR(segment_.lists_->Search(vectors, probe.lists, probe.candidates, rows));
+    const bool all = probe.lists == segment_.lists_->lists() && probe.candidates == segment_.info_.rows();
+    for (size_t i = 0; i < queries.size(); ++i) {
+      const auto candidates = std::span(rows).subspan(i * probe.candidates, probe.candidates);
+      if (!ReRank(queries[i], candidates, all)) unsatisfied.push_back(queries[i]);
+    }
+    return absl::OkStatus();
+  }
+
+  // True if the query has got what the segment can give it: k hits, or the next one is too far to matter, or there are
+  // no other candidates. Otherwise nothing is added.
+  bool ReRank(size_t q, std::span<const int64_t> candidates, bool all) {
+    TopK found = search_.EmptyBest();
+    bool reached_the_end = false;
+    for (const int64_t row : candidates) {
+      if (row < 0) continue;
+      const uint32_t at = segment_.document_of_row_[row];
+      if (!Allowed(q, at)) continue;
+      FromHalf(segment_.VectorAt(row), vector_);
+      const float distance = SquaredDistance(search_.queries[q].vector, vector_.data());
+      const IndexedDocument& document = *segment_.entries_[at].document;
+      const uint64_t chunk_id = ChunkIdAt(document.first_chunk_id, row - segment_.FirstRow(at));
+      const bool wanted = best_[q].Wants(distance, chunk_id);
+      reached_the_end = reached_the_end || !wanted;
+      if (wanted) found.Add({distance, chunk_id, &segment_.entries_[at].document});
+    }
+    if (!all && !reached_the_end && found.best().size() < search_.options.k) return false;
+    for (const Candidate& candidate : found.best()) best_[q].Add(candidate);
+    return true;
+  }
+
+  bool Allowed(size_t q, uint32_t at) {
+    const Entry& entry = segment_.entries_[at];
+    if (entry.removed_at.load(std::memory_order_relaxed) <= search_.step) return false;
+    if (!passes_.empty()) {
+      if (passes_[at] == kNotKnown) passes_[at] = search_.Passes(*entry.document) ? kPasses : kFails;
+      if (passes_[at] == kFails) return false;
+    }
+    return !search_.IsExcluded(q, *entry.document);
+  }
+
+  const SealedSegment& segment_;
+  const SegmentSearch& search_;
+  std::vector<TopK>& best_;
+  std::vector<float> vector_;
+  std::vector<char> passes_;  // a document; empty without a filter
+};
+
+// ---------------------------------------------------------------- searching
+
+double SealedSegment::FindableShare(const SegmentSearch& search) const {
+  if (search.options.filter == nullptr) {
+    return static_cast<double>(live_rows()) / static_cast<double>(info_.rows());
+  }
+  const uint32_t sample = std::min(documents(), kShareSample);
+  uint64_t rows = 0, findable = 0;
+  for (uint32_t i = 0; i < sample; ++i) {
+    const auto at = static_cast<uint32_t>(uint64_t{i} * documents() / sample);
+    const Entry& entry = entries_[at];
+    rows += ChunkCount(at);
+    if (entry.removed_at.load(std::memory_order_relaxed) <= search.step) continue;
+    if (search.Passes(*entry.document)) findable += ChunkCount(at);
+  }
+  return static_cast<double>(findable) / static_cast<double>(rows);
+}
+
+absl::Status SealedSegment::Search(const SegmentSearch& search, std::vector<TopK>& best) const {
+  if (lists_ != nullptr && search.options.effort.has_value()) {
+    const double share = FindableShare(search);
+    if (share >= kScanShareMax) return Probing(*this, search, best).Run(share);
+  }
+  std::vector<size_t> all(search.queries.size());
+  std::iota(all.begin(), all.end(), 0);
+  return Scan(*this, search, all, best).Run();
+}
+
+}  // namespace retro

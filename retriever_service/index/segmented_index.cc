@@ -1,0 +1,220 @@
+#include "retriever_service/index/segmented_index.h"
+
+#include <utility>
+
+#include "common/base/status_macros.h"
+#include "common/document/half.h"
+
+namespace retro {
+
+struct SegmentedIndex::View {
+  struct Growing {
+    std::shared_ptr<const GrowingSegment> segment;
+    GrowingSegment::Rows rows;
+  };
+  uint64_t step = 0;
+  uint64_t generation = 0;
+  std::vector<Growing> growing;
+  std::vector<std::shared_ptr<const SealedSegment>> sealed;
+};
+
+SegmentedIndex::SegmentedIndex(const SegmentedIndexOptions& options, const shardpb::Position& last)
+    : options_(options),
+      dimension_(options.identity.dimension),
+      growing_(std::make_shared<GrowingSegment>(dimension_, options.block_rows)),
+      position_(last),
+      view_(std::make_shared<View>()),
+      folder_(options.folder, options.identity) {
+  sealed_ = folder_.Open(last);
+  stats_.generation = sealed_.size();
+  recall_is_due_ = !sealed_.empty();
+}
+
+SegmentedIndex::~SegmentedIndex() {
+  stop_ = true;
+  Wake();
+  if (thread_.joinable()) thread_.join();
+}
+
+// ---------------------------------------------------------------- filling
+
+bool SegmentedIndex::has_sealed_segments() const {
+  const MutexLock lock(writer_mutex_);
+  return !sealed_.empty();
+}
+
+bool SegmentedIndex::Restore(const std::shared_ptr<const IndexedDocument>& document) {
+  const MutexLock lock(writer_mutex_);
+  for (auto segment = sealed_.rbegin(); segment != sealed_.rend(); ++segment) {
+    const std::optional<uint32_t> at = (*segment)->Find(document->first_chunk_id, document->chunk_count);
+    if (!at.has_value()) continue;
+    (*segment)->Attach(*at, document);
+    CountIn(*document);
+    documents_[document->id] = {document, nullptr, *segment, *at};
+    return true;
+  }
+  return false;
+}
+
+void SegmentedIndex::Filled() {
+  {
+    const MutexLock lock(writer_mutex_);
+    rebuilding_ = growing_->live_rows() >= options_.settings.seal_rows;
+    Publish();
+  }
+  if (options_.background) thread_ = std::thread([this] { Run(); });
+}
+
+// ---------------------------------------------------------------- changes
+
+std::shared_ptr<const SegmentedIndex::View> SegmentedIndex::CurrentView() const {
+  const MutexLock lock(view_mutex_);
+  return view_;
+}
+
+void SegmentedIndex::Publish() {
+  auto view = std::make_shared<View>();
+  view->step = step_;
+  view->generation = stats_.generation;
+  if (frozen_ != nullptr) view->growing.push_back({frozen_, frozen_->Take()});
+  view->growing.push_back({growing_, growing_->Take()});
+  view->sealed = {sealed_.begin(), sealed_.end()};
+  const MutexLock lock(view_mutex_);
+  view_ = std::move(view);
+}
+
+void SegmentedIndex::Apply(std::vector<IndexChange> changes, const shardpb::Position& position) {
+  bool due = false;
+  {
+    const MutexLock lock(writer_mutex_);
+    ++step_;
+    position_ = position;
+    for (IndexChange& change : changes) {
+      if (change.document == nullptr) {
+        Remove(change.document_id);
+      } else {
+        Put(std::move(change));
+      }
+    }
+    EmptySparseBlock();
+    Publish();
+    due = WorkIsDue();
+  }
+  if (due) Wake();
+}
+
+// Rows that a document keeps move into the growing segment with it: sealed ones know it only as it was.
+void SegmentedIndex::Put(IndexChange change) {
+  const auto old = documents_.find(change.document_id);
+  if (change.vectors.empty() && old != documents_.end()) change.vectors = VectorsAt(old->second);
+  const uint64_t first_row = growing_->Append(change.document, change.vectors.data());
+  Remove(change.document_id);
+  CountIn(*change.document);
+  documents_[change.document_id] = {std::move(change.document), growing_, nullptr, first_row};
+}
+
+void SegmentedIndex::CountIn(const IndexedDocument& document) {
+  ++stats_.documents;
+  stats_.chunks += document.chunk_count;
+  stats_.text_bytes += document.text_bytes;
+  document_bytes_ += MemoryBytes(document);
+}
+
+void SegmentedIndex::Remove(const std::string& document_id) {
+  const auto it = documents_.find(document_id);
+  if (it == documents_.end()) return;
+  RemoveRows(it->second);
+  --stats_.documents;
+  stats_.chunks -= it->second.document->chunk_count;
+  stats_.text_bytes -= it->second.document->text_bytes;
+  document_bytes_ -= MemoryBytes(*it->second.document);
+  documents_.erase(it);
+}
+
+void SegmentedIndex::RemoveRows(const Place& place) {
+  if (place.sealed != nullptr) {
+    place.sealed->Remove(static_cast<uint32_t>(place.at), step_);
+  } else {
+    place.growing->Remove(place.at, place.document->chunk_count, step_);
+  }
+}
+
+std::vector<float> SegmentedIndex::VectorsAt(const Place& place) const {
+  std::vector<float> vectors(size_t{place.document->chunk_count} * dimension_);
+  if (place.sealed != nullptr) {
+    FromHalf(place.sealed->VectorsOf(static_cast<uint32_t>(place.at)), vectors);
+  } else {
+    place.growing->CopyVectors(place.at, place.document->chunk_count, vectors.data());
+  }
+  return vectors;
+}
+
+// Moves the documents of one block that is mostly gone to the end, and gives up the blocks that hold nothing any more.
+void SegmentedIndex::EmptySparseBlock() {
+  for (const auto& document : growing_->SparseDocuments()) {
+    Place& place = documents_.at(document->id);
+    const std::vector<float> vectors = VectorsAt(place);
+    RemoveRows(place);
+    place.at = growing_->Append(document, vectors.data());
+  }
+  if (growing_->GiveUpEmptyBlocks()) ++stats_.generation;
+}
+
+// ---------------------------------------------------------------- reading
+
+absl::StatusOr<IndexAnswer> SegmentedIndex::Search(std::span<const IndexQuery> queries,
+                                                   const IndexSearchOptions& options,
+                                                   const CallContext& context) const {
+  const std::shared_ptr<const View> view = CurrentView();
+  const SegmentSearch search = {queries, options, view->step, context};
+  std::vector<TopK> best(queries.size(), search.EmptyBest());
+  for (const View::Growing& growing : view->growing) {
+    RETRO_RETURN_IF_ERROR(growing.segment->Search(growing.rows, search, best));
+  }
+  for (const auto& segment : view->sealed) RETRO_RETURN_IF_ERROR(segment->Search(search, best));
+  IndexAnswer answer;
+  answer.generation = view->generation;
+  answer.hits.resize(best.size());
+  for (size_t q = 0; q < best.size(); ++q) {
+    answer.hits[q].reserve(best[q].best().size());
+    for (const Candidate& candidate : best[q].best()) {
+      answer.hits[q].push_back({candidate.distance, candidate.chunk_id, *candidate.document});
+    }
+  }
+  return answer;
+}
+
+std::vector<std::string> SegmentedIndex::MatchingDocuments(const CompiledFilter& filter) const {
+  const std::shared_ptr<const View> view = CurrentView();
+  std::vector<std::string> ids;
+  const auto take = [&](const std::shared_ptr<const IndexedDocument>& document, uint64_t) {
+    if (filter.Matches(*document)) ids.push_back(document->id);
+  };
+  for (const View::Growing& growing : view->growing) growing.segment->Visit(growing.rows, view->step, take);
+  for (const auto& segment : view->sealed) {
+    for (uint32_t at = 0; at < segment->documents(); ++at) {
+      if (const auto document = segment->DocumentAt(at, view->step)) take(document, at);
+    }
+  }
+  return ids;
+}
+
+IndexStats SegmentedIndex::Stats() const {
+  const MutexLock lock(writer_mutex_);
+  IndexStats stats = stats_;
+  for (const auto& segment : sealed_) stats.segments.push_back(segment->Size());
+  if (frozen_ != nullptr) stats.segments.push_back(frozen_->Size());
+  stats.segments.push_back(growing_->Size());
+  stats.document_bytes = document_bytes_ + documents_.capacity() * (sizeof(*documents_.begin()) + 1);
+  if (rebuilding_) {
+    stats.state = pb::INDEX_STATE_REBUILDING;
+  } else if (!sealed_.empty()) {
+    stats.state = pb::INDEX_STATE_READY;
+  } else {
+    stats.state = building_ ? pb::INDEX_STATE_TRAINING : pb::INDEX_STATE_EXACT;
+    stats.measured_recall = 1;
+  }
+  return stats;
+}
+
+}  // namespace retro

@@ -1,0 +1,131 @@
+// The index of a collection: sealed segments, and a growing one for what came after them.
+//
+//   changes ──► growing ──(seal_rows)──► frozen ──► sealed ─┐ four of a size, or one with many removed
+//                 │                        │          ▲     │
+//                 └────── searches: all ───┴──────────┴─────┘
+//
+// The growing segment is frozen when it has seal_rows rows and turned into a sealed one in the background: vectors and
+// documents written, lists trained, the manifest replaced, and then one step of the index puts the new segment in the
+// place of the old. Sealed ones are merged likewise. Readers hold an immutable list of segments, so no search waits for
+// any of it, and none sees a gap.
+//
+// Every segment can be made again from the store. Until a lost one is, its documents are in the growing segment and
+// compared one by one: slower (state REBUILDING), never wrong.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "common/base/sync.h"
+#include "retriever_service/index/growing_segment.h"
+#include "retriever_service/index/index_folder.h"
+#include "retriever_service/index/index_settings.h"
+#include "retriever_service/index/sealed_segment.h"
+#include "retriever_service/index/vector_index.h"
+
+namespace retro {
+
+struct SegmentedIndexOptions {
+  IndexSettings settings;
+  std::string folder;  // made when the first segment is sealed
+  IndexIdentity identity;
+  // Tests take small ones.
+  uint32_t block_rows = 16'384;
+  // False: nothing is sealed or merged but by Maintain.
+  bool background = true;
+};
+
+class SegmentedIndex : public VectorIndex {
+ public:
+  // With the segments that the folder holds, and no documents. `last`: the store's newest change.
+  SegmentedIndex(const SegmentedIndexOptions& options, const shardpb::Position& last);
+  // Gives up what is being built.
+  ~SegmentedIndex() override;
+
+  // Filling it from the store, before the first search or change: each document is either found in a segment (true), or
+  // must be given to Apply; then Filled.
+  bool Restore(const std::shared_ptr<const IndexedDocument>& document) ABSL_LOCKS_EXCLUDED(writer_mutex_);
+  bool has_sealed_segments() const ABSL_LOCKS_EXCLUDED(writer_mutex_);
+  void Filled() ABSL_LOCKS_EXCLUDED(writer_mutex_, wake_mutex_);
+
+  void Apply(std::vector<IndexChange> changes, const shardpb::Position& position) override
+      ABSL_LOCKS_EXCLUDED(writer_mutex_, view_mutex_, wake_mutex_);
+  absl::StatusOr<IndexAnswer> Search(std::span<const IndexQuery> queries, const IndexSearchOptions& options,
+                                     const CallContext& context) const override ABSL_LOCKS_EXCLUDED(view_mutex_);
+  std::vector<std::string> MatchingDocuments(const CompiledFilter& filter) const override
+      ABSL_LOCKS_EXCLUDED(view_mutex_);
+  IndexStats Stats() const override ABSL_LOCKS_EXCLUDED(writer_mutex_);
+
+  // Does the next piece of sealing, merging or measuring that is due; false if none was. One thread; the index's own if
+  // options.background.
+  absl::StatusOr<bool> Maintain() ABSL_LOCKS_EXCLUDED(writer_mutex_, view_mutex_);
+
+ private:
+  struct View;
+  struct Work;
+  // Where a document's rows are.
+  struct Place {
+    std::shared_ptr<const IndexedDocument> document;
+    std::shared_ptr<GrowingSegment> growing;  // either this
+    std::shared_ptr<SealedSegment> sealed;    // or this
+    uint64_t at = 0;                          // its first row, or its number in the sealed one
+  };
+
+  // ------------------------------------------------------------ changes
+  void Put(IndexChange change) ABSL_EXCLUSIVE_LOCKS_REQUIRED(writer_mutex_);
+  void Remove(const std::string& document_id) ABSL_EXCLUSIVE_LOCKS_REQUIRED(writer_mutex_);
+  void RemoveRows(const Place& place) ABSL_EXCLUSIVE_LOCKS_REQUIRED(writer_mutex_);
+  std::vector<float> VectorsAt(const Place& place) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(writer_mutex_);
+  void EmptySparseBlock() ABSL_EXCLUSIVE_LOCKS_REQUIRED(writer_mutex_);
+  void CountIn(const IndexedDocument& document) ABSL_EXCLUSIVE_LOCKS_REQUIRED(writer_mutex_);
+  void Publish() ABSL_EXCLUSIVE_LOCKS_REQUIRED(writer_mutex_) ABSL_LOCKS_EXCLUDED(view_mutex_);
+  std::shared_ptr<const View> CurrentView() const ABSL_LOCKS_EXCLUDED(view_mutex_);
+
+  // ------------------------------------------------------------ maintenance
+  std::optional<Work> TakeWork() ABSL_LOCKS_EXCLUDED(writer_mutex_, view_mutex_);
+  std::vector<std::shared_ptr<SealedSegment>> ChooseMerge() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(writer_mutex_);
+  void Gather(Work& work) const;
+  absl::Status CarryOut(Work& work) ABSL_LOCKS_EXCLUDED(writer_mutex_, view_mutex_);
+  void Install(const Work& work, const std::shared_ptr<SealedSegment>& made,
+               std::vector<std::shared_ptr<SealedSegment>> segments) ABSL_LOCKS_EXCLUDED(writer_mutex_, view_mutex_);
+  absl::Status MeasureRecall() ABSL_LOCKS_EXCLUDED(writer_mutex_, view_mutex_);
+  bool WorkIsDue() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(writer_mutex_);
+  void Wake() ABSL_LOCKS_EXCLUDED(wake_mutex_);
+  void Run() ABSL_LOCKS_EXCLUDED(wake_mutex_);
+
+  const SegmentedIndexOptions options_;
+  const int dimension_;
+
+  mutable Mutex writer_mutex_;  // held through a step; never by searches, never while anything is built
+  std::shared_ptr<GrowingSegment> growing_ ABSL_GUARDED_BY(writer_mutex_);
+  std::shared_ptr<GrowingSegment> frozen_ ABSL_GUARDED_BY(writer_mutex_);  // being sealed; null: none is
+  std::vector<std::shared_ptr<SealedSegment>> sealed_ ABSL_GUARDED_BY(writer_mutex_);
+  absl::flat_hash_map<std::string, Place> documents_ ABSL_GUARDED_BY(writer_mutex_);
+  uint64_t step_ ABSL_GUARDED_BY(writer_mutex_) = 1;  // that is being made, or was made last
+  shardpb::Position position_ ABSL_GUARDED_BY(writer_mutex_);
+  IndexStats stats_ ABSL_GUARDED_BY(writer_mutex_);             // what is counted on
+  uint64_t document_bytes_ ABSL_GUARDED_BY(writer_mutex_) = 0;  // of memory, of what is known of documents
+  bool building_ ABSL_GUARDED_BY(writer_mutex_) = false;
+  bool rebuilding_ ABSL_GUARDED_BY(writer_mutex_) = false;  // more came from the store than would be left growing
+
+  mutable Mutex view_mutex_;  // for the pointer alone
+  std::shared_ptr<const View> view_ ABSL_GUARDED_BY(view_mutex_);
+
+  // The maintaining thread's.
+  IndexFolder folder_;
+  bool recall_is_due_ = false;
+
+  std::atomic<bool> stop_ = false;
+  Mutex wake_mutex_;
+  CondVar wake_;
+  bool awake_ ABSL_GUARDED_BY(wake_mutex_) = false;
+  std::thread thread_;  // last: it uses all of the above
+};
+
+}  // namespace retro
