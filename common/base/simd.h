@@ -123,4 +123,15 @@ inline Floats Erf(Floats z) {
   return z > kEnd ? Splat(1.0f) : z < -kEnd ? Splat(-1.0f) : inside;
 }
 
+inline Floats Gelu(Floats x) { return 0.5f * x * (1.0f + Erf(x * 0.707106781f)); }
+
+// x * (1 + tanh(u)) / 2 = x / (1 + e^-2u), u = sqrt(2/pi) (x + 0.044715 x^3) (Hendrycks & Gimpel 2016).
+inline Floats GeluTanh(Floats x) {
+  const Floats u = 0.797884561f * (x + 0.044715f * x * x * x);
+  return x / (1.0f + Exp(-2.0f * u));
+}
+
+inline Floats Silu(Floats x) { return x / (1.0f + Exp(-x)); }
+inline Floats Relu(Floats x) { return Max(x, Floats{}); }
+
 }  // namespace retro::simd

@@ -1,9 +1,16 @@
 #include "generator_service/model/ffw.h"
 
+#include "generator_service/model/activation_kernel.h"
+
 namespace retro {
 namespace {
 
-at::Tensor Activate(const at::Tensor& x, Activation activation) {
+// x is the caller's alone.
+at::Tensor Activate(at::Tensor x, Activation activation) {
+  if (x.is_cpu() && x.scalar_type() == at::kFloat && !x.requires_grad()) {
+    ActivateInPlace(activation, x.data_ptr<float>(), x.numel());
+    return x;
+  }
   switch (activation) {
     case Activation::kGeluTanh:
       return at::gelu(x, "tanh");

@@ -11,16 +11,6 @@ namespace {
 using simd::Floats;
 using simd::kLanes;
 
-Floats Gelu(Floats x) { return 0.5f * x * (1.0f + simd::Erf(x * 0.707106781f)); }
-
-// x * (1 + tanh(u)) / 2 = x / (1 + e^-2u), u = sqrt(2/pi) (x + 0.044715 x^3) (Hendrycks & Gimpel 2016).
-Floats GeluTanh(Floats x) {
-  const Floats u = 0.797884561f * (x + 0.044715f * x * x * x);
-  return x / (1.0f + simd::Exp(-2.0f * u));
-}
-
-Floats Relu(Floats x) { return simd::Max(x, Floats{}); }
-
 template <Floats (*kActivation)(Floats)>
 void AddBiasAndActivateRows(int rows, float* x, std::span<const float> bias) {
   const int width = static_cast<int>(bias.size());
@@ -83,11 +73,11 @@ void AddAndNormalise(int rows, float* x, std::span<const float* const> parts, st
 void AddBiasAndActivate(int rows, float* x, std::span<const float> bias, BertActivation activation) {
   switch (activation) {
     case BertActivation::kGelu:
-      return AddBiasAndActivateRows<Gelu>(rows, x, bias);
+      return AddBiasAndActivateRows<simd::Gelu>(rows, x, bias);
     case BertActivation::kGeluTanh:
-      return AddBiasAndActivateRows<GeluTanh>(rows, x, bias);
+      return AddBiasAndActivateRows<simd::GeluTanh>(rows, x, bias);
     case BertActivation::kRelu:
-      return AddBiasAndActivateRows<Relu>(rows, x, bias);
+      return AddBiasAndActivateRows<simd::Relu>(rows, x, bias);
   }
 }
 
