@@ -25,7 +25,7 @@ struct RetrieverOptions {
   int ingest_workers = 16;                             // documents at once
   uint64_t ingest_bytes_max = uint64_t{256} << 20;     // documents in memory, over all streams
   size_t request_bytes_max = UnaryBounds().bytes_max;  // of unary requests and replies in memory
-  bool verify_at_start = true;                      // read the store's tables and compare checksums
+  bool verify_at_start = true;                         // read the store's tables and compare checksums
   size_t store_memory_bytes = size_t{96} << 20;        // see KeyValueOptions
 };
 

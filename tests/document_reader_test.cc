@@ -12,8 +12,8 @@
 #include <vector>
 
 #include "cli/document_json.h"
-#include "common/text/line_reader.h"
 #include "common/base/strings.h"
+#include "common/text/line_reader.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
