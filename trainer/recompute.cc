@@ -11,11 +11,12 @@ using torch::autograd::variable_list;
 
 class RecomputeFunction : public torch::autograd::Function<RecomputeFunction> {
  public:
-  static at::Tensor forward(AutogradContext* context, const TensorFunction& function, const variable_list& inputs) {
-    context->save_for_backward(inputs);
+  // A TensorList, for tensors in a vector would not be seen as inputs.
+  static at::Tensor forward(AutogradContext* context, const TensorFunction& function, at::TensorList inputs) {
+    context->save_for_backward(inputs.vec());
     context->saved_data["function"] = c10::IValue::make_capsule(c10::make_intrusive<Holder>(function));
     const at::NoGradGuard no_grad;
-    return function(inputs);
+    return function(inputs.vec());
   }
 
   static variable_list backward(AutogradContext* context, const variable_list& gradients) {
@@ -51,7 +52,7 @@ class RecomputeFunction : public torch::autograd::Function<RecomputeFunction> {
 }  // namespace
 
 at::Tensor RecomputeTensors(const TensorFunction& function, const std::vector<at::Tensor>& inputs) {
-  return RecomputeFunction::apply(function, inputs);
+  return RecomputeFunction::apply(function, at::TensorList(inputs));
 }
 
 }  // namespace retro
