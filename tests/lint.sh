@@ -5,20 +5,22 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 build=${1:-build/release}
-cache=${RETRO_DEPS:-$HOME/.cache/retro-deps}/lint-cache
+deps=${RETRO_DEPS:-$HOME/.cache/retro-deps}
+cache=$deps/lint-cache
+clang_tidy=$deps/venv-tools/bin/clang-tidy
 mkdir -p "$cache"
 
 mapfile -t sources < <(git ls-files -co --exclude-standard '*.cc' '*.h')
 clang-format --dry-run --Werror "${sources[@]}"
 echo "clang-format: ${#sources[@]} files clean"
 
-"${RETRO_DEPS:-$HOME/.cache/retro-deps}"/venv-tools/bin/buf lint proto
+"$deps"/venv-tools/bin/buf lint proto
 echo "buf lint: clean"
 
 # One line a unit: its key (hash of all that its findings depend on) and its name. clang can't read g++'s precompiled headers, so the
 # flags are rewritten to include the same header from a folder where none is precompiled.
 mkdir -p "$build/lint"
-python3 - "$build" >"$build/lint/units" <<'PY'
+python3 - "$build" "$("$clang_tidy" --version)" >"$build/lint/units" <<'PY'
 import hashlib, json, os, re, shutil, subprocess, sys
 build = sys.argv[1]
 root = os.getcwd() + "/"
@@ -28,7 +30,7 @@ for line in subprocess.run(["ninja", "-C", build, "-t", "deps"], capture_output=
         current = deps.setdefault(line.split(":")[0], [])
     elif line.strip():
         current.append(os.path.normpath(os.path.join(build, line.strip())))
-checks = open(".clang-tidy").read()
+checks = open(".clang-tidy").read() + sys.argv[2]
 units = json.load(open(build + "/compile_commands.json"))
 for unit in units:
     header = re.search(r"-include (\S+/(\w+)\.dir/cmake_pch\.hxx)", unit["command"])
@@ -52,12 +54,12 @@ check() {
   local key=$1 file=$2 log
   [ -e "$cache/$key" ] && return 0
   log=$(mktemp)
-  if clang-tidy -p "$build/lint" --quiet --extra-arg=-Wthread-safety --extra-arg=-Wno-ignored-gch --extra-arg=-Wno-unknown-warning-option "$file" >"$log" 2>/dev/null; then
+  if "$clang_tidy" -p "$build/lint" --quiet --extra-arg=-Wthread-safety --extra-arg=-Wno-ignored-gch --extra-arg=-Wno-unknown-warning-option "$file" >"$log" 2>/dev/null; then
     touch "$cache/$key"; rm "$log"
   else
     grep -vE '^[0-9]+ warnings' "$log"; echo "clang-tidy: $file has findings"; rm "$log"; return 1
   fi
 }
-export -f check; export cache build
+export -f check; export cache build clang_tidy
 xargs -a "$build/lint/units" -P "$(nproc)" -L 1 bash -c 'check "$0" "$1"' || { echo "clang-tidy: see above"; exit 1; }
 echo "clang-tidy: $(wc -l <"$build/lint/units") units clean"

@@ -10,7 +10,7 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 usage() { sed -n '2,8s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 2; }
 
 bundle_mib_max=60
-programs=(bin/retro-model tests/model_test tests/engine_test tests/bert_encoder_test)
+programs=(bin/retro-model bench/model_bench tests/model_test tests/engine_test tests/bert_encoder_test)
 
 # Libraries that a program needs and a machine with torch may lack: all but torch's own and the C and C++ run time.
 pack_libraries() { # pack_libraries FOLDER
@@ -24,7 +24,7 @@ pack() {
   folder=${1:-$root/build/gpu-bundle}
   cd "$root"
   [ -f build/release/build.ninja ] || cmake --preset release >/dev/null
-  ninja -C build/release --quiet "${programs[@]##*/}"
+  ninja -C build/release "${programs[@]##*/}" >/dev/null
   rm -rf "$folder"
   mkdir -p "$folder"/{bin,lib,tests}
   for program in "${programs[@]}"; do strip -o "$folder/bin/${program##*/}" "build/release/$program"; done

@@ -1,6 +1,7 @@
 // Our side of `tests/bench/run.sh decode`, `batch`, `prefill` and `load`: retro-425m with random weights, one JSON line
 // a row.
 //   model_bench decode | batch | prefill [THREADS]
+//   model_bench device NAME             decode, batch and prefill on another device: for tests/gpu/run.sh
 //   model_bench make FOLDER             writes the model's folder
 //   model_bench load FOLDER STARTED     loads it; STARTED: when the process was started, in nanoseconds of the epoch
 #include <ATen/ATen.h>
@@ -17,6 +18,7 @@
 #include <vector>
 
 #include "common/base/openmp.h"
+#include "common/torch/device.h"
 #include "generator_service/checkpoints/checkpoint.h"
 #include "generator_service/checkpoints/random_init.h"
 #include "generator_service/model/compute_team.h"
@@ -135,6 +137,11 @@ class Text {
   uint64_t seed_ = 0;
 };
 
+// Waits for a device that computes while we go on: as a sampler does, by reading the likeliest token.
+void Finish(const std::vector<at::Tensor>& logits) {
+  if (!logits.back().is_cpu()) logits.back().argmax().item<int64_t>();
+}
+
 // Seconds a token, median of 60 steps from `context` on in which no chunk ends: the encoder has rows of its own.
 double TokenSeconds(const RetroModel& model, int64_t context, int64_t sessions, int64_t steps) {
   std::vector<std::unique_ptr<Text>> texts;
@@ -146,13 +153,14 @@ double TokenSeconds(const RetroModel& model, int64_t context, int64_t sessions, 
   for (int64_t step = 0; step < steps; ++step) {
     std::vector<Piece> pieces;
     for (const auto& text : texts) pieces.push_back(text->Next(1));
-    seconds.push_back(SecondsOf([&] { OrDie(model.Forward(pieces)); }));
+    seconds.push_back(SecondsOf([&] { Finish(OrDie(model.Forward(pieces))); }));
   }
   return Median(seconds);
 }
 
-std::unique_ptr<RetroModel> MakeModel(const ModelConfig& config, const WeightMap& weights, ModelNumbers numbers) {
-  return OrDie(RetroModel::Create(config, weights, "cpu", {.numbers = numbers}));
+std::unique_ptr<RetroModel> MakeModel(const ModelConfig& config, const WeightMap& weights, ModelNumbers numbers,
+                                      const std::string& device = "cpu") {
+  return OrDie(RetroModel::Create(config, weights, device, {.numbers = numbers}));
 }
 
 Json Row(const std::string& bench, double ours, double wanted, const std::string& unit, bool at_most, bool valid) {
@@ -240,6 +248,47 @@ int Prefill(const ModelConfig& config, const WeightMap& weights) {
   return PrintRows(rows);
 }
 
+// Bytes a second of copying 1 GiB within the device, reads and writes counted, best of ten.
+double CopyBandwidth(const at::Device& device) {
+  const at::Tensor from = at::ones({int64_t{1} << 28}, at::TensorOptions().device(device));
+  at::Tensor to = at::empty_like(from);
+  double best = 0;
+  for (int round = 0; round < 10; ++round) {
+    const double seconds = SecondsOf([&] {
+      to.copy_(from);
+      to[0].item<float>();
+    });
+    best = std::max(best, 2.0 * static_cast<double>(from.nbytes()) / seconds);
+  }
+  return best;
+}
+
+// There is no promise for a device: the rows have no "pass".
+int OnDevice(const std::string& name, const ModelConfig& config, const WeightMap& weights) {
+  const auto model = MakeModel(config, weights, ModelNumbers::kBf16, name);
+  const double bandwidth = CopyBandwidth(OrDie(OpenDevice(name)));
+  const double read = 2.0 * static_cast<double>(WeightsOfAToken(config, /*readout=*/true));
+  for (const int64_t sessions : {1, 4}) {
+    const double seconds = TokenSeconds(*model, 512, sessions, 60);
+    const Json row = {{"bench", "decode bf16"},     {"device", name},
+                      {"sessions", sessions},       {"tokens_per_second", static_cast<double>(sessions) / seconds},
+                      {"ours", read / seconds},     {"peer", bandwidth},
+                      {"peer_name", "device copy"}, {"ratio", read / seconds / bandwidth}};
+    std::cout << row.dump() << std::endl;
+  }
+  constexpr int64_t kTokens = 1024;
+  Text(*model).Prefill(kTokens);
+  const double seconds = SecondsOf([&] {
+    Text text(*model);
+    text.Prefill(kTokens);
+    const Piece last = text.Next(1);
+    Finish(OrDie(model->Forward({&last, 1})));
+  });
+  const Json row = {{"bench", "prefill bf16"}, {"device", name}, {"tokens_per_second", kTokens / seconds}};
+  std::cout << row.dump() << std::endl;
+  return 0;
+}
+
 int64_t ResidentBytes() {
   std::ifstream status("/proc/self/status");
   for (std::string line; std::getline(status, line);) {
@@ -273,6 +322,7 @@ int Main(int argc, char** argv) {
   if (command == "load" && argc == 4) return Load(argv[2], std::stoll(argv[3]));
   const ModelConfig config = OrDie(PresetModelConfig(kPreset));
   const WeightMap weights = OrDie(RandomWeights(config, kSeed));
+  if (command == "device" && argc == 3) return OnDevice(argv[2], config, weights);
   if (command == "make" && argc == 3) {
     CheckpointInfo info;
     info.config = config;
@@ -283,7 +333,7 @@ int Main(int argc, char** argv) {
   if (command == "decode") return Decode(config, weights);
   if (command == "batch") return Batch(config, weights);
   if (command == "prefill") return Prefill(config, weights);
-  std::cerr << "usage: model_bench decode|batch|prefill [THREADS] | make FOLDER | load FOLDER STARTED\n";
+  std::cerr << "usage: model_bench decode|batch|prefill [THREADS] | device NAME | make FOLDER | load FOLDER STARTED\n";
   return 2;
 }
 
