@@ -169,6 +169,29 @@ TEST_P(ForeignFormatsTest, GradientsEqualTheDifferenceQuotient) {
 INSTANTIATE_TEST_SUITE_P(Goldens, ForeignFormatsTest, ::testing::ValuesIn(Goldens()),
                          [](const auto& info) { return info.param.name; });
 
+// A null key is attended to even where all neighbours of a chunk are pad, and the encoder has nothing to do.
+TEST(ForeignFormatsNullKeyTest, ChunksOfPadOnlyAttendToIt) {
+  at::set_num_threads(1);
+  const Golden lucidrains = Goldens()[4];
+  const Loaded loaded = Load(lucidrains);
+  Reference reference = loaded.reference;
+  reference.texts.resize(1);
+  for (TokenId& id : reference.texts[0].neighbours[0].tokens) id = 0;
+  const ForeignModel foreign = *Open(lucidrains);
+  WeightMap weights = *foreign.ReadAll();
+  for (auto& [name, tensor] : weights) tensor = tensor.to(at::kDouble);
+  const at::Tensor exact = TrainingLogits(foreign.config(), weights, reference.texts[0]);
+  for (const int64_t piece : {int64_t{0}, int64_t{1}, kChunk}) {
+    const auto outputs = RunReference(*loaded.model, reference, {"logits_f64"}, {.piece = piece});
+    ASSERT_TRUE(outputs.ok()) << outputs.status();
+    const at::Tensor logits = outputs->at("logits_f64")[0].to(at::kCPU).to(at::kDouble);
+    EXPECT_LE((logits - exact).abs().max().item<double>(), kTolerance) << "pieces of " << piece;
+  }
+  reference.texts[0].neighbours[0] = {};  // none given: CCA passes the chunk's span unchanged
+  const at::Tensor none = TrainingLogits(foreign.config(), weights, reference.texts[0]);
+  EXPECT_GT((none - exact).abs().max().item<double>(), 100 * kTolerance);
+}
+
 // ---------------------------------------------------------------- what is wrong is named
 
 // A copy of a golden's weights with one thing changed.

@@ -115,6 +115,7 @@ void PackedMatrix::PackPanel(std::span<const float> weight, int64_t panel) {
 }
 
 void PackedMatrix::Multiply(const float* x, int64_t rows, float* y) const {
+  if (rows == 0) return;      // the kernels' last tile has at least one
   std::vector<float> filled;  // x with zeros up to depth_
   if (depth_ != inputs_) {
     filled.resize(rows * depth_);
