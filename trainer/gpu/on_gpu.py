@@ -61,7 +61,7 @@ def run(program, *arguments):
         raise OutOfTime from None
     if done.returncode != 0:
         tail = (store / "log").read_text()[-2000:]
-        raise SystemExit(f"{program} {arguments[0]} failed:\n{tail}")
+        raise SystemExit(f"{program} {arguments[0]} failed with status {done.returncode}:\n{tail}")
 
 
 def stage(name, work):

@@ -1,4 +1,4 @@
-"""The data half of `train.sh pack`: the embedder in fp16 and the held-out texts into part 1, the corpus in pieces over all parts."""
+"""The second half of `train.sh pack`: programs, the embedder in fp16 and held-out texts into part 1, the corpus in pieces over all parts."""
 
 import glob
 import json
@@ -37,7 +37,8 @@ def lines(name):
 
 
 def pack_embedder():
-    shutil.copytree(minilm, first / "embedder", ignore=lambda _, names: [n for n in names if n.endswith((".safetensors", ".bin", ".onnx"))])
+    left_out = shutil.ignore_patterns("*.safetensors", "*.bin", "*.onnx", "*.md", ".*", "tokenizer.json", "data_config.json", "special_tokens_map.json")
+    shutil.copytree(minilm, first / "embedder", ignore=left_out)
     fp16.convert(minilm / "model.safetensors", first / "embedder/model.safetensors")
     # The fingerprint of what the copy was made from: the trained model is to be served with that.
     with tempfile.TemporaryDirectory() as scratch:
@@ -45,6 +46,12 @@ def pack_embedder():
         subprocess.run([first / "bin/retro-train", "prepare", "--documents", f"{scratch}/texts.jsonl", "--tokenizer", first / "retro-16k.model",
                         "--embedder", minilm, "--out", f"{scratch}/data", "--k", "1"], check=True, stderr=subprocess.DEVNULL)
         print(json.load(open(f"{scratch}/data/vectors.json"))["embedder_fingerprint"], file=open(first / "embedder_fingerprint", "w"))
+
+
+def pack_programs():
+    subprocess.run(["tar", "-C", first, "-czf", first / "programs.tar.gz", "bin", "lib"], check=True)
+    shutil.rmtree(first / "bin")
+    shutil.rmtree(first / "lib")
 
 
 def write(path, texts):
@@ -81,6 +88,7 @@ def used(part):
 
 
 pack_embedder()
+pack_programs()
 for name in ("valid", "versions_valid"):
     write(first / f"{name}.jsonl.zst", lines(name))
 write(first / "never_trained_on.jsonl.zst", never_trained_on())

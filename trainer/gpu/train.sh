@@ -50,7 +50,12 @@ pack() {
 
 case ${1:-} in
   pack) shift; pack "$@" ;;
-  take) [ $# -eq 2 ] || usage; mkdir -p "$2"; cp -r "$here/." "$2/"; ls "$2" ;;
+  take)
+    [ $# -eq 2 ] || usage
+    mkdir -p "$2"
+    cp -r "$here/." "$2/"
+    if [ -f "$here/programs.tar.gz" ]; then tar -C "$2" -xzf "$here/programs.tar.gz"; fi
+    ls "$2" ;;
   go) shift; [ $# -ge 1 ] || usage; exec python3 "$here/on_gpu.py" "$here" "$@" ;;
   *) usage ;;
 esac
