@@ -188,6 +188,7 @@ absl::Status SafetensorsFile::ParseHeader() {
 
 absl::Status SafetensorsFile::CheckLayout(size_t data_size) const {
   std::vector<std::pair<std::string_view, std::string_view>> ranges;  // bytes, name
+  ranges.reserve(tensors_.size());
   for (const auto& [name, tensor] : tensors_) ranges.emplace_back(tensor.bytes, name);
   std::sort(ranges.begin(), ranges.end(), [](const auto& a, const auto& b) {
     return std::pair(a.first.data(), a.first.size()) < std::pair(b.first.data(), b.first.size());

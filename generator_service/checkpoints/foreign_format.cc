@@ -146,7 +146,7 @@ absl::StatusOr<at::Tensor> ForeignModel::Read(const WeightSpec& spec) const {
   return CatchTorch([&]() -> absl::StatusOr<at::Tensor> {
     RETRO_ASSIGN_OR_RETURN(const ForeignWeight place, reading_.place(spec));
     RETRO_ASSIGN_OR_RETURN(at::Tensor foreign, source_->Read(place.name));
-    const at::Tensor weight = TakePart(foreign, spec, place);
+    at::Tensor weight = TakePart(foreign, spec, place);
     foreign.reset();
     const absl::Status finite = CheckFinite(weight);
     if (!finite.ok()) return Bad(*source_, place.name, MessageOf(finite));

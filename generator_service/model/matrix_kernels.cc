@@ -14,7 +14,7 @@ using simd::Floats;
 using simd::Ints;
 using simd::kLanes;
 
-constexpr int kHalves = 2;  // vectors of a panel's width
+constexpr int64_t kHalves = 2;  // vectors of a panel's width
 static_assert(kPanelOutputs == kHalves * kLanes);
 
 // Rows of a tile whose sums, with two vectors of weights and one activation, fill AVX2's sixteen registers.
@@ -108,7 +108,7 @@ void MultiplyBytes(const PanelProduct& p, const ByteActivations& activations, in
     }
   }
   for (int q = 0; q < kPanels; ++q) {
-    for (int h = 0; h < kHalves; ++h) {
+    for (int64_t h = 0; h < kHalves; ++h) {
       const Floats scale = simd::Load(p.scales + (panel + q) * kPanelOutputs + h * kLanes);
       for (int r = 0; r < kRows; ++r) sums[r][q][h] = (sums[r][q][h] - activations.excess[row + r]) * scale;
     }
@@ -186,7 +186,7 @@ void UnpackBytes(const PanelProduct& p, int64_t panel, int64_t begin, int64_t co
   words += begin / kInt8Depth * kPanelOutputs;
   const float* scales = p.scales + panel * kPanelOutputs;
   for (int64_t k = 0; k < count; k += kInt8Depth, words += kPanelOutputs) {
-    for (int h = 0; h < kHalves; ++h) {
+    for (int64_t h = 0; h < kHalves; ++h) {
       const Ints word = simd::LoadInts(words + h * kLanes);
       const Floats scale = simd::Load(scales + h * kLanes);
       for (int i = 0; i < kInt8Depth; ++i, to += kPanelOutputs) {

@@ -20,6 +20,7 @@ std::string_view ModelNumbersName(ModelNumbers numbers) { return kNames[static_c
 
 std::vector<std::string> ModelNumbersNames() {
   std::vector<std::string> names;
+  names.reserve(kNames.size());
   for (const auto& [numbers, name] : kNames) names.emplace_back(name);
   return names;
 }
