@@ -65,6 +65,7 @@ void ExpectEqualsBruteForce(IndexModel& model, const SegmentedIndex& index) {
       std::vector<std::vector<float>> vectors;
       std::vector<IndexQuery> queries;
       vectors.reserve(5);
+      queries.reserve(5);
       for (int q = 0; q < 5; ++q) vectors.push_back(model.RandomVector());
       for (const auto& vector : vectors) queries.push_back({vector, {}});
       for (int i = 0; i < 40; ++i) queries[4].excluded_ids.insert(StrCat("doc", i));
@@ -134,11 +135,13 @@ TEST(SegmentedIndexTest, AloneEqualsInABatch) {
   SegmentedIndex index(Options(folder.path(), 2000), kPosition);
   index.Filled();
   std::vector<IndexChange> changes;
+  changes.reserve(3000);
   for (int i = 0; i < 3000; ++i) changes.push_back(model.Put(StrCat(i), 1, 40));
   index.Apply(std::move(changes), kPosition);
   EXPECT_GT(Settle(index), 0);
   const auto vectors = ClusteredVectors(model, 100, 40);
   std::vector<IndexQuery> queries;
+  queries.reserve(vectors.size());
   for (const auto& vector : vectors) queries.push_back({vector, {}});
   for (const std::optional<float> effort : {std::optional<float>(), std::optional<float>(0.3)}) {
     const auto together = index.Search(queries, {.k = 5, .effort = effort}, CallContext());
@@ -165,6 +168,7 @@ TEST_P(RecallTest, GrowsWithEffortAndFiltersLeaveKResults) {
   SegmentedIndex index(options, kPosition);
   index.Filled();
   std::vector<IndexChange> changes;
+  changes.reserve(kDocuments);
   for (int i = 0; i < kDocuments; ++i) changes.push_back(model.Put(StrCat("doc", i), 1, kClusters));
   index.Apply(std::move(changes), kPosition);
   EXPECT_EQ(Settle(index), 2) << "sealed, and recall measured";
@@ -204,6 +208,7 @@ TEST(SegmentedIndexTest, KIsFilledWhenNearlyAllIsGoneFilteredOrLeftOut) {
   SegmentedIndex index(Options(folder.path(), 4000), kPosition);
   index.Filled();
   std::vector<IndexChange> changes;
+  changes.reserve(4000);
   for (int i = 0; i < 4000; ++i) changes.push_back(model.Put(StrCat("doc", i), 1, 20));
   index.Apply(std::move(changes), kPosition);
   EXPECT_GT(Settle(index), 0);
@@ -424,10 +429,12 @@ TEST(SegmentedIndexTest, SearchesRunBesideChangesAndMaintenance) {
   index.Filled();
   const auto vectors = ClusteredVectors(model, 8, 20);
   std::vector<IndexQuery> queries;
+  queries.reserve(vectors.size());
   for (const auto& vector : vectors) queries.push_back({vector, {}});
   std::atomic<bool> done = false;
   std::atomic<uint64_t> searches = 0;
   std::vector<std::thread> readers;
+  readers.reserve(3);
   for (int reader = 0; reader < 3; ++reader) {
     readers.emplace_back([&, reader] {
       const CompiledFilter filter = GroupBelow(300);

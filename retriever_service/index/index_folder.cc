@@ -194,6 +194,8 @@ absl::StatusOr<std::shared_ptr<SealedSegment>> IndexFolder::WriteFiles(const std
   info.set_documents(content.size());
   std::vector<std::string_view> vectors;
   std::vector<SealedDocument> documents;
+  vectors.reserve(content.size());
+  documents.reserve(content.size());
   uint64_t rows = 0;
   for (const SegmentContent& document : content) {
     vectors.push_back(document.vectors);

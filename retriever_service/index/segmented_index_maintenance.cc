@@ -162,7 +162,7 @@ absl::StatusOr<bool> SegmentedIndex::Maintain() {
     RETRO_RETURN_IF_ERROR(MeasureRecall());
     return true;
   }
-  const absl::Status status = CarryOut(*work);
+  absl::Status status = CarryOut(*work);
   if (!status.ok()) {
     const MutexLock lock(writer_mutex_);
     building_ = false;
@@ -190,6 +190,7 @@ absl::Status SegmentedIndex::MeasureRecall() {
   }
   if (ids.empty()) return absl::OkStatus();
   std::vector<IndexQuery> queries;
+  queries.reserve(ids.size());
   for (size_t i = 0; i < ids.size(); ++i) {
     queries.push_back({std::span(vectors[i]).first(static_cast<size_t>(dimension_)), {ids[i]}});
   }

@@ -67,6 +67,7 @@ void Fill(SegmentedIndex& index, std::string_view halves, size_t dimension) {
 void Search(const SegmentedIndex& index, std::span<const float> queries, size_t dimension, size_t batch,
             double seconds_least, float effort, const std::string& found_path) {
   std::vector<IndexQuery> all;
+  all.reserve(queries.size() / dimension);
   for (size_t i = 0; i < queries.size(); i += dimension) all.push_back({queries.subspan(i, dimension), {}});
   const IndexSearchOptions options{.k = kK, .effort = effort};
   std::vector<uint64_t> found;
