@@ -79,7 +79,8 @@ class Placer {
       candidates = {"pre_mlp_layernorm.", "pre_mlp_layernorm.norm.", "mlp.linear_fc1.layer_norm_"};
     }
     for (const std::string& candidate : candidates) {
-      if (source_->Has(layer + candidate + what)) return layer + candidate + what;
+      std::string full = StrCat(layer, candidate, what);
+      if (source_->Has(full)) return full;
     }
     return layer + candidates[0] + what;
   }

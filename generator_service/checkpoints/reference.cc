@@ -44,6 +44,7 @@ std::vector<TokenId> Ids(const at::Tensor& tensor) {
   const at::Tensor flat = tensor.flatten().contiguous();
   const int64_t* ids = flat.const_data_ptr<int64_t>();
   std::vector<TokenId> tokens;
+  tokens.reserve(static_cast<size_t>(flat.numel()));
   // What does not fit becomes an id that no vocabulary has, for the model to refuse.
   for (int64_t i = 0; i < flat.numel(); ++i)
     tokens.push_back(std::in_range<TokenId>(ids[i]) ? static_cast<TokenId>(ids[i]) : -1);

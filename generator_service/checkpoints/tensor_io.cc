@@ -68,7 +68,7 @@ absl::StatusOr<at::Tensor> ReadFloats(const SafetensorsFile& file, const std::st
   if (!type || !at::isFloatingType(*type)) {
     return Bad(file, name, StrCat("is ", DTypeName(view.dtype), ", not floating point"));
   }
-  const at::Tensor copy = CopyOf(view, *type).to(at::kFloat);
+  at::Tensor copy = CopyOf(view, *type).to(at::kFloat);
   file.Forget(view);
   return copy;
 }
@@ -76,7 +76,7 @@ absl::StatusOr<at::Tensor> ReadFloats(const SafetensorsFile& file, const std::st
 absl::StatusOr<at::Tensor> ReadWeight(const SafetensorsFile& file, const std::string& name,
                                       std::span<const int64_t> shape) {
   RETRO_RETURN_IF_ERROR(CheckShape(file, name, shape));
-  RETRO_ASSIGN_OR_RETURN(const at::Tensor weight, ReadFloats(file, name));
+  RETRO_ASSIGN_OR_RETURN(at::Tensor weight, ReadFloats(file, name));
   const absl::Status finite = CheckFinite(weight);
   if (!finite.ok()) return Bad(file, name, MessageOf(finite));
   return weight;
