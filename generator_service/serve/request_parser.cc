@@ -258,8 +258,8 @@ absl::StatusOr<GenerationRequest> RequestParser::ParseItem(const std::string& pa
     return FieldError(path + ".continuation", "set continuation_text or continuation_tokens");
   const auto parse = [&](bool is_text, const std::string& field, const std::string& text,
                          const pb::TokenIds& tokens) -> absl::StatusOr<std::vector<TokenId>> {
-    if (is_text) return Tokenise(path + "." + field + "_text", text, model_.config().max_length);
-    RETRO_RETURN_IF_ERROR(CheckIds(path + "." + field + "_tokens.ids", tokens.ids()));
+    if (is_text) return Tokenise(StrCat(path, ".", field, "_text"), text, model_.config().max_length);
+    RETRO_RETURN_IF_ERROR(CheckIds(StrCat(path, ".", field, "_tokens.ids"), tokens.ids()));
     return std::vector<TokenId>(tokens.ids().begin(), tokens.ids().end());
   };
   RETRO_ASSIGN_OR_RETURN(request.prompt, parse(item.context_case() == pb::ScoreItem::kContextText, "context",
