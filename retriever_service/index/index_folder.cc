@@ -127,8 +127,8 @@ std::vector<std::shared_ptr<SealedSegment>> IndexFolder::Open(const shardpb::Pos
       }
       if (status.ok()) {
         auto segment = SealedSegment::Open(path_, info, identity_.dimension);
-        if (segment.ok()) segments.push_back(*std::move(segment));
         status = segment.status();
+        if (segment.ok()) segments.push_back(*std::move(segment));
       }
       if (status.ok()) {
         *manifest_.add_segments() = info;

@@ -29,7 +29,7 @@ std::string Encode(const shardpb::Position& position) {
 
 std::optional<shardpb::Position> Decode(std::string_view bytes) {
   if (bytes.size() != kBytes) return std::nullopt;
-  const auto position = PositionOfKey(bytes.substr(kMagic.size(), kPositionBytes));
+  auto position = PositionOfKey(bytes.substr(kMagic.size(), kPositionBytes));
   if (!position.has_value() || Encode(*position) != bytes) return std::nullopt;
   return position;
 }
