@@ -54,6 +54,13 @@ class ThreadsForScope {
   const int before_;
 };
 
+// The index as what it is; null for one of another kind.
+std::unique_ptr<faiss::IndexIVF> AsInvertedFile(std::unique_ptr<faiss::Index> index) {
+  std::unique_ptr<faiss::IndexIVF> inverted(dynamic_cast<faiss::IndexIVF*>(index.get()));
+  if (inverted != nullptr) static_cast<void>(index.release());  // the same object
+  return inverted;
+}
+
 absl::Status Guarded(std::string_view what, int threads, const std::function<void()>& work) {
   try {
     const ThreadsForScope scope(threads);
@@ -130,11 +137,9 @@ absl::StatusOr<std::unique_ptr<QuantisedLists>> QuantisedLists::Train(const std:
   stop_wish = stop_wish_installed ? &stop : nullptr;
   auto made = std::make_unique<Faiss>();
   const absl::Status status = Guarded(StrCat("train ", kind), threads, [&] {
-    std::unique_ptr<faiss::Index> index(faiss::index_factory(dimension, kind.c_str()));
-    auto* ivf = dynamic_cast<faiss::IndexIVF*>(index.get());
+    made->index = AsInvertedFile(std::unique_ptr<faiss::Index>(faiss::index_factory(dimension, kind.c_str())));
+    faiss::IndexIVF* ivf = made->index.get();
     if (ivf == nullptr) throw faiss::FaissException("not an inverted file");
-    index.release();
-    made->index.reset(ivf);
     ivf->cp.niter = kCentroidRounds;
     ivf->cp.min_points_per_centroid = 1;  // the caller chose the sample: no word about it on stderr
     if (auto* codes = dynamic_cast<faiss::IndexIVFPQFastScan*>(ivf)) codes->pq.cp.min_points_per_centroid = 1;
@@ -151,11 +156,7 @@ absl::StatusOr<std::unique_ptr<QuantisedLists>> QuantisedLists::Parse(std::strin
   auto made = std::make_unique<Faiss>();
   RETRO_RETURN_IF_ERROR(Guarded("read an index", 1, [&] {
     BytesReader reader(bytes);
-    std::unique_ptr<faiss::Index> index(faiss::read_index(&reader));
-    if (auto* ivf = dynamic_cast<faiss::IndexIVF*>(index.get())) {
-      index.release();
-      made->index.reset(ivf);
-    }
+    made->index = AsInvertedFile(std::unique_ptr<faiss::Index>(faiss::read_index(&reader)));
   }));
   if (made->index == nullptr || made->index->d != dimension || !made->index->is_trained ||
       static_cast<uint64_t>(made->index->ntotal) != rows) {
