@@ -56,9 +56,8 @@ class ThreadsForScope {
 
 // The index as what it is; null for one of another kind.
 std::unique_ptr<faiss::IndexIVF> AsInvertedFile(std::unique_ptr<faiss::Index> index) {
-  std::unique_ptr<faiss::IndexIVF> inverted(dynamic_cast<faiss::IndexIVF*>(index.get()));
-  if (inverted != nullptr) static_cast<void>(index.release());  // the same object
-  return inverted;
+  if (dynamic_cast<faiss::IndexIVF*>(index.get()) == nullptr) return nullptr;
+  return std::unique_ptr<faiss::IndexIVF>(static_cast<faiss::IndexIVF*>(index.release()));
 }
 
 absl::Status Guarded(std::string_view what, int threads, const std::function<void()>& work) {

@@ -19,6 +19,7 @@ absl::StatusOr<std::shared_ptr<LiveCollection>> LiveCollections::Find(const std:
 std::vector<std::shared_ptr<LiveCollection>> LiveCollections::All() const {
   std::vector<std::shared_ptr<LiveCollection>> all;
   const MutexLock lock(mutex_);
+  all.reserve(collections_.size());
   for (const auto& [name, collection] : collections_) all.push_back(collection);
   return all;
 }
