@@ -66,6 +66,7 @@ absl::StatusOr<std::string> EmbedBlock(const DataSet& data, const Tokenizer& tok
   for (size_t begin = 0; begin < order.size(); begin += options.batch_texts) {
     const size_t count = std::min(options.batch_texts, order.size() - begin);
     std::vector<TokenSequence> batch;
+    batch.reserve(count);
     for (size_t i = 0; i < count; ++i) batch.push_back(std::move(sequences[order[begin + i]]));
     RETRO_ASSIGN_OR_RETURN(const std::vector<float> embedded, embedder.Embed(batch));
     for (size_t i = 0; i < count; ++i) {

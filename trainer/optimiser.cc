@@ -16,7 +16,7 @@ constexpr double kNormFloor = 1e-6;
 // The gradient that each weight holds; zeros where no loss reached it.
 std::vector<at::Tensor> TakeGradients(const std::vector<at::Tensor>& weights) {
   std::vector<at::Tensor> gradients;
-  for (at::Tensor weight : weights) {
+  for (const at::Tensor& weight : weights) {
     at::Tensor& held = weight.mutable_grad();
     gradients.push_back(held.defined() ? held : at::zeros_like(weight));
     held = at::Tensor();

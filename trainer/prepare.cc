@@ -51,6 +51,7 @@ absl::Status Search(const PrepareOptions& options, const DataSet& data, const Re
     opened.push_back(std::move(database));
   }
   std::vector<const DataSet*> databases;
+  databases.reserve(opened.size());
   for (const DataSet& database : opened) databases.push_back(&database);
   if (databases.empty()) databases.push_back(&data);
   return FindNearestChunks(data, databases, {.k = options.k, .device = device}, report);

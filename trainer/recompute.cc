@@ -37,6 +37,7 @@ class RecomputeFunction : public torch::autograd::Function<RecomputeFunction> {
                                     /*allow_unused=*/true);
     }
     variable_list result = {at::Tensor()};  // of the function
+    result.reserve(detached.size() + 1);
     size_t next = 0;
     for (const at::Tensor& own : detached) result.push_back(own.requires_grad() ? found[next++] : at::Tensor());
     return result;

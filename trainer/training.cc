@@ -151,6 +151,7 @@ class Training {
   // The batches of a step on the host, made while the device computes the step before.
   std::vector<Batch> MakeBatches(int64_t step) {
     std::vector<Batch> batches;
+    batches.reserve(options_.accumulation);
     for (int64_t a = 0; a < options_.accumulation; ++a) {
       batches.push_back(batches_->Make(static_cast<uint64_t>(step * options_.accumulation + a)));
     }
