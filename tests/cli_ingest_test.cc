@@ -49,6 +49,7 @@ class CliIngestTest : public CliTest {
   }
   std::vector<std::string> StoredIds() const {
     std::vector<std::string> ids;
+    ids.reserve(retriever_.documents.size());
     for (const auto& [id, document] : retriever_.documents) ids.push_back(id);
     return ids;
   }
