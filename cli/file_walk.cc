@@ -63,7 +63,7 @@ class Walker {
     std::sort(entries.begin(), entries.end());
     for (const fs::directory_entry& entry : entries) {
       const std::string inner = entry.path().string();
-      if (entry.path().filename().string().starts_with(".") || entry.is_symlink(error)) continue;
+      if (entry.path().filename().string().starts_with('.') || entry.is_symlink(error)) continue;
       if (entry.is_directory(error)) {
         Folder(inner);
       } else if (FileKindOf(inner) != FileKind::kUnknown && IsWanted(inner)) {

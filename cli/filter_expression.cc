@@ -209,15 +209,15 @@ class Parser {
 
   static absl::Status SetNumber(const FilterToken& token, pb::MetadataValue* value) {
     // from_chars takes no plus sign.
-    const std::string_view digits = std::string_view(token.text).substr(token.text.front() == '+' ? 1 : 0);
-    const char* const end = digits.data() + digits.size();
+    const char* const begin = token.text.data() + (token.text.front() == '+' ? 1 : 0);
+    const char* const end = token.text.data() + token.text.size();
     int64_t whole = 0;
-    if (const auto [at, error] = std::from_chars(digits.data(), end, whole); error == std::errc() && at == end) {
+    if (const auto [at, error] = std::from_chars(begin, end, whole); error == std::errc() && at == end) {
       value->set_int_value(whole);
       return absl::OkStatus();
     }
     double number = 0;
-    const auto [at, error] = std::from_chars(digits.data(), end, number);
+    const auto [at, error] = std::from_chars(begin, end, number);
     if (error != std::errc() || at != end || !std::isfinite(number)) {
       return FilterError(token.column, StrCat("'", token.text, "' is no number"));
     }
