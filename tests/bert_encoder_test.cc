@@ -135,6 +135,7 @@ TEST_P(BertEncoderTest, OtherSizesPoolingsNamesAndActivations) {
     const std::vector<int32_t> ids = ReadTensor<int32_t>(expected, "ids");
     const size_t longest = ids.size() / lengths.size();
     std::vector<TokenSequence> sequences;
+    sequences.reserve(lengths.size());
     for (size_t i = 0; i < lengths.size(); ++i) {
       sequences.emplace_back(ids.begin() + i * longest, ids.begin() + i * longest + lengths[i]);
     }

@@ -393,6 +393,7 @@ TEST_F(DocumentReaderTest, FoldersAreWalkedInOrderWithoutHiddenFilesAndLinks) {
   const WalkResult walked =
       WalkFiles({root + "//./", root + "/link.txt", root + "/none.txt", root + "/sub/d.bin"}, options);
   std::vector<std::string> paths;
+  paths.reserve(walked.files.size());
   for (const InputFile& file : walked.files) paths.push_back(file.path.substr(root.size()));
   EXPECT_THAT(paths, ElementsAre("/a.md", "/b.txt", "/sub/c.HTML.gz", "/link.txt"));
   ASSERT_THAT(walked.problems, SizeIs(2));

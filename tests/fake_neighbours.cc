@@ -20,7 +20,9 @@ uint64_t HashOf(const std::vector<TokenId>& chunk) {
 std::vector<ChunkNeighbours> NeighboursOf(const std::vector<TokenId>& tokens, const ChunkGeometry& geometry,
                                           int64_t prompt_length, bool failures) {
   std::vector<std::vector<TokenId>> chunks;
-  for (int64_t chunk = 0; chunk < geometry.CompleteChunks(static_cast<int64_t>(tokens.size())); ++chunk) {
+  const int64_t complete = geometry.CompleteChunks(static_cast<int64_t>(tokens.size()));
+  chunks.reserve(complete);
+  for (int64_t chunk = 0; chunk < complete; ++chunk) {
     chunks.emplace_back(tokens.begin() + geometry.Begin(chunk), tokens.begin() + geometry.End(chunk));
   }
   const auto of_prompt = static_cast<size_t>(geometry.CompleteChunks(prompt_length));

@@ -286,6 +286,7 @@ TEST_F(LocalShardTest, WritesGoOnDuringALongDeletion) {
   constexpr int kDocuments = 6000;
   constexpr int kWriters = 3;
   std::vector<shardpb::DocumentChange> changes;
+  changes.reserve(kDocuments);
   for (int i = 0; i < kDocuments; ++i) changes.push_back(Whole(MakeDocument(StrCat("old", i), "text"), {1, 0, 0, 0}));
   ASSERT_TRUE(shard_->Write(Request(changes), context_).ok());
   std::atomic<bool> over = false;
@@ -293,6 +294,7 @@ TEST_F(LocalShardTest, WritesGoOnDuringALongDeletion) {
   Mutex mutex;
   std::set<uint64_t> positions;
   std::vector<std::thread> writers;
+  writers.reserve(kWriters);
   for (int w = 0; w < kWriters; ++w) {
     writers.emplace_back([&, w] {
       for (int i = 0; !over; ++i) {
@@ -487,6 +489,7 @@ TEST_F(LocalShardTest, OnlySoManyWaitForTheirPosition) {
   std::atomic<bool> leave = false;
   std::atomic<int> waiting = 0;
   std::vector<std::thread> waiters;
+  waiters.reserve(options_.waiting_reads_max);
   for (int i = 0; i < options_.waiting_reads_max; ++i) {
     waiters.emplace_back([&] {
       bool counted = false;

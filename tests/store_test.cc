@@ -79,6 +79,7 @@ class StoreTest : public testing::Test {
 
   size_t RowsIn(const shardpb::DocumentRecord& record) {
     std::vector<uint64_t> ids;
+    ids.reserve(record.chunks().count());
     for (uint32_t i = 0; i < record.chunks().count(); ++i) {
       ids.push_back(ChunkIdAt(record.chunks().first_chunk_id(), i));
     }
