@@ -22,6 +22,7 @@ class ByteTokenizer : public Tokenizer {
 
   std::vector<Token> Encode(std::string_view text) const override {
     std::vector<Token> tokens;
+    tokens.reserve(text.size());
     for (uint32_t i = 0; i < text.size(); ++i) tokens.push_back({Id(text[i]), i, i + 1});
     return tokens;
   }
