@@ -39,10 +39,12 @@ for unit in units:
         shutil.copyfile(header.group(1), plain)
         unit["command"] = unit["command"].replace(header.group(1), plain)
 json.dump(units, open(build + "/lint/compile_commands.json", "w"))
+seen = set()
 for unit in units:
     name = os.path.relpath(unit["file"], root)
-    if name.startswith(("..", "build/")):
+    if name in seen or name.startswith(("..", "build/")):  # a source of several programs is the same in each
         continue
+    seen.add(name)
     key = hashlib.sha256((checks + unit["command"].replace(root, "")).encode())  # another clone's findings are the same
     for path in [name] + sorted(d for d in deps.get(unit.get("output", ""), []) if not os.path.isabs(d) or d.startswith(root)):
         if os.path.exists(path) and not os.path.relpath(path, root).startswith("build/"):
