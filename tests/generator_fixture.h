@@ -26,6 +26,7 @@ struct Stream {
 
   std::vector<TokenId> Ids() const {
     std::vector<TokenId> ids;
+    ids.reserve(tokens.size());
     for (const auto& token : tokens) ids.push_back(token.id());
     return ids;
   }

@@ -18,6 +18,7 @@ std::string Mend(const std::vector<std::string>& pieces) {
 
 std::vector<std::string> Bytes(const std::string& text) {
   std::vector<std::string> bytes;
+  bytes.reserve(text.size());
   for (const char c : text) bytes.emplace_back(1, c);
   return bytes;
 }
