@@ -46,6 +46,8 @@ for unit in units:
         continue
     seen.add(name)
     key = hashlib.sha256((checks + unit["command"].replace(root, "")).encode())  # another clone's findings are the same
+    if name.startswith("tests/"):
+        key.update(open("tests/.clang-tidy", "rb").read())
     for path in [name] + sorted(d for d in deps.get(unit.get("output", ""), []) if not os.path.isabs(d) or d.startswith(root)):
         if os.path.exists(path) and not os.path.relpath(path, root).startswith("build/"):
             key.update(open(path, "rb").read())
