@@ -8,6 +8,7 @@
 
 #include "common/base/hash.h"
 #include "common/base/strings.h"
+#include "common/document/half.h"
 #include "retriever_service/store/layout.h"
 
 namespace retro {
@@ -50,7 +51,7 @@ IndexChange IndexModel::Put(const std::string& id, uint32_t chunks, uint32_t clu
   IndexChange change{id, document, {}};
   for (uint32_t i = 0; i < chunks; ++i) {
     const std::vector<float> vector = clusters == 0 ? RandomVector() : ClusteredVector(clusters);
-    change.vectors.insert(change.vectors.end(), vector.begin(), vector.end());
+    change.vectors += ToHalf(vector);
   }
   documents_[id] = change;
   return change;
@@ -89,13 +90,16 @@ std::vector<IndexChange> IndexModel::Churn(int changes, uint32_t ids, uint32_t c
 
 Hits IndexModel::BruteForce(const IndexQuery& query, const IndexSearchOptions& options) const {
   std::vector<std::tuple<float, uint64_t, const IndexedDocument*>> rows;
+  std::vector<float> vector(dimension_);
+  const size_t vector_bytes = vector.size() * kHalfBytes;
   for (const auto& [id, change] : documents_) {
     if (query.excluded_ids.contains(id)) continue;
     if (options.filter != nullptr && !options.filter->Matches(*change.document)) continue;
     for (uint32_t i = 0; i < change.document->chunk_count; ++i) {
+      FromHalf(std::string_view(change.vectors).substr(i * vector_bytes, vector_bytes), vector);
       float distance = 0;
       for (int j = 0; j < dimension_; ++j) {
-        const float difference = query.vector[j] - change.vectors[size_t{i} * dimension_ + j];
+        const float difference = query.vector[j] - vector[j];
         distance += difference * difference;
       }
       if (options.max_distance.has_value() && distance > *options.max_distance) continue;

@@ -14,6 +14,7 @@
 
 #include "common/base/file.h"
 #include "common/base/strings.h"
+#include "common/document/half.h"
 #include "retriever_service/store/layout.h"
 #include "tests/index_model.h"
 #include "tests/temporary_folder.h"
@@ -254,7 +255,7 @@ TEST(SegmentedIndexTest, MemoryCountsWhatIsKnownOfDocuments) {
   auto document = std::make_shared<IndexedDocument>(*model.Put("b", 1).document);
   document->title = std::string(10'000, 't');
   document->metadata = {{"key", {std::string(20'000, 'v')}}};
-  index.Apply({{"b", document, model.RandomVector()}}, kPosition);
+  index.Apply({{"b", document, ToHalf(model.RandomVector())}}, kPosition);
   EXPECT_GT(index.Stats().document_bytes, small + 30'000);
   index.Apply({model.Remove("b")}, kPosition);
   EXPECT_LT(index.Stats().document_bytes, small + 30'000);
@@ -399,7 +400,8 @@ TEST(SegmentedIndexTest, AStepIsSeenWholeOrNotAtAll) {
       document->id = StrCat("doc", i);
       document->chunk_count = 1 + step % 3;
       document->first_chunk_id = MakeChunkId(1000 * (step + 1) + 10 * i, 0);
-      changes.push_back({document->id, document, std::vector<float>(document->chunk_count, static_cast<float>(step))});
+      const std::vector<float> vectors(document->chunk_count, static_cast<float>(step));
+      changes.push_back({document->id, document, ToHalf(vectors)});
     }
     return changes;
   };

@@ -1,5 +1,7 @@
 #include "retriever_service/index/faiss_library.h"
 
+#include <faiss/Clustering.h>
+#include <faiss/IndexFlat.h>
 #include <faiss/IndexIVFPQFastScan.h>
 #include <faiss/IndexScalarQuantizer.h>
 #include <faiss/impl/AuxIndexStructures.h>
@@ -7,24 +9,28 @@
 #include <faiss/impl/io.h>
 #include <faiss/index_factory.h>
 #include <faiss/index_io.h>
-#include <faiss/utils/distances.h>
+#include <faiss/invlists/BlockInvertedLists.h>
 #include <omp.h>
+#include <sys/mman.h>
 
 #include <algorithm>
 #include <cstring>
 #include <exception>
-#include <functional>
+#include <new>
 #include <utility>
 #include <vector>
 
 #include "common/base/status_macros.h"
 #include "common/base/strings.h"
+#include "common/document/half.h"
 
 namespace retro {
 namespace {
 
 // Centroids are moved so often; FAISS's own choice for inverted files.
 constexpr int kCentroidRounds = 10;
+constexpr size_t kCodesSample = 4096;  // FAISS learns from no more
+constexpr size_t kRowsAtOnce = 4096;   // made single precision
 
 // ---------------------------------------------------------------- exceptions, threads, interruption
 
@@ -94,6 +100,189 @@ class BytesWriter final : public faiss::IOWriter {
   std::string bytes;
 };
 
+// ---------------------------------------------------------------- vectors
+
+// [vectors.size(), dimension]
+std::vector<float> Decoded(std::span<const std::string_view> vectors, int dimension) {
+  std::vector<float> decoded(vectors.size() * dimension);
+  for (size_t i = 0; i < vectors.size(); ++i) {
+    FromHalf(vectors[i], std::span(decoded).subspan(i * dimension, dimension));
+  }
+  return decoded;
+}
+
+// How FAISS's clustering reads vectors that stay where they are: the "code" of one is where it lies.
+class VectorsWhereTheyLie final : public faiss::Index {
+ public:
+  explicit VectorsWhereTheyLie(int dimension) : faiss::Index(dimension) {}
+
+  size_t sa_code_size() const override { return sizeof(std::string_view); }
+  void sa_decode(idx_t n, const uint8_t* places, float* x) const override {
+    for (idx_t i = 0; i < n; ++i, places += sizeof(std::string_view), x += d) {
+      std::string_view vector;
+      std::memcpy(&vector, places, sizeof vector);
+      FromHalf(vector, {x, static_cast<size_t>(d)});
+    }
+  }
+
+  void add(idx_t, const float*) override { throw faiss::FaissException("holds nothing"); }
+  void search(idx_t, const float*, idx_t, float*, idx_t*, const faiss::SearchParameters*) const override {
+    throw faiss::FaissException("holds nothing");
+  }
+  void reset() override {}
+};
+
+// Evenly spread.
+std::vector<std::string_view> SomeOf(std::span<const std::string_view> vectors, size_t count) {
+  std::vector<std::string_view> some;
+  some.reserve(std::min(count, vectors.size()));
+  for (size_t i = 0; i < std::min(count, vectors.size()); ++i) {
+    some.push_back(vectors[i * vectors.size() / std::min(count, vectors.size())]);
+  }
+  return some;
+}
+
+// FAISS's own way, but for the sample, which stays where it is.
+void TrainCentroids(std::span<const std::string_view> sample, faiss::IndexIVF& index) {
+  faiss::ClusteringParameters parameters;
+  parameters.niter = kCentroidRounds;
+  parameters.min_points_per_centroid = 1;  // the caller chose the sample: no word about it on stderr
+  parameters.decode_block_size = kRowsAtOnce;
+  faiss::Clustering clustering(index.d, static_cast<int>(index.nlist), parameters);
+  faiss::IndexFlatL2 nearest(index.d);
+  const VectorsWhereTheyLie vectors(index.d);
+  clustering.train_encoded(static_cast<int64_t>(sample.size()), reinterpret_cast<const uint8_t*>(sample.data()),
+                           &vectors, nearest);
+  index.quantizer->add(static_cast<int64_t>(index.nlist), clustering.centroids.data());
+}
+
+// ---------------------------------------------------------------- lists that take no more
+
+// Memory straight from the kernel, in large pages where it has some: lists lie all over it, and it goes back whole.
+class Pages {
+ public:
+  explicit Pages(size_t bytes) : bytes_(std::max<size_t>(1, bytes)) {
+    void* begin = mmap(nullptr, bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (begin == MAP_FAILED) throw std::bad_alloc();
+    begin_ = static_cast<uint8_t*>(begin);
+    madvise(begin_, bytes_, MADV_HUGEPAGE);  // advice: small pages do too
+  }
+  ~Pages() { munmap(begin_, bytes_); }
+  Pages(const Pages&) = delete;
+  Pages& operator=(const Pages&) = delete;
+  uint8_t* begin() const { return begin_; }
+
+ private:
+  const size_t bytes_;
+  uint8_t* begin_;
+};
+
+// How the codes of a list are laid out: fast-scan has them in blocks of 32 rows.
+struct CodeLayout {
+  size_t rows_a_block;
+  size_t block_bytes;
+  size_t BytesOf(size_t rows) const { return (rows + rows_a_block - 1) / rows_a_block * block_bytes; }
+};
+
+CodeLayout LayoutOf(const faiss::IndexIVF& index) {
+  const auto* codes = dynamic_cast<const faiss::IndexIVFPQFastScan*>(&index);
+  if (codes == nullptr) return {1, index.code_size};
+  const auto rows = static_cast<size_t>(codes->bbs);
+  return {rows, rows * codes->M2 / 2};
+}
+
+template <typename Number>
+std::string_view BytesOf(std::span<const Number> numbers) {
+  return {reinterpret_cast<const char*>(numbers.data()), numbers.size_bytes()};
+}
+
+// What FAISS writes of an index: centroids, code book and so on.
+std::string BytesWithoutLists(faiss::IndexIVF& index) {
+  faiss::ArrayInvertedLists none(index.nlist, index.code_size);
+  faiss::InvertedLists* const lists = std::exchange(index.invlists, &none);
+  BytesWriter writer;
+  try {
+    faiss::write_index(&index, &writer);
+  } catch (...) {
+    index.invlists = lists;
+    throw;
+  }
+  index.invlists = lists;
+  return std::move(writer.bytes);
+}
+
+// All lists end to end. FAISS's own leave up to half of what they take empty, to grow.
+class PackedLists final : public faiss::ReadOnlyInvertedLists {
+ public:
+  PackedLists(const CodeLayout& layout, std::span<const uint32_t> sizes, std::span<const uint32_t> rows,
+              std::string_view codes)
+      : ReadOnlyInvertedLists(sizes.size(), layout.rows_a_block > 1 ? INVALID_CODE_SIZE : layout.block_bytes),
+        memory_bytes_(codes.size() + rows.size() * sizeof(idx_t)),
+        codes_(codes.size()),
+        ids_(rows.begin(), rows.end()) {
+    std::memcpy(codes_.begin(), codes.data(), codes.size());
+    lists_.reserve(sizes.size());
+    for (Place place; const uint32_t size : sizes) {
+      place.rows = size;
+      lists_.push_back(place);
+      place.first_row += size;
+      place.first_code += layout.BytesOf(size);
+    }
+  }
+
+  size_t list_size(size_t list) const override { return lists_[list].rows; }
+  const uint8_t* get_codes(size_t list) const override { return codes_.begin() + lists_[list].first_code; }
+  const idx_t* get_ids(size_t list) const override { return ids_.data() + lists_[list].first_row; }
+  size_t memory_bytes() const { return memory_bytes_; }
+
+ private:
+  struct Place {
+    size_t rows = 0;
+    size_t first_row = 0;
+    size_t first_code = 0;
+  };
+
+  const size_t memory_bytes_;
+  const Pages codes_;
+  const std::vector<idx_t> ids_;
+  std::vector<Place> lists_;
+};
+
+// Takes numbers and pieces off the front of bytes.
+class Cutter {
+ public:
+  explicit Cutter(std::string_view bytes) : bytes_(bytes) {}
+
+  // Empty if there are not so many.
+  std::string_view Take(uint64_t size) {
+    if (size > bytes_.size()) {
+      whole_ = false;
+      return {};
+    }
+    const std::string_view taken = bytes_.substr(0, size);
+    bytes_.remove_prefix(size);
+    return taken;
+  }
+  uint64_t TakeNumber() {
+    uint64_t number = 0;
+    const std::string_view taken = Take(sizeof number);
+    std::memcpy(&number, taken.data(), taken.size());
+    return number;
+  }
+  std::vector<uint32_t> TakeNumbers(uint64_t count) {
+    const std::string_view taken = Take(count * sizeof(uint32_t));
+    std::vector<uint32_t> numbers(taken.size() / sizeof(uint32_t));
+    std::memcpy(numbers.data(), taken.data(), taken.size());
+    return numbers;
+  }
+  bool whole() const { return whole_; }
+  bool empty() const { return bytes_.empty(); }
+
+ private:
+  std::string_view bytes_;
+  bool whole_ = true;
+};
+
 // The same lists and centroids under another object, which has a number of probes of its own: 1.7.3's fast-scan takes
 // no parameters for a single search.
 template <typename Index>
@@ -108,41 +297,29 @@ void SearchLight(const Index& index, uint32_t lists_probed, int64_t n, const flo
 
 }  // namespace
 
-// ---------------------------------------------------------------- distances
-
-float SquaredDistance(std::span<const float> query, const float* vector) {
-  return faiss::fvec_L2sqr(query.data(), vector, query.size());
-}
-
-void SquaredDistances(std::span<const float> query, const float* vectors, std::span<const uint32_t> rows,
-                      float* distances) {
-  for (size_t i = 0; i < rows.size(); ++i) {
-    distances[i] = SquaredDistance(query, vectors + size_t{rows[i]} * query.size());
-  }
-}
-
 // ---------------------------------------------------------------- lists
 
 struct QuantisedLists::Faiss {
   std::unique_ptr<faiss::IndexIVF> index;
+  uint64_t memory_bytes = 0;
 };
 
 QuantisedLists::QuantisedLists(std::unique_ptr<Faiss> faiss) : faiss_(std::move(faiss)) {}
 QuantisedLists::~QuantisedLists() = default;
 
 absl::StatusOr<std::unique_ptr<QuantisedLists>> QuantisedLists::Train(const std::string& kind, int dimension,
-                                                                      std::span<const float> sample, int threads,
-                                                                      const std::atomic<bool>& stop) {
+                                                                      std::span<const std::string_view> sample,
+                                                                      int threads, const std::atomic<bool>& stop) {
   stop_wish = stop_wish_installed ? &stop : nullptr;
   auto made = std::make_unique<Faiss>();
   const absl::Status status = Guarded(StrCat("train ", kind), threads, [&] {
     made->index = AsInvertedFile(std::unique_ptr<faiss::Index>(faiss::index_factory(dimension, kind.c_str())));
     faiss::IndexIVF* ivf = made->index.get();
     if (ivf == nullptr) throw faiss::FaissException("not an inverted file");
-    ivf->cp.niter = kCentroidRounds;
-    ivf->cp.min_points_per_centroid = 1;  // the caller chose the sample: no word about it on stderr
+    TrainCentroids(sample, *ivf);
     if (auto* codes = dynamic_cast<faiss::IndexIVFPQFastScan*>(ivf)) codes->pq.cp.min_points_per_centroid = 1;
-    ivf->train(static_cast<int64_t>(sample.size() / dimension), sample.data());
+    const std::vector<float> some = Decoded(SomeOf(sample, kCodesSample), dimension);
+    ivf->train(static_cast<int64_t>(some.size() / dimension), some.data());
   });
   stop_wish = nullptr;
   if (stop) return absl::CancelledError("training was given up");
@@ -150,30 +327,76 @@ absl::StatusOr<std::unique_ptr<QuantisedLists>> QuantisedLists::Train(const std:
   return std::unique_ptr<QuantisedLists>(new QuantisedLists(std::move(made)));
 }
 
+absl::Status QuantisedLists::Add(std::span<const std::string_view> vectors, int threads) {
+  return Guarded("add vectors", threads, [&] {
+    for (size_t begin = 0; begin < vectors.size(); begin += kRowsAtOnce) {
+      const auto some = vectors.subspan(begin, std::min(kRowsAtOnce, vectors.size() - begin));
+      faiss_->index->add(static_cast<int64_t>(some.size()), Decoded(some, faiss_->index->d).data());
+    }
+  });
+}
+
+// ---------------------------------------------------------------- bytes: see FORMAT.md
+
+absl::Status QuantisedLists::Write(const Append& append) {
+  faiss::IndexIVF& index = *faiss_->index;
+  std::string trained;
+  RETRO_RETURN_IF_ERROR(Guarded("write an index", 1, [&] { trained = BytesWithoutLists(index); }));
+  const uint64_t size = trained.size();
+  RETRO_RETURN_IF_ERROR(append(BytesOf(std::span<const uint64_t>(&size, 1))));
+  RETRO_RETURN_IF_ERROR(append(trained));
+  const faiss::InvertedLists& lists = *index.invlists;
+  std::vector<uint32_t> numbers;
+  for (size_t list = 0; list < lists.nlist; ++list) numbers.push_back(static_cast<uint32_t>(lists.list_size(list)));
+  RETRO_RETURN_IF_ERROR(append(BytesOf(std::span<const uint32_t>(numbers))));
+  for (size_t list = 0; list < lists.nlist; ++list) {
+    faiss::InvertedLists::ScopedIds ids(&lists, list);
+    numbers.assign(ids.get(), ids.get() + lists.list_size(list));
+    RETRO_RETURN_IF_ERROR(append(BytesOf(std::span<const uint32_t>(numbers))));
+  }
+  const CodeLayout layout = LayoutOf(index);
+  for (size_t list = 0; list < lists.nlist; ++list) {
+    faiss::InvertedLists::ScopedCodes codes(&lists, list);
+    const size_t bytes = layout.BytesOf(lists.list_size(list));
+    RETRO_RETURN_IF_ERROR(append(std::string_view(reinterpret_cast<const char*>(codes.get()), bytes)));
+  }
+  return absl::OkStatus();
+}
+
 absl::StatusOr<std::unique_ptr<QuantisedLists>> QuantisedLists::Parse(std::string_view bytes, int dimension,
                                                                       uint64_t rows) {
+  const absl::Status damage = absl::DataLossError("the lists are not those of this segment");
+  Cutter cutter(bytes);
+  const std::string_view trained = cutter.Take(cutter.TakeNumber());
   auto made = std::make_unique<Faiss>();
   RETRO_RETURN_IF_ERROR(Guarded("read an index", 1, [&] {
-    BytesReader reader(bytes);
+    BytesReader reader(trained);
     made->index = AsInvertedFile(std::unique_ptr<faiss::Index>(faiss::read_index(&reader)));
   }));
-  if (made->index == nullptr || made->index->d != dimension || !made->index->is_trained ||
-      static_cast<uint64_t>(made->index->ntotal) != rows) {
-    return absl::DataLossError("the lists are not those of this segment");
+  faiss::IndexIVF* index = made->index.get();
+  if (index == nullptr || index->d != dimension || !index->is_trained || index->ntotal != static_cast<int64_t>(rows)) {
+    return damage;
   }
+  const CodeLayout layout = LayoutOf(*index);
+  const std::vector<uint32_t> sizes = cutter.TakeNumbers(index->nlist);
+  const std::vector<uint32_t> numbers = cutter.TakeNumbers(rows);
+  uint64_t listed = 0, code_bytes = 0;
+  for (const uint32_t size : sizes) {
+    listed += size;
+    code_bytes += layout.BytesOf(size);
+  }
+  const std::string_view codes = cutter.Take(code_bytes);
+  const bool in_range = std::all_of(numbers.begin(), numbers.end(), [&](uint32_t row) { return row < rows; });
+  if (!cutter.whole() || !cutter.empty() || listed != rows || !in_range) return damage;
+  RETRO_RETURN_IF_ERROR(Guarded("take lists", 1, [&] {
+    auto packed = std::make_unique<PackedLists>(layout, sizes, numbers, codes);
+    made->memory_bytes = packed->memory_bytes() + index->nlist * index->d * sizeof(float);
+    index->replace_invlists(packed.release(), /*own=*/true);
+  }));
   return std::unique_ptr<QuantisedLists>(new QuantisedLists(std::move(made)));
 }
 
-absl::Status QuantisedLists::Add(std::span<const float> vectors, int threads) {
-  return Guarded("add vectors", threads,
-                 [&] { faiss_->index->add(static_cast<int64_t>(vectors.size()) / faiss_->index->d, vectors.data()); });
-}
-
-absl::StatusOr<std::string> QuantisedLists::Serialise() const {
-  BytesWriter writer;
-  RETRO_RETURN_IF_ERROR(Guarded("write an index", 1, [&] { faiss::write_index(faiss_->index.get(), &writer); }));
-  return std::move(writer.bytes);
-}
+// ---------------------------------------------------------------- searching
 
 absl::Status QuantisedLists::Search(std::span<const float> queries, uint32_t lists_probed, uint32_t candidates,
                                     std::span<int64_t> rows) const {
@@ -193,15 +416,6 @@ absl::Status QuantisedLists::Search(std::span<const float> queries, uint32_t lis
 
 uint32_t QuantisedLists::lists() const { return static_cast<uint32_t>(faiss_->index->nlist); }
 
-uint64_t QuantisedLists::memory_bytes() const {
-  const faiss::IndexIVF& index = *faiss_->index;
-  constexpr size_t kBlock = 32;  // fast-scan pads each list to whole blocks
-  uint64_t bytes = index.nlist * index.d * sizeof(float);
-  for (size_t list = 0; list < index.nlist; ++list) {
-    const size_t rows = index.invlists->list_size(list);
-    bytes += (rows + kBlock - 1) / kBlock * kBlock * index.code_size + rows * sizeof(int64_t);
-  }
-  return bytes;
-}
+uint64_t QuantisedLists::memory_bytes() const { return faiss_->memory_bytes; }
 
 }  // namespace retro

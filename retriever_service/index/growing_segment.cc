@@ -6,7 +6,8 @@
 #include <utility>
 
 #include "common/base/status_macros.h"
-#include "retriever_service/index/faiss_library.h"
+#include "common/document/half.h"
+#include "retriever_service/index/half_distance.h"
 #include "retriever_service/store/layout.h"
 
 namespace retro {
@@ -20,36 +21,37 @@ constexpr uint32_t kSparseDivisor = 4;
 }  // namespace
 
 struct GrowingSegment::Block {
-  Block(uint32_t rows, int dimension)
-      : vectors(std::make_unique_for_overwrite<float[]>(size_t{rows} * dimension)),
+  Block(uint32_t rows, size_t vector_bytes)
+      : vectors(std::make_unique_for_overwrite<char[]>(rows * vector_bytes)),
         chunk_ids(std::make_unique<uint64_t[]>(rows)),
         documents(std::make_unique<std::shared_ptr<const IndexedDocument>[]>(rows)),
         removed_at(std::make_unique<std::atomic<uint64_t>[]>(rows)) {
     for (uint32_t i = 0; i < rows; ++i) removed_at[i].store(kNeverRemoved, std::memory_order_relaxed);
   }
 
-  std::unique_ptr<float[]> vectors;  // [rows, dimension]
+  std::unique_ptr<char[]> vectors;  // half precision, [rows, dimension]
   std::unique_ptr<uint64_t[]> chunk_ids;
   std::unique_ptr<std::shared_ptr<const IndexedDocument>[]> documents;
   std::unique_ptr<std::atomic<uint64_t>[]> removed_at;  // the step that removed the row
 };
 
-GrowingSegment::GrowingSegment(int dimension, uint32_t block_rows) : dimension_(dimension), block_rows_(block_rows) {}
+GrowingSegment::GrowingSegment(int dimension, uint32_t block_rows)
+    : vector_bytes_(size_t(dimension) * kHalfBytes), block_rows_(block_rows) {}
 
 GrowingSegment::~GrowingSegment() = default;
 
 // ---------------------------------------------------------------- changes
 
-uint64_t GrowingSegment::Append(const std::shared_ptr<const IndexedDocument>& document, const float* vectors) {
+uint64_t GrowingSegment::Append(const std::shared_ptr<const IndexedDocument>& document, std::string_view vectors) {
   const uint64_t first_row = rows_;
   for (uint32_t i = 0; i < document->chunk_count; ++i, ++rows_) {
     if (rows_ % block_rows_ == 0) {
-      blocks_.push_back(std::make_shared<Block>(block_rows_, dimension_));
+      blocks_.push_back(std::make_shared<Block>(block_rows_, vector_bytes_));
       live_rows_.push_back(0);
     }
     Block& block = *blocks_.back();
     const uint64_t place = rows_ % block_rows_;
-    std::memcpy(block.vectors.get() + place * dimension_, vectors + size_t{i} * dimension_, sizeof(float) * dimension_);
+    std::memcpy(block.vectors.get() + place * vector_bytes_, vectors.data() + i * vector_bytes_, vector_bytes_);
     block.chunk_ids[place] = ChunkIdAt(document->first_chunk_id, i);
     block.documents[place] = document;
     ++live_rows_.back();
@@ -67,11 +69,18 @@ void GrowingSegment::Remove(uint64_t first_row, uint32_t count, uint64_t step) {
   live_total_ -= count;
 }
 
-void GrowingSegment::CopyVectors(uint64_t first_row, uint32_t count, float* out) const {
-  for (uint64_t row = first_row; row < first_row + count; ++row, out += dimension_) {
-    const Block& block = *blocks_[row / block_rows_];
-    std::memcpy(out, block.vectors.get() + row % block_rows_ * dimension_, sizeof(float) * dimension_);
+std::string_view GrowingSegment::VectorsOf(uint64_t first_row, uint32_t count, std::string& room) const {
+  room.clear();
+  for (uint64_t row = first_row; row < first_row + count;) {
+    const uint64_t place = row % block_rows_;
+    const uint64_t here = std::min(first_row + count - row, block_rows_ - place);
+    const std::string_view vectors(blocks_[row / block_rows_]->vectors.get() + place * vector_bytes_,
+                                   here * vector_bytes_);
+    if (here == count) return vectors;
+    room += vectors;
+    row += here;
   }
+  return room;
 }
 
 std::vector<std::shared_ptr<const IndexedDocument>> GrowingSegment::SparseDocuments() const {
@@ -108,7 +117,7 @@ SegmentSize GrowingSegment::Size() const {
   }
   size.deleted = size.rows - live_total_;
   size.memory_bytes =
-      size.rows * (sizeof(float) * dimension_ + sizeof(uint64_t) * 2 + sizeof(std::shared_ptr<const IndexedDocument>));
+      size.rows * (vector_bytes_ + sizeof(uint64_t) * 2 + sizeof(std::shared_ptr<const IndexedDocument>));
   return size;
 }
 
@@ -116,11 +125,11 @@ SegmentSize GrowingSegment::Size() const {
 
 class GrowingSegment::Scan {
  public:
-  Scan(const SegmentSearch& search, std::vector<TopK>& best) : search_(search), best_(best) {}
+  Scan(const SegmentSearch& search, size_t vector_bytes, std::vector<TopK>& best)
+      : search_(search), vector_bytes_(vector_bytes), best_(best) {}
 
   void ScanTile(const Block& block, uint32_t begin, uint32_t end) {
     uint32_t rows[kTileRows];
-    float distances[kTileRows];
     uint32_t count = 0;
     for (uint32_t row = begin; row < end; ++row) {
       if (block.removed_at[row].load(std::memory_order_relaxed) <= search_.step) continue;
@@ -129,12 +138,12 @@ class GrowingSegment::Scan {
     }
     if (count == 0) return;
     for (size_t q = 0; q < search_.queries.size(); ++q) {
-      SquaredDistances(search_.queries[q].vector, block.vectors.get(), std::span(rows, count), distances);
-      for (uint32_t i = 0; i < count; ++i) {
-        const uint32_t row = rows[i];
-        if (!best_[q].Wants(distances[i], block.chunk_ids[row])) continue;
+      for (const uint32_t row : std::span(rows, count)) {
+        const std::string_view vector(block.vectors.get() + row * vector_bytes_, vector_bytes_);
+        const float distance = SquaredDistance(search_.queries[q].vector, vector);
+        if (!best_[q].Wants(distance, block.chunk_ids[row])) continue;
         if (search_.IsExcluded(q, *block.documents[row])) continue;
-        best_[q].Add({distances[i], block.chunk_ids[row], &block.documents[row]});
+        best_[q].Add({distance, block.chunk_ids[row], &block.documents[row]});
       }
     }
   }
@@ -150,6 +159,7 @@ class GrowingSegment::Scan {
   }
 
   const SegmentSearch& search_;
+  const size_t vector_bytes_;
   std::vector<TopK>& best_;
   const IndexedDocument* last_document_ = nullptr;
   bool last_passes_ = false;
@@ -174,7 +184,7 @@ void GrowingSegment::Visit(
 }
 
 absl::Status GrowingSegment::Search(const Rows& rows, const SegmentSearch& search, std::vector<TopK>& best) const {
-  Scan scan(search, best);
+  Scan scan(search, vector_bytes_, best);
   for (size_t b = 0; b < rows.blocks.size(); ++b) {
     RETRO_RETURN_IF_ERROR(search.context.Check());
     if (rows.blocks[b] == nullptr) continue;

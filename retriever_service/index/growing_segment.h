@@ -1,5 +1,5 @@
-// The segment that new chunks come into: single-precision vectors in memory, in blocks that grow at the end. Every one
-// is compared.
+// The segment that new chunks come into: half-precision vectors in memory, in blocks that grow at the end. Every one is
+// compared.
 //
 // Rows are written once. Which of them a search sees is decided by numbers alone: it takes the rows that there were at
 // a step of the index and skips those that were removed at that step or before. So searches and changes never wait for
@@ -12,6 +12,8 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <string>
+#include <string_view>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -33,11 +35,12 @@ class GrowingSegment {
   GrowingSegment(int dimension, uint32_t block_rows);
   ~GrowingSegment();
 
-  // One row a chunk; `vectors` [chunk_count, dimension]. Returns the first row; they are consecutive.
-  uint64_t Append(const std::shared_ptr<const IndexedDocument>& document, const float* vectors);
+  // One row a chunk; `vectors` in half precision, [chunk_count, dimension]. Returns the first row; they are
+  // consecutive.
+  uint64_t Append(const std::shared_ptr<const IndexedDocument>& document, std::string_view vectors);
   void Remove(uint64_t first_row, uint32_t count, uint64_t step);
-  // `out` [count, dimension]
-  void CopyVectors(uint64_t first_row, uint32_t count, float* out) const;
+  // Half precision, [count, dimension]: as they lie if they are in one block, else copied to `room`.
+  std::string_view VectorsOf(uint64_t first_row, uint32_t count, std::string& room) const;
   // Documents in a full block of which so little is left that they are better moved to the end; none if there is no
   // such block. Once they are moved and removed, GiveUpEmptyBlocks frees it.
   std::vector<std::shared_ptr<const IndexedDocument>> SparseDocuments() const;
@@ -57,7 +60,7 @@ class GrowingSegment {
  private:
   class Scan;
 
-  const int dimension_;
+  const size_t vector_bytes_;
   const uint32_t block_rows_;
   std::vector<std::shared_ptr<Block>> blocks_;
   std::vector<uint32_t> live_rows_;  // a block

@@ -21,11 +21,11 @@
 namespace retro {
 namespace {
 
-constexpr uint32_t kIndexLayoutVersion = 1;
-constexpr size_t kAddRows = 16'384;  // made single precision at once
+constexpr uint32_t kIndexLayoutVersion = 2;
+constexpr size_t kAddRows = 16'384;              // between two looks at whether to stop
+constexpr size_t kPieceBytes = size_t{1} << 20;  // written at once
 
-absl::StatusOr<shardpb::IndexFile> WriteIndexFile(const std::string& path, std::span<const std::string_view> pieces) {
-  RETRO_RETURN_IF_ERROR(WriteFileAtomically(path, pieces));
+absl::StatusOr<shardpb::IndexFile> Seal(const std::string& path) {
   RETRO_ASSIGN_OR_RETURN(const MappedFile written, MappedFile::Open(path));
   shardpb::IndexFile file;
   file.set_bytes(written.bytes().size());
@@ -33,20 +33,36 @@ absl::StatusOr<shardpb::IndexFile> WriteIndexFile(const std::string& path, std::
   return file;
 }
 
-// Single-precision rows of a segment's content, from the first to the last.
+absl::StatusOr<shardpb::IndexFile> WriteIndexFile(const std::string& path, std::span<const std::string_view> pieces) {
+  RETRO_RETURN_IF_ERROR(WriteFileAtomically(path, pieces));
+  return Seal(path);
+}
+
+// No more of it is in memory than a piece.
+absl::StatusOr<shardpb::IndexFile> WriteLists(const std::string& path, QuantisedLists& lists) {
+  RETRO_ASSIGN_OR_RETURN(AtomicFile file, AtomicFile::Create(path));
+  std::string piece;
+  RETRO_RETURN_IF_ERROR(lists.Write([&](std::string_view bytes) -> absl::Status {
+    piece += bytes;
+    if (piece.size() < kPieceBytes) return absl::OkStatus();
+    return file.Append(std::exchange(piece, {}));
+  }));
+  RETRO_RETURN_IF_ERROR(file.Append(piece));
+  RETRO_RETURN_IF_ERROR(file.Commit());
+  return Seal(path);
+}
+
+// The rows of a segment's content, from the first to the last.
 class Rows {
  public:
-  Rows(const std::vector<SegmentContent>& content, int dimension)
-      : content_(content), bytes_(dimension * kHalfBytes), dimension_(dimension) {}
+  Rows(const std::vector<SegmentContent>& content, int dimension) : content_(content), bytes_(dimension * kHalfBytes) {}
 
   // Up to `count` of the next rows, `stride` apart.
-  std::vector<float> Next(uint64_t count, uint64_t stride) {
-    std::vector<float> rows;
-    rows.reserve(count * dimension_);
+  std::vector<std::string_view> Next(uint64_t count, uint64_t stride) {
+    std::vector<std::string_view> rows;
+    rows.reserve(count);
     for (uint64_t i = 0; i < count && document_ < content_.size(); ++i) {
-      rows.resize(rows.size() + dimension_);
-      FromHalf(content_[document_].vectors.substr(row_ * bytes_, bytes_),
-               std::span(rows).last(static_cast<size_t>(dimension_)));
+      rows.push_back(content_[document_].vectors.substr(row_ * bytes_, bytes_));
       Skip(stride);
     }
     return rows;
@@ -64,7 +80,6 @@ class Rows {
 
   const std::vector<SegmentContent>& content_;
   const size_t bytes_;
-  const int dimension_;
   size_t document_ = 0;
   uint64_t row_ = 0;  // in the document
 };
@@ -160,17 +175,19 @@ void IndexFolder::RemoveOtherFiles() const {
 
 // ---------------------------------------------------------------- writing
 
-absl::StatusOr<std::string> IndexFolder::BuildLists(const std::string& kind, const std::vector<SegmentContent>& content,
-                                                    uint64_t rows, int threads, const std::atomic<bool>& stop) const {
+absl::StatusOr<std::unique_ptr<QuantisedLists>> IndexFolder::BuildLists(const std::string& kind,
+                                                                        const std::vector<SegmentContent>& content,
+                                                                        uint64_t rows, int threads,
+                                                                        const std::atomic<bool>& stop) const {
   const uint64_t sample_rows = SampleRows(rows, kind);
-  const std::vector<float> sample = Rows(content, identity_.dimension).Next(sample_rows, rows / sample_rows);
-  RETRO_ASSIGN_OR_RETURN(const auto lists, QuantisedLists::Train(kind, identity_.dimension, sample, threads, stop));
+  const auto sample = Rows(content, identity_.dimension).Next(sample_rows, rows / sample_rows);
+  RETRO_ASSIGN_OR_RETURN(auto lists, QuantisedLists::Train(kind, identity_.dimension, sample, threads, stop));
   Rows all(content, identity_.dimension);
-  for (std::vector<float> some = all.Next(kAddRows, 1); !some.empty(); some = all.Next(kAddRows, 1)) {
+  for (auto some = all.Next(kAddRows, 1); !some.empty(); some = all.Next(kAddRows, 1)) {
     if (stop) return absl::CancelledError("building was given up");
     RETRO_RETURN_IF_ERROR(lists->Add(some, threads));
   }
-  return lists->Serialise();
+  return lists;
 }
 
 absl::StatusOr<std::shared_ptr<SealedSegment>> IndexFolder::Write(const std::vector<SegmentContent>& content,
@@ -210,9 +227,8 @@ absl::StatusOr<std::shared_ptr<SealedSegment>> IndexFolder::WriteFiles(const std
                                documents.size() * sizeof(SealedDocument));
   RETRO_ASSIGN_OR_RETURN(*info.mutable_documents_file(), WriteIndexFile(paths.documents, std::span(&table, 1)));
   if (!info.kind().empty()) {
-    RETRO_ASSIGN_OR_RETURN(const std::string lists, BuildLists(info.kind(), content, rows, threads, stop));
-    const std::string_view bytes = lists;
-    RETRO_ASSIGN_OR_RETURN(*info.mutable_lists_file(), WriteIndexFile(paths.lists, std::span(&bytes, 1)));
+    RETRO_ASSIGN_OR_RETURN(const auto lists, BuildLists(info.kind(), content, rows, threads, stop));
+    RETRO_ASSIGN_OR_RETURN(*info.mutable_lists_file(), WriteLists(paths.lists, *lists));
   }
   return SealedSegment::Open(path_, info, identity_.dimension);
 }

@@ -59,8 +59,9 @@ class IndexFolder {
   absl::StatusOr<std::shared_ptr<SealedSegment>> WriteFiles(const std::vector<SegmentContent>& content,
                                                             const shardpb::Position& position, int threads,
                                                             const std::atomic<bool>& stop);
-  absl::StatusOr<std::string> BuildLists(const std::string& kind, const std::vector<SegmentContent>& content,
-                                         uint64_t rows, int threads, const std::atomic<bool>& stop) const;
+  absl::StatusOr<std::unique_ptr<QuantisedLists>> BuildLists(const std::string& kind,
+                                                             const std::vector<SegmentContent>& content, uint64_t rows,
+                                                             int threads, const std::atomic<bool>& stop) const;
 
   const std::string path_;
   const IndexIdentity identity_;

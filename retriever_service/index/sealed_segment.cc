@@ -12,6 +12,7 @@
 #include "common/base/status_macros.h"
 #include "common/base/strings.h"
 #include "common/document/half.h"
+#include "retriever_service/index/half_distance.h"
 #include "retriever_service/index/tuning.h"
 #include "retriever_service/store/layout.h"
 
@@ -20,10 +21,12 @@ namespace {
 
 static_assert(std::endian::native == std::endian::little, "the documents file is mapped as it is");
 
-constexpr uint32_t kTileRows = 64;           // made single precision, then compared with all queries
+constexpr uint32_t kTileRows = 64;           // compared with all queries while they are in the cache
 constexpr uint32_t kDocumentsACheck = 1024;  // of the caller's patience
 constexpr size_t kQueriesAtOnce = 64;        // to the lists: bounds the memory for candidates
-constexpr uint32_t kShareSample = 128;       // documents that a filter's selectivity is estimated from
+constexpr size_t kPrefetchAhead = 4;         // candidates
+constexpr size_t kCacheLineBytes = 64;
+constexpr uint32_t kShareSample = 128;  // documents that a filter's selectivity is estimated from
 
 absl::StatusOr<MappedFile> MapWhole(const std::string& path, const shardpb::IndexFile& file) {
   RETRO_ASSIGN_OR_RETURN(MappedFile mapped, MappedFile::Open(path));
@@ -139,10 +142,7 @@ class SealedSegment::Scan {
  public:
   Scan(const SealedSegment& segment, const SegmentSearch& search, std::span<const size_t> queries,
        std::vector<TopK>& best)
-      : segment_(segment), search_(search), queries_(queries), best_(best) {
-    std::iota(places_.begin(), places_.end(), 0);
-    tile_.resize(size_t{kTileRows} * segment.dimension_);
-  }
+      : segment_(segment), search_(search), queries_(queries), best_(best) {}
 
   absl::Status Run() {
     for (uint32_t at = 0; at < segment_.documents(); ++at) {
@@ -160,20 +160,18 @@ class SealedSegment::Scan {
 
  private:
   void Take(const Entry& entry, uint64_t row, uint64_t chunk_id) {
-    FromHalf(segment_.VectorAt(row),
-             std::span(tile_).subspan(size_t{count_} * segment_.dimension_, segment_.dimension_));
+    vectors_[count_] = segment_.VectorAt(row);
     documents_[count_] = &entry.document;
     chunk_ids_[count_] = chunk_id;
     if (++count_ == kTileRows) Compare();
   }
 
   void Compare() {
-    std::array<float, kTileRows> distances;
     for (const size_t q : queries_) {
-      SquaredDistances(search_.queries[q].vector, tile_.data(), std::span(places_.data(), count_), distances.data());
       for (uint32_t i = 0; i < count_; ++i) {
-        if (!best_[q].Wants(distances[i], chunk_ids_[i]) || search_.IsExcluded(q, **documents_[i])) continue;
-        best_[q].Add({distances[i], chunk_ids_[i], documents_[i]});
+        const float distance = SquaredDistance(search_.queries[q].vector, vectors_[i]);
+        if (!best_[q].Wants(distance, chunk_ids_[i]) || search_.IsExcluded(q, **documents_[i])) continue;
+        best_[q].Add({distance, chunk_ids_[i], documents_[i]});
       }
     }
     count_ = 0;
@@ -183,8 +181,7 @@ class SealedSegment::Scan {
   const SegmentSearch& search_;
   const std::span<const size_t> queries_;
   std::vector<TopK>& best_;
-  std::vector<float> tile_;  // [kTileRows, dimension]
-  std::array<uint32_t, kTileRows> places_;
+  std::array<std::string_view, kTileRows> vectors_;
   std::array<uint64_t, kTileRows> chunk_ids_;
   std::array<const std::shared_ptr<const IndexedDocument>*, kTileRows> documents_;
   uint32_t count_ = 0;
@@ -198,7 +195,7 @@ class SealedSegment::Scan {
 class SealedSegment::Probing {
  public:
   Probing(const SealedSegment& segment, const SegmentSearch& search, std::vector<TopK>& best)
-      : segment_(segment), search_(search), best_(best), vector_(segment.dimension_) {
+      : segment_(segment), search_(search), best_(best) {
     if (search.options.filter != nullptr) passes_.resize(segment.documents(), kNotKnown);
   }
 
@@ -257,14 +254,17 @@ class SealedSegment::Probing {
   bool ReRank(size_t q, std::span<const int64_t> candidates, bool all) {
     TopK found = search_.EmptyBest();
     bool reached_the_end = false;
-    for (const int64_t row : candidates) {
+    for (size_t i = 0; i < candidates.size(); ++i) {
+      if (i + kPrefetchAhead < candidates.size()) Prefetch(candidates[i + kPrefetchAhead]);
+      const int64_t row = candidates[i];
       if (row < 0) continue;
+      const float distance = SquaredDistance(search_.queries[q].vector, segment_.VectorAt(row));
+      // Most are farther than k that are found; whose they are need not be known.
+      if (found.best().size() == search_.options.k && distance > found.best().back().distance) continue;
       const uint32_t at = segment_.document_of_row_[row];
       if (!Allowed(q, at)) continue;
-      FromHalf(segment_.VectorAt(row), vector_);
-      const float distance = SquaredDistance(search_.queries[q].vector, vector_.data());
-      const IndexedDocument& document = *segment_.entries_[at].document;
-      const uint64_t chunk_id = ChunkIdAt(document.first_chunk_id, row - segment_.FirstRow(at));
+      const SealedDocument& document = segment_.table_[at];
+      const uint64_t chunk_id = ChunkIdAt(document.first_chunk_id, row - document.first_row);
       const bool wanted = best_[q].Wants(distance, chunk_id);
       reached_the_end = reached_the_end || !wanted;
       if (wanted) found.Add({distance, chunk_id, &segment_.entries_[at].document});
@@ -272,6 +272,13 @@ class SealedSegment::Probing {
     if (!all && !reached_the_end && found.best().size() < search_.options.k) return false;
     for (const Candidate& candidate : found.best()) best_[q].Add(candidate);
     return true;
+  }
+
+  // Candidates lie anywhere in the file: the next ones are on their way to the cache while one is compared.
+  void Prefetch(int64_t row) const {
+    if (row < 0) return;
+    const std::string_view vector = segment_.VectorAt(row);
+    for (size_t byte = 0; byte < vector.size(); byte += kCacheLineBytes) __builtin_prefetch(vector.data() + byte);
   }
 
   bool Allowed(size_t q, uint32_t at) {
@@ -287,7 +294,6 @@ class SealedSegment::Probing {
   const SealedSegment& segment_;
   const SegmentSearch& search_;
   std::vector<TopK>& best_;
-  std::vector<float> vector_;
   std::vector<char> passes_;  // a document; empty without a filter
 };
 

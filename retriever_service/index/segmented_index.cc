@@ -3,7 +3,6 @@
 #include <utility>
 
 #include "common/base/status_macros.h"
-#include "common/document/half.h"
 
 namespace retro {
 
@@ -107,7 +106,7 @@ void SegmentedIndex::Apply(std::vector<IndexChange> changes, const shardpb::Posi
 void SegmentedIndex::Put(IndexChange change) {
   const auto old = documents_.find(change.document_id);
   if (change.vectors.empty() && old != documents_.end()) change.vectors = VectorsAt(old->second);
-  const uint64_t first_row = growing_->Append(change.document, change.vectors.data());
+  const uint64_t first_row = growing_->Append(change.document, change.vectors);
   Remove(change.document_id);
   CountIn(*change.document);
   documents_[change.document_id] = {std::move(change.document), growing_, nullptr, first_row};
@@ -139,23 +138,20 @@ void SegmentedIndex::RemoveRows(const Place& place) {
   }
 }
 
-std::vector<float> SegmentedIndex::VectorsAt(const Place& place) const {
-  std::vector<float> vectors(size_t{place.document->chunk_count} * dimension_);
-  if (place.sealed != nullptr) {
-    FromHalf(place.sealed->VectorsOf(static_cast<uint32_t>(place.at)), vectors);
-  } else {
-    place.growing->CopyVectors(place.at, place.document->chunk_count, vectors.data());
-  }
-  return vectors;
+std::string SegmentedIndex::VectorsAt(const Place& place) const {
+  if (place.sealed != nullptr) return std::string(place.sealed->VectorsOf(static_cast<uint32_t>(place.at)));
+  std::string room;
+  const std::string_view vectors = place.growing->VectorsOf(place.at, place.document->chunk_count, room);
+  return room.empty() ? std::string(vectors) : room;
 }
 
 // Moves the documents of one block that is mostly gone to the end, and gives up the blocks that hold nothing any more.
 void SegmentedIndex::EmptySparseBlock() {
   for (const auto& document : growing_->SparseDocuments()) {
     Place& place = documents_.at(document->id);
-    const std::vector<float> vectors = VectorsAt(place);
+    const std::string vectors = VectorsAt(place);
     RemoveRows(place);
-    place.at = growing_->Append(document, vectors.data());
+    place.at = growing_->Append(document, vectors);
   }
   if (growing_->GiveUpEmptyBlocks()) ++stats_.generation;
 }

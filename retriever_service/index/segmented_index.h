@@ -81,7 +81,8 @@ class SegmentedIndex : public VectorIndex {
   void Put(IndexChange change) ABSL_EXCLUSIVE_LOCKS_REQUIRED(writer_mutex_);
   void Remove(const std::string& document_id) ABSL_EXCLUSIVE_LOCKS_REQUIRED(writer_mutex_);
   void RemoveRows(const Place& place) ABSL_EXCLUSIVE_LOCKS_REQUIRED(writer_mutex_);
-  std::vector<float> VectorsAt(const Place& place) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(writer_mutex_);
+  // Half precision, [chunk_count, dimension].
+  std::string VectorsAt(const Place& place) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(writer_mutex_);
   void EmptySparseBlock() ABSL_EXCLUSIVE_LOCKS_REQUIRED(writer_mutex_);
   void CountIn(const IndexedDocument& document) ABSL_EXCLUSIVE_LOCKS_REQUIRED(writer_mutex_);
   void Publish() ABSL_EXCLUSIVE_LOCKS_REQUIRED(writer_mutex_) ABSL_LOCKS_EXCLUDED(view_mutex_);

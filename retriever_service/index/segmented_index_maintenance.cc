@@ -3,10 +3,12 @@
 
 #include <algorithm>
 #include <chrono>
+#include <deque>
 #include <map>
 #include <utility>
 
 #include "common/base/error.h"
+#include "common/base/heap.h"
 #include "common/base/status_macros.h"
 #include "common/base/strings.h"
 #include "common/document/half.h"
@@ -44,8 +46,8 @@ struct SegmentedIndex::Work {
   std::vector<std::shared_ptr<SealedSegment>> merged;
   std::vector<std::shared_ptr<SealedSegment>> kept;  // all other sealed ones
   shardpb::Position position;
-  std::vector<std::string> halves;  // what vectors of `frozen` point into
-  std::vector<Source> sources;      // in the order of chunk ids
+  std::deque<std::string> room;  // what vectors of `frozen` are copied to if they lie in two blocks
+  std::vector<Source> sources;   // in the order of chunk ids
 };
 
 // ---------------------------------------------------------------- choosing
@@ -90,15 +92,13 @@ std::optional<SegmentedIndex::Work> SegmentedIndex::TakeWork() {
 // What goes while this runs is noticed by Install.
 void SegmentedIndex::Gather(Work& work) const {
   if (work.frozen != nullptr) {
-    std::vector<float> vectors;
+    std::string room;
     const auto take = [&](const std::shared_ptr<const IndexedDocument>& document, uint64_t first_row) {
-      vectors.resize(size_t{document->chunk_count} * dimension_);
-      work.frozen->CopyVectors(first_row, document->chunk_count, vectors.data());
-      work.halves.push_back(ToHalf(vectors));
-      work.sources.push_back({document, {}});
+      std::string_view vectors = work.frozen->VectorsOf(first_row, document->chunk_count, room);
+      if (!room.empty()) vectors = work.room.emplace_back(std::move(room));
+      work.sources.push_back({document, vectors});
     };
     work.frozen->Visit(work.frozen->Take(), kNewestStep, take);
-    for (size_t i = 0; i < work.halves.size(); ++i) work.sources[i].vectors = work.halves[i];
   }
   for (const auto& segment : work.merged) {
     for (uint32_t at = 0; at < segment->documents(); ++at) {
@@ -178,13 +178,14 @@ absl::StatusOr<bool> SegmentedIndex::Maintain() {
 absl::Status SegmentedIndex::MeasureRecall() {
   std::vector<std::vector<float>> vectors;
   std::vector<std::string> ids;
+  const auto dimension = static_cast<size_t>(dimension_);
   {
     const MutexLock lock(writer_mutex_);
     const uint64_t stride = std::max<uint64_t>(1, documents_.size() / kRecallQueries);
     uint64_t i = 0;
     for (const auto& [id, place] : documents_) {
       if (i++ % stride != 0 || ids.size() == kRecallQueries) continue;
-      vectors.push_back(VectorsAt(place));
+      FromHalf(std::string_view(VectorsAt(place)).substr(0, dimension * kHalfBytes), vectors.emplace_back(dimension));
       ids.push_back(id);
     }
   }
@@ -192,7 +193,7 @@ absl::Status SegmentedIndex::MeasureRecall() {
   std::vector<IndexQuery> queries;
   queries.reserve(ids.size());
   for (size_t i = 0; i < ids.size(); ++i) {
-    queries.push_back({std::span(vectors[i]).first(static_cast<size_t>(dimension_)), {ids[i]}});
+    queries.push_back({vectors[i], {ids[i]}});
   }
   CallContext context;
   context.cancelled = [this] { return stop_.load(std::memory_order_relaxed); };
@@ -222,7 +223,10 @@ void SegmentedIndex::Wake() {
 void SegmentedIndex::Run() {
   while (!stop_) {
     const absl::StatusOr<bool> did = Maintain();
-    if (did.ok() && *did) continue;
+    if (did.ok() && *did) {
+      GiveFreedMemoryBack();
+      continue;
+    }
     if (!did.ok() && !stop_)
       spdlog::warn("the index of {} stays as it is: {}", options_.folder, MessageOf(did.status()));
     const auto retry = std::chrono::steady_clock::now() + kRetryAfter;

@@ -26,7 +26,7 @@ namespace retro {
 struct IndexChange {
   std::string document_id;
   std::shared_ptr<const IndexedDocument> document;  // null: gone
-  std::vector<float> vectors;  // [chunk_count, dimension]; empty: those of the document that it replaces
+  std::string vectors;  // half precision, [chunk_count, dimension]; empty: those of the document that it replaces
 };
 
 struct IndexQuery {

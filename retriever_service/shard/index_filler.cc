@@ -72,11 +72,9 @@ absl::Status IndexFiller::Take(std::shared_ptr<const IndexedDocument> document, 
                  StrCat("the store in ", store_.path(), " is damaged: vectors of document \"", document->id,
                         "\" have the wrong size; restore it from a snapshot or a replica"));
   }
-  std::vector<float> vectors(dimension * document->chunk_count);
-  FromHalf(halves, vectors);
   batch_rows_ += document->chunk_count;
   std::string id = document->id;
-  batch_.push_back({std::move(id), std::move(document), std::move(vectors)});
+  batch_.push_back({std::move(id), std::move(document), halves});
   if (batch_rows_ >= kBatchRows) Flush();
   return absl::OkStatus();
 }

@@ -22,11 +22,10 @@ namespace {
 constexpr int kGroupChangesMax = 1024;
 constexpr size_t kGroupBytesMax = size_t{16} << 20;
 
-std::vector<float> VectorsOf(const shardpb::DocumentChange& change, uint32_t dimension) {
-  std::vector<float> vectors(size_t{dimension} * change.chunks_size());
-  for (int i = 0; i < change.chunks_size(); ++i) {
-    FromHalf(change.chunks(i).vector_fp16(), std::span(vectors).subspan(size_t{dimension} * i, dimension));
-  }
+std::string VectorsOf(const shardpb::DocumentChange& change) {
+  std::string vectors;
+  if (change.chunks_size() > 0) vectors.reserve(change.chunks_size() * change.chunks(0).vector_fp16().size());
+  for (const shardpb::ChunkContent& chunk : change.chunks()) vectors += chunk.vector_fp16();
   return vectors;
 }
 
@@ -100,8 +99,7 @@ class ShardWriter::WriteJob : public Job {
       case Verdict::kCreate:
       case Verdict::kReplace:
         result.set_outcome(old.has_value() ? shardpb::CHANGE_OUTCOME_REPLACED : shardpb::CHANGE_OUTCOME_CREATED);
-        return Put(group.transaction.PutDocument(collection_->id, change, old),
-                   VectorsOf(change, collection_->spec.dimension()), group, result);
+        return Put(group.transaction.PutDocument(collection_->id, change, old), VectorsOf(change), group, result);
       case Verdict::kReplaceMetadata:
         result.set_outcome(shardpb::CHANGE_OUTCOME_REPLACED);
         return Put(group.transaction.PutMetadata(collection_->id, change, *old), {}, group, result);
@@ -116,8 +114,7 @@ class ShardWriter::WriteJob : public Job {
     }
   }
 
-  void Put(const shardpb::DocumentRecord& record, std::vector<float> vectors, Group& group,
-           shardpb::ChangeResult& result) {
+  void Put(const shardpb::DocumentRecord& record, std::string vectors, Group& group, shardpb::ChangeResult& result) {
     result.set_chunk_count(record.chunks().count());
     auto document = std::make_shared<const IndexedDocument>(ToIndexedDocument(record));
     group.Changed(collection_, {record.document().id(), std::move(document), std::move(vectors)});

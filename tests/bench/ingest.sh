@@ -2,10 +2,10 @@
 # How fast and in how much memory documents go in, through `retro ingest`, the RPC and the store.
 #   speed     chunks a second with BERT on 2 threads, against the embedder alone: the very same chunks, tokenised
 #             beforehand, in the batches that suit it best; both in turns. At least 0.9 of it.
-#   memory    resident memory of retriever and command while 1 GB of JSONL streams through: with a hash embedder, the
-#             same again (nothing has changed), and with vectors given. What the index holds, as it says itself, is taken
-#             off: it must grow with the chunks. The rest may fill the bounds it is configured with, and must not grow from the
-#             second third of the run to the last.
+#   memory    memory of retriever and command (RssAnon) while 1 GB of JSONL streams through: with a hash embedder, the same
+#             again (nothing has changed), and with vectors given. What the index holds, as it says itself, is taken off: it must
+#             grow with the chunks, and the row says how much a chunk. The rest may fill the bounds it is configured with, and
+#             must not grow from the second third of the run to the last.
 #   ingest.sh [--only speed|memory] [--texts FILE] [--megabytes N]
 #   FILE: text, or JSON lines with "text" (also .zst); default: licence texts of this machine
 set -euo pipefail

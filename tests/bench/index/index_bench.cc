@@ -55,10 +55,10 @@ void Fill(SegmentedIndex& index, std::string_view halves, size_t dimension) {
     document->first_chunk_id = MakeChunkId(first + 1, 0);
     document->chunk_count = static_cast<uint32_t>(std::min<size_t>(kChunksADocument, rows - first));
     if (index.Restore(document)) continue;
-    std::vector<float> vectors(document->chunk_count * dimension);
-    FromHalf(halves.substr(first * dimension * kHalfBytes, vectors.size() * kHalfBytes), vectors);
+    const size_t bytes = dimension * kHalfBytes;
     std::vector<IndexChange> changes;
-    changes.push_back({document->id, document, std::move(vectors)});
+    changes.push_back(
+        {document->id, document, std::string(halves.substr(first * bytes, document->chunk_count * bytes))});
     index.Apply(std::move(changes), position);
   }
   index.Filled();

@@ -42,22 +42,26 @@ def default_documents():
 def real_vectors(options):
     """Embeddings of the documents' chunks in the documents' order, so that the last ones are of documents of their own."""
     documents = read_documents(options.texts) if options.texts else default_documents()
-    name = hashlib.sha256(repr((options.texts, options.real, len(documents))).encode()).hexdigest()[:16]
-    folder = pathlib.Path(options.build) / "bench-vectors"
-    folder.mkdir(exist_ok=True)
-    cached = folder / f"{name}.f32"
+    lines, size = [], 0
+    for document in documents:
+        if size > (options.real + QUERIES) * 300:  # about 250 bytes a chunk
+            break
+        if document.strip():
+            lines.append(json.dumps({"text": document}) + "\n")
+            size += len(document.encode())
+    text = "".join(lines)
+    folder = pathlib.Path(options.cache)
+    folder.mkdir(parents=True, exist_ok=True)
+    chunks = folder / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.jsonl"
+    cached = chunks.with_suffix(".f32")
     if not cached.exists():
-        size = 0
-        with open(folder / name, "w", encoding="utf-8") as file:
-            for document in documents:
-                if not document.strip() or size > (options.real + QUERIES) * 300:  # about 250 bytes a chunk
-                    break
-                file.write(json.dumps({"text": document}) + "\n")
-                size += len(document.encode())
-        print(f"index: embedding {folder / name}", file=sys.stderr)
+        chunks.write_text(text, encoding="utf-8")
+        print(f"index: embedding {chunks}", file=sys.stderr)
         subprocess.run([f"{options.build}/bench/embedder_bench", options.model, TOKENIZER, str(THREADS)], check=True,
-                       input=f"write {folder / name} 64\n", text=True, stdout=subprocess.DEVNULL,
+                       input=f"write {chunks} 64\n", text=True, stdout=subprocess.DEVNULL,
                        env=dict(os.environ, OMP_WAIT_POLICY="passive"))
+        os.rename(f"{chunks}.f32", cached)
+        chunks.unlink()
     vectors = np.fromfile(cached, np.float32).reshape(-1, DIMENSION)
     return np.unique(vectors.astype(np.float16), axis=0, return_index=True)[1], vectors
 
@@ -82,14 +86,42 @@ def mixture(real, count, rng):
         yield vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
-def data(options):
-    rng = np.random.default_rng(SEED)
-    unique, vectors = real_vectors(options)
-    order = np.sort(unique)
-    queries, real = vectors[order[-QUERIES:]], vectors[order[:-QUERIES][:options.real]]
-    parts = [real, *mixture(real, max(0, options.vectors - len(real)), rng)]
-    base = np.concatenate(parts)[:options.vectors].astype(np.float16)
-    return base[rng.permutation(len(base))], np.ascontiguousarray(queries), len(real)
+class Data:
+    """Vectors, queries and the true neighbours, in a folder that what is made of them is kept in as well."""
+
+    def __init__(self, options):
+        unique, vectors = real_vectors(options)
+        order = np.sort(unique)
+        self.queries, real = vectors[order[-QUERIES:]], vectors[order[:-QUERIES][:options.real]]
+        self.queries, self.real = np.ascontiguousarray(self.queries), len(real)
+        digest = hashlib.sha256(real.tobytes() + self.queries.tobytes() + f"{options.vectors} {SEED} 1".encode())
+        self.folder = pathlib.Path(options.cache) / f"{digest.hexdigest()[:16]}-{options.vectors}"
+        self.folder.mkdir(exist_ok=True)
+        self.half = kept(self.folder / "base.npy", np.load, lambda path: np.save(path, self.make(real, options.vectors)))
+        self.base = self.half.astype(np.float32)
+        self.truth = kept(self.folder / "truth.npy", np.load, lambda path: np.save(path, self.exact()))
+
+    @staticmethod
+    def make(real, count):
+        rng = np.random.default_rng(SEED)
+        parts = [real, *mixture(real, max(0, count - len(real)), rng)]
+        base = np.concatenate(parts)[:count].astype(np.float16)
+        return base[rng.permutation(len(base))]
+
+    def exact(self):
+        flat = faiss.IndexFlatL2(DIMENSION)
+        flat.add(self.base)
+        return flat.search(self.queries, K)[1]
+
+
+def kept(path, read, write):
+    """What `path` holds, made first if it is missing. Peers take minutes to build, and are the same every time."""
+    if not path.exists():
+        print(f"index: making {path}", file=sys.stderr)
+        temporary = path.with_name("new-" + path.name)
+        write(str(temporary))
+        os.rename(temporary, path)
+    return read(str(path))
 
 
 def recall(found, truth):
@@ -118,95 +150,141 @@ def show(name, setting, queries_per_second, r):
     print(f"index: {name:10s} {setting:16s} recall {r:.4f}  {queries_per_second:9.1f} queries/s", file=sys.stderr)
 
 
-def run_ours(options, base, queries, truth, folder):
-    base.tofile(f"{folder}/base.f16")
-    queries.tofile(f"{folder}/queries.f32")
-    command = [f"{options.build}/bench/index_bench", folder, str(DIMENSION), f"{folder}/base.f16", f"{folder}/queries.f32",
+def run_ours(options, data, folder):
+    vectors, queries = f"{data.folder}/base.f16", f"{data.folder}/queries.f32"
+    data.half.tofile(vectors)
+    data.queries.tofile(queries)
+    command = [f"{options.build}/bench/index_bench", folder, str(DIMENSION), vectors, queries,
                str(BATCH), str(THREADS), str(options.seconds), *map(str, EFFORTS)]
     lines = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True,
-                           env=dict(os.environ, OMP_WAIT_POLICY="passive")).stdout.splitlines()
+                           env=dict(os.environ, OMP_WAIT_POLICY="passive", OMP_NUM_THREADS=str(THREADS))).stdout.splitlines()
     facts, points = json.loads(lines[0]), []
+    print(f"index: ours {facts}", file=sys.stderr)
     for effort, line in zip(EFFORTS, lines[1:]):
-        found = np.fromfile(f"{folder}/found.{effort}", np.uint64).reshape(len(queries), K).astype(np.int64)
-        points.append((recall(found, truth), json.loads(line)["queries_per_second"]))
+        found = np.fromfile(f"{folder}/found.{effort}", np.uint64).reshape(QUERIES, K).astype(np.int64)
+        points.append((recall(found, data.truth), json.loads(line)["queries_per_second"]))
         show("ours", f"effort {effort}", points[-1][1], points[-1][0])
     return facts, points
 
 
-def run_faiss(base, queries, truth, seconds):
-    lists = 2 ** round(np.log2(4 * np.sqrt(len(base))))
-    points = []
-    for codes in (DIMENSION // 2, DIMENSION // 4):
+class Faiss:
+    CODES = (DIMENSION // 2, DIMENSION // 4)
+
+    def __init__(self, data):
+        self.lists = 2 ** round(np.log2(4 * np.sqrt(len(data.base))))
+        self.data, self.inner = data, {codes: kept(data.folder / f"faiss.{codes}", faiss.read_index,
+                                                   lambda path, codes=codes: self.build(codes, path)) for codes in self.CODES}
+
+    def build(self, codes, path):
         faiss.omp_set_num_threads(THREADS)
-        index = faiss.index_factory(DIMENSION, f"IVF{lists}_HNSW32,PQ{codes}x4fs,RFlat")
-        index.train(base[:64 * lists])
-        index.add(base)
+        index = faiss.index_factory(DIMENSION, f"IVF{self.lists}_HNSW32,PQ{codes}x4fs")
+        index.train(self.data.base[:64 * self.lists])
+        index.add(self.data.base)
+        faiss.write_index(index, path)
+
+    def points(self, seconds):
         faiss.omp_set_num_threads(1)
-        inner = faiss.downcast_index(index.base_index)
-        for nprobe in (4, 8, 16, 32, 64, 128, 256):
-            if nprobe > lists:
-                break
-            faiss.downcast_index(inner.quantizer).hnsw.efSearch = max(16, nprobe)
-            for factor in (5, 10, 20, 40):
-                inner.nprobe, index.k_factor = nprobe, factor
-                speed, found = timed(lambda q: index.search(q, K)[1], queries, seconds)
-                points.append((recall(found, truth), speed))
-                show("faiss-cpu", f"PQ{codes} {nprobe}:{factor}", speed, points[-1][0])
-    return points
+        for codes, inner in self.inner.items():
+            index = faiss.IndexRefineFlat(inner, faiss.swig_ptr(self.data.base))
+            for nprobe, factors in ((16, (10, 20)), (32, (10, 20, 40)), (64, (5, 10, 20, 40)), (128, (5, 10, 20, 40)), (256, (10, 40))):
+                faiss.downcast_index(inner.quantizer).hnsw.efSearch = max(16, nprobe)
+                for factor in factors:
+                    inner.nprobe, index.k_factor = nprobe, factor
+                    speed, found = timed(lambda q: index.search(q, K)[1], self.data.queries, seconds)
+                    yield f"PQ{codes} {nprobe}:{factor}", speed, found
 
 
-def run_scann(base, queries, truth, seconds):
-    import scann
+class Scann:
+    def __init__(self, data):
+        import scann
 
-    leaves = int(2 * np.sqrt(len(base)))  # its documentation: about the square root; it gains from more
-    # On unit vectors the order of dot products is that of distances, and what its documentation tunes.
-    searcher = (scann.scann_ops_pybind.builder(base, K, "dot_product")
-                .tree(num_leaves=leaves, num_leaves_to_search=40, training_sample_size=min(len(base), 250_000))
-                .score_ah(2, anisotropic_quantization_threshold=0.2).reorder(100).build())
+        self.data = data
+        self.searcher = kept(data.folder / "scann", scann.scann_ops_pybind.load_searcher, self.build)
+
+    def build(self, path):
+        import scann
+
+        leaves = int(2 * np.sqrt(len(self.data.base)))  # its documentation: about the square root; it gains from more
+        os.mkdir(path)
+        # On unit vectors the order of dot products is that of distances, and what its documentation tunes.
+        (scann.scann_ops_pybind.builder(self.data.base, K, "dot_product")
+         .tree(num_leaves=leaves, num_leaves_to_search=40, training_sample_size=min(len(self.data.base), 250_000))
+         .score_ah(2, anisotropic_quantization_threshold=0.2).reorder(100).build()).serialize(path, relative_path=True)
+
+    def points(self, seconds):
+        for leaves, reorders in ((20, (50, 100)), (40, (50, 100, 200)), (80, (50, 100, 200, 400)), (160, (100, 200, 400))):
+            for reorder in reorders:
+                speed, found = timed(lambda q: self.searcher.search_batched(
+                    q, leaves_to_search=leaves, pre_reorder_num_neighbors=reorder)[0].astype(np.int64),
+                    self.data.queries, seconds)
+                yield f"{leaves}/{reorder}", speed, found
+
+
+class Hnswlib:
+    def __init__(self, data):
+        self.data = data
+        self.index = kept(data.folder / "hnswlib", self.read, self.build)
+
+    @staticmethod
+    def read(path):
+        import hnswlib
+
+        index = hnswlib.Index("l2", DIMENSION)
+        index.load_index(path)
+        return index
+
+    def build(self, path):
+        import hnswlib
+
+        index = hnswlib.Index("l2", DIMENSION)
+        index.init_index(len(self.data.base), M=16, ef_construction=200, random_seed=SEED)
+        index.add_items(self.data.base, num_threads=THREADS)
+        index.save_index(path)
+
+    def points(self, seconds):
+        for ef in (20, 40, 80, 160, 320):
+            self.index.set_ef(ef)
+            speed, found = timed(lambda q: self.index.knn_query(q, K, num_threads=1)[0].astype(np.int64),
+                                 self.data.queries, seconds)
+            yield f"ef {ef}", speed, found
+
+
+PEERS = {"faiss-cpu": Faiss, "scann": Scann, "hnswlib": Hnswlib}
+
+
+def run_peer(name, data, seconds):
     points = []
-    for searched in (10, 20, 40, 80, 160):
-        for reorder in (50, 100, 200, 400):
-            speed, found = timed(lambda q: searcher.search_batched(
-                q, leaves_to_search=searched, pre_reorder_num_neighbors=reorder)[0].astype(np.int64), queries, seconds)
-            points.append((recall(found, truth), speed))
-            show("scann", f"{searched}/{reorder}", speed, points[-1][0])
-    return points
-
-
-def run_hnswlib(base, queries, truth, seconds):
-    import hnswlib
-
-    index = hnswlib.Index("l2", DIMENSION)
-    index.init_index(len(base), M=16, ef_construction=200, random_seed=SEED)
-    index.add_items(base, num_threads=THREADS)
-    points = []
-    for ef in (10, 20, 40, 80, 160, 320):
-        index.set_ef(ef)
-        speed, found = timed(lambda q: index.knn_query(q, K, num_threads=1)[0].astype(np.int64), queries, seconds)
-        points.append((recall(found, truth), speed))
-        show("hnswlib", f"ef {ef}", speed, points[-1][0])
+    for setting, speed, found in PEERS[name](data).points(seconds):
+        points.append((recall(found, data.truth), speed))
+        show(name, setting, speed, points[-1][0])
     return points
 
 
 def main():
     parser = argparse.ArgumentParser()
-    for name in ("build", "model", "texts"):
+    for name in ("build", "model", "texts", "cache"):
         parser.add_argument("--" + name)
     parser.add_argument("--vectors", type=int, default=1_000_000)
     parser.add_argument("--real", type=int, default=100_000)
     parser.add_argument("--seconds", type=float, default=3)
+    parser.add_argument("--only", choices=["prepare", "ours", *PEERS], help="prepare: make what is kept, measure nothing")
+    parser.add_argument("--keep", help="folder that our index is in, or is made in")
     options = parser.parse_args()
-    half, queries, real = data(options)
-    base = half.astype(np.float32)
-    flat = faiss.IndexFlatL2(DIMENSION)
-    flat.add(base)
-    truth = flat.search(queries, K)[1]
-    del flat
+    data = Data(options)
+    if options.only == "prepare":
+        for peer in PEERS.values():
+            peer(data)
+        return
+    if options.only in PEERS:
+        print(json.dumps({"peer_name": options.only, "peer": at_recall(run_peer(options.only, data, options.seconds))}))
+        return
     with tempfile.TemporaryDirectory() as folder:
-        facts, ours = run_ours(options, half, queries, truth, folder)
+        facts, ours = run_ours(options, data, options.keep or folder)
     ours = at_recall(ours)
-    peers = {name: at_recall(run(base, queries, truth, options.seconds))
-             for name, run in (("faiss-cpu", run_faiss), ("scann", run_scann), ("hnswlib", run_hnswlib))}
+    if options.only == "ours":
+        print(json.dumps({"ours": ours, **facts}))
+        return
+    peers = {name: at_recall(run_peer(name, data, options.seconds)) for name in PEERS}
     passed = True
     best = max(peers["faiss-cpu"] or 0, peers["scann"] or 0)
     for name, speed in peers.items():
@@ -216,7 +294,7 @@ def main():
         passed &= row_passes
         print(json.dumps({"bench": "index", "row": f"queries/s at recall@10 {RECALL}", "ours": ours, "peer": speed,
                           "peer_name": name, "ratio": ratio, "pass": row_passes, "valid": True,
-                          "vectors": len(half), "real": real, **facts}))
+                          "vectors": len(data.half), "real": data.real, **facts}))
     small = facts["index_bytes_a_vector"] <= BYTES_MAX
     print(json.dumps({"bench": "index", "row": "bytes of memory a vector, without the mapped ones",
                       "ours": facts["index_bytes_a_vector"], "peer": BYTES_MAX, "peer_name": "the promise",

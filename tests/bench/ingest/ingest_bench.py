@@ -91,11 +91,13 @@ class Retriever:
             sys.exit(f"ingest: retro {arguments} ended with {process.returncode}")
         return json.loads(out.splitlines()[-1])
 
-    def index_and_store_bytes(self):
+    def index_store_chunks(self):
+        """Megabytes of the index and of the store's memory, as they say themselves, and chunks in the index."""
         (shard,) = self.run("stats")["shards"]
         index = sum(int(s["memory_bytes"]) for c in shard["collections"] for s in c.get("segments", []))
         index += sum(int(c.get("document_memory_bytes", 0)) for c in shard["collections"])
-        return index, int(shard["memory"].get("cache_bytes", 0)) + int(shard["memory"].get("table_bytes", 0))
+        store = int(shard["memory"].get("cache_bytes", 0)) + int(shard["memory"].get("table_bytes", 0))
+        return index / 2**20, store / 2**20, sum(int(c.get("chunks", 0)) for c in shard["collections"])
 
     def stop(self):
         self.process.terminate()
@@ -207,26 +209,30 @@ def count_chunks(build, folder):
     return counts
 
 
-def resident_mb(pid):
+def resident_mb(pid, what="RssAnon"):
+    """RssAnon is memory that the process keeps. RssFile is the page cache of what it has mapped, programs and the vectors of
+    sealed segments: the kernel takes it back when it needs it, so it is told apart and promises nothing."""
     with contextlib.suppress(OSError, StopIteration, ValueError):
         status = pathlib.Path(f"/proc/{pid}/status").read_text()
-        return int(next(line for line in status.split("\n") if line.startswith("VmRSS")).split()[1]) / 1024
+        return int(next(line for line in status.split("\n") if line.startswith(what)).split()[1]) / 1024
     return None
 
 
 class Sampler:
-    """Of a running ingest, every SAMPLE_S: share done, memory of the retriever without its index, of the command, the index, and
-    what the store says it has itself."""
+    """Of a running ingest, every SAMPLE_S: share done, memory of the retriever without its index, of the command, the index,
+    what the store says it has itself, and what the retriever has mapped."""
 
     def __init__(self, retriever, command, path):
-        self.samples = []
+        self.samples, self.chunks = [], 0
         size = os.path.getsize(path)
         while command.poll() is None:
             done = self.bytes_read(command.pid)
-            index, store = (size / 2**20 for size in retriever.index_and_store_bytes())
+            index, store, chunks = retriever.index_store_chunks()
             service, client = resident_mb(retriever.process.pid), resident_mb(command.pid)
-            if service and client:
-                self.samples.append((done / size, service - index, client, index, store))
+            mapped = resident_mb(retriever.process.pid, "RssFile")
+            if service and client and mapped:
+                self.chunks = chunks
+                self.samples.append((done / size, service - index, client, index, store, mapped))
             time.sleep(SAMPLE_S)
 
     @staticmethod
@@ -268,6 +274,8 @@ def memory_rows(retriever, path, name):
                "growth_in_last_third": None if growth is None else round(growth, 1), "growth_most": GROWTH_MB,
                "at_start": round(base[column]), "store_most": round(max(s[4] for s in sampler.samples)),
                "curve": [round(v) for v in values[::max(1, len(values) // 12)]], "index_mb": round(sampler.samples[-1][3]),
+               "index_bytes_a_chunk": round(sampler.samples[-1][3] * 2**20 / max(1, sampler.chunks)),
+               "mapped_most": round(max(s[5] for s in sampler.samples)),
                "seconds": round(seconds, 1)}
 
 
