@@ -27,7 +27,7 @@
 namespace retro {
 namespace {
 
-// Centroids are moved so often; FAISS's own choice for inverted files.
+// Centroids, of lists and of codes, are moved so often; FAISS's own choice for lists.
 constexpr int kCentroidRounds = 10;
 constexpr size_t kCodesSample = 4096;  // FAISS learns from no more
 constexpr size_t kRowsAtOnce = 4096;   // made single precision
@@ -317,7 +317,10 @@ absl::StatusOr<std::unique_ptr<QuantisedLists>> QuantisedLists::Train(const std:
     faiss::IndexIVF* ivf = made->index.get();
     if (ivf == nullptr) throw faiss::FaissException("not an inverted file");
     TrainCentroids(sample, *ivf);
-    if (auto* codes = dynamic_cast<faiss::IndexIVFPQFastScan*>(ivf)) codes->pq.cp.min_points_per_centroid = 1;
+    if (auto* codes = dynamic_cast<faiss::IndexIVFPQFastScan*>(ivf)) {
+      codes->pq.cp.niter = kCentroidRounds;
+      codes->pq.cp.min_points_per_centroid = 1;
+    }
     const std::vector<float> some = Decoded(SomeOf(sample, kCodesSample), dimension);
     ivf->train(static_cast<int64_t>(some.size() / dimension), some.data());
   });

@@ -158,11 +158,12 @@ def run_ours(options, data, folder):
                str(BATCH), str(THREADS), str(options.seconds), *map(str, EFFORTS)]
     lines = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True,
                            env=dict(os.environ, OMP_WAIT_POLICY="passive", OMP_NUM_THREADS=str(THREADS))).stdout.splitlines()
-    facts, points = json.loads(lines[0]), []
+    rows = [json.loads(line) for line in lines if line.startswith("{")]  # the rest are words about building
+    facts, points = rows[0], []
     print(f"index: ours {facts}", file=sys.stderr)
-    for effort, line in zip(EFFORTS, lines[1:]):
+    for effort, row in zip(EFFORTS, rows[1:]):
         found = np.fromfile(f"{folder}/found.{effort}", np.uint64).reshape(QUERIES, K).astype(np.int64)
-        points.append((recall(found, data.truth), json.loads(line)["queries_per_second"]))
+        points.append((recall(found, data.truth), row["queries_per_second"]))
         show("ours", f"effort {effort}", points[-1][1], points[-1][0])
     return facts, points
 
@@ -178,6 +179,10 @@ class Faiss:
     def build(self, codes, path):
         faiss.omp_set_num_threads(THREADS)
         index = faiss.index_factory(DIMENSION, f"IVF{self.lists}_HNSW32,PQ{codes}x4fs")
+        same = self.data.folder / f"faiss.{self.CODES[0]}"
+        if same.exists():  # the very same centroids, which `other` owns
+            other = faiss.read_index(str(same))
+            index.quantizer, index.own_fields = other.quantizer, False
         index.train(self.data.base[:64 * self.lists])
         index.add(self.data.base)
         faiss.write_index(index, path)
