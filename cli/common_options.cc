@@ -1,5 +1,6 @@
 #include "cli/common_options.h"
 
+#include <cstdlib>
 #include <istream>
 
 #include "CLI/Config.hpp"
@@ -28,6 +29,47 @@ CLI::Validator Address() {
             return right ? "" : StrCat("'", text, "' is no address: write HOST:PORT, as 127.0.0.1:7700");
           },
           ""};
+}
+
+constexpr int kReconnectPauseMin_ms = 100;
+constexpr int kReconnectPauseMax_ms = 2000;
+constexpr int kConnectWait_ms = 10'000;  // for a service that is busy or far away to take a connection
+
+std::shared_ptr<grpc::Channel> OpenChannel(const std::string& address, const ClientSecurity& security) {
+  grpc::ChannelArguments arguments;
+  arguments.SetMaxReceiveMessageSize(kMessageBytesMax);
+  arguments.SetMaxSendMessageSize(kMessageBytesMax);
+  arguments.SetUserAgentPrefix("retro");
+  // Retries of ours must find a service that has come back; the library's own pauses grow to two minutes.
+  arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, kReconnectPauseMin_ms);
+  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, kConnectWait_ms);  // what its name hides: the least wait
+  arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, kReconnectPauseMax_ms);
+  auto channel = MakeChannel(address, security, arguments);
+  if (!channel.ok()) throw CLI::ValidationError(std::string(channel.status().message()));  // told as usage errors are
+  return *std::move(channel);
+}
+
+void AddSecurityOptions(CLI::App& command, ClientSecurity& security) {
+  constexpr char kGroup[] = "Security";
+  const auto add_file = [&](const char* flag, const char* variable, std::string& path, const char* help) {
+    command.add_option(flag, path, help)->envname(variable)->type_name("FILE")->group(kGroup);
+  };
+  add_file("--tls-ca", "RETRO_TLS_CA", security.ca, "TLS: who may have signed the service's certificate (PEM)");
+  add_file("--tls-certificate", "RETRO_TLS_CERTIFICATE", security.certificate, "Mutual TLS: our certificate (PEM)");
+  add_file("--tls-key", "RETRO_TLS_KEY", security.key, "Its private key (PEM)");
+  add_file("--api-key-file", "RETRO_API_KEY_FILE", security.api_key_file,
+           "File that holds the API key; or set RETRO_API_KEY to the key itself");
+  command
+      .add_flag("--insecure-send-key-in-plaintext", security.allow_plaintext_key_beyond_loopback,
+                "Send the API key without TLS to other machines")
+      ->group(kGroup);
+}
+
+void OpenChannels(CommonOptions& options, const CommonOptionSet& which) {
+  const char* key = std::getenv("RETRO_API_KEY");
+  if (key != nullptr) options.security.api_key = key;
+  if (which.retriever) options.retriever_channel = OpenChannel(options.retriever, options.security);
+  if (which.generator) options.generator_channel = OpenChannel(options.generator, options.security);
 }
 
 }  // namespace
@@ -61,6 +103,8 @@ void AddCommonOptions(CLI::App& command, CommonOptions& options, CommonOptionSet
       ->capture_default_str()
       ->group(kGroup);
   command.add_flag("--json", options.json, "Print JSON, one object a line")->group(kGroup);
+  AddSecurityOptions(command, options.security);
+  command.parse_complete_callback([&options, which] { OpenChannels(options, which); });
 }
 
 void AddEncodingOptions(CLI::App& command, std::string& encoding, bool& repair) {

@@ -1,6 +1,7 @@
 // Options that commands share.
 #pragma once
 
+#include <memory>
 #include <string>
 #include <string_view>
 
@@ -8,18 +9,27 @@
 #include "CLI/Validators.hpp"
 #include "absl/status/statusor.h"
 #include "cli/console.h"
+#include "common/rpc/credentials.h"
+#include "grpcpp/channel.h"
 
 namespace retro::cli {
 
 inline constexpr char kDefaultRetriever[] = "127.0.0.1:7700";
 inline constexpr char kDefaultGenerator[] = "127.0.0.1:7800";
 
+// Longest message accepted: a document of 8 MiB with its facts, or 256 neighbours with theirs.
+inline constexpr int kMessageBytesMax = 64 << 20;
+
 struct CommonOptions {
   std::string retriever = kDefaultRetriever;
   std::string generator = kDefaultGenerator;
   std::string collection;  // "" is the default one
-  double timeout_s = 60;   // of a call; of a stream, without any answer
+  ClientSecurity security;
+  double timeout_s = 60;  // of a call; of a stream, without any answer
   bool json = false;
+  // Made at the end of the parse, to the services that the command calls.
+  std::shared_ptr<grpc::Channel> retriever_channel;
+  std::shared_ptr<grpc::Channel> generator_channel;
 };
 
 // Which of the options a command has; --timeout and --json all have.

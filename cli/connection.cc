@@ -1,43 +1,21 @@
 #include "cli/connection.h"
 
-#include <grpcpp/create_channel.h>
-#include <grpcpp/security/credentials.h>
-
 #include "cli/exit_code.h"
 #include "common/base/error.h"
 #include "common/base/strings.h"
 #include "common/rpc/status.h"
 
 namespace retro::cli {
-namespace {
 
-constexpr int kReconnectPauseMin_ms = 100;
-constexpr int kReconnectPauseMax_ms = 2000;
-constexpr int kConnectWait_ms = 10'000;  // for a service that is busy or far away to take a connection
-
-}  // namespace
-
-Peer RetrieverPeer(const CommonOptions& options) { return {"retriever", options.retriever}; }
-Peer GeneratorPeer(const CommonOptions& options) { return {"generator", options.generator}; }
-
-std::shared_ptr<grpc::Channel> Connect(const Peer& peer) {
-  grpc::ChannelArguments arguments;
-  arguments.SetMaxReceiveMessageSize(kMessageBytesMax);
-  arguments.SetMaxSendMessageSize(kMessageBytesMax);
-  arguments.SetUserAgentPrefix("retro");
-  // Retries of ours must find a service that has come back; the library's own pauses grow to two minutes.
-  arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, kReconnectPauseMin_ms);
-  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, kConnectWait_ms);  // what its name hides: the least wait
-  arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, kReconnectPauseMax_ms);
-  return grpc::CreateCustomChannel(peer.address, grpc::InsecureChannelCredentials(), arguments);
-}
+Peer RetrieverPeer(const CommonOptions& options) { return {"retriever", options.retriever, options.retriever_channel}; }
+Peer GeneratorPeer(const CommonOptions& options) { return {"generator", options.generator, options.generator_channel}; }
 
 std::unique_ptr<pb::RetrieverService::Stub> ConnectRetriever(const CommonOptions& options) {
-  return pb::RetrieverService::NewStub(Connect(RetrieverPeer(options)));
+  return pb::RetrieverService::NewStub(options.retriever_channel);
 }
 
 std::unique_ptr<gen::GeneratorService::Stub> ConnectGenerator(const CommonOptions& options) {
-  return gen::GeneratorService::NewStub(Connect(GeneratorPeer(options)));
+  return gen::GeneratorService::NewStub(options.generator_channel);
 }
 
 bool IsUnreachable(const grpc::Status& status) {
@@ -49,7 +27,7 @@ std::string DescribeFailure(const Peer& peer, const grpc::Status& status) {
   if (IsUnreachable(status)) {
     return StrCat(peer.name, " at ", peer.address,
                   " cannot be reached: is it running? Start it with deploy/local/up.sh, or name another with --",
-                  peer.name, " (", status.error_message(), ")");
+                  peer.name, "; one that speaks TLS needs --tls-ca (", status.error_message(), ")");
   }
   const absl::Status known = FromGrpcStatus(status);
   const std::optional<Reason> reason = ReasonOf(known);

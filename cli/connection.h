@@ -16,18 +16,15 @@
 
 namespace retro::cli {
 
-// Longest message accepted: a document of 8 MiB with its facts, or 256 neighbours with theirs.
-inline constexpr int kMessageBytesMax = 64 << 20;
-
 // A service that is called, as errors name it.
 struct Peer {
   std::string name;     // "retriever" or "generator"
   std::string address;  // HOST:PORT, or a gRPC name
+  std::shared_ptr<grpc::Channel> channel;
 };
 Peer RetrieverPeer(const CommonOptions& options);
 Peer GeneratorPeer(const CommonOptions& options);
 
-std::shared_ptr<grpc::Channel> Connect(const Peer& peer);
 std::unique_ptr<pb::RetrieverService::Stub> ConnectRetriever(const CommonOptions& options);
 std::unique_ptr<gen::GeneratorService::Stub> ConnectGenerator(const CommonOptions& options);
 

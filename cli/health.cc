@@ -66,7 +66,7 @@ void Print(const Peer& peer, const HealthName& name, const std::string& state, b
 }
 
 int CheckPeer(const Peer& peer, const Options& options, const Console& console) {
-  const std::unique_ptr<Health::Stub> stub = Health::NewStub(Connect(peer));
+  const std::unique_ptr<Health::Stub> stub = Health::NewStub(peer.channel);
   int code = kOk;
   for (const HealthName& name : NamesOf(peer)) {
     HealthCheckRequest request;

@@ -39,6 +39,7 @@ void AddSettings(CLI::App& app, Settings& settings) {
   app.add_option("--retriever", settings.generator.retriever,
                  "Address of the retriever: host:port, or dns:///name:port for all addresses of a name")
       ->capture_default_str();
+  AddClientSettings(app, "retriever", settings.generator.retriever_security);
   app.add_option("--device", settings.device, "cpu, cuda or cuda:N")->capture_default_str();
   app.add_option("--dtype", settings.dtype,
                  "Numbers to compute with: fp16 or int8 weights (CPU), bf16 (CUDA), fp32 (the reference, results equal "
@@ -84,6 +85,8 @@ absl::Status Serve(Settings& settings) {
   RETRO_ASSIGN_OR_RETURN(ServedModel model, LoadModelOf(settings));
   Metrics metrics;
   settings.generator.server = settings.service.server;
+  settings.generator.retriever_security.allow_plaintext_key_beyond_loopback =
+      settings.service.server.allow_plaintext_beyond_loopback;
   RETRO_ASSIGN_OR_RETURN(const std::unique_ptr<Generator> generator,
                          Generator::Start(settings.generator, std::move(model), metrics));
   return ServeUntilStopped(settings.service, metrics, generator->port(), [&generator] { generator->Stop(); });

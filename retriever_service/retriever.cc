@@ -90,7 +90,7 @@ absl::Status CheckSelfTest(ShardMap& shards, const std::vector<float>& self_test
 // Members are listed so that each is destroyed before what it uses.
 class StandaloneRetriever final : public Retriever {
  public:
-  StandaloneRetriever(const RetrieverOptions& options, uint64_t message_bytes_max,
+  StandaloneRetriever(const RetrieverOptions& options, const ServerOptions& server,
                       std::shared_ptr<const Tokenizer> tokenizer, std::unique_ptr<Embedder> embedder,
                       std::unique_ptr<ShardMap> shards, Metrics& metrics)
       : tokenizer_(std::move(tokenizer)),
@@ -103,10 +103,14 @@ class StandaloneRetriever final : public Retriever {
         workers_(options.workers, static_cast<size_t>(options.requests_waiting_max)),
         ingest_workers_(options.ingest_workers, kIngestQueueMax),
         metrics_(metrics),
-        runner_(workers_, metrics, {.bytes_max = options.request_bytes_max, .reply_bytes_max = message_bytes_max}),
+        runner_(workers_, metrics,
+                {.bytes_max = options.request_bytes_max,
+                 .reply_bytes_max = static_cast<size_t>(server.message_bytes_max),
+                 .access = server.access}),
         service_(MakeRetrieverService({*shards_, router_, writer_, embedding_, *tokenizer_, runner_, ingest_workers_,
-                                       budget_, open_streams_, metrics, metrics_, message_bytes_max})),
-        admin_(MakeAdminService()) {
+                                       budget_, open_streams_, metrics, metrics_,
+                                       static_cast<uint64_t>(server.message_bytes_max)})),
+        admin_(MakeAdminService(runner_)) {
     metrics.BeforeScrape([this] {
       const auto stats = router_.Stats({});
       if (stats.ok()) metrics_.Refresh(batcher_.stats(), budget_, *stats);
@@ -160,9 +164,8 @@ absl::StatusOr<std::unique_ptr<Retriever>> Retriever::Start(const RetrieverOptio
   RETRO_ASSIGN_OR_RETURN(std::unique_ptr<ShardMap> shards,
                          OpenShard(options, server.message_bytes_max, *tokenizer, embedder->info(), self_test));
   RETRO_RETURN_IF_ERROR(CheckSelfTest(*shards, self_test));
-  auto retriever =
-      std::make_unique<StandaloneRetriever>(options, static_cast<uint64_t>(server.message_bytes_max),
-                                            std::move(tokenizer), std::move(embedder), std::move(shards), metrics);
+  auto retriever = std::make_unique<StandaloneRetriever>(options, server, std::move(tokenizer), std::move(embedder),
+                                                         std::move(shards), metrics);
   RETRO_RETURN_IF_ERROR(retriever->Serve(server));
   return std::unique_ptr<Retriever>(std::move(retriever));
 }

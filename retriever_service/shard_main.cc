@@ -48,7 +48,7 @@ struct Settings {
   uint32_t chunk_size = 64;
   int workers = 16;
   size_t requests_waiting_max = 1024;
-  UnaryBounds bounds;
+  UnaryOptions unary;
 };
 
 void AddSettings(CLI::App& app, Settings& settings) {
@@ -86,7 +86,7 @@ void AddSettings(CLI::App& app, Settings& settings) {
       ->check(CLI::Range(1, kRequestsWaitingMax))
       ->capture_default_str()
       ->group(kBounds);
-  app.add_option("--request-bytes-max", settings.bounds.bytes_max,
+  app.add_option("--request-bytes-max", settings.unary.bytes_max,
                  "Bytes of requests and replies in memory at once; more are refused at once")
       ->check(CLI::Range(kRequestBytesMaxMin, kBytesMax))
       ->capture_default_str()
@@ -134,13 +134,15 @@ absl::Status Serve(const Settings& settings) {
   LocalShardOptions options;
   options.store = settings.store;
   options.index = settings.index;
-  options.reply_bytes_max = settings.bounds.reply_bytes_max;
+  options.reply_bytes_max = settings.unary.reply_bytes_max;
   options.waiting_reads_max = std::max(1, settings.workers / kWaitingReadsDivisor);
   RETRO_ASSIGN_OR_RETURN(options.default_collection, DefaultCollection(settings));
   RETRO_ASSIGN_OR_RETURN(const std::unique_ptr<LocalShard> shard, LocalShard::Open(options));
   Metrics metrics;
   WorkerPool workers(settings.workers, settings.requests_waiting_max);
-  const std::unique_ptr<grpc::Service> service = MakeShardService(*shard, workers, metrics, settings.bounds);
+  UnaryOptions unary = settings.unary;
+  unary.access = settings.service.server.access;
+  const std::unique_ptr<grpc::Service> service = MakeShardService(*shard, workers, metrics, unary);
   RETRO_ASSIGN_OR_RETURN(const std::unique_ptr<RpcServer> server,
                          RpcServer::Start(settings.service.server, {service.get()}));
   server->SetServing(kServiceName, true);

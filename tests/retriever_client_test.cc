@@ -44,7 +44,7 @@ class Answers {
 class RetrieverClientTest : public testing::Test {
  protected:
   RetrieverClientTest() : retriever_(std::string(32, 'b')) {
-    client_ = std::make_unique<RetrieverClient>(MakeRetrieverChannel(retriever_.address()), retriever_.address(),
+    client_ = std::make_unique<RetrieverClient>(*MakeRetrieverChannel(retriever_.address()), retriever_.address(),
                                                 model_, tokens_, store_);
   }
 

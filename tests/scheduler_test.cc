@@ -30,6 +30,24 @@ class SchedulerTest : public testing::Test {
   const std::unique_ptr<RetroModel> model_ = MakeTinyModel();
 };
 
+TEST_F(SchedulerTest, PlacesAreSharedBetweenKeys) {
+  SchedulerLimits limits = kTightLimits;
+  limits.sessions_max = 2;
+  limits.waiting_max = 4;
+  SchedulerHarness harness(*model_, tokenizer_, limits);
+  std::vector<std::shared_ptr<RecordingSink>> sinks;
+  for (uint64_t id = 1; id <= 5; ++id) {
+    GenerationRequest request = Request("some words", 6, /*retrieval=*/false);
+    request.key = id == 5 ? "small" : "large";
+    sinks.push_back(std::make_shared<RecordingSink>());
+    ASSERT_TRUE(harness.scheduler().Add(id, std::move(request), sinks.back()).ok());
+  }
+  while (!sinks[4]->finish().has_value()) harness.Turn();
+  const auto finished = [&](size_t i) { return sinks[i]->finish().has_value(); };
+  EXPECT_TRUE(finished(0));
+  EXPECT_FALSE(finished(2) || finished(3)) << "the last to come was served before them";
+}
+
 TEST_F(SchedulerTest, AWaitingSessionHoldsUpNobody) {
   SchedulerHarness harness(*model_, tokenizer_);
   auto waits = std::make_shared<RecordingSink>();

@@ -3,17 +3,20 @@
 
 #include <chrono>
 #include <functional>
+#include <memory>
 #include <string>
 
 #include "absl/status/status.h"
+#include "common/base/caller.h"
 #include "common/base/error.h"
 
 namespace retro {
 
 struct CallContext {
   std::chrono::steady_clock::time_point deadline = std::chrono::steady_clock::time_point::max();
-  std::function<bool()> cancelled;  // empty: never; may be called from any thread while the call lasts
-  std::string request_id;           // for logs; travels from hop to hop
+  std::function<bool()> cancelled;       // empty: never; may be called from any thread while the call lasts
+  std::string request_id;                // for logs; travels from hop to hop
+  std::shared_ptr<const Caller> caller;  // null: no API keys are in force
 
   // OK while somebody waits for the answer.
   absl::Status Check() const {

@@ -13,7 +13,7 @@ constexpr char kReasonUrl[] = "retro/reason";
 constexpr char kFieldUrl[] = "retro/field";
 constexpr char kRetryUrl[] = "retro/retry_after_ms";
 
-constexpr std::array<std::pair<Reason, std::string_view>, 24> kReasons = {{
+constexpr std::array<std::pair<Reason, std::string_view>, 27> kReasons = {{
     {Reason::kInvalidField, "INVALID_FIELD"},
     {Reason::kNotFound, "NOT_FOUND"},
     {Reason::kCollectionNotFound, "COLLECTION_NOT_FOUND"},
@@ -32,6 +32,9 @@ constexpr std::array<std::pair<Reason, std::string_view>, 24> kReasons = {{
     {Reason::kReadOnly, "READ_ONLY"},
     {Reason::kQueueFull, "QUEUE_FULL"},
     {Reason::kShuttingDown, "SHUTTING_DOWN"},
+    {Reason::kUnauthenticated, "UNAUTHENTICATED"},
+    {Reason::kPermissionDenied, "PERMISSION_DENIED"},
+    {Reason::kKeyLimit, "KEY_LIMIT"},
     {Reason::kCallerGone, "CALLER_GONE"},
     {Reason::kRetrievalFailed, "RETRIEVAL_FAILED"},
     {Reason::kContextTooLong, "CONTEXT_TOO_LONG"},

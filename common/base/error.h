@@ -31,6 +31,9 @@ enum class Reason {
   kReadOnly,             // writes are refused: the disk is full, or an operator said so
   kQueueFull,            // too much work is waiting; retry after the delay in RetryInfo
   kShuttingDown,         // the server is draining; another one will answer
+  kUnauthenticated,      // no API key, or one that is not this server's
+  kPermissionDenied,     // the API key does not let its holder do this
+  kKeyLimit,             // past what the API key may do at once; retry after the delay in RetryInfo
   kCallerGone,           // cancelled, or past its deadline
   kRetrievalFailed,      // neighbours could not be fetched and the request does not go on without
   kContextTooLong,       // prompt and max_tokens exceed the model's context

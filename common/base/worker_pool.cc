@@ -4,16 +4,19 @@
 
 namespace retro {
 
-WorkerPool::WorkerPool(int threads, size_t queue_max) : queue_max_(queue_max) {
+WorkerPool::WorkerPool(int threads, size_t queue_max) : places_(threads + static_cast<int64_t>(queue_max)) {
   for (int i = 0; i < threads; ++i) threads_.emplace_back([this] { Loop(); });
 }
 
 WorkerPool::~WorkerPool() { Stop(); }
 
-bool WorkerPool::Submit(std::function<void()> work) {
+bool WorkerPool::Submit(std::function<void()> work, const std::string& key) {
   MutexLock lock(mutex_);
-  if (stopping_ || queue_.size() >= queue_max_) return false;
-  queue_.push_back(std::move(work));
+  if (stopping_ || !places_.TryTake(key)) return false;
+  auto& queue = queues_[key];
+  if (queue.empty()) turns_.push_back(key);
+  queue.push_back(std::move(work));
+  ++queued_;
   wake_.NotifyOne();
   return true;
 }
@@ -30,20 +33,36 @@ void WorkerPool::Stop() {
 
 size_t WorkerPool::queued() const {
   MutexLock lock(mutex_);
-  return queue_.size();
+  return queued_;
+}
+
+std::pair<std::function<void()>, std::string> WorkerPool::TakeNext() {
+  std::string key = std::move(turns_.front());
+  turns_.pop_front();
+  const auto queue = queues_.find(key);
+  std::function<void()> work = std::move(queue->second.front());
+  queue->second.pop_front();
+  if (queue->second.empty()) {
+    queues_.erase(queue);
+  } else {
+    turns_.push_back(key);
+  }
+  --queued_;
+  return {std::move(work), std::move(key)};
 }
 
 void WorkerPool::Loop() {
   while (true) {
-    std::function<void()> work;
+    std::pair<std::function<void()>, std::string> next;
     {
       MutexLock lock(mutex_);
-      while (queue_.empty() && !stopping_) wake_.Wait(mutex_);
-      if (queue_.empty()) return;
-      work = std::move(queue_.front());
-      queue_.pop_front();
+      while (turns_.empty() && !stopping_) wake_.Wait(mutex_);
+      if (turns_.empty()) return;
+      next = TakeNext();
     }
-    work();
+    next.first();
+    MutexLock lock(mutex_);
+    places_.Release(next.second);
   }
 }
 

@@ -30,6 +30,19 @@ class JsonMembers : public spdlog::custom_flag_formatter {
   std::unique_ptr<custom_flag_formatter> clone() const override { return std::make_unique<JsonMembers>(); }
 };
 
+std::string Line(std::string_view event, std::initializer_list<LogField> fields) {
+  std::string line;
+  if (json_format) {
+    line = "\"event\":" + JsonString(event);
+    for (const LogField& field : fields)
+      line.append(",").append(JsonString(field.key)).append(":").append(JsonString(field.value));
+  } else {
+    line = event;
+    for (const LogField& field : fields) line.append(" ").append(field.key).append("=").append(field.value);
+  }
+  return line;
+}
+
 }  // namespace
 
 absl::Status StartLogging(const LogOptions& options) {
@@ -54,17 +67,17 @@ absl::Status StartLogging(const LogOptions& options) {
 }
 
 void LogEvent(spdlog::level::level_enum level, std::string_view event, std::initializer_list<LogField> fields) {
-  if (!spdlog::should_log(level)) return;
-  std::string line;
-  if (json_format) {
-    line = "\"event\":" + JsonString(event);
-    for (const LogField& field : fields)
-      line.append(",").append(JsonString(field.key)).append(":").append(JsonString(field.value));
-  } else {
-    line = event;
-    for (const LogField& field : fields) line.append(" ").append(field.key).append("=").append(field.value);
+  if (spdlog::should_log(level)) spdlog::log(level, "{}", Line(event, fields));
+}
+
+void LogAudit(std::initializer_list<LogField> fields) {
+  const auto logger = spdlog::default_logger();
+  const std::string line = Line("audit", fields);
+  const spdlog::details::log_msg record(logger->name(), spdlog::level::info, line);
+  for (const auto& sink : logger->sinks()) {
+    sink->log(record);
+    sink->flush();
   }
-  spdlog::log(level, "{}", line);
 }
 
 }  // namespace retro

@@ -27,4 +27,7 @@ struct LogField {
 // An event with fields: `request method=Search code=OK` or {"event":"request","method":"Search",...}.
 void LogEvent(spdlog::level::level_enum level, std::string_view event, std::initializer_list<LogField> fields);
 
+// An event "audit", whatever the level of the log is.
+void LogAudit(std::initializer_list<LogField> fields);
+
 }  // namespace retro

@@ -10,6 +10,7 @@
 #include <mutex>
 
 #include "common/base/error.h"
+#include "common/base/status_macros.h"
 #include "common/base/strings.h"
 #include "common/rpc/log.h"
 
@@ -18,15 +19,24 @@ namespace {
 
 // Bounds that a hostile client meets before any of our code runs.
 constexpr int kMetadataBytesMax = 16 << 10;
-constexpr int kStreamsPerConnectionMax = 1024;
 constexpr int kPingStrikesMax = 2;
+constexpr int kPingIntervalMsMin = 20'000;  // pings that come faster are strikes
+constexpr int kKeepaliveMs = 60'000;        // a connection that is silent for so long is asked whether it is alive
+constexpr int kKeepaliveTimeoutMs = 20'000;
+constexpr int kHandshakeMsMax = 20'000;
 
 void SetBounds(const ServerOptions& options, grpc::ServerBuilder& builder) {
   builder.SetMaxReceiveMessageSize(options.message_bytes_max);
   builder.SetMaxSendMessageSize(options.message_bytes_max);
   builder.AddChannelArgument(GRPC_ARG_MAX_METADATA_SIZE, kMetadataBytesMax);
-  builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, kStreamsPerConnectionMax);
+  builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, options.streams_per_connection_max);
   builder.AddChannelArgument(GRPC_ARG_HTTP2_MAX_PING_STRIKES, kPingStrikesMax);
+  builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, kPingIntervalMsMin);
+  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
+  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, kKeepaliveMs);
+  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, kKeepaliveTimeoutMs);
+  builder.AddChannelArgument(GRPC_ARG_SERVER_HANDSHAKE_TIMEOUT_MS, kHandshakeMsMax);
+  builder.AddChannelArgument(GRPC_ARG_MAX_CONNECTION_AGE_MS, static_cast<int>(options.connection_age_max.count()));
   // Else a second process on the same port would share its connections with the first instead of failing.
   builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
 }
@@ -55,23 +65,35 @@ absl::Status PortError(const std::string& listen, const char* flag) {
 
 }  // namespace
 
-bool IsLoopback(const std::string& listen) {
-  in_addr address = {};
-  const std::string host = listen.substr(0, listen.rfind(':'));
-  const bool is_ipv4 = inet_pton(AF_INET, host.c_str(), &address) == 1;  // not a name that only begins with 127.
-  return (is_ipv4 && ntohl(address.s_addr) >> 24 == IN_LOOPBACKNET) || listen.starts_with("localhost:") ||
-         listen.starts_with("[::1]:") || listen.starts_with("unix:");
+bool IsLoopback(const std::string& address) {
+  std::string_view rest = address;
+  for (const std::string_view scheme : {"dns:///", "dns:", "ipv4:", "ipv6:"}) {
+    if (!rest.starts_with(scheme)) continue;
+    rest.remove_prefix(scheme.size());
+    break;
+  }
+  in_addr ipv4 = {};
+  const std::string host(rest.substr(0, rest.rfind(':')));
+  const bool is_ipv4 = inet_pton(AF_INET, host.c_str(), &ipv4) == 1;  // not a name that only begins with 127.
+  return (is_ipv4 && ntohl(ipv4.s_addr) >> 24 == IN_LOOPBACKNET) || host == "localhost" || host == "[::1]" ||
+         rest.starts_with("unix:");
+}
+
+absl::Status CheckListenAddress(const ServerOptions& options) {
+  if (options.tls.enabled() || options.allow_plaintext_beyond_loopback || IsLoopback(options.listen)) {
+    return absl::OkStatus();
+  }
+  return FieldError("--listen",
+                    StrCat(options.listen,
+                           " is not a loopback address and this port is plaintext: anyone who reaches it could read "
+                           "and change the store. Give --tls-certificate and --tls-key, or if plaintext is meant, say "
+                           "--allow-plaintext-beyond-loopback"));
 }
 
 absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::Start(const ServerOptions& options,
                                                             const std::vector<grpc::Service*>& services) {
-  if (!IsLoopback(options.listen) && !options.allow_plaintext_beyond_loopback) {
-    return FieldError(
-        "--listen",
-        StrCat(options.listen,
-               " is not a loopback address and this port is plaintext: anyone who reaches it could read and "
-               "change the store. If that is meant, say --allow-plaintext-beyond-loopback"));
-  }
+  RETRO_RETURN_IF_ERROR(CheckListenAddress(options));
+  RETRO_RETURN_IF_ERROR(CheckServerTls(options.tls));
   static std::once_flag process_once;
   std::call_once(process_once, [] {
     gpr_set_log_function(LogFromGrpc);
@@ -94,7 +116,7 @@ absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::Start(const ServerOptions&
   grpc::ServerBuilder builder;
   SetBounds(options, builder);
   if (!options.reflection) builder.SetOption(std::make_unique<WithoutReflection>());
-  builder.AddListeningPort(options.listen, grpc::InsecureServerCredentials(), &server->port_);
+  builder.AddListeningPort(options.listen, MakeServerCredentials(options.tls), &server->port_);
   for (grpc::Service* service : services) builder.RegisterService(service);
   server->server_ = builder.BuildAndStart();
   if (server->server_ == nullptr || server->port_ == 0) return PortError(options.listen, "--listen");

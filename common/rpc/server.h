@@ -11,16 +11,23 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "common/rpc/access.h"
+#include "common/rpc/credentials.h"
 
 namespace retro {
 
 struct ServerOptions {
   std::string listen = "127.0.0.1:0";            // host:port; port 0 picks one
-  bool allow_plaintext_beyond_loopback = false;  // else only loopback addresses are taken
-  std::string health_listen;                     // "" for none; a second port with the health service alone, for probes
-  bool reflection = true;                        // gRPC server reflection
-  int message_bytes_max = 64 << 20;              // of one message received
-  std::chrono::milliseconds drain_max{10'000};   // Stop() cuts calls that last longer
+  bool allow_plaintext_beyond_loopback = false;  // else only loopback addresses are taken without TLS
+  ServerTls tls;
+  std::shared_ptr<AccessControl> access;  // for the services' own use; null: no API keys
+  std::string health_listen;              // "" for none; a second port with the health service alone, for probes
+  bool reflection = true;                 // gRPC server reflection
+  int message_bytes_max = 64 << 20;       // of one message received
+  int streams_per_connection_max = 256;   // calls at once on one connection; more wait at the client
+  // A connection is closed at this age, once its calls have ended: clients see new addresses and new certificates.
+  std::chrono::milliseconds connection_age_max{30 * 60 * 1000};
+  std::chrono::milliseconds drain_max{10'000};  // Stop() cuts calls that last longer
 };
 
 class RpcServer {
@@ -52,8 +59,11 @@ class RpcServer {
   int health_port_ = 0;
 };
 
-// True if every address that `listen` (host:port) names is a loopback one.
-bool IsLoopback(const std::string& listen);
+// True if every address that `address` (host:port, or a target of gRPC) names is a loopback one.
+bool IsLoopback(const std::string& address);
+
+// INVALID_ARGUMENT for an address that is refused without TLS.
+absl::Status CheckListenAddress(const ServerOptions& options);
 
 // Stop signals (SIGTERM, SIGINT) are taken by WaitForStopSignal() alone: call Block before any thread is started.
 void BlockStopSignals();

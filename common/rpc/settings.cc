@@ -3,6 +3,8 @@
 #include <cctype>
 #include <cstdio>
 
+#include "common/base/status_macros.h"
+
 namespace retro {
 namespace {
 
@@ -13,7 +15,46 @@ bool IsSetting(const CLI::Option& option) {
   return name != "help" && name != "version" && name != "config" && name != "check-config";
 }
 
+void AddSecuritySettings(CLI::App& app, ServiceSettings& settings) {
+  constexpr char kSecurity[] = "Security";
+  app.add_option("--tls-certificate", settings.server.tls.certificate,
+                 "Serve TLS with this certificate chain (PEM; read again when it changes)")
+      ->group(kSecurity);
+  app.add_option("--tls-key", settings.server.tls.key, "Its private key (PEM)")->group(kSecurity);
+  app.add_option("--tls-client-ca", settings.server.tls.client_ca,
+                 "Mutual TLS: take only clients whose certificate these authorities have signed (PEM)")
+      ->group(kSecurity);
+  app.add_option("--api-keys", settings.api_keys,
+                 "Take only calls with one of the API keys that this file has hashes of (read again when it changes)")
+      ->group(kSecurity);
+  app.add_option("--streams-per-connection-max", settings.server.streams_per_connection_max,
+                 "Calls at once on one connection")
+      ->check(CLI::Range(1, 65'536))
+      ->capture_default_str()
+      ->group(kSecurity);
+  app.add_option("--connection-age-ms-max", settings.server.connection_age_max,
+                 "Close a connection at this age, once its calls have ended")
+      ->check(CLI::Range(int64_t{100}, int64_t{86'400'000}))
+      ->default_str(std::to_string(settings.server.connection_age_max.count()))
+      ->group(kSecurity);
+}
+
 }  // namespace
+
+void AddClientSettings(CLI::App& app, const std::string& peer, ClientSecurity& security) {
+  const std::string group = "Security of calls to the " + peer;
+  app.add_option("--" + peer + "-tls-ca", security.ca, "TLS: who may have signed its certificate (PEM)")->group(group);
+  app.add_option("--" + peer + "-tls-certificate", security.certificate, "Mutual TLS: our certificate chain (PEM)")
+      ->group(group);
+  app.add_option("--" + peer + "-tls-key", security.key, "Its private key (PEM)")->group(group);
+  app.add_option("--" + peer + "-api-key-file", security.api_key_file, "File that holds our API key")->group(group);
+}
+
+absl::Status CheckServiceSettings(const ServiceSettings& settings) {
+  RETRO_RETURN_IF_ERROR(CheckListenAddress(settings.server));
+  RETRO_RETURN_IF_ERROR(CheckServerTls(settings.server.tls));
+  return settings.api_keys.empty() ? absl::OkStatus() : AccessControl::Open(settings.api_keys).status();
+}
 
 void AddServiceSettings(CLI::App& app, ServiceSettings& settings) {
   app.set_config("--config", "", "Read settings from this file (key = value, keys are the flags without dashes)");
@@ -26,7 +67,7 @@ void AddServiceSettings(CLI::App& app, ServiceSettings& settings) {
       ->capture_default_str()
       ->group(kServing);
   app.add_flag("--allow-plaintext-beyond-loopback", settings.server.allow_plaintext_beyond_loopback,
-               "Serve plaintext on an address that other machines reach")
+               "Serve plaintext on an address that other machines reach, API keys included")
       ->default_str("false")
       ->group(kServing);
   app.add_option("--health-listen", settings.server.health_listen,
@@ -43,6 +84,7 @@ void AddServiceSettings(CLI::App& app, ServiceSettings& settings) {
       ->check(CLI::Range(int64_t{0}, int64_t{86'400'000}))
       ->default_str(std::to_string(settings.server.drain_max.count()))
       ->group(kServing);
+  AddSecuritySettings(app, settings);
   app.add_option("--log-level", settings.log.level, "trace, debug, info, warning or error")
       ->capture_default_str()
       ->group("Logs");
@@ -66,6 +108,10 @@ std::optional<int> ReadSettings(CLI::App& app, const std::string& env_prefix, co
     return 2;
   }
   if (settings.check_config) {
+    if (const absl::Status status = CheckServiceSettings(settings); !status.ok()) {
+      std::fprintf(stderr, "%s: %s\n", app.get_name().c_str(), std::string(status.message()).c_str());
+      return 2;
+    }
     std::fputs(EffectiveSettings(app).c_str(), stdout);
     return 0;
   }

@@ -16,6 +16,7 @@ struct ServiceSettings {
   ServerOptions server;
   LogOptions log;
   std::string metrics_listen;  // "" for none
+  std::string api_keys;        // file; "": everybody may call everything
   bool check_config = false;
 };
 
@@ -27,6 +28,12 @@ void AddServiceSettings(CLI::App& app, ServiceSettings& settings);
 // settings.
 std::optional<int> ReadSettings(CLI::App& app, const std::string& env_prefix, const ServiceSettings& settings, int argc,
                                 char** argv);
+
+// Adds the settings of a client that this service is, of the service that it calls: --PEER-tls-ca and so on.
+void AddClientSettings(CLI::App& app, const std::string& peer, ClientSecurity& security);
+
+// INVALID_ARGUMENT for certificates, keys and addresses that cannot be served with.
+absl::Status CheckServiceSettings(const ServiceSettings& settings);
 
 // What is in force, one `key = value` a line, secrets left out.
 std::string EffectiveSettings(const CLI::App& app);

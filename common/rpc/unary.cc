@@ -14,6 +14,7 @@ namespace {
 
 constexpr size_t kRequestIdBytesMax = 128;
 constexpr std::chrono::milliseconds kRetryAfter{200};
+constexpr size_t kAuditedRequestBytesMax = 1024;
 constexpr char kMemoryOfCalls[] = "the memory for requests and replies";
 
 std::string NewRequestId() {
@@ -38,11 +39,16 @@ CallContext MakeCallContext(const grpc::CallbackServerContext& context) {
   return call;
 }
 
-CallRecord::CallRecord(Metrics& metrics, std::string method, std::string request_id)
+CallRecord::CallRecord(Metrics& metrics, std::string method, const CallContext& call)
     : metrics_(metrics),
       method_(std::move(method)),
-      request_id_(std::move(request_id)),
+      request_id_(call.request_id),
+      caller_(call.caller),
       start_(std::chrono::steady_clock::now()) {}
+
+void CallRecord::NoteRequest(const google::protobuf::Message& request) {
+  if (IsAudited(method_)) audited_request_ = request.ShortDebugString().substr(0, kAuditedRequestBytesMax);
+}
 
 grpc::Status CallRecord::Finish(const absl::Status& status) const {
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
@@ -55,6 +61,13 @@ grpc::Status CallRecord::Finish(const absl::Status& status) const {
             {"seconds", fmt::format("{:.4f}", seconds)},
             {"request_id", request_id_},
             {"message", std::string(status.message())}});
+  if (IsAudited(method_)) {
+    LogAudit({{"method", method_},
+              {"key", caller_ == nullptr ? "" : caller_->key},
+              {"code", code},
+              {"request_id", request_id_},
+              {"request", audited_request_}});
+  }
   return ToGrpcStatus(status);
 }
 
@@ -65,7 +78,8 @@ class UnaryRunner::Call : public grpc::ServerUnaryReactor {
        const grpc::ByteBuffer& request, grpc::ByteBuffer& reply)
       : runner_(runner),
         context_(MakeCallContext(context)),
-        record_(runner.metrics_, std::move(method), context_.request_id),
+        admitted_(Admit(runner.options_.access.get(), context, method, context_)),
+        record_(runner.metrics_, std::move(method), context_),
         request_(request),
         reply_(reply) {}
 
@@ -75,6 +89,8 @@ class UnaryRunner::Call : public grpc::ServerUnaryReactor {
     return true;
   }
 
+  const absl::Status& admitted() const { return admitted_; }
+  std::string key() const { return context_.caller == nullptr ? "" : context_.caller->key; }
   void Answer(const Work& work) { End(TryAnswer(work)); }
   void End(const absl::Status& status) { Finish(record_.Finish(status)); }  // may delete this
 
@@ -86,11 +102,11 @@ class UnaryRunner::Call : public grpc::ServerUnaryReactor {
  private:
   absl::Status TryAnswer(const Work& work) {
     RETRO_RETURN_IF_ERROR(context_.Check());
-    RETRO_ASSIGN_OR_RETURN(const MessagePtr reply, work(request_, context_));
+    RETRO_ASSIGN_OR_RETURN(const MessagePtr reply, work(request_, context_, record_));
     const size_t bytes = reply->ByteSizeLong();
-    if (bytes > runner_.bounds_.reply_bytes_max) {
+    if (bytes > runner_.options_.reply_bytes_max) {
       return Error(absl::StatusCode::kInvalidArgument, Reason::kInvalidField,
-                   StrCat("the reply would have ", bytes, " bytes, and at most ", runner_.bounds_.reply_bytes_max,
+                   StrCat("the reply would have ", bytes, " bytes, and at most ", runner_.options_.reply_bytes_max,
                           " are sent: ask for less at once"));
     }
     if (!TryHold(bytes)) return QueueFullError(kMemoryOfCalls, kRetryAfter);
@@ -99,8 +115,9 @@ class UnaryRunner::Call : public grpc::ServerUnaryReactor {
   }
 
   UnaryRunner& runner_;
-  const CallContext context_;
-  const CallRecord record_;
+  CallContext context_;
+  const absl::Status admitted_;
+  CallRecord record_;
   const grpc::ByteBuffer& request_;  // both are gRPC's, until OnDone
   grpc::ByteBuffer& reply_;
   size_t bytes_held_ = 0;
@@ -114,12 +131,24 @@ absl::Status UnaryRunner::UnreadableError() {
 grpc::ServerUnaryReactor* UnaryRunner::Start(grpc::CallbackServerContext* context, std::string method,
                                              const grpc::ByteBuffer& request, grpc::ByteBuffer& reply, Work work) {
   Call* call = new Call(*this, *context, std::move(method), request, reply);  // deleted by OnDone
-  if (!call->TryHold(request.Length())) {
+  if (!call->admitted().ok()) {
+    call->End(call->admitted());
+  } else if (!call->TryHold(request.Length())) {
     call->End(QueueFullError(kMemoryOfCalls, kRetryAfter));
-  } else if (!pool_.Submit([call, work = std::move(work)] { call->Answer(work); })) {
+  } else if (!pool_.Submit([call, work = std::move(work)] { call->Answer(work); }, call->key())) {
     call->End(QueueFullError("the queue of requests", kRetryAfter));
   }
   return call;
+}
+
+grpc::ServerUnaryReactor* UnaryRunner::Refuse(grpc::CallbackServerContext* context, std::string method,
+                                              std::string_view what) {
+  CallContext call = MakeCallContext(*context);
+  absl::Status status = Admit(access(), *context, method, call);
+  if (status.ok()) status = Error(absl::StatusCode::kUnimplemented, Reason::kNotSupported, what);
+  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+  reactor->Finish(CallRecord(metrics_, std::move(method), call).Finish(status));
+  return reactor;
 }
 
 }  // namespace retro

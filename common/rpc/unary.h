@@ -19,6 +19,7 @@
 #include "common/base/call_context.h"
 #include "common/base/status_macros.h"
 #include "common/base/worker_pool.h"
+#include "common/rpc/access.h"
 #include "common/rpc/message.h"
 #include "common/rpc/metrics.h"
 
@@ -27,47 +28,60 @@ namespace retro {
 // Deadline, cancellation and request id ("x-request-id", or a new one) of a call. Valid until its Finish().
 CallContext MakeCallContext(const grpc::CallbackServerContext& context);
 
-// A call with something to count its answer by.
+// A call with something to count its answer by. While it lives, the call counts as one of its caller's.
 class CallRecord {
  public:
-  CallRecord(Metrics& metrics, std::string method, std::string request_id);
-  // Counts and logs the answer; returns it for the wire. Once.
+  CallRecord(Metrics& metrics, std::string method, const CallContext& call);
+  // What an audited call asks for, cut to a line; what others ask for is not kept.
+  void NoteRequest(const google::protobuf::Message& request);
+  // Counts and logs the answer, in the audit log too if the method is one for it; returns it for the wire. Once.
   grpc::Status Finish(const absl::Status& status) const;
 
  private:
   Metrics& metrics_;
   std::string method_;
   std::string request_id_;
+  std::shared_ptr<const Caller> caller_;
+  std::string audited_request_;
   std::chrono::steady_clock::time_point start_;
 };
 
-struct UnaryBounds {
+struct UnaryOptions {
   size_t bytes_max = size_t{256} << 20;       // of requests and replies in memory at once
   size_t reply_bytes_max = size_t{64} << 20;  // of one reply
+  std::shared_ptr<AccessControl> access;      // null: everybody may call everything
 };
 
 class UnaryRunner {
  public:
   // Both must outlive this; the pool must be stopped only after the server.
-  UnaryRunner(WorkerPool& pool, Metrics& metrics, const UnaryBounds& bounds)
-      : pool_(pool), metrics_(metrics), bounds_(bounds), budget_(bounds.bytes_max) {}
+  UnaryRunner(WorkerPool& pool, Metrics& metrics, const UnaryOptions& options)
+      : pool_(pool), metrics_(metrics), options_(options), budget_(options.bytes_max) {}
 
   // `request` and `reply` are those that a raw RPC method was given. `work` answers on a worker. INVALID_ARGUMENT for a
-  // request that does not parse and for one whose reply would be too large; RESOURCE_EXHAUSTED, at once, when too many
-  // requests wait, or too many bytes of requests and of replies that their callers have not taken yet.
+  // request that does not parse and for one whose reply would be too large; errors of AccessControl; PERMISSION_DENIED
+  // for a collection that is not the caller's; RESOURCE_EXHAUSTED, at once, when too many requests wait, or too many
+  // bytes of requests and of replies that their callers have not taken yet.
   template <typename Request, typename Reply>
   grpc::ServerUnaryReactor* Run(grpc::CallbackServerContext* context, std::string method,
                                 const grpc::ByteBuffer* request, grpc::ByteBuffer* reply,
                                 std::function<absl::StatusOr<Reply>(Request&, const CallContext&)> work) {
-    return Start(
-        context, std::move(method), *request, *reply,
-        [work = std::move(work)](const grpc::ByteBuffer& bytes, const CallContext& call) -> absl::StatusOr<MessagePtr> {
-          Request message;
-          if (!ParseMessage(bytes, message)) return UnreadableError();
-          RETRO_ASSIGN_OR_RETURN(Reply answer, work(message, call));
-          return std::make_unique<Reply>(std::move(answer));
-        });
+    return Start(context, std::move(method), *request, *reply,
+                 [work = std::move(work)](const grpc::ByteBuffer& bytes, const CallContext& call,
+                                          CallRecord& record) -> absl::StatusOr<MessagePtr> {
+                   Request message;
+                   if (!ParseMessage(bytes, message)) return UnreadableError();
+                   record.NoteRequest(message);
+                   RETRO_RETURN_IF_ERROR(CheckCollectionField(message, call));
+                   RETRO_ASSIGN_OR_RETURN(Reply answer, work(message, call));
+                   return std::make_unique<Reply>(std::move(answer));
+                 });
   }
+
+  // Answers a method that this version does not serve: NOT_SUPPORTED to whoever may call it.
+  grpc::ServerUnaryReactor* Refuse(grpc::CallbackServerContext* context, std::string method, std::string_view what);
+
+  AccessControl* access() const { return options_.access.get(); }
 
   // Bytes of requests and replies that are in memory.
   size_t bytes() const { return budget_.bytes(); }
@@ -75,7 +89,7 @@ class UnaryRunner {
  private:
   class Call;
   using MessagePtr = std::unique_ptr<google::protobuf::Message>;
-  using Work = std::function<absl::StatusOr<MessagePtr>(const grpc::ByteBuffer&, const CallContext&)>;
+  using Work = std::function<absl::StatusOr<MessagePtr>(const grpc::ByteBuffer&, const CallContext&, CallRecord&)>;
 
   static absl::Status UnreadableError();
   grpc::ServerUnaryReactor* Start(grpc::CallbackServerContext* context, std::string method,
@@ -83,7 +97,7 @@ class UnaryRunner {
 
   WorkerPool& pool_;
   Metrics& metrics_;
-  const UnaryBounds bounds_;
+  const UnaryOptions options_;
   ByteBudget budget_;
 };
 

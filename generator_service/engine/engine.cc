@@ -74,7 +74,7 @@ void Engine::Deliver(EngineMailbox::Mail& mail, Clock::time_point now) {
     const absl::Status added = scheduler_.Add(submission.id, std::move(submission.request), std::move(submission.sink));
     if (added.ok()) continue;
     sink->OnError(added);
-    mailbox_->CountEnded(1);
+    mailbox_->CountEnded({submission.id});
   }
   for (const uint64_t session : mail.cancels) {
     scheduler_.Cancel(session, CallerGoneError(/*deadline_passed=*/false));
@@ -92,7 +92,7 @@ std::optional<Clock::time_point> Engine::WakeTime() const {
 void Engine::Perform(SchedulerEffects effects) {
   for (const uint64_t lookup : effects.cancelled_lookups) source_.CancelLookup(lookup);
   for (const uint64_t session : effects.ended) runner_->End(session);
-  mailbox_->CountEnded(static_cast<int64_t>(effects.ended.size()));
+  mailbox_->CountEnded(effects.ended);
   if (effects.lookups.empty()) return;
   source_.Lookup(std::move(effects.lookups),
                  [mailbox = mailbox_](uint64_t lookup, absl::StatusOr<LookupAnswer> answer) {

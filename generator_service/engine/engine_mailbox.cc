@@ -17,9 +17,13 @@ absl::StatusOr<uint64_t> EngineMailbox::Submit(GenerationRequest request, std::s
   if (mail_.stopping || mail_.drain_at.has_value())
     return Error(absl::StatusCode::kUnavailable, Reason::kShuttingDown,
                  "this server is shutting down; ask another one");
-  if (open_ >= sessions_max_ && !succeeds_ended) return QueueFullError("the queue of generations", kRetryAfter);
-  ++open_;
+  if (succeeds_ended) {
+    places_.Take(request.key);
+  } else if (!places_.TryTake(request.key)) {
+    return QueueFullError("the queue of generations", kRetryAfter);
+  }
   const uint64_t id = next_id_++;
+  open_.emplace(id, request.key);
   mail_.submissions.push_back({id, std::move(request), std::move(sink)});
   woken_ = true;
   changed_.NotifyOne();
@@ -77,9 +81,13 @@ EngineMailbox::Mail EngineMailbox::Take(bool wait, std::optional<Clock::time_poi
   return taken;
 }
 
-void EngineMailbox::CountEnded(int64_t sessions) {
+void EngineMailbox::CountEnded(const std::vector<uint64_t>& sessions) {
   MutexLock lock(mutex_);
-  open_ -= sessions;
+  for (const uint64_t session : sessions) {
+    const auto open = open_.find(session);
+    places_.Release(open->second);
+    open_.erase(open);
+  }
 }
 
 }  // namespace retro

@@ -2,12 +2,15 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <optional>
+#include <string>
 #include <utility>
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "common/base/fair_share.h"
 #include "common/base/sync.h"
 #include "generator_service/engine/generation.h"
 
@@ -28,8 +31,8 @@ class EngineMailbox {
     bool stopping = false;
   };
 
-  // At most `sessions_max` sessions are open at a time: submitted and not yet ended.
-  explicit EngineMailbox(int64_t sessions_max) : sessions_max_(sessions_max) {}
+  // At most `sessions_max` sessions are open at a time: submitted and not yet ended; no key has all (see FairShare).
+  explicit EngineMailbox(int64_t sessions_max) : places_(sessions_max) {}
 
   // RESOURCE_EXHAUSTED or UNAVAILABLE as Engine::Submit. `succeeds_ended`: comes in the place of one that has ended and
   // is not yet counted so; then there is always room.
@@ -42,15 +45,15 @@ class EngineMailbox {
 
   // Everything noted since the last call. With `wait`, not before there is something or `until` has come.
   Mail Take(bool wait, std::optional<Clock::time_point> until);
-  void CountEnded(int64_t sessions);
+  void CountEnded(const std::vector<uint64_t>& sessions);
 
  private:
-  const int64_t sessions_max_;
   Mutex mutex_;
   CondVar changed_;
   Mail mail_ ABSL_GUARDED_BY(mutex_);
   bool woken_ ABSL_GUARDED_BY(mutex_) = false;
-  int64_t open_ ABSL_GUARDED_BY(mutex_) = 0;
+  FairShare places_ ABSL_GUARDED_BY(mutex_);
+  std::map<uint64_t, std::string> open_ ABSL_GUARDED_BY(mutex_);  // sessions, and whom they are for
   uint64_t next_id_ ABSL_GUARDED_BY(mutex_) = 1;
 };
 

@@ -1,6 +1,8 @@
 #include "generator_service/engine/scheduler.h"
 
 #include <algorithm>
+#include <map>
+#include <string>
 
 #include "common/base/error.h"
 #include "common/base/strings.h"
@@ -106,13 +108,22 @@ void Scheduler::Sweep(SchedulerEffects& effects) {
   for (const Entry& entry : running_) cache_blocks_ += CacheBlocks(*entry.session);
 }
 
+// Of those who wait, the first of a key that has the fewest places.
+std::deque<Scheduler::Entry>::iterator Scheduler::NextForPlace() {
+  std::map<std::string, int64_t> places;
+  for (const Entry& entry : running_) ++places[entry.session->request().key];
+  return std::ranges::min_element(waiting_, {},
+                                  [&](const Entry& entry) { return places[entry.session->request().key]; });
+}
+
 void Scheduler::GivePlaces(Clock::time_point now) {
   while (!waiting_.empty() && running() < limits_.sessions_max) {
-    const int64_t blocks = CacheBlocks(*waiting_.front().session);
+    const auto next = NextForPlace();
+    const int64_t blocks = CacheBlocks(*next->session);
     if (cache_blocks_ + blocks > limits_.cache_blocks_max) return;
     cache_blocks_ += blocks;
-    running_.push_back(std::move(waiting_.front()));
-    waiting_.pop_front();
+    running_.push_back(std::move(*next));
+    waiting_.erase(next);
     running_.back().session->Admit(now);
   }
 }

@@ -1,7 +1,8 @@
 // Which sessions have a place, and what the next step computes. Plain logic: no threads, no clock, no model; the engine
 // drives it and the tests do so in its place.
 //
-// Rules: sessions get places in the order they came, as long as the bounds on sessions and cache blocks allow. Every
+// Rules: sessions get places in the order they came, those of keys with fewer places first, as long as the bounds on
+// sessions and cache blocks allow. Every
 // step takes one token of each session that decodes, and a piece of prefill beside them that is small while somebody
 // decodes (see PrefillPace), so that running sessions keep their pace. A session that waits for neighbours, or whose
 // reader is behind, is left out of the step and holds up nobody. One whose chunk has more neighbours than the step's
@@ -85,6 +86,7 @@ class Scheduler {
   int64_t CacheBlocks(const Session& session) const;
   void Expire(Entry& entry, Clock::time_point now, SchedulerEffects& effects) const;
   void Sweep(SchedulerEffects& effects);
+  std::deque<Entry>::iterator NextForPlace();
   void GivePlaces(Clock::time_point now);
 
   const ModelFacts facts_;

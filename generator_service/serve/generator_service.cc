@@ -32,50 +32,55 @@ class GeneratorRpcs : public pb::GeneratorService::CallbackService {
  public:
   // All must outlive this.
   GeneratorRpcs(const ServedModel& model, const StoreView& store, const RequestParser& parser, WorkerPool& workers,
-                Engine& engine, Metrics& metrics, GeneratorMetrics& generator_metrics)
+                Engine& engine, Metrics& metrics, GeneratorMetrics& generator_metrics, AccessControl* access)
       : model_(model),
         store_(store),
         parser_(parser),
         workers_(workers),
         engine_(engine),
         metrics_(metrics),
-        generator_metrics_(generator_metrics) {}
+        generator_metrics_(generator_metrics),
+        access_(access) {}
 
   grpc::ServerWriteReactor<pb::GenerateResponse>* Generate(grpc::CallbackServerContext* context,
                                                            const pb::GenerateRequest* request) override {
-    const CallContext call = MakeCallContext(*context);
-    const auto stream = GenerateStream::Create(*context, CallRecord(metrics_, "Generate", call.request_id), engine_,
-                                               generator_metrics_);
-    InBackground(stream, call, [this, request, call] { return parser_.ParseGenerate(*request, call); });
+    CallContext call = MakeCallContext(*context);
+    const absl::Status admitted = Admit(access_, *context, "Generate", call);
+    const auto stream =
+        GenerateStream::Create(*context, CallRecord(metrics_, "Generate", call), engine_, generator_metrics_);
+    InBackground(stream, call, admitted, [this, request, call] { return parser_.ParseGenerate(*request, call); });
     return stream.get();
   }
 
   grpc::ServerUnaryReactor* Score(grpc::CallbackServerContext* context, const pb::ScoreRequest* request,
                                   pb::ScoreResponse* response) override {
-    const CallContext call = MakeCallContext(*context);
-    const auto score =
-        ScoreCall::Create(CallRecord(metrics_, "Score", call.request_id), engine_, generator_metrics_, response);
-    InBackground(score, call, [this, request, call] { return parser_.ParseScore(*request, call); });
+    CallContext call = MakeCallContext(*context);
+    const absl::Status admitted = Admit(access_, *context, "Score", call);
+    const auto score = ScoreCall::Create(CallRecord(metrics_, "Score", call), engine_, generator_metrics_, response);
+    InBackground(score, call, admitted, [this, request, call] { return parser_.ParseScore(*request, call); });
     return score.get();
   }
 
   grpc::ServerUnaryReactor* GetModel(grpc::CallbackServerContext* context, const pb::GetModelRequest* /*request*/,
                                      pb::GetModelResponse* response) override {
-    const CallContext call = MakeCallContext(*context);
+    CallContext call = MakeCallContext(*context);
+    const absl::Status admitted = Admit(access_, *context, "GetModel", call);
     grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
-    *response = ModelMessage(model_, store_.Warnings());
-    reactor->Finish(CallRecord(metrics_, "GetModel", call.request_id).Finish(absl::OkStatus()));
+    if (admitted.ok()) *response = ModelMessage(model_, store_.Warnings());
+    reactor->Finish(CallRecord(metrics_, "GetModel", call).Finish(admitted));
     return reactor;
   }
 
  private:
   // Prompts are tokenised by a worker, so that gRPC's threads stay free for the streams that run. A request whose
   // caller has left meanwhile is dropped.
-  void InBackground(const auto& reactor, const CallContext& call, const auto& parse) {
-    const bool taken = workers_.Submit([reactor, call, parse] {
+  void InBackground(const auto& reactor, const CallContext& call, const absl::Status& admitted, const auto& parse) {
+    if (!admitted.ok()) return reactor->Start(admitted);
+    const auto work = [reactor, call, parse] {
       const absl::Status wanted = call.Check();
       reactor->Start(wanted.ok() ? parse() : wanted);
-    });
+    };
+    const bool taken = workers_.Submit(work, call.caller == nullptr ? "" : call.caller->key);
     if (!taken) reactor->Start(QueueFullError("the queue of requests", kRetryAfter));
   }
 
@@ -86,6 +91,7 @@ class GeneratorRpcs : public pb::GeneratorService::CallbackService {
   Engine& engine_;
   Metrics& metrics_;
   GeneratorMetrics& generator_metrics_;
+  AccessControl* const access_;
 };
 
 NeighbourShape ShapeOf(const ServedModel& model) {
@@ -108,18 +114,19 @@ EngineOptions OptionsOf(const GeneratorOptions& options, const ServedModel& mode
 
 // In the order that they depend on each other; the server, which is the way in, is stopped first.
 struct Generator::Parts {
-  Parts(const GeneratorOptions& all_options, ServedModel served, Metrics& process_metrics)
+  Parts(const GeneratorOptions& all_options, ServedModel served, std::shared_ptr<grpc::Channel> retriever_channel,
+        Metrics& process_metrics)
       : options(all_options),
         model(std::move(served)),
         metrics(process_metrics, model.model->cache_blocks()),
         store(model),
         tokens(*model.tokenizer, ShapeOf(model), options.retokenised_cache_chunks_max),
         parser(model, tokens),
-        retriever(MakeRetrieverChannel(options.retriever), options.retriever, model, tokens, store),
+        retriever(std::move(retriever_channel), options.retriever, model, tokens, store),
         engine(OptionsOf(options, model, metrics), std::make_unique<ModelRunner>(*model.model, options.threads),
                retriever),
         workers(kParsersMax, kRequestsQueuedMax),
-        rpcs(model, store, parser, workers, engine, process_metrics, metrics) {}
+        rpcs(model, store, parser, workers, engine, process_metrics, metrics, options.server.access.get()) {}
 
   const GeneratorOptions options;
   const ServedModel model;
@@ -147,7 +154,9 @@ absl::StatusOr<std::unique_ptr<Generator>> Generator::Start(const GeneratorOptio
     return FieldError("--cache-mib", StrCat("leaves room for ", model.model->cache_blocks(), " blocks of ", m,
                                             " tokens, the model's context takes ", longest));
   }
-  auto parts = std::make_unique<Parts>(options, std::move(model), metrics);
+  auto channel = MakeRetrieverChannel(options.retriever, options.retriever_security);
+  if (!channel.ok()) return channel.status();
+  auto parts = std::make_unique<Parts>(options, std::move(model), *std::move(channel), metrics);
   auto server = RpcServer::Start(options.server, {&parts->rpcs});
   if (!server.ok()) return server.status();
   parts->server = *std::move(server);

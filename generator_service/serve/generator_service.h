@@ -20,6 +20,7 @@ inline constexpr char kRetrievalHealth[] = "retrieval";
 struct GeneratorOptions {
   ServerOptions server;
   std::string retriever = "127.0.0.1:7700";
+  ClientSecurity retriever_security;
   int threads = 0;  // that compute; 0: one a core
   SchedulerLimits limits;
   size_t retokenised_cache_chunks_max = 65536;  // chunks of collections with another tokenizer

@@ -172,14 +172,15 @@ int64_t RequestParser::OffsetOf(const pb::Retrieval& message, int64_t prompt) co
   return message.alignment() == pb::ALIGNMENT_PAPER ? 0 : prompt % model_.config().chunk_length;
 }
 
-absl::StatusOr<RetrievalSettings> RequestParser::ParseRetrieval(const pb::Retrieval& message,
-                                                                int64_t tokens_max) const {
+absl::StatusOr<RetrievalSettings> RequestParser::ParseRetrieval(const pb::Retrieval& message, int64_t tokens_max,
+                                                                const CallContext& call) const {
   const int64_t m = model_.config().chunk_length;
   RetrievalSettings settings;
   if (message.enabled() && !model_.can_retrieve())
     return FieldError("retrieval.enabled",
                       "this model has no chunked cross-attention; leave it out or set it to false");
   settings.enabled = message.has_enabled() ? message.enabled() : model_.can_retrieve();
+  if (settings.enabled) RETRO_RETURN_IF_ERROR(CheckCollection(call.caller.get(), message.collection()));
   RETRO_RETURN_IF_ERROR(CheckPolicies(message));
   if (message.has_offset() && message.offset() >= m)
     return FieldError("retrieval.offset", StrCat("must be from 0 to ", m - 1));
@@ -235,17 +236,19 @@ absl::StatusOr<GenerationRequest> RequestParser::ParseGenerate(const pb::Generat
   RETRO_ASSIGN_OR_RETURN(request.prompt, ParsePrompt(message, tokens_max));
   const auto prompt = static_cast<int64_t>(request.prompt.size());
   RETRO_ASSIGN_OR_RETURN(request.max_tokens, ParseMaxTokens(message, prompt, tokens_max));
+  RETRO_RETURN_IF_ERROR(CheckGeneratedTokens(call.caller.get(), request.max_tokens));
   RETRO_ASSIGN_OR_RETURN(request.sampling, ParseSampling(message.sampling()));
   if (message.top_logprobs() > kTopLogprobsMax) return FieldError("top_logprobs", "must be from 0 to 20");
   request.sampling.top_logprobs = static_cast<int>(message.top_logprobs());
   RETRO_RETURN_IF_ERROR(ParseStops(message, request));
-  RETRO_ASSIGN_OR_RETURN(request.retrieval, ParseRetrieval(message.retrieval(), tokens_max));
+  RETRO_ASSIGN_OR_RETURN(request.retrieval, ParseRetrieval(message.retrieval(), tokens_max, call));
   request.retrieval.offset = OffsetOf(message.retrieval(), prompt);
   if (message.echo()) request.echo_from = 0;
   request.attribution = message.attribution();
   request.arrival = Clock::now();
   request.deadline = call.deadline;
   request.request_id = call.request_id;
+  if (call.caller != nullptr) request.key = call.caller->key;
   return request;
 }
 
@@ -286,7 +289,7 @@ absl::StatusOr<std::vector<GenerationRequest>> RequestParser::ParseScore(const p
   if (message.items_size() < 1 || message.items_size() > kScoreItemsMax) return FieldError("items", "must be 1 to 64");
   // Once: its scope, which may be large, is shared by all items.
   RETRO_ASSIGN_OR_RETURN(const RetrievalSettings retrieval,
-                         ParseRetrieval(message.retrieval(), model_.config().max_length));
+                         ParseRetrieval(message.retrieval(), model_.config().max_length, call));
   std::vector<GenerationRequest> requests;
   for (int i = 0; i < message.items_size(); ++i) {
     int64_t context = 0;
@@ -296,6 +299,7 @@ absl::StatusOr<std::vector<GenerationRequest>> RequestParser::ParseScore(const p
     request.arrival = Clock::now();
     request.deadline = call.deadline;
     request.request_id = call.request_id;
+    if (call.caller != nullptr) request.key = call.caller->key;
     requests.push_back(std::move(request));
   }
   return requests;

@@ -21,7 +21,8 @@ class RequestParser {
   // Both must outlive this.
   RequestParser(const ServedModel& model, NeighbourTokens& tokens) : model_(model), tokens_(tokens) {}
 
-  // INVALID_ARGUMENT (reasons INVALID_FIELD, CONTEXT_TOO_LONG) or UNIMPLEMENTED. A seed is chosen where none is given.
+  // INVALID_ARGUMENT (reasons INVALID_FIELD, CONTEXT_TOO_LONG), UNIMPLEMENTED, or PERMISSION_DENIED for what the
+  // caller's API key does not allow. A seed is chosen where none is given.
   absl::StatusOr<GenerationRequest> ParseGenerate(const generator::v1::GenerateRequest& message,
                                                   const CallContext& call) const;
 
@@ -43,7 +44,8 @@ class RequestParser {
   absl::StatusOr<SamplingSettings> ParseSampling(const generator::v1::Sampling& message) const;
   absl::Status ParseStops(const generator::v1::GenerateRequest& message, GenerationRequest& request) const;
   // Everything but the offset, for a sequence of at most so many tokens.
-  absl::StatusOr<RetrievalSettings> ParseRetrieval(const generator::v1::Retrieval& message, int64_t tokens_max) const;
+  absl::StatusOr<RetrievalSettings> ParseRetrieval(const generator::v1::Retrieval& message, int64_t tokens_max,
+                                                   const CallContext& call) const;
   int64_t OffsetOf(const generator::v1::Retrieval& message, int64_t prompt) const;
   absl::Status ParseGiven(const generator::v1::Retrieval& message, int64_t tokens_max, RetrievalScope& scope) const;
   absl::StatusOr<GenerationRequest> ParseItem(const std::string& path, const generator::v1::ScoreItem& item,

@@ -1,8 +1,6 @@
 #include "generator_service/serve/retriever_client.h"
 
 #include <grpcpp/alarm.h>
-#include <grpcpp/create_channel.h>
-#include <grpcpp/security/credentials.h>
 
 #include <algorithm>
 #include <iterator>
@@ -48,13 +46,14 @@ std::string JoinedRequestIds(const std::vector<ChunkLookupPtr>& lookups) {
 
 }  // namespace
 
-std::shared_ptr<grpc::Channel> MakeRetrieverChannel(const std::string& target) {
+absl::StatusOr<std::shared_ptr<grpc::Channel>> MakeRetrieverChannel(const std::string& target,
+                                                                    const ClientSecurity& security) {
   grpc::ChannelArguments arguments;
   arguments.SetLoadBalancingPolicyName("round_robin");
   arguments.SetMaxReceiveMessageSize(kMessageBytesMax);
   arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, kReconnectMsMax);
   arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, kReconnectMsMax / 10);
-  return grpc::CreateCustomChannel(target, grpc::InsecureChannelCredentials(), arguments);
+  return MakeChannel(target, security, arguments, "retriever-");
 }
 
 // One Search under way, for the queries of one or more look-ups. Its RPCs follow each other, so no two threads touch it

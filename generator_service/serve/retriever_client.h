@@ -13,6 +13,7 @@
 
 #include "common/base/sync.h"
 #include "common/base/worker_pool.h"
+#include "common/rpc/credentials.h"
 #include "generator_service/engine/neighbour_source.h"
 #include "generator_service/serve/chunk_lookup.h"
 #include "generator_service/serve/neighbour_tokens.h"
@@ -21,8 +22,10 @@
 
 namespace retro {
 
-// A channel to `target` (host:port or a dns:/// name, then round robin over its addresses). Never fails; calls do.
-std::shared_ptr<grpc::Channel> MakeRetrieverChannel(const std::string& target);
+// A channel to `target` (host:port or a dns:/// name, then round robin over its addresses). Errors of MakeChannel;
+// whether anybody is there is seen by the calls.
+absl::StatusOr<std::shared_ptr<grpc::Channel>> MakeRetrieverChannel(const std::string& target,
+                                                                    const ClientSecurity& security = ClientSecurity());
 
 // Look-ups expect RetrievalScope. A chunk that decodes to no text has no neighbours and is not asked for, nor is one
 // that the caller gave neighbours for (unless they are to be filled up).

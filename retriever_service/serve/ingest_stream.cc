@@ -26,6 +26,10 @@ class IngestStream : public IngestReactor, public OpenStream {
   static IngestStream* Start(const RetrieverParts& parts, grpc::CallbackServerContext* context) {
     const auto stream = std::make_shared<IngestStream>(parts, context);
     stream->self_ = stream;
+    if (!stream->admitted_.ok()) {
+      stream->Finish(stream->record_.Finish(stream->admitted_));
+      return stream.get();
+    }
     stream->StartRead(&stream->request_);
     parts.open_streams.Add(stream);
     return stream.get();
@@ -34,7 +38,8 @@ class IngestStream : public IngestReactor, public OpenStream {
   IngestStream(const RetrieverParts& parts, grpc::CallbackServerContext* context)
       : parts_(parts),
         call_(MakeCallContext(*context)),
-        record_(parts.metrics, "Ingest", call_.request_id),
+        admitted_(Admit(parts.runner.access(), *context, "Ingest", call_)),
+        record_(parts.metrics, "Ingest", call_),
         writer_(OrderedWriter::Create(parts.writer, parts.ingest_workers)) {
     call_.cancelled = [this] { return gone_.load(std::memory_order_relaxed); };
     token_.set_store_id(parts.shards.store_id());
@@ -81,11 +86,14 @@ class IngestStream : public IngestReactor, public OpenStream {
       parts_.ingest_budget.Release(bytes);
       Acknowledge(sequence, result);
     };
-    if (readable) {
+    const absl::Status allowed = CheckCollection(call_.caller.get(), request.collection());
+    if (!readable) {
+      writer_->Refuse(FieldError("write", "this message does not parse: is every text in it UTF-8?"), done);
+    } else if (!allowed.ok()) {
+      writer_->Refuse(allowed, done);
+    } else {
       writer_->Submit(std::move(*request.mutable_collection()), std::move(*request.mutable_write()), "write", call_,
                       done);
-    } else {
-      writer_->Refuse(FieldError("write", "this message does not parse: is every text in it UTF-8?"), done);
     }
     bool read = false;
     {
@@ -147,6 +155,7 @@ class IngestStream : public IngestReactor, public OpenStream {
 
   const RetrieverParts parts_;
   CallContext call_;
+  const absl::Status admitted_;
   CallRecord record_;
   std::shared_ptr<OrderedWriter> writer_;
   std::shared_ptr<IngestStream> self_;

@@ -11,7 +11,6 @@
 #include "common/base/status_macros.h"
 #include "common/base/strings.h"
 #include "common/document/document_limits.h"
-#include "common/rpc/status.h"
 #include "common/tokenizer/chunker.h"
 #include "retriever_service/ingest/ordered_writer.h"
 #include "retriever_service/query/consistency_token.h"
@@ -27,16 +26,6 @@ namespace {
 using grpc::ByteBuffer;
 using grpc::CallbackServerContext;
 using grpc::ServerUnaryReactor;
-
-absl::Status NotSupported(std::string_view what) {
-  return Error(absl::StatusCode::kUnimplemented, Reason::kNotSupported, what);
-}
-
-ServerUnaryReactor* Refuse(CallbackServerContext* context, std::string_view what) {
-  ServerUnaryReactor* reactor = context->DefaultReactor();
-  reactor->Finish(ToGrpcStatus(NotSupported(what)));
-  return reactor;
-}
 
 // RetrieverService::CallbackService, but that messages come as bytes (see unary.h and ingest_stream.h).
 using Rpcs = pb::RetrieverService;
@@ -118,8 +107,8 @@ class RetrieverService final : public ServiceBase {
 
   ServerUnaryReactor* CreateCollection(CallbackServerContext* context, const pb::CreateCollectionRequest*,
                                        pb::CreateCollectionResponse*) override {
-    return Refuse(
-        context,
+    return parts_.runner.Refuse(
+        context, "CreateCollection",
         "collections beside the default one are not served yet: the change log has them, their indexes are lacking");
   }
 
@@ -138,8 +127,9 @@ class RetrieverService final : public ServiceBase {
 
   ServerUnaryReactor* DeleteCollection(CallbackServerContext* context, const pb::DeleteCollectionRequest*,
                                        pb::DeleteCollectionResponse*) override {
-    return Refuse(context,
-                  "collections beside the default one are not served yet, and the default one can't be deleted");
+    return parts_.runner.Refuse(
+        context, "DeleteCollection",
+        "collections beside the default one are not served yet, and the default one can't be deleted");
   }
 
   ServerUnaryReactor* Stats(CallbackServerContext* context, const ByteBuffer* request, ByteBuffer* reply) override {
@@ -241,10 +231,12 @@ namespace adminpb = ::retro::admin::v1;
 
 class AdminService final : public adminpb::AdminService::CallbackService {
  public:
+  explicit AdminService(UnaryRunner& runner) : runner_(runner) {}
+
 #define RETRO_REFUSE(Method, what)                                                            \
   ServerUnaryReactor* Method(CallbackServerContext* context, const adminpb::Method##Request*, \
                              adminpb::Method##Response*) override {                           \
-    return Refuse(context, #Method ": " what);                                                \
+    return runner_.Refuse(context, "admin." #Method, #Method ": " what);                      \
   }
   RETRO_REFUSE(CreateSnapshot, "snapshots are not served yet; stop the service and copy its data folder")
   RETRO_REFUSE(ListSnapshots, "snapshots are not served yet")
@@ -257,6 +249,9 @@ class AdminService final : public adminpb::AdminService::CallbackService {
   RETRO_REFUSE(ListReplicas, "replicas are not served yet")
   RETRO_REFUSE(GetOperation, "no call starts an operation yet")
 #undef RETRO_REFUSE
+
+ private:
+  UnaryRunner& runner_;
 };
 
 }  // namespace
@@ -264,6 +259,6 @@ class AdminService final : public adminpb::AdminService::CallbackService {
 std::unique_ptr<grpc::Service> MakeRetrieverService(const RetrieverParts& parts) {
   return std::make_unique<RetrieverService>(parts);
 }
-std::unique_ptr<grpc::Service> MakeAdminService() { return std::make_unique<AdminService>(); }
+std::unique_ptr<grpc::Service> MakeAdminService(UnaryRunner& runner) { return std::make_unique<AdminService>(runner); }
 
 }  // namespace retro

@@ -6,7 +6,6 @@
 #include <utility>
 
 #include "common/base/error.h"
-#include "common/rpc/status.h"
 #include "retro/shard/v1/shard.grpc.pb.h"
 
 namespace retro {
@@ -20,9 +19,7 @@ using grpc::ServerUnaryReactor;
 template <typename Response>
 class RefusedStream final : public grpc::ServerWriteReactor<Response> {
  public:
-  explicit RefusedStream(std::string_view what) {
-    this->Finish(ToGrpcStatus(Error(absl::StatusCode::kUnimplemented, Reason::kNotSupported, what)));
-  }
+  explicit RefusedStream(const grpc::Status& status) { this->Finish(status); }
   void OnDone() override { delete this; }
 };
 
@@ -36,8 +33,8 @@ using ServiceBase = Rpcs::WithRawCallbackMethod_Search<
 
 class ShardService final : public ServiceBase {
  public:
-  ShardService(Shard& shard, WorkerPool& workers, Metrics& metrics, const UnaryBounds& bounds)
-      : shard_(shard), runner_(workers, metrics, bounds) {}
+  ShardService(Shard& shard, WorkerPool& workers, Metrics& metrics, const UnaryOptions& options)
+      : shard_(shard), runner_(workers, metrics, options), metrics_(metrics) {}
 
   ServerUnaryReactor* Search(CallbackServerContext* context, const ByteBuffer* request, ByteBuffer* reply) override {
     return Run(context, "shard.Search", request, reply, &Shard::Search);
@@ -67,15 +64,16 @@ class ShardService final : public ServiceBase {
     return Run(context, "shard.GetShardInfo", request, reply, &Shard::GetShardInfo);
   }
 
-  grpc::ServerWriteReactor<shardpb::PullChangesResponse>* PullChanges(CallbackServerContext*,
+  grpc::ServerWriteReactor<shardpb::PullChangesResponse>* PullChanges(CallbackServerContext* context,
                                                                       const shardpb::PullChangesRequest*) override {
-    return new RefusedStream<shardpb::PullChangesResponse>(
+    return Refuse<shardpb::PullChangesResponse>(
+        context, "shard.PullChanges",
         "PullChanges is not served yet: it lacks the replicas' side; the change log is kept for it");
   }
   grpc::ServerWriteReactor<shardpb::FetchSnapshotResponse>* FetchSnapshot(
-      CallbackServerContext*, const shardpb::FetchSnapshotRequest*) override {
-    return new RefusedStream<shardpb::FetchSnapshotResponse>(
-        "FetchSnapshot is not served yet: it lacks consistent copies of the store");
+      CallbackServerContext* context, const shardpb::FetchSnapshotRequest*) override {
+    return Refuse<shardpb::FetchSnapshotResponse>(
+        context, "shard.FetchSnapshot", "FetchSnapshot is not served yet: it lacks consistent copies of the store");
   }
 
  private:
@@ -88,15 +86,24 @@ class ShardService final : public ServiceBase {
         [this, method](const Request& message, const CallContext& call) { return (shard_.*method)(message, call); });
   }
 
+  template <typename Response>
+  grpc::ServerWriteReactor<Response>* Refuse(CallbackServerContext* context, const char* name, std::string_view what) {
+    CallContext call = MakeCallContext(*context);
+    absl::Status status = Admit(runner_.access(), *context, name, call);
+    if (status.ok()) status = Error(absl::StatusCode::kUnimplemented, Reason::kNotSupported, what);
+    return new RefusedStream<Response>(CallRecord(metrics_, name, call).Finish(status));
+  }
+
   Shard& shard_;
   UnaryRunner runner_;
+  Metrics& metrics_;
 };
 
 }  // namespace
 
 std::unique_ptr<grpc::Service> MakeShardService(Shard& shard, WorkerPool& workers, Metrics& metrics,
-                                                const UnaryBounds& bounds) {
-  return std::make_unique<ShardService>(shard, workers, metrics, bounds);
+                                                const UnaryOptions& options) {
+  return std::make_unique<ShardService>(shard, workers, metrics, options);
 }
 
 }  // namespace retro

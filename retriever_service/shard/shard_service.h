@@ -14,6 +14,6 @@ namespace retro {
 
 // All must outlive the service. Calls are worked on by `workers`; PullChanges and FetchSnapshot answer UNIMPLEMENTED.
 std::unique_ptr<grpc::Service> MakeShardService(Shard& shard, WorkerPool& workers, Metrics& metrics,
-                                                const UnaryBounds& bounds = UnaryBounds());
+                                                const UnaryOptions& options = UnaryOptions());
 
 }  // namespace retro

@@ -1,0 +1,49 @@
+// How a bounded number of places is shared by callers who do not know of each other, so that one who asks for all of
+// them leaves some to the next: dynamic thresholds (Choudhury and Hahne 1998, "Dynamic queue length thresholds for
+// shared-memory packet switches").
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+
+namespace retro {
+
+// One thread at a time.
+class FairShare {
+ public:
+  explicit FairShare(int64_t places) : places_(places) {}
+
+  // Takes a place. False if there is none, or if `key` holds so many that what is left is for others: it may hold four
+  // times as many as are free, so a key alone fills four fifths, two of them four ninths each. "" is nobody in
+  // particular, who may have all.
+  bool TryTake(const std::string& key) {
+    const int64_t free = places_ - taken_;
+    const auto held = held_.find(key);
+    const int64_t own = held == held_.end() ? 0 : held->second;
+    if (free <= 0 || (!key.empty() && own >= kFreeTimesMax * free)) return false;
+    Take(key);
+    return true;
+  }
+  // Takes one whether it is free or not.
+  void Take(const std::string& key) {
+    ++taken_;
+    if (!key.empty()) ++held_[key];
+  }
+  void Release(const std::string& key) {
+    --taken_;
+    const auto held = held_.find(key);
+    if (held != held_.end() && --held->second == 0) held_.erase(held);
+  }
+
+  int64_t taken() const { return taken_; }
+
+ private:
+  static constexpr int64_t kFreeTimesMax = 4;
+
+  const int64_t places_;
+  int64_t taken_ = 0;
+  std::map<std::string, int64_t> held_;  // of those who hold any
+};
+
+}  // namespace retro

@@ -1,0 +1,161 @@
+#include "common/rpc/access.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstdint>
+#include <utility>
+
+#include "common/base/error.h"
+#include "common/base/status_macros.h"
+#include "common/base/strings.h"
+#include "common/rpc/log.h"
+
+namespace retro {
+namespace {
+
+constexpr std::string_view kScheme = "Bearer ";
+constexpr std::chrono::milliseconds kRetryAfter{1000};
+
+struct MethodPolicy {
+  std::string_view method;
+  Role role;
+  bool audited = false;
+};
+
+constexpr std::array kPolicies = {
+    MethodPolicy{"Search", Role::kRead},
+    MethodPolicy{"Embed", Role::kRead},
+    MethodPolicy{"CutChunks", Role::kRead},
+    MethodPolicy{"GetDocument", Role::kRead},
+    MethodPolicy{"GetChunks", Role::kRead},
+    MethodPolicy{"ListDocuments", Role::kRead},
+    MethodPolicy{"ListCollections", Role::kRead},
+    MethodPolicy{"Stats", Role::kRead},
+    MethodPolicy{"GetInfo", Role::kRead},
+    MethodPolicy{"Ingest", Role::kWrite},
+    MethodPolicy{"UpsertDocuments", Role::kWrite},
+    MethodPolicy{"DeleteDocuments", Role::kWrite, true},
+    MethodPolicy{"Generate", Role::kRead},
+    MethodPolicy{"Score", Role::kRead},
+    MethodPolicy{"GetModel", Role::kRead},
+    MethodPolicy{"shard.Search", Role::kRead},
+    MethodPolicy{"shard.GetDocument", Role::kRead},
+    MethodPolicy{"shard.GetChunks", Role::kRead},
+    MethodPolicy{"shard.ListDocuments", Role::kRead},
+    MethodPolicy{"shard.Stats", Role::kRead},
+    MethodPolicy{"shard.GetShardInfo", Role::kRead},
+    MethodPolicy{"shard.Write", Role::kWrite},
+    MethodPolicy{"shard.Delete", Role::kWrite, true},
+    MethodPolicy{"shard.PullChanges", Role::kAdmin},
+    MethodPolicy{"shard.FetchSnapshot", Role::kAdmin},
+};
+
+MethodPolicy PolicyOf(std::string_view method) {
+  const auto* found = std::find_if(kPolicies.begin(), kPolicies.end(),
+                                   [&](const MethodPolicy& policy) { return policy.method == method; });
+  return found != kPolicies.end() ? *found : MethodPolicy{method, Role::kAdmin, true};
+}
+
+std::string_view RoleName(Role role) {
+  return role == Role::kAdmin ? "an admin" : role == Role::kWrite ? "a write" : "a read";
+}
+
+absl::Status Unauthenticated(std::string_view what) {
+  return Error(absl::StatusCode::kUnauthenticated, Reason::kUnauthenticated, what);
+}
+
+absl::Status Limited(const ApiKey& key, std::string_view what, std::chrono::milliseconds retry_after) {
+  absl::Status status =
+      Error(absl::StatusCode::kResourceExhausted, Reason::kKeyLimit, StrCat("the API key '", key.name, "' ", what));
+  SetRetryAfter(status, retry_after);
+  return status;
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<AccessControl>> AccessControl::Open(const std::string& path,
+                                                                   std::function<Clock::time_point()> now) {
+  std::unique_ptr<AccessControl> access(new AccessControl(path, std::move(now)));
+  const MutexLock lock(access->mutex_);
+  RETRO_RETURN_IF_ERROR(access->Refresh());
+  return access;
+}
+
+absl::Status AccessControl::Refresh() {
+  RETRO_ASSIGN_OR_RETURN(const std::optional<std::string> content, file_.News());
+  if (!content.has_value()) return absl::OkStatus();
+  auto keys = ParseApiKeys(*content);
+  if (!keys.ok()) return FieldError("--api-keys", StrCat(file_.path(), ": ", MessageOf(keys.status())));
+  keys_ = *std::move(keys);
+  LogEvent(spdlog::level::info, "api keys read", {{"file", file_.path()}, {"keys", std::to_string(keys_.size())}});
+  return absl::OkStatus();
+}
+
+absl::Status AccessControl::TakeRequest(const ApiKey& key, Usage& usage) {
+  if (!key.requests_per_second_max.has_value()) return absl::OkStatus();
+  const double rate = *key.requests_per_second_max;
+  const double most = std::max(rate, 1.0);
+  const Clock::time_point now = now_();
+  const bool first = usage.filled == Clock::time_point();
+  const double filled = first ? most : std::chrono::duration<double>(now - usage.filled).count() * rate;
+  usage.requests_left = std::min(most, usage.requests_left + filled);
+  usage.filled = now;
+  if (usage.requests_left < 1) {
+    const auto wait_ms = static_cast<int64_t>(std::ceil((1 - usage.requests_left) / rate * 1000));
+    return Limited(key, StrCat("may make ", rate, " requests a second"), std::chrono::milliseconds(wait_ms));
+  }
+  usage.requests_left -= 1;
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::shared_ptr<const Caller>> AccessControl::Admit(std::string_view authorization,
+                                                                   std::string_view method) {
+  const MutexLock lock(mutex_);
+  if (const absl::Status status = Refresh(); !status.ok()) {
+    LogEvent(spdlog::level::err, "api keys not read", {{"message", std::string(status.message())}});
+  }
+  if (authorization.empty()) return Unauthenticated("this server wants an API key: send authorization: Bearer KEY");
+  const bool bearer = authorization.starts_with(kScheme);
+  const ApiKey* key = bearer ? FindApiKey(keys_, authorization.substr(kScheme.size())) : nullptr;
+  if (key == nullptr) return Unauthenticated("the API key is not one of this server's");
+  const Role needed = PolicyOf(method).role;
+  if (key->role < needed) {
+    return Error(
+        absl::StatusCode::kPermissionDenied, Reason::kPermissionDenied,
+        StrCat(method, " needs ", RoleName(needed), " key, '", key->name, "' is ", RoleName(key->role), " key"));
+  }
+  Usage& usage = usage_[key->name];
+  if (usage.calls->load() >= key->streams_max.value_or(INT64_MAX)) {
+    return Limited(*key, StrCat("may have ", *key->streams_max, " calls at once"), kRetryAfter);
+  }
+  RETRO_RETURN_IF_ERROR(TakeRequest(*key, usage));
+  usage.calls->fetch_add(1);
+  auto caller = std::make_shared<Caller>(Caller{key->name, key->collections, key->tokens_max, nullptr});
+  caller->place = std::shared_ptr<void>(nullptr, [calls = usage.calls](void*) { calls->fetch_sub(1); });
+  return caller;
+}
+
+absl::Status Admit(AccessControl* access, const grpc::CallbackServerContext& context, std::string_view method,
+                   CallContext& call) {
+  if (access == nullptr) return absl::OkStatus();
+  const auto& metadata = context.client_metadata();
+  const auto header = metadata.find("authorization");
+  const std::string_view authorization =
+      header == metadata.end() ? std::string_view() : std::string_view(header->second.data(), header->second.size());
+  RETRO_ASSIGN_OR_RETURN(call.caller, access->Admit(authorization, method));
+  return absl::OkStatus();
+}
+
+absl::Status CheckCollectionField(const google::protobuf::Message& request, const CallContext& call) {
+  if (call.caller == nullptr) return absl::OkStatus();
+  const auto* field = request.GetDescriptor()->FindFieldByName("collection");
+  if (field == nullptr || field->cpp_type() != google::protobuf::FieldDescriptor::CPPTYPE_STRING) {
+    return absl::OkStatus();
+  }
+  return CheckCollection(call.caller.get(), request.GetReflection()->GetString(request, field));
+}
+
+bool IsAudited(std::string_view method) { return PolicyOf(method).audited; }
+
+}  // namespace retro

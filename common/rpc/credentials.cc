@@ -1,0 +1,224 @@
+#include "common/rpc/credentials.h"
+
+#include <grpcpp/create_channel.h>
+#include <grpcpp/security/credentials.h>
+#include <grpcpp/security/tls_certificate_provider.h>
+#include <grpcpp/security/tls_credentials_options.h>
+#include <grpcpp/support/client_interceptor.h>
+#include <openssl/bio.h>
+#include <openssl/evp.h>
+#include <openssl/pem.h>
+#include <openssl/x509.h>
+
+#include <ctime>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/ascii.h"
+#include "common/base/error.h"
+#include "common/base/file.h"
+#include "common/base/status_macros.h"
+#include "common/base/strings.h"
+#include "common/base/sync.h"
+#include "common/base/watched_file.h"
+#include "common/rpc/log.h"
+#include "common/rpc/server.h"
+
+namespace retro {
+namespace {
+
+constexpr unsigned kRefreshSeconds = 1;
+
+template <typename T, void (*kFree)(T*)>
+struct Freer {
+  void operator()(T* object) const { kFree(object); }
+};
+using Bio = std::unique_ptr<BIO, Freer<BIO, BIO_free_all>>;
+using Certificate = std::unique_ptr<X509, Freer<X509, X509_free>>;
+using Key = std::unique_ptr<EVP_PKEY, Freer<EVP_PKEY, EVP_PKEY_free>>;
+
+// No passphrase is ever asked for on a terminal.
+int NoPassphrase(char*, int, int, void*) { return -1; }
+
+absl::StatusOr<Certificate> ReadCertificate(const std::string& path) {
+  RETRO_ASSIGN_OR_RETURN(const std::string pem, ReadFile(path));
+  const Bio bio(BIO_new_mem_buf(pem.data(), static_cast<int>(pem.size())));
+  Certificate certificate(PEM_read_bio_X509(bio.get(), nullptr, NoPassphrase, nullptr));
+  if (certificate == nullptr) return absl::InvalidArgumentError(StrCat(path, " holds no certificate in PEM"));
+  return certificate;
+}
+
+absl::StatusOr<Key> ReadKey(const std::string& path) {
+  RETRO_ASSIGN_OR_RETURN(const std::string pem, ReadFile(path));
+  const Bio bio(BIO_new_mem_buf(pem.data(), static_cast<int>(pem.size())));
+  Key key(PEM_read_bio_PrivateKey(bio.get(), nullptr, NoPassphrase, nullptr));
+  if (key == nullptr)
+    return absl::InvalidArgumentError(StrCat(path, " holds no private key in PEM without passphrase"));
+  return key;
+}
+
+absl::Status OfFlag(const std::string& flag, const absl::Status& status) {
+  return status.ok() ? status : FieldError(flag, MessageOf(status));
+}
+
+// A certificate with its key; both or neither.
+absl::Status CheckIdentity(const std::string& prefix, const std::string& certificate_path,
+                           const std::string& key_path) {
+  const std::string certificate_flag = StrCat("--", prefix, "tls-certificate");
+  const std::string key_flag = StrCat("--", prefix, "tls-key");
+  if (certificate_path.empty() != key_path.empty()) {
+    return FieldError(certificate_path.empty() ? certificate_flag : key_flag,
+                      "a certificate and its key go together: give both");
+  }
+  if (certificate_path.empty()) return absl::OkStatus();
+  const auto certificate = ReadCertificate(certificate_path);
+  if (!certificate.ok()) return OfFlag(certificate_flag, certificate.status());
+  const auto key = ReadKey(key_path);
+  if (!key.ok()) return OfFlag(key_flag, key.status());
+  if (X509_check_private_key(certificate->get(), key->get()) != 1) {
+    return FieldError(key_flag, StrCat(key_path, " is not the key of ", certificate_path));
+  }
+  if (X509_cmp_current_time(X509_get0_notAfter(certificate->get())) < 0) {
+    return FieldError(certificate_flag, StrCat(certificate_path, " has expired: renew it"));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckAuthority(const std::string& flag, const std::string& path) {
+  return path.empty() ? absl::OkStatus() : OfFlag(flag, ReadCertificate(path).status());
+}
+
+// The key that goes with each call.
+class ApiKeySource {
+ public:
+  explicit ApiKeySource(const ClientSecurity& security) : file_(security.api_key_file), key_(security.api_key) {}
+
+  absl::Status Refresh() {
+    const MutexLock lock(mutex_);
+    return RefreshLocked();
+  }
+
+  std::string Authorization() {
+    const MutexLock lock(mutex_);
+    if (const absl::Status status = RefreshLocked(); !status.ok()) {
+      LogEvent(spdlog::level::err, "api key not read", {{"message", std::string(status.message())}});
+    }
+    return "Bearer " + key_;
+  }
+
+ private:
+  absl::Status RefreshLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    if (file_.path().empty()) return absl::OkStatus();
+    RETRO_ASSIGN_OR_RETURN(const std::optional<std::string> content, file_.News());
+    if (!content.has_value()) return absl::OkStatus();
+    const std::string key(absl::StripAsciiWhitespace(*content));
+    if (key.empty()) return absl::InvalidArgumentError(StrCat(file_.path(), " holds no key"));
+    key_ = key;
+    return absl::OkStatus();
+  }
+
+  Mutex mutex_;
+  WatchedFile file_ ABSL_GUARDED_BY(mutex_);
+  std::string key_ ABSL_GUARDED_BY(mutex_);
+};
+
+// gRPC's own call credentials refuse plaintext even on loopback, so the key is put in by an interceptor.
+class ApiKeyInterceptor final : public grpc::experimental::Interceptor {
+ public:
+  explicit ApiKeyInterceptor(std::shared_ptr<ApiKeySource> source) : source_(std::move(source)) {}
+  void Intercept(grpc::experimental::InterceptorBatchMethods* methods) override {
+    if (methods->QueryInterceptionHookPoint(grpc::experimental::InterceptionHookPoints::PRE_SEND_INITIAL_METADATA)) {
+      methods->GetSendInitialMetadata()->emplace("authorization", source_->Authorization());
+    }
+    methods->Proceed();
+  }
+
+ private:
+  const std::shared_ptr<ApiKeySource> source_;
+};
+
+class ApiKeyInterceptorFactory final : public grpc::experimental::ClientInterceptorFactoryInterface {
+ public:
+  explicit ApiKeyInterceptorFactory(std::shared_ptr<ApiKeySource> source) : source_(std::move(source)) {}
+  grpc::experimental::Interceptor* CreateClientInterceptor(grpc::experimental::ClientRpcInfo*) override {
+    return new ApiKeyInterceptor(source_);  // gRPC deletes it
+  }
+
+ private:
+  const std::shared_ptr<ApiKeySource> source_;
+};
+
+std::shared_ptr<grpc::ChannelCredentials> MakeChannelCredentials(const ClientSecurity& security) {
+  if (security.ca.empty()) return grpc::InsecureChannelCredentials();
+  grpc::experimental::TlsChannelCredentialsOptions options;
+  options.set_certificate_provider(std::make_shared<grpc::experimental::FileWatcherCertificateProvider>(
+      security.key, security.certificate, security.ca, kRefreshSeconds));
+  options.watch_root_certs();
+  if (!security.certificate.empty()) options.watch_identity_key_cert_pairs();
+  return grpc::experimental::TlsCredentials(options);
+}
+
+bool HasKey(const ClientSecurity& security) { return !security.api_key.empty() || !security.api_key_file.empty(); }
+
+absl::Status CheckClient(const std::string& target, const ClientSecurity& security, const std::string& prefix) {
+  RETRO_RETURN_IF_ERROR(CheckAuthority(StrCat("--", prefix, "tls-ca"), security.ca));
+  RETRO_RETURN_IF_ERROR(CheckIdentity(prefix, security.certificate, security.key));
+  if (!security.certificate.empty() && security.ca.empty()) {
+    return FieldError(StrCat("--", prefix, "tls-ca"), "a client's certificate goes with it: give both");
+  }
+  if (HasKey(security) && security.ca.empty() && !IsLoopback(target) && !security.allow_plaintext_key_beyond_loopback) {
+    return FieldError(StrCat("--", prefix, "tls-ca"), StrCat("the API key would go to ", target,
+                                                             " in plaintext: give the file of the authority that "
+                                                             "signed the server's certificate"));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::Status CheckServerTls(const ServerTls& tls) {
+  RETRO_RETURN_IF_ERROR(CheckIdentity("", tls.certificate, tls.key));
+  RETRO_RETURN_IF_ERROR(CheckAuthority("--tls-client-ca", tls.client_ca));
+  if (!tls.client_ca.empty() && !tls.enabled()) {
+    return FieldError("--tls-client-ca", "mutual TLS needs --tls-certificate and --tls-key");
+  }
+  return absl::OkStatus();
+}
+
+std::shared_ptr<grpc::ServerCredentials> MakeServerCredentials(const ServerTls& tls) {
+  if (!tls.enabled()) return grpc::InsecureServerCredentials();
+  grpc::experimental::TlsServerCredentialsOptions options(
+      std::make_shared<grpc::experimental::FileWatcherCertificateProvider>(tls.key, tls.certificate, tls.client_ca,
+                                                                           kRefreshSeconds));
+  options.watch_identity_key_cert_pairs();
+  if (!tls.client_ca.empty()) {
+    options.watch_root_certs();
+    options.set_cert_request_type(GRPC_SSL_REQUEST_AND_REQUIRE_CLIENT_CERTIFICATE_AND_VERIFY);
+  }
+  return grpc::experimental::TlsServerCredentials(options);
+}
+
+absl::StatusOr<std::chrono::system_clock::time_point> CertificateExpiry(const std::string& path) {
+  RETRO_ASSIGN_OR_RETURN(const Certificate certificate, ReadCertificate(path));
+  std::tm time = {};
+  if (ASN1_TIME_to_tm(X509_get0_notAfter(certificate.get()), &time) != 1) {
+    return absl::InvalidArgumentError(StrCat(path, " holds a certificate without an end"));
+  }
+  return std::chrono::system_clock::from_time_t(timegm(&time));
+}
+
+absl::StatusOr<std::shared_ptr<grpc::Channel>> MakeChannel(const std::string& target, const ClientSecurity& security,
+                                                           const grpc::ChannelArguments& arguments,
+                                                           const std::string& flag_prefix) {
+  RETRO_RETURN_IF_ERROR(CheckClient(target, security, flag_prefix));
+  std::vector<std::unique_ptr<grpc::experimental::ClientInterceptorFactoryInterface>> interceptors;
+  if (HasKey(security)) {
+    auto source = std::make_shared<ApiKeySource>(security);
+    RETRO_RETURN_IF_ERROR(OfFlag(StrCat("--", flag_prefix, "api-key-file"), source->Refresh()));
+    interceptors.push_back(std::make_unique<ApiKeyInterceptorFactory>(std::move(source)));
+  }
+  return grpc::experimental::CreateCustomChannelWithInterceptors(target, MakeChannelCredentials(security), arguments,
+                                                                 std::move(interceptors));
+}
+
+}  // namespace retro

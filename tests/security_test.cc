@@ -1,0 +1,365 @@
+// What a retriever refuses: calls without a key, with another's key, for more than the key is for; connections without
+// TLS, with certificates that are not of its authority or have expired. And keys and certificates that are replaced.
+
+#include <grpcpp/grpcpp.h>
+#include <grpcpp/impl/codegen/client_unary_call.h>
+#include <gtest/gtest.h>
+
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "common/base/error.h"
+#include "common/base/file.h"
+#include "common/base/hash.h"
+#include "common/base/strings.h"
+#include "common/rpc/access.h"
+#include "common/rpc/credentials.h"
+#include "common/rpc/status.h"
+#include "retriever_service/embed/hash_embedder.h"
+#include "retriever_service/retriever.h"
+#include "retro/admin/v1/admin.grpc.pb.h"
+#include "retro/retriever/v1/retriever.grpc.pb.h"
+#include "tests/temporary_folder.h"
+#include "tests/test_certificates.h"
+#include "tests/test_paths.h"
+
+namespace retro {
+namespace {
+
+namespace pb = retriever::v1;
+
+constexpr int kDimension = 16;
+constexpr std::chrono::seconds kWait{30};  // for what takes a second or two
+
+// Whether `condition` comes true.
+template <typename Condition>
+bool Eventually(Condition condition) {
+  const auto end = std::chrono::steady_clock::now() + kWait;
+  while (!condition()) {
+    if (std::chrono::steady_clock::now() > end) return false;
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  }
+  return true;
+}
+
+std::string KeyEntry(const std::string& name, const std::string& key, const std::string& rest) {
+  return StrCat(R"({"name":")", name, R"(","sha256":")", HexEncode(Sha256Bytes(key)), R"(",)", rest, "}");
+}
+
+class SecurityTest : public testing::Test {
+ protected:
+  void TearDown() override {
+    if (retriever_ != nullptr) retriever_->Stop();
+  }
+
+  std::string Write(const std::string& name, const std::string& content) {
+    EXPECT_TRUE(WriteFileAtomically(folder_ / name, content).ok());
+    return folder_ / name;
+  }
+
+  void WriteKeys(const std::vector<std::string>& entries) {
+    std::string list;
+    for (const std::string& entry : entries) list += (list.empty() ? "" : ",") + entry;
+    Write("keys.json", StrCat(R"({"keys":[)", list, "]}"));
+  }
+
+  void Serve() {
+    RetrieverOptions options;
+    options.data = folder_ / "store";
+    options.tokenizer = SourcePath("common/tokenizer/retro-16k.model");
+    auto retriever = Retriever::Start(options, server_, std::make_unique<HashEmbedder>(kDimension), metrics_);
+    ASSERT_TRUE(retriever.ok()) << retriever.status();
+    retriever_ = *std::move(retriever);
+    address_ = StrCat("127.0.0.1:", retriever_->port());
+  }
+
+  void ServeWithKeys(const std::vector<std::string>& entries) {
+    WriteKeys(entries);
+    auto access = AccessControl::Open(folder_ / "keys.json");
+    ASSERT_TRUE(access.ok()) << access.status();
+    server_.access = *std::move(access);
+    Serve();
+  }
+
+  // On the certificate of `authority` for a server of that name.
+  void ServeWithTls(const TestAuthority& authority) {
+    WriteServerIdentity(authority.Sign("server"));
+    server_.tls.certificate = folder_ / "server.pem";
+    server_.tls.key = folder_ / "server.key";
+    Serve();
+  }
+
+  void WriteServerIdentity(const TestIdentity& identity) {
+    Write("server.key", identity.key);
+    Write("server.pem", identity.certificate);
+  }
+
+  ClientSecurity Trusting(const TestAuthority& authority) {
+    ClientSecurity security;
+    security.ca = Write("trusted.pem", authority.certificate());
+    return security;
+  }
+
+  std::shared_ptr<grpc::Channel> Channel(const ClientSecurity& security) {
+    grpc::ChannelArguments arguments;
+    arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);  // each a connection of its own
+    auto channel = MakeChannel(address_, security, arguments);
+    EXPECT_TRUE(channel.ok()) << channel.status();
+    return *std::move(channel);
+  }
+
+  static ClientSecurity WithKey(const std::string& key) {
+    ClientSecurity security;
+    security.api_key = key;
+    return security;
+  }
+
+  // Stats is the simplest of calls.
+  absl::Status Call(const std::shared_ptr<grpc::Channel>& channel) {
+    grpc::ClientContext context;
+    context.set_deadline(std::chrono::system_clock::now() + kWait);
+    pb::StatsResponse response;
+    return FromGrpcStatus(pb::RetrieverService::NewStub(channel)->Stats(&context, {}, &response));
+  }
+  absl::Status Call(const ClientSecurity& security) { return Call(Channel(security)); }
+
+  absl::Status Upsert(const ClientSecurity& security, const std::string& collection) {
+    pb::UpsertDocumentsRequest request;
+    request.set_collection(collection);
+    auto& document = *request.add_writes()->mutable_document();
+    document.set_id("a");
+    document.set_text("text");
+    grpc::ClientContext context;
+    pb::UpsertDocumentsResponse response;
+    return FromGrpcStatus(
+        pb::RetrieverService::NewStub(Channel(security))->UpsertDocuments(&context, request, &response));
+  }
+
+  static void ExpectRefused(const absl::Status& status, absl::StatusCode code, Reason reason) {
+    EXPECT_EQ(status.code(), code) << status;
+    EXPECT_EQ(ReasonOf(status), reason) << status;
+  }
+
+  TemporaryFolder folder_;
+  ServerOptions server_;
+  Metrics metrics_;
+  std::unique_ptr<Retriever> retriever_;
+  std::string address_;
+};
+
+const char kRead[] = R"("role":"read")";
+const char kWrite[] = R"("role":"write")";
+
+TEST_F(SecurityTest, EveryMethodWantsAKey) {
+  ServeWithKeys({KeyEntry("reader", "right", kRead)});
+  const auto without = Channel({});
+  int methods = 0;
+  for (const auto* file : {pb::SearchRequest::descriptor()->file(), admin::v1::VerifyRequest::descriptor()->file()}) {
+    for (int s = 0; s < file->service_count(); ++s) {
+      for (int m = 0; m < file->service(s)->method_count(); ++m, ++methods) {
+        const auto* method = file->service(s)->method(m);
+        const std::string path = StrCat("/", file->service(s)->full_name(), "/", method->name());
+        grpc::ClientContext context;
+        const grpc::ByteBuffer request;
+        grpc::ByteBuffer response;
+        const grpc::Status status = grpc::internal::BlockingUnaryCall<grpc::ByteBuffer, grpc::ByteBuffer>(
+            without.get(), grpc::internal::RpcMethod(path.c_str(), grpc::internal::RpcMethod::NORMAL_RPC), &context,
+            request, &response);
+        EXPECT_EQ(status.error_code(), grpc::StatusCode::UNAUTHENTICATED) << path << ": " << status.error_message();
+      }
+    }
+  }
+  EXPECT_GE(methods, 24);
+}
+
+TEST_F(SecurityTest, AWrongKeyIsRefusedAndTheRightOneIsNot) {
+  ServeWithKeys({KeyEntry("reader", "right", kRead)});
+  EXPECT_TRUE(Call(WithKey("right")).ok());
+  ExpectRefused(Call(WithKey("wrong")), absl::StatusCode::kUnauthenticated, Reason::kUnauthenticated);
+  ExpectRefused(Call(WithKey("")), absl::StatusCode::kUnauthenticated, Reason::kUnauthenticated);
+  ExpectRefused(Call(WithKey(HexEncode(Sha256Bytes("right")))), absl::StatusCode::kUnauthenticated,
+                Reason::kUnauthenticated);
+}
+
+TEST_F(SecurityTest, RolesContainEachOther) {
+  ServeWithKeys(
+      {KeyEntry("reader", "r", kRead), KeyEntry("writer", "w", kWrite), KeyEntry("admin", "a", R"("role":"admin")")});
+  ExpectRefused(Upsert(WithKey("r"), ""), absl::StatusCode::kPermissionDenied, Reason::kPermissionDenied);
+  EXPECT_TRUE(Upsert(WithKey("w"), "").ok());
+  EXPECT_TRUE(Upsert(WithKey("a"), "").ok());
+  EXPECT_TRUE(Call(WithKey("w")).ok());
+  for (const char* key : {"r", "w", "a"}) {
+    grpc::ClientContext context;
+    admin::v1::CompactResponse response;
+    const absl::Status status = FromGrpcStatus(admin::v1::AdminService::NewStub(Channel(WithKey(key)))
+                                                   ->Compact(&context, admin::v1::CompactRequest(), &response));
+    EXPECT_EQ(absl::IsPermissionDenied(status), std::string(key) != "a") << key << ": " << status;
+  }
+}
+
+TEST_F(SecurityTest, AKeyIsForItsCollectionsAlone) {
+  ServeWithKeys({KeyEntry("news", "n", StrCat(kWrite, R"(,"collections":["news"])"))});
+  ExpectRefused(Upsert(WithKey("n"), ""), absl::StatusCode::kPermissionDenied, Reason::kPermissionDenied);
+  // It gets past the key, and then there is no such collection.
+  EXPECT_FALSE(absl::IsPermissionDenied(Upsert(WithKey("n"), "news")));
+
+  const auto stub = pb::RetrieverService::NewStub(Channel(WithKey("n")));
+  grpc::ClientContext context;
+  const auto stream = stub->Ingest(&context);
+  pb::IngestRequest request;
+  request.set_sequence(7);
+  request.mutable_write()->mutable_document()->set_id("a");
+  request.mutable_write()->mutable_document()->set_text("text");
+  ASSERT_TRUE(stream->Write(request));
+  pb::IngestResponse response;
+  ASSERT_TRUE(stream->Read(&response));
+  EXPECT_EQ(response.sequence(), 7u);
+  EXPECT_EQ(response.result().error().reason(), "PERMISSION_DENIED");
+  stream->WritesDone();
+  EXPECT_TRUE(stream->Finish().ok());
+}
+
+TEST_F(SecurityTest, AKeyHasSoManyCallsAtOnce) {
+  ServeWithKeys({KeyEntry("one", "k", StrCat(kWrite, R"(,"streams_max":1)"))});
+  const auto stub = pb::RetrieverService::NewStub(Channel(WithKey("k")));
+  {
+    grpc::ClientContext context;
+    const auto stream = stub->Ingest(&context);
+    // The server has seen the stream once the second call is refused.
+    ASSERT_TRUE(Eventually([&] { return absl::IsResourceExhausted(Call(WithKey("k"))); }));
+    const absl::Status status = Call(WithKey("k"));
+    ExpectRefused(status, absl::StatusCode::kResourceExhausted, Reason::kKeyLimit);
+    EXPECT_TRUE(RetryAfterOf(status).has_value());
+    stream->WritesDone();
+    EXPECT_TRUE(stream->Finish().ok());
+  }
+  EXPECT_TRUE(Eventually([&] { return Call(WithKey("k")).ok(); })) << "its place is free again";
+}
+
+TEST(AccessControlTest, ARateIsABucketThatFills) {
+  TemporaryFolder folder;
+  const std::string entry = KeyEntry("k", "key", R"("role":"read","requests_per_second_max":2)");
+  ASSERT_TRUE(WriteFileAtomically(folder / "keys", StrCat(R"({"keys":[)", entry, "]}")).ok());
+  auto now = std::chrono::steady_clock::now();
+  const auto access = *AccessControl::Open(folder / "keys", [&now] { return now; });
+  EXPECT_TRUE(access->Admit("Bearer key", "Search").ok());
+  EXPECT_TRUE(access->Admit("Bearer key", "Search").ok());
+  const absl::Status status = access->Admit("Bearer key", "Search").status();
+  EXPECT_EQ(ReasonOf(status), Reason::kKeyLimit);
+  EXPECT_EQ(RetryAfterOf(status), std::chrono::milliseconds(500));
+  now += std::chrono::milliseconds(500);
+  EXPECT_TRUE(access->Admit("Bearer key", "Search").ok());
+  EXPECT_FALSE(access->Admit("Bearer key", "Search").ok());
+  now += std::chrono::hours(1);
+  for (const bool admitted : {true, true, false}) EXPECT_EQ(access->Admit("Bearer key", "Search").ok(), admitted);
+}
+
+TEST(AccessControlTest, WhatIsNoKeyFileIsRefusedAndSaysWhere) {
+  const std::string good = KeyEntry("a", "key", kRead);
+  EXPECT_TRUE(ParseApiKeys(StrCat(R"({"keys":[)", good, "]}")).ok());
+  for (const auto& [text, word] : std::vector<std::pair<std::string, std::string>>{
+           {"", "JSON"},
+           {"[]", "keys"},
+           {R"({"keys":[],"more":1})", "nothing else"},
+           {R"({"keys":[{"name":"a","role":"read"}]})", "sha256 is missing"},
+           {R"({"keys":[{"name":"a","role":"read","sha256":"xy"}]})", "64 hexadecimal"},
+           {StrCat(R"({"keys":[)", KeyEntry("a", "k", R"("role":"king")"), "]}"), "role"},
+           {StrCat(R"({"keys":[)", KeyEntry("a", "k", R"("role":"read","rate":1)"), "]}"), "'rate'"},
+           {StrCat(R"({"keys":[)", KeyEntry("a", "k", R"("role":"read","streams_max":0)"), "]}"), "streams_max"},
+           {StrCat(R"({"keys":[)", KeyEntry("a", "k", R"("role":"admin","collections":[])"), "]}"), "admin"},
+           {StrCat(R"({"keys":[)", good, ",", KeyEntry("a", "other", kRead), "]}"), "keys[1]: the name"},
+           {StrCat(R"({"keys":[)", good, ",", KeyEntry("b", "key", kRead), "]}"), "keys[1]: the hash"}}) {
+    const absl::Status status = ParseApiKeys(text).status();
+    EXPECT_TRUE(absl::IsInvalidArgument(status)) << text;
+    EXPECT_NE(std::string(status.message()).find(word), std::string::npos) << text << ": " << status;
+  }
+}
+
+TEST_F(SecurityTest, KeysAreReplacedWhileItServes) {
+  ServeWithKeys({KeyEntry("old", "old", kRead)});
+  const std::string key_file = Write("client.key", "old\n");
+  ClientSecurity from_file;
+  from_file.api_key_file = key_file;
+  const auto channel = Channel(from_file);
+  EXPECT_TRUE(Call(channel).ok());
+  WriteKeys({KeyEntry("new", "new", kRead)});
+  EXPECT_TRUE(Eventually([&] { return Call(WithKey("new")).ok(); }));
+  ExpectRefused(Call(WithKey("old")), absl::StatusCode::kUnauthenticated, Reason::kUnauthenticated);
+  Write("client.key", "new\n");
+  EXPECT_TRUE(Eventually([&] { return Call(channel).ok(); })) << "the client reads its file again";
+  Write("keys.json", "no key file");
+  std::this_thread::sleep_for(std::chrono::milliseconds(1100));  // past the next look at the file
+  EXPECT_TRUE(Call(WithKey("new")).ok()) << "a broken file changes nothing";
+}
+
+TEST_F(SecurityTest, TlsAndItsRefusals) {
+  const TestAuthority ours("ours"), other("other");
+  ServeWithTls(ours);
+  EXPECT_TRUE(Call(Trusting(ours)).ok());
+  EXPECT_EQ(Call(ClientSecurity()).code(), absl::StatusCode::kUnavailable) << "plaintext to a TLS port";
+  EXPECT_EQ(Call(Trusting(other)).code(), absl::StatusCode::kUnavailable) << "signed by another authority";
+}
+
+TEST_F(SecurityTest, TlsToAPlaintextPort) {
+  const TestAuthority ours("ours");
+  Serve();
+  EXPECT_EQ(Call(Trusting(ours)).code(), absl::StatusCode::kUnavailable);
+}
+
+TEST_F(SecurityTest, MutualTls) {
+  const TestAuthority ours("ours"), clients("clients");
+  server_.tls.client_ca = Write("client_ca.pem", clients.certificate());
+  ServeWithTls(ours);
+  const auto with = [&](const TestIdentity& identity) {
+    ClientSecurity security = Trusting(ours);
+    security.certificate = Write("client.pem", identity.certificate);
+    security.key = Write("client.key", identity.key);
+    return security;
+  };
+  EXPECT_TRUE(Call(with(clients.Sign("client"))).ok());
+  EXPECT_EQ(Call(Trusting(ours)).code(), absl::StatusCode::kUnavailable) << "no certificate";
+  EXPECT_EQ(Call(with(ours.Sign("client"))).code(), absl::StatusCode::kUnavailable) << "of another authority";
+  // Made by hand, as MakeChannel would not take it.
+  const TestIdentity expired = clients.Sign("client", std::chrono::seconds(-60));
+  grpc::SslCredentialsOptions options{ours.certificate(), expired.key, expired.certificate};
+  EXPECT_EQ(Call(grpc::CreateChannel(address_, grpc::SslCredentials(options))).code(), absl::StatusCode::kUnavailable);
+}
+
+TEST_F(SecurityTest, CertificatesAreReplacedWhileItServes) {
+  const TestAuthority old_authority("old"), new_authority("new");
+  ServeWithTls(old_authority);
+  const ClientSecurity trusts_old = Trusting(old_authority);
+  const auto connected = Channel(trusts_old);
+  EXPECT_TRUE(Call(connected).ok());
+  ClientSecurity trusts_new;
+  trusts_new.ca = Write("new_ca.pem", new_authority.certificate());
+  EXPECT_FALSE(Call(trusts_new).ok());
+  WriteServerIdentity(new_authority.Sign("server"));
+  EXPECT_TRUE(Eventually([&] { return Call(trusts_new).ok(); }));
+  EXPECT_FALSE(Call(trusts_old).ok());
+  EXPECT_TRUE(Call(connected).ok()) << "a connection goes on with what it has";
+  WriteServerIdentity(new_authority.Sign("server", std::chrono::seconds(-60)));
+  EXPECT_TRUE(Eventually([&] { return absl::IsUnavailable(Call(trusts_new)); })) << "an expired one is refused";
+}
+
+TEST_F(SecurityTest, WhatCannotServeIsToldAtTheStart) {
+  const TestAuthority ours("ours");
+  const TestIdentity good = ours.Sign("server"), other = ours.Sign("other");
+  const std::string certificate = Write("a.pem", good.certificate), key = Write("a.key", good.key);
+  EXPECT_TRUE(CheckServerTls({certificate, key, certificate}).ok());
+  EXPECT_EQ(FieldOf(CheckServerTls({certificate, "", ""})), "--tls-key");
+  EXPECT_EQ(FieldOf(CheckServerTls({"", key, ""})), "--tls-certificate");
+  EXPECT_EQ(FieldOf(CheckServerTls({"", "", certificate})), "--tls-client-ca");
+  EXPECT_EQ(FieldOf(CheckServerTls({certificate, Write("b.key", other.key), ""})), "--tls-key");
+  EXPECT_EQ(FieldOf(CheckServerTls({key, key, ""})), "--tls-certificate");
+  const TestIdentity expired = ours.Sign("server", std::chrono::seconds(-60));
+  EXPECT_EQ(FieldOf(CheckServerTls({Write("c.pem", expired.certificate), Write("c.key", expired.key), ""})),
+            "--tls-certificate");
+  const auto channel = MakeChannel("10.0.0.1:7700", WithKey("k"), {});
+  EXPECT_EQ(FieldOf(channel.status()), "--tls-ca") << "a key would go out in plaintext";
+}
+
+}  // namespace
+}  // namespace retro

@@ -1,0 +1,72 @@
+#include "common/base/worker_pool.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <future>
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace retro {
+namespace {
+
+// A pool of one thread that is held at its first work until Release().
+class WorkerPoolTest : public testing::Test {
+ protected:
+  void Hold(size_t queue_max) {
+    pool_ = std::make_unique<WorkerPool>(1, queue_max);
+    std::promise<void> begun;
+    ASSERT_TRUE(pool_->Submit([&] {
+      begun.set_value();
+      released_.get_future().wait();
+    }));
+    begun.get_future().wait();
+  }
+  bool Add(const std::string& key, const std::string& name) {
+    return pool_->Submit([this, name] { done_.push_back(name); }, key);
+  }
+  std::vector<std::string> Release() {
+    released_.set_value();
+    pool_->Stop();
+    return done_;
+  }
+
+  std::unique_ptr<WorkerPool> pool_;
+  std::promise<void> released_;
+  std::vector<std::string> done_;
+};
+
+TEST_F(WorkerPoolTest, KeysTakeTurnsAndEachIsServedInOrder) {
+  Hold(16);
+  for (const char* name : {"a1", "a2", "a3"}) EXPECT_TRUE(Add("a", name));
+  for (const char* name : {"b1", "b2"}) EXPECT_TRUE(Add("b", name));
+  EXPECT_EQ(pool_->queued(), 5u);
+  EXPECT_THAT(Release(), testing::ElementsAre("a1", "b1", "a2", "b2", "a3"));
+}
+
+TEST_F(WorkerPoolTest, WhoeverAsksForAllLeavesSomeToOthers) {
+  Hold(19);
+  int large = 0;
+  while (Add("large", "l")) ++large;
+  EXPECT_EQ(large, 16) << "four times what is free: of 20 places one is at work, 3 are left";
+  EXPECT_TRUE(Add("small", "s1"));
+  EXPECT_FALSE(Add("large", "l"));
+  EXPECT_TRUE(Add("small", "s2"));
+  EXPECT_EQ(Release()[1], "s1") << "the second to be served, not the last";
+}
+
+TEST_F(WorkerPoolTest, WithoutKeysAllPlacesAreTaken) {
+  Hold(3);
+  for (const bool taken : {true, true, true, false}) EXPECT_EQ(Add("", "x"), taken);
+  EXPECT_EQ(Release().size(), 3u);
+}
+
+TEST_F(WorkerPoolTest, NoQueueStillWorks) {
+  Hold(0);
+  EXPECT_FALSE(Add("", "x"));
+  Release();
+}
+
+}  // namespace
+}  // namespace retro
