@@ -2,7 +2,6 @@
 #include <algorithm>
 #include <memory>
 #include <string>
-#include <vector>
 
 #include "CLI/Config.hpp"
 #include "CLI/Formatter.hpp"
@@ -11,16 +10,12 @@
 #include "cli/common_options.h"
 #include "cli/connection.h"
 #include "cli/exit_code.h"
+#include "cli/service_health.h"
 #include "fmt/format.h"
-#include "grpc/health/v1/health.grpc.pb.h"
 #include "nlohmann/json.hpp"
 
 namespace retro::cli {
 namespace {
-
-using ::grpc::health::v1::Health;
-using ::grpc::health::v1::HealthCheckRequest;
-using ::grpc::health::v1::HealthCheckResponse;
 
 constexpr char kFooter[] = R"(
 Examples:
@@ -29,26 +24,6 @@ Examples:
   retro health --json
 
 Exit code 0 if all names that a service knows are SERVING, 1 if one is not, 3 if a service cannot be reached.)";
-
-// What a service's health names mean; "" is liveness.
-struct HealthName {
-  std::string name;
-  std::string meaning;
-};
-
-const std::vector<HealthName>& NamesOf(const Peer& peer) {
-  static const auto& retriever = *new std::vector<HealthName>{
-      {"", "is alive"},
-      {"retro.retriever.v1.RetrieverService", "embeds, and a shard answers"},
-      {"full_coverage", "all shards answer"},
-  };
-  static const auto& generator = *new std::vector<HealthName>{
-      {"", "is alive"},
-      {"retro.generator.v1.GeneratorService", "its model is loaded"},
-      {"retrieval", "its retriever answers"},
-  };
-  return peer.name == "retriever" ? retriever : generator;
-}
 
 struct Options {
   CommonOptions common;
@@ -66,21 +41,17 @@ void Print(const Peer& peer, const HealthName& name, const std::string& state, b
 }
 
 int CheckPeer(const Peer& peer, const Options& options, const Console& console) {
-  const std::unique_ptr<Health::Stub> stub = Health::NewStub(peer.channel);
   int code = kOk;
-  for (const HealthName& name : NamesOf(peer)) {
-    HealthCheckRequest request;
-    request.set_service(name.name);
-    HealthCheckResponse response;
-    Call call(options.common.timeout_s);
-    const grpc::Status status = stub->Check(call.context(), request, &response);
+  for (const HealthName& name : HealthNamesOf(peer)) {
+    std::string state;
+    const grpc::Status status = AskHealth(peer, name, options.common.timeout_s, state);
     if (status.error_code() == grpc::StatusCode::NOT_FOUND) continue;  // a server without that name
     if (!status.ok()) {
       Print(peer, name, IsUnreachable(status) ? "UNREACHABLE" : "ERROR", options.common.json, console);
       return ReportFailure(console, peer, status);
     }
-    Print(peer, name, HealthCheckResponse::ServingStatus_Name(response.status()), options.common.json, console);
-    if (response.status() != HealthCheckResponse::SERVING) code = kFailed;
+    Print(peer, name, state, options.common.json, console);
+    if (state != "SERVING") code = kFailed;
   }
   return code;
 }

@@ -41,7 +41,8 @@ class CliTest : public testing::Test {
   Result Run(std::vector<std::string> arguments, const std::string& input = "", bool terminal = false) {
     const bool asks_generator = arguments[0] == "generate" || arguments[0] == "score";
     if (!asks_generator) arguments.push_back("--retriever=" + server_.address());
-    if (asks_generator || arguments[0] == "health") arguments.push_back("--generator=" + server_.address());
+    if (asks_generator || arguments[0] == "health" || arguments[0] == "doctor")
+      arguments.push_back("--generator=" + server_.address());
     return RunAsIs(arguments, input, terminal);
   }
   static Result RunAsIs(const std::vector<std::string>& arguments, const std::string& input = "",

@@ -403,5 +403,27 @@ TEST_F(CliTest, HealthAsksBothServicesByName) {
   EXPECT_EQ(RunAsIs({"health", "retriever", "--retriever", "127.0.0.1:1"}).code, kUnreachable);
 }
 
+TEST_F(CliTest, DoctorFindsWhatIsWrong) {
+  const Result well = Run({"doctor"});
+  EXPECT_EQ(well.code, kOk) << well.out << well.err;
+  EXPECT_THAT(well.out, AllOf(HasSubstr("56,789 chunks can be found"), HasSubstr("warning  retriever  is of version"),
+                              HasSubstr("generates, with neighbours as it should"), Not(HasSubstr("FAILED"))));
+  EXPECT_EQ(generator_.request.max_tokens(), 1U);
+
+  retriever_.read_only = true;
+  generator_.events.emplace_back().mutable_retrieval()->set_degradation(gen::DEGRADATION_TIMED_OUT);
+  const Result ill = Run({"doctor", "--json"});
+  EXPECT_EQ(ill.code, kFailed);
+  EXPECT_THAT(ill.out, AllOf(HasSubstr(R"("verdict":"FAILED","subject":"retriever","finding":"shard 0 refuses writes)"),
+                             HasSubstr(R"("verdict":"FAILED","subject":"generator","finding":"generates without)")));
+  EXPECT_EQ(RunAsIs({"doctor", "--retriever", "127.0.0.1:1", "--generator", server_.address()}).code, kUnreachable);
+}
+
+TEST_F(CliTest, DoctorSeesThatAKeyIsNotAskedFor) {
+  const Result result = Run({"doctor", "--api-key-file", Put("key", "secret")});
+  EXPECT_THAT(result.out, HasSubstr("takes calls without a key"));
+  EXPECT_THAT(result.out, Not(HasSubstr("secret")));
+}
+
 }  // namespace
 }  // namespace retro::cli

@@ -84,6 +84,11 @@ std::vector<std::string> FakeRetriever::request_ids() const {
   return request_ids_;
 }
 
+std::vector<std::string> FakeRetriever::traceparents() const {
+  MutexLock lock(mutex_);
+  return traceparents_;
+}
+
 int FakeRetriever::cancelled() const {
   MutexLock lock(mutex_);
   return cancelled_;
@@ -95,9 +100,12 @@ grpc::Status FakeRetriever::Search(grpc::ServerContext* context, const pb::Searc
   {
     MutexLock lock(mutex_);
     requests_.push_back(*request);
-    const auto id = context->client_metadata().find("x-request-id");
-    request_ids_.push_back(id == context->client_metadata().end() ? ""
-                                                                  : std::string(id->second.data(), id->second.size()));
+    const auto header = [context](const char* name) {
+      const auto found = context->client_metadata().find(name);
+      return found == context->client_metadata().end() ? "" : std::string(found->second.data(), found->second.size());
+    };
+    request_ids_.push_back(header("x-request-id"));
+    traceparents_.push_back(header("traceparent"));
     status = status_;
     for (const pb::Query& query : request->queries()) {
       if (!refused_text_.empty() && query.text() == refused_text_) status = {grpc::StatusCode::INVALID_ARGUMENT, "bad"};

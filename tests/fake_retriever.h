@@ -31,6 +31,7 @@ class FakeRetriever : public retriever::v1::RetrieverService::Service {
 
   std::vector<retriever::v1::SearchRequest> requests() const;
   std::vector<std::string> request_ids() const;
+  std::vector<std::string> traceparents() const;
   int cancelled() const;
 
   grpc::Status Search(grpc::ServerContext* context, const retriever::v1::SearchRequest* request,
@@ -49,6 +50,7 @@ class FakeRetriever : public retriever::v1::RetrieverService::Service {
   retriever::v1::Coverage coverage_ ABSL_GUARDED_BY(mutex_);
   std::vector<retriever::v1::SearchRequest> requests_ ABSL_GUARDED_BY(mutex_);
   std::vector<std::string> request_ids_ ABSL_GUARDED_BY(mutex_);
+  std::vector<std::string> traceparents_ ABSL_GUARDED_BY(mutex_);
   int cancelled_ ABSL_GUARDED_BY(mutex_) = 0;
   int port_ = 0;
   std::unique_ptr<grpc::Server> server_;

@@ -40,6 +40,7 @@ class FakeRetriever final : public pb::RetrieverService::Service {
   std::map<std::string, int> failing;
   pb::ItemError failing_error = UnavailableError();
   pb::SearchResponse search_response;
+  bool read_only = false;
 
   // What came in. Read them when no call is under way.
   std::vector<std::vector<std::string>> streams;  // ids, by Ingest call
@@ -149,6 +150,7 @@ class FakeRetriever final : public pb::RetrieverService::Service {
   grpc::Status Stats(grpc::ServerContext*, const pb::StatsRequest*, pb::StatsResponse* response) override {
     pb::ShardStats& shard = *response->add_shards();
     shard.set_disk_bytes(5'000'000);
+    shard.set_read_only(read_only);
     pb::CollectionStats& stats = *shard.add_collections();
     stats.set_documents(1234);
     stats.set_chunks(56789);

@@ -41,6 +41,7 @@ TEST_F(GeneratorServiceTest, OneSearchForThePromptAndOneAChunkWithTheChunksText)
   Serve();
   grpc::ClientContext context;
   context.AddMetadata("x-request-id", "trace-me");
+  context.AddMetadata("traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01");
   auto request = Request("a prompt of ten words", 20);
   request.mutable_retrieval()->set_k(3);
   request.mutable_retrieval()->add_exclude_document_ids("own");
@@ -57,6 +58,9 @@ TEST_F(GeneratorServiceTest, OneSearchForThePromptAndOneAChunkWithTheChunksText)
   EXPECT_TRUE(requests[0].effort().exact());
   EXPECT_EQ(requests[0].consistency_token(), "token");
   EXPECT_THAT(retriever_.request_ids(), testing::Each("trace-me"));
+  EXPECT_THAT(retriever_.traceparents(),
+              testing::Each(testing::AllOf(testing::StartsWith("00-4bf92f3577b34da6a3ce929d0e0e4736-"),
+                                           testing::EndsWith("-01"), testing::Not(testing::HasSubstr("00f067aa")))));
   std::string raw;
   for (size_t i = 0; i < 8; ++i) raw += run.tokens[i].raw();
   if (!LongestValidUtf8(raw).empty()) {

@@ -162,7 +162,8 @@ TEST_F(SecurityTest, EveryMethodWantsAKey) {
         const auto* method = file->service(s)->method(m);
         const std::string path = StrCat("/", file->service(s)->full_name(), "/", method->name());
         grpc::ClientContext context;
-        const grpc::ByteBuffer request;
+        const grpc::Slice empty(std::string{});
+        const grpc::ByteBuffer request(&empty, 1);
         grpc::ByteBuffer response;
         const grpc::Status status = grpc::internal::BlockingUnaryCall<grpc::ByteBuffer, grpc::ByteBuffer>(
             without.get(), grpc::internal::RpcMethod(path.c_str(), grpc::internal::RpcMethod::NORMAL_RPC), &context,

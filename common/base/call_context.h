@@ -16,6 +16,8 @@ struct CallContext {
   std::chrono::steady_clock::time_point deadline = std::chrono::steady_clock::time_point::max();
   std::function<bool()> cancelled;       // empty: never; may be called from any thread while the call lasts
   std::string request_id;                // for logs; travels from hop to hop
+  std::string traceparent;               // W3C trace context of this hop, for logs and for the next one
+  std::string parent_span;               // of the caller, for logs; empty at the beginning of a trace
   std::shared_ptr<const Caller> caller;  // null: no API keys are in force
 
   // OK while somebody waits for the answer.

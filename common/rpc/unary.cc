@@ -8,6 +8,7 @@
 #include "common/base/strings.h"
 #include "common/rpc/log.h"
 #include "common/rpc/status.h"
+#include "common/rpc/trace.h"
 
 namespace retro {
 namespace {
@@ -32,6 +33,12 @@ CallContext MakeCallContext(const grpc::CallbackServerContext& context) {
   if (deadline < now + std::chrono::hours(24 * 365))
     call.deadline = std::chrono::steady_clock::now() + (deadline - now);
   call.cancelled = [&context] { return context.IsCancelled(); };
+  const auto parent = context.client_metadata().find(kTraceparent);
+  const bool traced = parent != context.client_metadata().end();
+  const Trace trace =
+      ContinueTrace(traced ? std::string_view(parent->second.data(), parent->second.size()) : std::string_view());
+  call.traceparent = trace.Header();
+  call.parent_span = trace.parent_id;
   const auto id = context.client_metadata().find("x-request-id");
   const bool usable =
       id != context.client_metadata().end() && !id->second.empty() && id->second.size() <= kRequestIdBytesMax;
@@ -43,6 +50,8 @@ CallRecord::CallRecord(Metrics& metrics, std::string method, const CallContext& 
     : metrics_(metrics),
       method_(std::move(method)),
       request_id_(call.request_id),
+      traceparent_(call.traceparent),
+      parent_span_(call.parent_span),
       caller_(call.caller),
       start_(std::chrono::steady_clock::now()) {}
 
@@ -60,6 +69,9 @@ grpc::Status CallRecord::Finish(const absl::Status& status) const {
             {"code", code},
             {"seconds", fmt::format("{:.4f}", seconds)},
             {"request_id", request_id_},
+            {"trace_id", std::string(TraceIdOf(traceparent_))},
+            {"span_id", std::string(SpanIdOf(traceparent_))},
+            {"parent_span_id", parent_span_},
             {"message", std::string(status.message())}});
   if (IsAudited(method_)) {
     LogAudit({{"method", method_},

@@ -41,6 +41,8 @@ class CallRecord {
   Metrics& metrics_;
   std::string method_;
   std::string request_id_;
+  std::string traceparent_;
+  std::string parent_span_;
   std::shared_ptr<const Caller> caller_;
   std::string audited_request_;
   std::chrono::steady_clock::time_point start_;

@@ -43,6 +43,7 @@ struct GenerationRequest {
   Clock::time_point arrival;  // for the times in the finish event
   Clock::time_point deadline = Clock::time_point::max();
   std::string request_id;
+  std::string traceparent;  // see CallContext
   std::string key;  // whom it is for: places are shared fairly between keys; "" is nobody in particular
 };
 

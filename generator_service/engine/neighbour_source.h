@@ -54,6 +54,7 @@ struct LookupRequest {
   std::shared_ptr<const NeighbourScope> scope;
   std::chrono::steady_clock::time_point deadline;  // the answer is of no use after it
   std::string request_id;
+  std::string traceparent;  // see CallContext
 };
 
 struct LookupAnswer {

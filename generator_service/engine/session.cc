@@ -81,6 +81,7 @@ std::optional<LookupRequest> Session::NextLookup(uint64_t lookup, Clock::time_po
   request.scope = request_.retrieval.scope;
   request.deadline = std::min(now + request_.retrieval.timeout_ms, request_.deadline - kDeadlineMargin);
   request.request_id = request_.request_id;
+  request.traceparent = request_.traceparent;
   pending_lookup_ = lookup;
   pending_chunks_ = complete - known;
   lookup_started_ = now;

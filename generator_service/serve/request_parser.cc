@@ -248,6 +248,7 @@ absl::StatusOr<GenerationRequest> RequestParser::ParseGenerate(const pb::Generat
   request.arrival = Clock::now();
   request.deadline = call.deadline;
   request.request_id = call.request_id;
+  request.traceparent = call.traceparent;
   if (call.caller != nullptr) request.key = call.caller->key;
   return request;
 }
@@ -299,6 +300,7 @@ absl::StatusOr<std::vector<GenerationRequest>> RequestParser::ParseScore(const p
     request.arrival = Clock::now();
     request.deadline = call.deadline;
     request.request_id = call.request_id;
+    request.traceparent = call.traceparent;
     if (call.caller != nullptr) request.key = call.caller->key;
     requests.push_back(std::move(request));
   }

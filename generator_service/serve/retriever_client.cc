@@ -64,6 +64,7 @@ struct RetrieverClient::Call {
   Clock::time_point deadline;           // of the most patient one; the engine keeps the others'
   std::chrono::milliseconds timeout_ms{0};
   std::string request_ids;
+  std::string traceparent;  // of the first look-up
 
   pb::GetInfoRequest store_request;
   pb::GetInfoResponse store_response;
@@ -78,6 +79,7 @@ struct RetrieverClient::Call {
     grpc::ClientContext& context = contexts.emplace_back();
     context.set_deadline(WallTime(deadline));
     context.AddMetadata("x-request-id", request_ids);
+    if (!traceparent.empty()) context.AddMetadata("traceparent", traceparent);
     return context;
   }
 };
@@ -139,6 +141,7 @@ void RetrieverClient::Send(std::vector<QueryPlace> queries) {
     call->deadline = std::max(call->deadline, query.lookup->request().deadline);
   }
   call->request_ids = JoinedRequestIds(call->lookups);
+  call->traceparent = call->lookups.front()->request().traceparent;
   call->queries = std::move(queries);
   {
     MutexLock lock(mutex_);

@@ -33,6 +33,7 @@ void Prepare(const CallContext& call, grpc::ClientContext& context) {
                          std::chrono::duration_cast<std::chrono::system_clock::duration>(left));
   }
   if (!call.request_id.empty()) context.AddMetadata("x-request-id", call.request_id);
+  if (!call.traceparent.empty()) context.AddMetadata("traceparent", call.traceparent);
 }
 
 // Errors of the shard keep their reasons; those of the way there get one.

@@ -1,0 +1,38 @@
+#!/usr/bin/env bash
+# Makes what a deployment needs to begin with TLS and API keys: secrets.sh FOLDER [NAME ...]
+#   ca.pem, ca.key            an authority; keep ca.key elsewhere
+#   server.pem, server.key    for all services: localhost, 127.0.0.1 and every NAME, as they are called
+#   client.pem, client.key    for mutual TLS of clients
+#   admin|write|read.apikey   one API key each
+#   api-keys.json             their hashes, for --api-keys
+# What is there already stays: delete a file (and its pair) to have it made anew. Your own authority and keys are as good.
+set -euo pipefail
+[ $# -ge 1 ] || { sed -n '2,8s/^# \{0,1\}//p' "$0"; exit 2; }
+umask 077
+folder=$1; shift
+mkdir -p "$folder"
+cd "$folder"
+names="DNS:localhost,IP:127.0.0.1"
+for name in "$@"; do names+=",DNS:$name"; done
+days=365
+new_key() { openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out "$1"; }
+
+if [ ! -f ca.pem ]; then
+  new_key ca.key
+  openssl req -x509 -new -key ca.key -days $((10 * days)) -subj "/CN=retro authority" -out ca.pem
+fi
+for who in server client; do
+  [ -f $who.pem ] && continue
+  new_key $who.key
+  openssl req -new -key $who.key -subj "/CN=retro $who" -out $who.csr
+  openssl x509 -req -in $who.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days $days \
+    -extfile <(echo "subjectAltName=$names") -out $who.pem 2>/dev/null
+  rm $who.csr
+done
+entries=
+for role in admin write read; do
+  [ -f $role.apikey ] || openssl rand -hex 32 | tr -d '\n' >$role.apikey
+  entries+="${entries:+,}
+  {\"name\": \"$role\", \"role\": \"$role\", \"sha256\": \"$(sha256sum <$role.apikey | cut -d' ' -f1)\"}"
+done
+printf '{"keys": [%s\n]}\n' "$entries" >api-keys.json
