@@ -37,7 +37,7 @@ def dead_files():
         if f.endswith(".cc"):
             listing = cmake.get(folder, cmake.get(os.path.dirname(folder), ""))
             stem = name[:-3]
-            if not re.search(rf"\b{re.escape(name)}\b", listing) and not re.search(rf"retro_test\({stem}\b", listing):
+            if not re.search(rf"\b{re.escape(name)}\b", listing) and not re.search(rf"retro_(test|fuzz)\({stem.removeprefix('fuzz_')}\b", listing):
                 breach(f, f"is in no target of {folder}/CMakeLists.txt")
         elif f'#include "{f}"' not in everything:
             breach(f, "is included by nothing")
