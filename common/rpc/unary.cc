@@ -15,6 +15,7 @@ namespace {
 
 constexpr size_t kRequestIdBytesMax = 128;
 constexpr std::chrono::milliseconds kRetryAfter{200};
+constexpr int kWaitShare = 2;  // of a call's time, the part that it may wait
 constexpr size_t kAuditedRequestBytesMax = 1024;
 constexpr char kMemoryOfCalls[] = "the memory for requests and replies";
 
@@ -103,6 +104,7 @@ class UnaryRunner::Call : public grpc::ServerUnaryReactor {
 
   const absl::Status& admitted() const { return admitted_; }
   std::string key() const { return context_.caller == nullptr ? "" : context_.caller->key; }
+  const CallContext& context() const { return context_; }
   void Answer(const Work& work) { End(TryAnswer(work)); }
   void End(const absl::Status& status) { Finish(record_.Finish(status)); }  // may delete this
 
@@ -113,6 +115,7 @@ class UnaryRunner::Call : public grpc::ServerUnaryReactor {
 
  private:
   absl::Status TryAnswer(const Work& work) {
+    runner_.last_wait_ = Clock::now() - arrival_;
     RETRO_RETURN_IF_ERROR(context_.Check());
     RETRO_ASSIGN_OR_RETURN(const MessagePtr reply, work(request_, context_, record_));
     const size_t bytes = reply->ByteSizeLong();
@@ -132,8 +135,13 @@ class UnaryRunner::Call : public grpc::ServerUnaryReactor {
   CallRecord record_;
   const grpc::ByteBuffer& request_;  // both are gRPC's, until OnDone
   grpc::ByteBuffer& reply_;
+  const Clock::time_point arrival_ = Clock::now();
   size_t bytes_held_ = 0;
 };
+
+bool UnaryRunner::WouldBeLate(const CallContext& call) const {
+  return pool_.queued() > 0 && call.deadline - Clock::now() < kWaitShare * last_wait_.load();
+}
 
 absl::Status UnaryRunner::UnreadableError() {
   return Error(absl::StatusCode::kInvalidArgument, Reason::kInvalidField,
@@ -147,6 +155,9 @@ grpc::ServerUnaryReactor* UnaryRunner::Start(grpc::CallbackServerContext* contex
     call->End(call->admitted());
   } else if (!call->TryHold(request.Length())) {
     call->End(QueueFullError(kMemoryOfCalls, kRetryAfter));
+  } else if (WouldBeLate(call->context())) {
+    const auto wait = std::chrono::duration_cast<std::chrono::milliseconds>(last_wait_.load());
+    call->End(QueueFullError("the queue of requests, for so short a deadline,", wait));
   } else if (!pool_.Submit([call, work = std::move(work)] { call->Answer(work); }, call->key())) {
     call->End(QueueFullError("the queue of requests", kRetryAfter));
   }

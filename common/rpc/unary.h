@@ -7,6 +7,7 @@
 #include <grpcpp/support/byte_buffer.h>
 #include <grpcpp/support/server_callback.h>
 
+#include <atomic>
 #include <chrono>
 #include <functional>
 #include <memory>
@@ -62,7 +63,8 @@ class UnaryRunner {
 
   // `request` and `reply` are those that a raw RPC method was given. `work` answers on a worker. INVALID_ARGUMENT for a
   // request that does not parse and for one whose reply would be too large; errors of AccessControl; PERMISSION_DENIED
-  // for a collection that is not the caller's; RESOURCE_EXHAUSTED, at once, when too many requests wait, or too many
+  // for a collection that is not the caller's; RESOURCE_EXHAUSTED, at once, when too many requests wait, or so many
+  // that the caller's deadline would not be met, or too many
   // bytes of requests and of replies that their callers have not taken yet.
   template <typename Request, typename Reply>
   grpc::ServerUnaryReactor* Run(grpc::CallbackServerContext* context, std::string method,
@@ -90,10 +92,14 @@ class UnaryRunner {
 
  private:
   class Call;
+  using Clock = std::chrono::steady_clock;
   using MessagePtr = std::unique_ptr<google::protobuf::Message>;
   using Work = std::function<absl::StatusOr<MessagePtr>(const grpc::ByteBuffer&, const CallContext&, CallRecord&)>;
 
   static absl::Status UnreadableError();
+  // True if the call would spend most of its time waiting, as the last one did that was taken out: it would be worked
+  // on for nobody, and so would all that come after it, each as late as the one before.
+  bool WouldBeLate(const CallContext& call) const;
   grpc::ServerUnaryReactor* Start(grpc::CallbackServerContext* context, std::string method,
                                   const grpc::ByteBuffer& request, grpc::ByteBuffer& reply, Work work);
 
@@ -101,6 +107,7 @@ class UnaryRunner {
   Metrics& metrics_;
   const UnaryOptions options_;
   ByteBudget budget_;
+  std::atomic<Clock::duration> last_wait_{Clock::duration::zero()};  // of the call that was taken out last
 };
 
 }  // namespace retro

@@ -1,0 +1,155 @@
+#include "common/rpc/unary.h"
+
+#include <grpcpp/grpcpp.h>
+#include <gtest/gtest.h>
+
+#include <future>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "common/base/error.h"
+#include "common/base/strings.h"
+#include "common/rpc/server.h"
+#include "common/rpc/status.h"
+#include "retriever_service/shard/shard_service.h"
+#include "retro/shard/v1/shard.grpc.pb.h"
+
+namespace retro {
+namespace {
+
+namespace spb = shard::v1;
+using std::chrono::milliseconds;
+
+// Stats waits for its turn; nothing else is called.
+class SlowShard : public Shard {
+ public:
+  absl::StatusOr<spb::StatsResponse> Stats(const spb::StatsRequest&, const CallContext&) override {
+    const MutexLock lock(mutex_);
+    ++begun_;
+    changed_.NotifyAll();
+    while (turns_ == 0) changed_.Wait(mutex_);
+    --turns_;
+    return spb::StatsResponse();
+  }
+  void AwaitBegun(int calls) {
+    const MutexLock lock(mutex_);
+    while (begun_ < calls) changed_.Wait(mutex_);
+  }
+  void GiveTurns(int turns) {
+    const MutexLock lock(mutex_);
+    turns_ += turns;
+    changed_.NotifyAll();
+  }
+
+  absl::StatusOr<spb::SearchResponse> Search(const spb::SearchRequest&, const CallContext&) override { return None(); }
+  absl::StatusOr<spb::WriteResponse> Write(const spb::WriteRequest&, const CallContext&) override { return None(); }
+  absl::StatusOr<spb::DeleteResponse> Delete(const spb::DeleteRequest&, const CallContext&) override { return None(); }
+  absl::StatusOr<spb::GetDocumentResponse> GetDocument(const spb::GetDocumentRequest&, const CallContext&) override {
+    return None();
+  }
+  absl::StatusOr<spb::GetChunksResponse> GetChunks(const spb::GetChunksRequest&, const CallContext&) override {
+    return None();
+  }
+  absl::StatusOr<spb::ListDocumentsResponse> ListDocuments(const spb::ListDocumentsRequest&,
+                                                           const CallContext&) override {
+    return None();
+  }
+  absl::StatusOr<spb::GetShardInfoResponse> GetShardInfo(const spb::GetShardInfoRequest&, const CallContext&) override {
+    return None();
+  }
+
+ private:
+  static absl::Status None() { return absl::UnimplementedError("not called"); }
+
+  Mutex mutex_;
+  CondVar changed_;
+  int begun_ ABSL_GUARDED_BY(mutex_) = 0;
+  int turns_ ABSL_GUARDED_BY(mutex_) = 0;
+};
+
+class UnaryTest : public testing::Test {
+ protected:
+  UnaryTest() : workers_(1, 3), service_(MakeShardService(shard_, workers_, metrics_)) {
+    auto server = RpcServer::Start({}, {service_.get()});
+    EXPECT_TRUE(server.ok()) << server.status();
+    server_ = *std::move(server);
+    stub_ = spb::ShardService::NewStub(
+        grpc::CreateChannel(StrCat("127.0.0.1:", server_->port()), grpc::InsecureChannelCredentials()));
+  }
+  ~UnaryTest() override {
+    shard_.GiveTurns(1000);
+    server_.reset();
+    workers_.Stop();
+  }
+
+  absl::Status Call(milliseconds deadline = std::chrono::minutes(1)) {
+    grpc::ClientContext context;
+    context.set_deadline(std::chrono::system_clock::now() + deadline);
+    spb::StatsResponse response;
+    return FromGrpcStatus(stub_->Stats(&context, {}, &response));
+  }
+  std::future<absl::Status> CallBeside(milliseconds deadline = std::chrono::minutes(1)) {
+    return std::async(std::launch::async, [this, deadline] { return Call(deadline); });
+  }
+  void AwaitQueued(size_t calls) {
+    while (workers_.queued() < calls) std::this_thread::sleep_for(milliseconds(1));
+  }
+
+  SlowShard shard_;
+  WorkerPool workers_;
+  Metrics metrics_;
+  std::unique_ptr<grpc::Service> service_;
+  std::unique_ptr<RpcServer> server_;
+  std::unique_ptr<spb::ShardService::Stub> stub_;
+};
+
+TEST_F(UnaryTest, WhoFindsTheQueueFullIsToldAtOnceWhenToComeBack) {
+  std::vector<std::future<absl::Status>> taken;
+  taken.push_back(CallBeside());
+  shard_.AwaitBegun(1);
+  for (size_t i = 1; i <= 3; ++i) {
+    taken.push_back(CallBeside());
+    AwaitQueued(i);
+  }
+  const absl::Status refused = Call();
+  EXPECT_EQ(ReasonOf(refused), Reason::kQueueFull) << refused;
+  EXPECT_TRUE(RetryAfterOf(refused).has_value());
+  shard_.GiveTurns(4);
+  for (auto& call : taken) EXPECT_TRUE(call.get().ok());
+}
+
+TEST_F(UnaryTest, WhoseCallerHasLeftIsNotWorkedOn) {
+  auto first = CallBeside();
+  shard_.AwaitBegun(1);
+  EXPECT_TRUE(absl::IsDeadlineExceeded(Call(milliseconds(50))));
+  shard_.GiveTurns(2);
+  EXPECT_TRUE(first.get().ok());
+  EXPECT_TRUE(Call().ok());  // takes the second turn: the one that left did not
+}
+
+TEST_F(UnaryTest, WhoWouldBeLateIsRefusedBeforeItWaits) {
+  constexpr milliseconds kWait{300};
+  auto first = CallBeside();
+  shard_.AwaitBegun(1);
+  auto waits = CallBeside();
+  AwaitQueued(1);
+  std::this_thread::sleep_for(kWait);
+  shard_.GiveTurns(1);  // the second one is taken out, after so long a wait
+  shard_.AwaitBegun(2);
+  auto patient = CallBeside();
+  AwaitQueued(1);
+  const absl::Status late = Call(kWait);
+  EXPECT_EQ(ReasonOf(late), Reason::kQueueFull) << late;
+  EXPECT_GE(RetryAfterOf(late).value_or(milliseconds(0)), kWait);
+  auto patient_too = CallBeside();
+  AwaitQueued(2);
+  shard_.GiveTurns(3);
+  for (auto* call : {&first, &waits, &patient, &patient_too}) EXPECT_TRUE(call->get().ok());
+  shard_.GiveTurns(1);
+  EXPECT_TRUE(Call(std::chrono::seconds(20)).ok()) << "nobody waits: the old wait says nothing";
+}
+
+}  // namespace
+}  // namespace retro
