@@ -40,6 +40,8 @@ void AddCommands(CLI::App& app, Invocation& invocation) {
   AddExportCommand(app, invocation);
   AddStatsCommand(app, invocation);
   AddHealthCommand(app, invocation);
+  AddAdminCommand(app, invocation);
+  AddSnapshotCommand(app, invocation);
 }
 
 // Messages carry UTF-8 alone. Paths may be anything: commands say what they do with others.

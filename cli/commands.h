@@ -25,5 +25,7 @@ void AddDeleteCommand(CLI::App& app, Invocation& invocation);
 void AddExportCommand(CLI::App& app, Invocation& invocation);
 void AddStatsCommand(CLI::App& app, Invocation& invocation);
 void AddHealthCommand(CLI::App& app, Invocation& invocation);
+void AddAdminCommand(CLI::App& app, Invocation& invocation);
+void AddSnapshotCommand(CLI::App& app, Invocation& invocation);
 
 }  // namespace retro::cli

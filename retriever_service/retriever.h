@@ -1,4 +1,4 @@
-// The standalone retriever as one thing: store, shard, embedder, router and RPC server, wired together. What main()
+// The retriever as one thing: embedder, router, RPC server and, standalone, store and shard, wired together. What main()
 // runs and tests start in their own process.
 #pragma once
 
@@ -16,7 +16,9 @@
 namespace retro {
 
 struct RetrieverOptions {
-  std::string data;       // folder of the store; made if missing
+  std::string data;          // folder of the store; made if missing
+  std::string cluster_file;  // in its place: the shards are other processes, and this one is a router
+  std::string snapshot_dir;  // "" for no snapshots
   std::string tokenizer;  // SentencePiece model that cuts documents; fixed with the first start
   int chunk_size = 64;    // tokens; fixed with the first start
   IndexSettings index;
@@ -31,7 +33,7 @@ struct RetrieverOptions {
 
 class Retriever {
  public:
-  // Opens the store, builds its index and serves. Everything that can be wrong with folder, tokenizer, embedder and
+  // Opens the store and builds its index, or goes to the cluster's shards, and serves. Everything that can be wrong with folder, tokenizer, embedder and
   // port is a status here. `metrics` must outlive the result.
   static absl::StatusOr<std::unique_ptr<Retriever>> Start(const RetrieverOptions& options, const ServerOptions& server,
                                                           std::unique_ptr<Embedder> embedder, Metrics& metrics);
