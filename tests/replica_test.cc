@@ -264,8 +264,11 @@ TEST_F(ReplicaTest, AWipedReplicaTakesACopyWhenTheLogIsShort) {
   StopMember("b");
   std::filesystem::remove_all(folder_ / "b");
   StartMember("b");
-  EXPECT_EQ(ReasonOf(ReadOn("b", "d1").status()), Reason::kShardUnavailable) << "it has nothing yet";
-  WaitUntil("dropped and back", [&] { return ReadOn("b", "d1").ok(); });
+  WaitUntil("dropped and back", [&] {
+    const auto read = ReadOn("b", "d1");
+    if (!read.ok()) EXPECT_EQ(ReasonOf(read.status()), Reason::kShardUnavailable) << read.status();
+    return read.ok();
+  });
   WaitForInSync({"a", "b"});
   Write("last", "x");
   ExpectEqual("a", "b");
@@ -395,6 +398,31 @@ TEST_F(ReplicaTest, AWipedPrimaryRefusesToLead) {
   Write("two", "x");
   WaitForInSync({"a", "b"});
   EXPECT_EQ(*ReadOn("a", "one"), "x");
+}
+
+TEST_F(ReplicaTest, APrimaryThatCameBackOlderRefusesToLead) {
+  MakeCluster({"a", "b"});
+  WaitForInSync({"a", "b"});
+  Write("one", "x");
+  StopMember("a");
+  std::filesystem::copy(folder_ / "a", folder_ / "older", std::filesystem::copy_options::recursive);
+  StartMember("a");
+  Write("two", "x");
+  StopMember("a");
+  std::filesystem::remove_all(folder_ / "a");
+  std::filesystem::rename(folder_ / "older", folder_ / "a");
+  StartMember("a");
+  WaitUntil("refused", [&] {
+    auto request = Document("three", "x");
+    request.set_epoch(watch_->Get()->shards[0].epoch);
+    return ReasonOf(members_.at("a")->shard().Write(request, CallContext()).status()) == Reason::kStoreDamaged;
+  });
+  EXPECT_EQ(*ReadOn("b", "two"), "x");
+  ASSERT_TRUE(members_.at("b")->replica().Promote().ok());
+  Write("three", "x");
+  WaitForInSync({"a", "b"});
+  EXPECT_EQ(*ReadOn("a", "two"), "x");
+  ExpectEqual("a", "b");
 }
 
 TEST_F(ReplicaTest, FilesThatDisagreeStopWrites) {

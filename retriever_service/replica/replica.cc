@@ -85,6 +85,11 @@ bool Replica::stopping() const {
   return stopping_;
 }
 
+absl::Status Replica::overtaken() const {
+  const MutexLock lock(mutex_);
+  return overtaken_;
+}
+
 bool Replica::Pause(milliseconds pause) {
   const MutexLock lock(mutex_);
   if (!stopping_) wake_.WaitUntil(mutex_, InSyncSet::Clock::now() + pause);
@@ -99,7 +104,7 @@ void Replica::Run() {
     const absl::Status status = leads ? Lead(*config) : Follow(*config);
     if (!status.ok()) {
       led_epoch_ = 0;
-      shard_.in_sync().Follow(status);
+      if (leads) shard_.in_sync().Follow(status);
       if (MessageOf(status) != last_error_) {
         spdlog::warn("shard {}, replica {}: {}", shard_.number(), shard_.name(), MessageOf(status));
       }
@@ -115,12 +120,14 @@ void Replica::Run() {
 absl::Status Replica::Lead(const ClusterConfig& config) {
   const ShardConfig& own = config.shards[shard_.number()];
   const auto now = InSyncSet::Clock::now();
+  RETRO_RETURN_IF_ERROR(overtaken());
   if (led_epoch_ == 0 || now >= next_asking_) {
     next_asking_ = {};  // after an error, at once again
     RETRO_RETURN_IF_ERROR(AskPeers(config));
     next_asking_ = now + kAskPeersEvery;
   }
   if (own.epoch == kFoundingEpoch) return Found();
+  if (!epoch_is_own_) return BeginOwnEpoch(own);
   if (led_epoch_ != own.epoch) RETRO_RETURN_IF_ERROR(TakeUpEpoch(config));
   const InSyncSet::Proposal proposal = shard_.in_sync().Propose(now);
   return proposal.empty() ? absl::OkStatus() : ChangeInSync(proposal);
@@ -134,13 +141,27 @@ absl::Status Replica::Found() {
   start.add_in_sync(shard_.name());
   follows_ = false;
   RETRO_RETURN_IF_ERROR(local->Lead(kFoundingEpoch + 1, start));
-  return watch_.Update([this](ClusterConfig& config) -> absl::Status {
+  RETRO_RETURN_IF_ERROR(watch_.Update([this](ClusterConfig& config) -> absl::Status {
     ShardConfig& own = config.shards[shard_.number()];
     if (own.epoch != kFoundingEpoch || own.primary != shard_.name()) return Stale("the shard was founded by another");
     ++own.epoch;
     own.in_sync = {shard_.name()};
     return absl::OkStatus();
-  });
+  }));
+  epoch_is_own_ = true;
+  return absl::OkStatus();
+}
+
+// After a start, so that positions are never given out twice, even if the store came back older than it was.
+absl::Status Replica::BeginOwnEpoch(const ShardConfig& config) {
+  RETRO_RETURN_IF_ERROR(watch_.Update([&](ClusterConfig& newest) -> absl::Status {
+    ShardConfig& own = newest.shards[shard_.number()];
+    if (own.epoch != config.epoch || own.primary != shard_.name()) return Stale("the cluster file has just changed");
+    ++own.epoch;
+    return absl::OkStatus();
+  }));
+  epoch_is_own_ = true;
+  return absl::OkStatus();
 }
 
 absl::Status Replica::TakeUpEpoch(const ClusterConfig& config) {
@@ -240,8 +261,16 @@ absl::StatusOr<std::vector<shardpb::PullChangesResponse>> Replica::Pull(const sh
   if (!shard_.in_sync().Pulled(request.replica(), request.after(), local->position())) {
     return Stale("the replica was in sync and has lost changes: it is dropped");
   }
-  RETRO_ASSIGN_OR_RETURN(auto changes, local->ReadChanges(request.after(), kPullBytesMax,
-                                                          InSyncSet::Clock::now() + kPullWait));
+  auto read = local->ReadChanges(request.after(), kPullBytesMax, InSyncSet::Clock::now() + kPullWait);
+  const bool trimmed = request.after().number() < local->store().log_start().number();
+  if (ReasonOf(read.status()) == Reason::kBehindLog && own.IsInSync(request.replica()) && !trimmed) {
+    const MutexLock lock(mutex_);
+    overtaken_ = Error(absl::StatusCode::kDataLoss, Reason::kStoreDamaged,
+                       StrCat("replica ", request.replica(), " is in sync and has changes that its primary ",
+                              shard_.name(), " lost: promote it"));
+  }
+  RETRO_RETURN_IF_ERROR(read.status());
+  std::vector<shardpb::PullChangesResponse> changes = *std::move(read);
   if (changes.empty()) changes.emplace_back();
   *changes.back().mutable_newest() = local->position();
   return changes;

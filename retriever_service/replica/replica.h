@@ -54,10 +54,12 @@ class Replica : public Replication {
   // Waits; false at the end.
   bool Pause(std::chrono::milliseconds pause) ABSL_LOCKS_EXCLUDED(mutex_);
   bool stopping() const ABSL_LOCKS_EXCLUDED(mutex_);
+  absl::Status overtaken() const ABSL_LOCKS_EXCLUDED(mutex_);
 
   // ------------------------------------------------------------ as the primary
   absl::Status Lead(const ClusterConfig& config);
   absl::Status Found();
+  absl::Status BeginOwnEpoch(const ShardConfig& config);
   absl::Status TakeUpEpoch(const ClusterConfig& config);
   // An error if another process of the shard has read something else, or takes itself for the primary.
   absl::Status AskPeers(const ClusterConfig& config);
@@ -79,6 +81,7 @@ class Replica : public Replication {
   // The thread's.
   bool follows_ = true;  // as the store was opened
   uint64_t led_epoch_ = 0;
+  bool epoch_is_own_ = false;  // no other life of this process has made changes in the epoch that it leads
   InSyncSet::Clock::time_point next_asking_;
   std::map<std::string, std::unique_ptr<shardpb::ShardService::Stub>> stubs_;  // by address
   std::string last_error_;
@@ -86,6 +89,7 @@ class Replica : public Replication {
   mutable Mutex mutex_;
   CondVar wake_;
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
+  absl::Status overtaken_ ABSL_GUARDED_BY(mutex_);  // a replica in sync has what this primary lost
   grpc::ClientContext* call_ ABSL_GUARDED_BY(mutex_) = nullptr;  // that is under way
   std::thread thread_;                                           // last: it uses all of the above
 };

@@ -38,6 +38,11 @@ void Replica::EndCall() {
 
 absl::Status Replica::Follow(const ClusterConfig& config) {
   led_epoch_ = 0;
+  epoch_is_own_ = true;  // whoever makes it the primary begins one
+  {
+    const MutexLock lock(mutex_);
+    overtaken_ = absl::OkStatus();
+  }
   shard_.in_sync().Follow(Error(absl::StatusCode::kFailedPrecondition, Reason::kStaleEpoch,
                                 StrCat("replica ", shard_.name(), " is not the primary of shard ", shard_.number(),
                                        ": read the cluster file again")));
