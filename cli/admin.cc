@@ -33,14 +33,14 @@ struct Options {
 int RunReplicas(const Options& options, const Console& console) {
   return AskAdminAndPrint<adminpb::ListReplicasRequest, adminpb::ListReplicasResponse>(
       options.common, console, {}, &Stub::ListReplicas, [&console](const adminpb::ListReplicasResponse& response) {
-        console.out << fmt::format("{:>5}  {:<16} {:<24} {:<8} {:<12} {:<11} {}\n", "shard", "replica", "address", "role",
-                                   "in sync", "answers", "position");
+        console.out << fmt::format("{:>5}  {:<16} {:<24} {:<8} {:<12} {:<11} {}\n", "shard", "replica", "address",
+                                   "role", "in sync", "answers", "position");
         for (const adminpb::Replica& replica : response.replicas()) {
-          console.out << fmt::format("{:>5}  {:<16} {:<24} {:<8} {:<12} {:<11} {}.{}\n", replica.shard(),
-                                     OneLine(replica.name()), OneLine(replica.address()),
-                                     replica.primary() ? "primary" : "follows", replica.in_sync() ? "in sync" : "BEHIND",
-                                     replica.reachable() ? "answers" : "UNREACHABLE", replica.epoch(),
-                                     replica.position());
+          console.out << fmt::format(
+              "{:>5}  {:<16} {:<24} {:<8} {:<12} {:<11} {}.{}\n", replica.shard(), OneLine(replica.name()),
+              OneLine(replica.address()), replica.primary() ? "primary" : "follows",
+              replica.in_sync() ? "in sync" : "BEHIND", replica.reachable() ? "answers" : "UNREACHABLE",
+              replica.epoch(), replica.position());
         }
       });
 }
@@ -111,7 +111,8 @@ void AddAdminCommand(CLI::App& app, Invocation& invocation) {
   command->footer(kFooter);
   command->require_subcommand(1);
   AddAction(*command, options, invocation, "replicas", "Show all replicas of all shards", RunReplicas);
-  CLI::App* verify = AddAction(*command, options, invocation, "verify", "Compute a checksum of what a shard holds", RunVerify);
+  CLI::App* verify =
+      AddAction(*command, options, invocation, "verify", "Compute a checksum of what a shard holds", RunVerify);
   AddShardOption(*verify, *options);
   verify->add_option("--replica", options->replica, "The replica's name; the primary if it is not given");
   CLI::App* promote = AddAction(*command, options, invocation, "promote", "Make a replica the primary", RunPromote);

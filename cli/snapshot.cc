@@ -62,10 +62,10 @@ int RunList(const Options& options, const Console& console) {
   return AskAdminAndPrint<adminpb::ListSnapshotsRequest, adminpb::ListSnapshotsResponse>(
       options.common, console, {}, &Stub::ListSnapshots, [&console](const adminpb::ListSnapshotsResponse& response) {
         for (const adminpb::Snapshot& snapshot : response.snapshots()) {
-          console.out << fmt::format(
-              "{:<44} {}  shard {}, position {}.{}, {}\n", OneLine(snapshot.name()),
-              google::protobuf::util::TimeUtil::ToString(snapshot.create_time()), snapshot.shard(), snapshot.epoch(),
-              snapshot.position(), HumanBytes(static_cast<double>(snapshot.size_bytes())));
+          console.out << fmt::format("{:<44} {}  shard {}, position {}.{}, {}\n", OneLine(snapshot.name()),
+                                     google::protobuf::util::TimeUtil::ToString(snapshot.create_time()),
+                                     snapshot.shard(), snapshot.epoch(), snapshot.position(),
+                                     HumanBytes(static_cast<double>(snapshot.size_bytes())));
         }
       });
 }
@@ -116,8 +116,9 @@ void AddSnapshotCommand(CLI::App& app, Invocation& invocation) {
   create->add_option("--shard", options->shards, "A shard's number, as often as wanted; all if not given");
   AddAction(*command, options, invocation, "list", "Show the snapshots, newest first", RunList);
   for (const bool restores : {false, true}) {
-    CLI::App* action = AddAction(*command, options, invocation, restores ? "restore" : "delete",
-                                 restores ? "Restore snapshots" : "Delete snapshots", restores ? RunRestore : RunDelete);
+    CLI::App* action =
+        AddAction(*command, options, invocation, restores ? "restore" : "delete",
+                  restores ? "Restore snapshots" : "Delete snapshots", restores ? RunRestore : RunDelete);
     action->add_option("name", options->names, "As listed")->required();
   }
 }

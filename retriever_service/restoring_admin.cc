@@ -15,10 +15,10 @@ class RestoringAdmin final : public Admin {
   RestoringAdmin(std::unique_ptr<Admin> of_shards, ShardMap& shards, const std::string& snapshot_dir)
       : of_shards_(std::move(of_shards)), shards_(shards), snapshots_(snapshot_dir) {}
 
-#define RETRO_PASS_ON(Method)                                                                             \
-  absl::StatusOr<adminpb::Method##Response> Method(const adminpb::Method##Request& request,               \
-                                                   const CallContext& context) override {                 \
-    return of_shards_->Method(request, context);                                                          \
+#define RETRO_PASS_ON(Method)                                                               \
+  absl::StatusOr<adminpb::Method##Response> Method(const adminpb::Method##Request& request, \
+                                                   const CallContext& context) override {   \
+    return of_shards_->Method(request, context);                                            \
   }
   RETRO_PASS_ON(CreateSnapshot)
   RETRO_PASS_ON(Verify)

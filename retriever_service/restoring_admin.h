@@ -1,5 +1,5 @@
-// Maintenance as retro-retriever serves it: what concerns one shard goes to that shard, snapshots are listed, deleted and
-// restored here, onto whatever shards there are.
+// Maintenance as retro-retriever serves it: what concerns one shard goes to that shard, snapshots are listed, deleted
+// and restored here, onto whatever shards there are.
 #pragma once
 
 #include <memory>

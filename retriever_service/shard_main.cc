@@ -1,5 +1,5 @@
-// retro-shard: one replica of a shard, its store and index behind gRPC; settings, wiring, start and stop, nothing else. Carries no
-// embedder and no torch.
+// retro-shard: one replica of a shard, its store and index behind gRPC; settings, wiring, start and stop, nothing else.
+// Carries no embedder and no torch.
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
@@ -73,8 +73,9 @@ void AddSettings(CLI::App& app, Settings& settings) {
   app.add_option("--shard", settings.shard, "The shard's number in the cluster file, from 0")->required();
   app.add_option("--replica", settings.replica, "This process's name in the cluster file")->required();
   app.add_option("--snapshot-dir", settings.snapshot_dir, "Folder of snapshots; none if empty");
-  app.add_option("--late-ms", settings.late_after,
-                 "As the primary: a replica that holds up a write so long is no longer waited for until it has caught up")
+  app.add_option(
+         "--late-ms", settings.late_after,
+         "As the primary: a replica that holds up a write so long is no longer waited for until it has caught up")
       ->check(CLI::Range(int64_t{1}, int64_t{3'600'000}))
       ->default_str(std::to_string(settings.late_after.count()));
 
@@ -178,7 +179,8 @@ absl::Status Serve(const Settings& settings) {
 
 int Main(int argc, char** argv) {
   Settings settings;
-  CLI::App app("One replica of a shard of a store: keeps documents and finds the nearest chunks to a vector.", "retro-shard");
+  CLI::App app("One replica of a shard of a store: keeps documents and finds the nearest chunks to a vector.",
+               "retro-shard");
   AddSettings(app, settings);
   return RunService(app, "RETRO_SHARD_", settings.service, argc, argv, [&settings] { return Serve(settings); });
 }

@@ -3,9 +3,13 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <array>
+#include <atomic>
 #include <chrono>
 #include <regex>
+#include <string>
 #include <thread>
+#include <vector>
 
 #include "common/base/error.h"
 #include "common/base/file.h"
@@ -71,7 +75,8 @@ TEST(ClusterFileTest, WhatIsWrongIsNamed) {
       {"\\[\"a0\", \"a1\"\\]", "[\"a1\"]", "primary"},
       {"\\[\"a0\", \"a1\"\\]", "[\"a0\", \"a2\"]", "in_sync"},
       {"\\[\"a0\", \"a1\"\\]", "[\"a0\", \"a0\"]", "in_sync"},
-      {"\"name\": \"a1\"", "\"name\": \"b0\"", "b0"},
+      {"\"primary\": \"b0\", \"replicas\": \\[\\{\"name\": \"b0\"",
+       "\"primary\": \"a1\", \"replicas\": [{\"name\": \"a1\"", "a1"},
       {"10.0.0.1:3", "10.0.0.1:2", "10.0.0.1:2"},
       {"\"name\": \"b0\", ", "", "replicas\\[0\\]"},
       {"\"shards\"", "\"shard\"", "shard"},
@@ -117,10 +122,9 @@ TEST_F(ClusterWatchTest, TakesNewerStatesAlone) {
                                                       std::regex("\"min_in_sync\": 2"), "\"min_in_sync\": 1");
   EXPECT_EQ(version_after(same_version), 9u);
   EXPECT_EQ((*watch)->Get()->min_in_sync, 2u) << "changed without a new version";
-  const std::string other_slots =
-      std::regex_replace(std::regex_replace(Changed("\"version\": 7", "\"version\": 10"), std::regex("\\[0, 99\\]"),
-                                            "[0, 98]"),
-                         std::regex("\\[100,"), "[99,");
+  const std::string other_slots = std::regex_replace(
+      std::regex_replace(Changed("\"version\": 7", "\"version\": 10"), std::regex("\\[0, 99\\]"), "[0, 98]"),
+      std::regex("\\[100,"), "[99,");
   ASSERT_TRUE(Parse(other_slots).ok());
   EXPECT_EQ(version_after(other_slots), 9u) << "slots may not move while it runs";
 }
@@ -147,10 +151,12 @@ TEST_F(ClusterWatchTest, UpdatesOfSeveralProcessesAllCount) {
       auto watch = ClusterWatch::Start(path_);
       ASSERT_TRUE(watch.ok());
       for (int n = 0; n < kUpdates; ++n) {
-        ASSERT_TRUE((*watch)->Update([](ClusterConfig& config) {
-          ++config.shards[0].epoch;
-          return absl::OkStatus();
-        }).ok());
+        ASSERT_TRUE((*watch)
+                        ->Update([](ClusterConfig& config) {
+                          ++config.shards[0].epoch;
+                          return absl::OkStatus();
+                        })
+                        .ok());
       }
     });
   }

@@ -212,8 +212,8 @@ class History {
     ++acknowledged_;
   }
 
-  // "" if an id may have this text (nothing: no document) for a reader who has seen what was acknowledged before `seen`,
-  // and the operation `own`; else why not.
+  // "" if an id may have this text (nothing: no document) for a reader who has seen what was acknowledged before
+  // `seen`, and the operation `own`; else why not.
   std::string Explain(int id, const std::optional<std::string>& text, Clock::time_point seen,
                       std::optional<size_t> own = std::nullopt) {
     const MutexLock lock(mutex_);

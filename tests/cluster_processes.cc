@@ -73,10 +73,27 @@ ClusterProcesses::ClusterProcesses(int shards, int replicas, int routers) {
       const std::string name = StrCat("s", s, "r", r);
       const std::string address = StrCat("127.0.0.1:", FreePort());
       shard.replicas.push_back({name, address});
-      processes_[name] = {{Program("retro-shard"), "--listen", address, "--cluster-file", file_, "--shard", StrCat(s),
-                           "--replica", name, "--data", folder_ / name, "--embedder-fingerprint", embedder,
-                           "--tokenizer-fingerprint", tokenizer, "--dimension", StrCat(kClusterDimension), "--late-ms",
-                           "1000", "--log-changes-max", "2000"},
+      processes_[name] = {{Program("retro-shard"),
+                           "--listen",
+                           address,
+                           "--cluster-file",
+                           file_,
+                           "--shard",
+                           StrCat(s),
+                           "--replica",
+                           name,
+                           "--data",
+                           folder_ / name,
+                           "--embedder-fingerprint",
+                           embedder,
+                           "--tokenizer-fingerprint",
+                           tokenizer,
+                           "--dimension",
+                           StrCat(kClusterDimension),
+                           "--late-ms",
+                           "1000",
+                           "--log-changes-max",
+                           "2000"},
                           address};
     }
     shard.primary = shard.replicas[0].name;
@@ -84,10 +101,10 @@ ClusterProcesses::ClusterProcesses(int shards, int replicas, int routers) {
   EXPECT_TRUE(WriteFileAtomically(file_, FormatClusterFile(config)).ok());
   for (int r = 0; r < routers; ++r) {
     const std::string address = StrCat("127.0.0.1:", FreePort());
-    processes_[StrCat("router", r)] = {{Program("retro-retriever"), "--listen", address, "--role", "router",
-                                        "--cluster-file", file_, "--tokenizer", tokenizer_path, "--embedder",
-                                        StrCat("hash:", kClusterDimension)},
-                                       address};
+    processes_[StrCat("router", r)] = {
+        {Program("retro-retriever"), "--listen", address, "--role", "router", "--cluster-file", file_, "--tokenizer",
+         tokenizer_path, "--embedder", StrCat("hash:", kClusterDimension)},
+        address};
   }
   for (auto& [name, process] : processes_) {
     if (name[0] == 's') Spawn(process);
@@ -111,7 +128,8 @@ std::vector<std::string> ClusterProcesses::names() const {
 }
 
 bool ClusterProcesses::IsPrimary(const std::string& name) const {
-  for (const ShardConfig& shard : config().shards) {
+  const ClusterConfig now = config();
+  for (const ShardConfig& shard : now.shards) {
     if (shard.primary == name) return true;
   }
   return false;
@@ -146,9 +164,8 @@ void ClusterProcesses::Start(const std::string& name) {
   Process& process = processes_.at(name);
   Spawn(process);
   const auto channel = MakeShardChannel(process.address);
-  WaitFor(name + " starts", [&] {
-    return channel->WaitForConnected(std::chrono::system_clock::now() + std::chrono::milliseconds(500));
-  });
+  WaitFor(name + " starts",
+          [&] { return channel->WaitForConnected(std::chrono::system_clock::now() + std::chrono::milliseconds(500)); });
   if (name[0] != 'r') return;
   const auto stub = retriever::v1::RetrieverService::NewStub(channel);
   WaitFor(name + " answers", [&] {
@@ -167,7 +184,8 @@ ClusterConfig ClusterProcesses::config() const {
 }
 
 bool ClusterProcesses::InSync(const std::string& name) const {
-  for (const ShardConfig& shard : config().shards) {
+  const ClusterConfig now = config();
+  for (const ShardConfig& shard : now.shards) {
     if (shard.IsInSync(name)) return true;
   }
   return false;
@@ -192,7 +210,8 @@ std::unique_ptr<admin::v1::AdminService::Stub> ClusterProcesses::Admin(int route
 
 std::map<std::string, std::string> ClusterProcesses::Digests(int shard) const {
   std::map<std::string, std::string> digests;
-  for (const ReplicaConfig& replica : config().shards[shard].replicas) {
+  const ClusterConfig now = config();
+  for (const ReplicaConfig& replica : now.shards[shard].replicas) {
     grpc::ClientContext context;
     admin::v1::VerifyRequest request;
     request.set_shard(shard);

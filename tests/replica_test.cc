@@ -223,7 +223,8 @@ TEST_F(ReplicaTest, AcknowledgedIsOnAllReplicas) {
     for (const char* member : {"a", "b", "c"}) EXPECT_EQ(*ReadOn(member, id), text) << member;
   }
   Delete("d3");
-  for (const char* member : {"a", "b", "c"}) EXPECT_EQ(ReadOn(member, "d3").status().code(), absl::StatusCode::kNotFound);
+  for (const char* member : {"a", "b", "c"})
+    EXPECT_EQ(ReadOn(member, "d3").status().code(), absl::StatusCode::kNotFound);
   ExpectEqual("a", "b");
   ExpectEqual("a", "c");
   EXPECT_EQ(ReasonOf(members_.at("b")->shard().Write(Document("x", "y"), CallContext()).status()), Reason::kStaleEpoch);
@@ -266,8 +267,9 @@ TEST_F(ReplicaTest, AWipedReplicaTakesACopyWhenTheLogIsShort) {
   StartMember("b");
   WaitUntil("dropped and back", [&] {
     const auto read = ReadOn("b", "d1");
-    if (!read.ok()) EXPECT_EQ(ReasonOf(read.status()), Reason::kShardUnavailable) << read.status();
-    return read.ok();
+    if (read.ok()) return true;
+    EXPECT_EQ(ReasonOf(read.status()), Reason::kShardUnavailable) << read.status();
+    return false;
   });
   WaitForInSync({"a", "b"});
   Write("last", "x");
@@ -358,7 +360,8 @@ TEST_F(ReplicaTest, AReplicaThatIsNotInSyncIsNotPromoted) {
   EXPECT_EQ(*ReadOn("b", "two"), "x");
 }
 
-// What a primary wrote and nobody else has was never acknowledged; when another was promoted meanwhile, it is discarded.
+// What a primary wrote and nobody else has was never acknowledged; when another was promoted meanwhile, it is
+// discarded.
 TEST_F(ReplicaTest, ADivergedPrimaryTakesACopyOfTheNewOnes) {
   late_after_ = std::chrono::minutes(10);
   MakeCluster({"a", "b"});
@@ -434,8 +437,8 @@ TEST_F(ReplicaTest, FilesThatDisagreeStopWrites) {
   other.shards[0].primary = "b";
   const std::string other_file = folder_ / "other.json";
   ASSERT_TRUE(WriteFileAtomically(other_file, FormatClusterFile(other)).ok());
-  members_["b"] = std::make_unique<Member>(other_file, folder_ / "b", "b", other.shards[0].Find("b")->address, 1000,
-                                           late_after_);
+  members_["b"] =
+      std::make_unique<Member>(other_file, folder_ / "b", "b", other.shards[0].Find("b")->address, 1000, late_after_);
   const auto refuses = [&](const std::string& member) {
     auto request = Document("two", "x");
     request.set_epoch(other.shards[0].epoch);

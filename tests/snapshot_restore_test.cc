@@ -5,14 +5,17 @@
 #include <gtest/gtest.h>
 #include <spdlog/spdlog.h>
 
-#include <filesystem>
+#include <algorithm>
+#include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <random>
 #include <string>
 #include <vector>
 
 #include "common/base/error.h"
+#include "common/base/hash.h"
 #include "common/base/strings.h"
 #include "common/document/content_hash.h"
 #include "common/document/half.h"
@@ -98,13 +101,14 @@ class SomeShards {
         const auto response = shard->Search(request, CallContext());
         EXPECT_TRUE(response.ok()) << response.status();
         for (const pb::Neighbour& n : response->results(0).neighbours()) {
-          found.emplace_back(n.distance(), StrCat(n.document_id(), "#", n.chunk().chunk_number(), " ", n.title(), " ",
-                                                  n.chunk().text(), "|", n.continuation().text(), " ",
-                                                  n.chunk().token_ids(0)));
+          found.emplace_back(n.distance(),
+                             StrCat(n.document_id(), "#", n.chunk().chunk_number(), " ", n.title(), " ",
+                                    n.chunk().text(), "|", n.continuation().text(), " ", n.chunk().token_ids(0)));
         }
       }
       std::sort(found.begin(), found.end());
-      for (size_t i = 0; i < 5 && i < found.size(); ++i) answers.push_back(StrCat(found[i].first, " ", found[i].second));
+      for (size_t i = 0; i < 5 && i < found.size(); ++i)
+        answers.push_back(StrCat(found[i].first, " ", found[i].second));
     }
     return answers;
   }
@@ -234,7 +238,8 @@ TEST_F(SnapshotRestoreTest, AnOperationTellsHowItGoes) {
   adminpb::CreateSnapshotRequest elsewhere;
   elsewhere.set_shard(1);
   EXPECT_EQ(FieldOf(admin.CreateSnapshot(elsewhere, CallContext()).status()), "shard");
-  EXPECT_EQ(admin.Verify({}, CallContext())->documents(), from_.local(0).Stats({}, {})->stats().collections(0).documents());
+  EXPECT_EQ(admin.Verify({}, CallContext())->documents(),
+            from_.local(0).Stats({}, {})->stats().collections(0).documents());
   adminpb::SetReadOnlyRequest read_only;
   read_only.set_read_only(true);
   ASSERT_TRUE(admin.SetReadOnly(read_only, CallContext()).ok());

@@ -134,20 +134,21 @@ void CheckShards(Reader& reader, const std::vector<ShardConfig>& shards) {
   std::set<std::string> names, addresses;
   for (size_t i = 0; i < shards.size(); ++i) {
     if (shards[i].first_slot != next_slot) {
-      return reader.Fail(StrCat("shards[", i, "] begins with slot ", shards[i].first_slot, ", the one before it ends at ",
-                                static_cast<int64_t>(next_slot) - 1));
+      return reader.Fail(StrCat("shards[", i, "] begins with slot ", shards[i].first_slot,
+                                ", the one before it ends at ", static_cast<int64_t>(next_slot) - 1));
     }
     next_slot = shards[i].last_slot + 1;
     for (const ReplicaConfig& replica : shards[i].replicas) {
-      if (!names.insert(replica.name).second) return reader.Fail(StrCat("has two replicas named \"", replica.name, "\""));
+      if (!names.insert(replica.name).second)
+        return reader.Fail(StrCat("has two replicas named \"", replica.name, "\""));
       if (!addresses.insert(replica.address).second) {
         return reader.Fail(StrCat("has two replicas at ", replica.address));
       }
     }
   }
   if (next_slot != kSlotCount) {
-    reader.Fail(StrCat("has shards up to slot ", static_cast<int64_t>(next_slot) - 1, ", the last one is ",
-                       kSlotCount - 1));
+    reader.Fail(
+        StrCat("has shards up to slot ", static_cast<int64_t>(next_slot) - 1, ", the last one is ", kSlotCount - 1));
   }
 }
 

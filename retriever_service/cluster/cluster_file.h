@@ -8,9 +8,8 @@
 //     "min_in_sync": 1,                            replicas that must hold a write; default 1
 //     "shards": [
 //       {
-//         "slots": [0, 2047],                      first and last of 4,096; all shards together have each once, in order
-//         "epoch": 3,                              1: a new shard, which its primary founds
-//         "primary": "a0",
+//         "slots": [0, 2047],                      first and last of 4,096; all shards together have each once, in
+//         order "epoch": 3,                              1: a new shard, which its primary founds "primary": "a0",
 //         "in_sync": ["a0", "a1"],                 left out in epoch 1
 //         "replicas": [{"name": "a0", "address": "10.0.0.1:7710"}, {"name": "a1", "address": "10.0.0.2:7710"}]
 //       }
@@ -71,7 +70,8 @@ std::string FormatClusterFile(const ClusterConfig& config);
 absl::StatusOr<ClusterConfig> ReadClusterFile(const std::string& path);
 
 // Changes the file: under a lock that all processes which do so take (PATH.lock), `change` is given what the file holds
-// and returns an error, which is passed on, to leave it alone. The version is raised by one. Returns what it then holds.
+// and returns an error, which is passed on, to leave it alone. The version is raised by one. Returns what it then
+// holds.
 absl::StatusOr<ClusterConfig> UpdateClusterFile(const std::string& path,
                                                 const std::function<absl::Status(ClusterConfig&)>& change);
 

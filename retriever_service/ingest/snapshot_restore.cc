@@ -79,20 +79,20 @@ class Restore {
   }
 
   absl::Status WriteWhatDiffers(const Collection& collection) {
-    RETRO_RETURN_IF_ERROR(from_.ScanDocuments(
-        collection.id, std::nullopt, /*at=*/nullptr,
-        [&](uint32_t slot, const shardpb::DocumentRecord& record) -> absl::StatusOr<bool> {
-          const uint32_t number = shards_.ShardOfDocument(record.document().id());
-          Batch& batch = batches_[number];
-          RETRO_ASSIGN_OR_RETURN(shardpb::DocumentChange change, ReadChange(collection, record));
-          batch.bytes += change.ByteSizeLong();
-          batch.changes.push_back(std::move(change));
-          if (batch.changes.size() >= kBatchDocuments || batch.bytes >= kBatchBytes) {
-            RETRO_RETURN_IF_ERROR(Flush(collection, number));
-            progress_(static_cast<float>(slot) / kSlotCount);
-          }
-          return true;
-        }));
+    RETRO_RETURN_IF_ERROR(
+        from_.ScanDocuments(collection.id, std::nullopt, /*at=*/nullptr,
+                            [&](uint32_t slot, const shardpb::DocumentRecord& record) -> absl::StatusOr<bool> {
+                              const uint32_t number = shards_.ShardOfDocument(record.document().id());
+                              Batch& batch = batches_[number];
+                              RETRO_ASSIGN_OR_RETURN(shardpb::DocumentChange change, ReadChange(collection, record));
+                              batch.bytes += change.ByteSizeLong();
+                              batch.changes.push_back(std::move(change));
+                              if (batch.changes.size() >= kBatchDocuments || batch.bytes >= kBatchBytes) {
+                                RETRO_RETURN_IF_ERROR(Flush(collection, number));
+                                progress_(static_cast<float>(slot) / kSlotCount);
+                              }
+                              return true;
+                            }));
     for (auto& [number, batch] : batches_) RETRO_RETURN_IF_ERROR(Flush(collection, number));
     return absl::OkStatus();
   }

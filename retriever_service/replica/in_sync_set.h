@@ -1,5 +1,5 @@
-// Which replicas a primary's acknowledgements wait for, how far each has come, and who has become late or has caught up.
-// Knows no files and no network: its owner tells it what happens and carries out what it proposes.
+// Which replicas a primary's acknowledgements wait for, how far each has come, and who has become late or has caught
+// up. Knows no files and no network: its owner tells it what happens and carries out what it proposes.
 #pragma once
 
 #include <chrono>
@@ -76,7 +76,7 @@ class InSyncSet {
   std::set<std::string> others_ ABSL_GUARDED_BY(mutex_);
   std::map<std::string, shardpb::Position> joining_ ABSL_GUARDED_BY(mutex_);  // and what they must have
   shardpb::Position acknowledged_ ABSL_GUARDED_BY(mutex_);                    // the newest, of this leadership
-  std::map<std::string, Progress> progress_ ABSL_GUARDED_BY(mutex_);  // of this leadership
+  std::map<std::string, Progress> progress_ ABSL_GUARDED_BY(mutex_);          // of this leadership
   struct Waiting {
     shardpb::Position position;
     Clock::time_point since;

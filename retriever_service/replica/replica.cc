@@ -17,11 +17,11 @@ namespace {
 
 using std::chrono::milliseconds;
 
-constexpr milliseconds kTick{20};            // of a primary
+constexpr milliseconds kTick{20};  // of a primary
 constexpr milliseconds kAskPeersEvery{1000};
-constexpr milliseconds kAskPeerMax{200};     // for an answer
+constexpr milliseconds kAskPeerMax{200};  // for an answer
 constexpr milliseconds kAfterError{100};
-constexpr milliseconds kPullWait{500};       // of a primary that has nothing new
+constexpr milliseconds kPullWait{500};  // of a primary that has nothing new
 constexpr size_t kPullBytesMax = size_t{4} << 20;
 
 absl::Status Stale(std::string_view what) {
@@ -169,7 +169,8 @@ absl::Status Replica::TakeUpEpoch(const ClusterConfig& config) {
   RETRO_ASSIGN_OR_RETURN(const auto local, shard_.local());
   if (local->position().number() == 0) {
     return Error(absl::StatusCode::kDataLoss, Reason::kStoreDamaged,
-                 StrCat("the store of shard ", shard_.number(), "'s primary is empty, and the shard is not new: promote "
+                 StrCat("the store of shard ", shard_.number(),
+                        "'s primary is empty, and the shard is not new: promote "
                         "another replica, from which this one can take a copy"));
   }
   shardpb::EpochStart start;
@@ -233,7 +234,8 @@ absl::StatusOr<uint64_t> Replica::Promote() {
     ShardConfig& own = config.shards[shard_.number()];
     if (empty || !own.IsInSync(shard_.name())) {
       return Error(absl::StatusCode::kFailedPrecondition, Reason::kBehindLog,
-                   StrCat("replica ", shard_.name(), " of shard ", shard_.number(), " is not in sync and may lack what "
+                   StrCat("replica ", shard_.name(), " of shard ", shard_.number(),
+                          " is not in sync and may lack what "
                           "was acknowledged: promote one that is, or bring the primary back"));
     }
     own.primary = shard_.name();

@@ -25,7 +25,8 @@ struct ReplicaOptions {
   LocalShardOptions local;  // cluster, shard, count and store id are the cluster file's
   uint32_t shard = 0;
   std::string name;
-  std::chrono::milliseconds late_after{2000};  // a replica that holds up a write so long is dropped from the in-sync set
+  std::chrono::milliseconds late_after{
+      2000};  // a replica that holds up a write so long is dropped from the in-sync set
 };
 
 class Replica : public Replication {
@@ -38,8 +39,8 @@ class Replica : public Replication {
 
   ReplicaShard& shard() { return shard_; }
 
-  // Makes this replica the primary. FAILED_PRECONDITION (BEHIND_LOG) unless the cluster file has it in sync. Returns the
-  // epoch.
+  // Makes this replica the primary. FAILED_PRECONDITION (BEHIND_LOG) unless the cluster file has it in sync. Returns
+  // the epoch.
   absl::StatusOr<uint64_t> Promote();
 
   // ------------------------------------------------------------ as Replication
@@ -89,7 +90,7 @@ class Replica : public Replication {
   mutable Mutex mutex_;
   CondVar wake_;
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
-  absl::Status overtaken_ ABSL_GUARDED_BY(mutex_);  // a replica in sync has what this primary lost
+  absl::Status overtaken_ ABSL_GUARDED_BY(mutex_);               // a replica in sync has what this primary lost
   grpc::ClientContext* call_ ABSL_GUARDED_BY(mutex_) = nullptr;  // that is under way
   std::thread thread_;                                           // last: it uses all of the above
 };

@@ -56,7 +56,8 @@ class ReplicaShard : public Shard {
   absl::StatusOr<std::shared_ptr<LocalShard>> Readable() const;
   template <typename Response, typename Request>
   absl::StatusOr<Response> Change(const Request& request, const CallContext& context,
-                                  absl::StatusOr<Response> (LocalShard::*carry_out)(const Request&, const CallContext&));
+                                  absl::StatusOr<Response> (LocalShard::*carry_out)(const Request&,
+                                                                                    const CallContext&));
 
   ClusterWatch& watch_;
   const uint32_t number_;

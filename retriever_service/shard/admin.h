@@ -16,9 +16,8 @@ class Admin {
  public:
   virtual ~Admin() = default;
 
-#define RETRO_ADMIN_METHOD(Method)                                                           \
-  virtual absl::StatusOr<adminpb::Method##Response> Method(const adminpb::Method##Request&, \
-                                                           const CallContext&) {            \
+#define RETRO_ADMIN_METHOD(Method)                                                                                \
+  virtual absl::StatusOr<adminpb::Method##Response> Method(const adminpb::Method##Request&, const CallContext&) { \
     return Error(absl::StatusCode::kUnimplemented, Reason::kNotSupported, #Method " is not served here");         \
   }
   RETRO_ADMIN_METHOD(CreateSnapshot)

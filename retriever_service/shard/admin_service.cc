@@ -14,10 +14,9 @@ using grpc::ServerUnaryReactor;
 using Rpcs = adminpb::AdminService;
 using ServiceBase = Rpcs::WithRawCallbackMethod_CreateSnapshot<Rpcs::WithRawCallbackMethod_ListSnapshots<
     Rpcs::WithRawCallbackMethod_DeleteSnapshot<Rpcs::WithRawCallbackMethod_RestoreSnapshot<
-        Rpcs::WithRawCallbackMethod_Verify<Rpcs::WithRawCallbackMethod_Compact<
-            Rpcs::WithRawCallbackMethod_SetReadOnly<Rpcs::WithRawCallbackMethod_TrainIndex<
-                Rpcs::WithRawCallbackMethod_ListReplicas<Rpcs::WithRawCallbackMethod_Promote<
-                    Rpcs::WithRawCallbackMethod_GetOperation<Rpcs::Service>>>>>>>>>>>;
+        Rpcs::WithRawCallbackMethod_Verify<Rpcs::WithRawCallbackMethod_Compact<Rpcs::WithRawCallbackMethod_SetReadOnly<
+            Rpcs::WithRawCallbackMethod_TrainIndex<Rpcs::WithRawCallbackMethod_ListReplicas<
+                Rpcs::WithRawCallbackMethod_Promote<Rpcs::WithRawCallbackMethod_GetOperation<Rpcs::Service>>>>>>>>>>>;
 
 class AdminService final : public ServiceBase {
  public:

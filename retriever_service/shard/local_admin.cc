@@ -57,9 +57,8 @@ absl::StatusOr<adminpb::CompactResponse> LocalAdmin::Compact(const adminpb::Comp
   RETRO_RETURN_IF_ERROR(CheckShard(request.shard()));
   RETRO_ASSIGN_OR_RETURN(auto shard, options_.open());
   adminpb::CompactResponse response;
-  RETRO_ASSIGN_OR_RETURN(*response.mutable_operation(), operations_.Begin([shard = std::move(shard)](const auto&) {
-    return shard->Compact();
-  }));
+  RETRO_ASSIGN_OR_RETURN(*response.mutable_operation(),
+                         operations_.Begin([shard = std::move(shard)](const auto&) { return shard->Compact(); }));
   return response;
 }
 

@@ -25,8 +25,7 @@ struct LocalAdminOptions {
 // Serves what one shard can do for itself. Restoring is a router's work: it may be onto other shards.
 class LocalAdmin : public Admin {
  public:
-  explicit LocalAdmin(LocalAdminOptions options)
-      : options_(std::move(options)), snapshots_(options_.snapshot_dir) {}
+  explicit LocalAdmin(LocalAdminOptions options) : options_(std::move(options)), snapshots_(options_.snapshot_dir) {}
 
   absl::StatusOr<adminpb::CreateSnapshotResponse> CreateSnapshot(const adminpb::CreateSnapshotRequest& request,
                                                                  const CallContext& context) override;

@@ -68,8 +68,8 @@ class LocalShard : public Shard {
   absl::Status Lead(uint64_t epoch, const shardpb::EpochStart& start);
   absl::Status Follow() { return writer_.Follow(); }  // as ShardWriter
   absl::Status Replay(const std::vector<shardpb::PullChangesResponse>& changes) { return writer_.Replay(changes); }
-  // What follows a position in the log, at least one change if there is any, else about `bytes_max` of them; waits until
-  // `deadline` for some. FAILED_PRECONDITION (BEHIND_LOG) if the log has not that position.
+  // What follows a position in the log, at least one change if there is any, else about `bytes_max` of them; waits
+  // until `deadline` for some. FAILED_PRECONDITION (BEHIND_LOG) if the log has not that position.
   absl::StatusOr<std::vector<shardpb::PullChangesResponse>> ReadChanges(
       const shardpb::Position& after, size_t bytes_max, std::chrono::steady_clock::time_point deadline) const;
   // Store::Copy, of a state that everything acknowledged so far is in.

@@ -52,7 +52,8 @@ class RemoteAdmin final : public Admin {
     const auto config = cluster_();
     const size_t end = request.operation_id().find('/');
     for (const ShardConfig& shard : config->shards) {
-      const ReplicaConfig* replica = end == std::string::npos ? nullptr : shard.Find(request.operation_id().substr(0, end));
+      const ReplicaConfig* replica =
+          end == std::string::npos ? nullptr : shard.Find(request.operation_id().substr(0, end));
       if (replica == nullptr) continue;
       adminpb::GetOperationRequest inner;
       inner.set_operation_id(request.operation_id().substr(end + 1));

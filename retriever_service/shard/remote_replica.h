@@ -17,8 +17,8 @@ namespace retro {
 // Any thread.
 class RemoteReplica {
  public:
-  // Away: it did not answer, and is asked only if no other is left. Refused: it answered that it is not what the cluster
-  // file says, and is never asked.
+  // Away: it did not answer, and is asked only if no other is left. Refused: it answered that it is not what the
+  // cluster file says, and is never asked.
   enum class State { kUsable, kAway, kRefused };
 
   RemoteReplica(std::string name, std::string address);

@@ -114,7 +114,8 @@ absl::StatusOr<Response> RemoteShard::Read(const Request& request, const CallCon
   RETRO_ASSIGN_OR_RETURN(auto readers, Readers());
   ReplicaCall<Response> call(std::move(readers), Effect::kRead, HedgeAfter(), *this,
                              [&](RemoteReplica& replica, auto* client, auto* response, auto done) {
-                               (static_cast<Async*>(replica.stub().async())->*method)(client, &request, response, std::move(done));
+                               (static_cast<Async*>(replica.stub().async())->*method)(client, &request, response,
+                                                                                      std::move(done));
                              });
   return call.Run(context);
 }
@@ -131,13 +132,15 @@ absl::StatusOr<Response> RemoteShard::Change(Request request, const CallContext&
     if (primary->state() == RemoteReplica::State::kRefused) return primary->why();
     if (!primary->Connects()) {
       return Error(absl::StatusCode::kUnavailable, Reason::kShardUnavailable,
-                   StrCat("nothing was done: ", Where(*primary), ", the primary, cannot be reached; wait for it, or "
+                   StrCat("nothing was done: ", Where(*primary),
+                          ", the primary, cannot be reached; wait for it, or "
                           "promote another"));
     }
     request.set_epoch(own.epoch);
     ReplicaCall<Response> call({primary}, Effect::kChange, kHedgeAfterMax, *this,
                                [&](RemoteReplica& replica, auto* client, auto* response, auto done) {
-                                 (static_cast<Async*>(replica.stub().async())->*method)(client, &request, response, std::move(done));
+                                 (static_cast<Async*>(replica.stub().async())->*method)(client, &request, response,
+                                                                                        std::move(done));
                                });
     absl::StatusOr<Response> answer = call.Run(context);
     if (answer.ok() || ReasonOf(answer.status()) != Reason::kStaleEpoch || Clock::now() >= give_up) return answer;
@@ -316,7 +319,8 @@ absl::Status RemoteShard::CheckIdentity(const shardpb::GetShardInfoResponse& inf
     return Error(absl::StatusCode::kFailedPrecondition, Reason::kClusterMismatch,
                  StrCat(Where(replica), " calls itself ", info.replica(), ": check the cluster file"));
   }
-  if (info.cluster_version() == config.version && info.cluster_fingerprint() != config.Fingerprint()) {
+  if (info.cluster_version() != 0 && info.cluster_version() == config.version &&
+      info.cluster_fingerprint() != config.Fingerprint()) {
     return Error(absl::StatusCode::kFailedPrecondition, Reason::kClusterMismatch,
                  StrCat(Where(replica), " has read another cluster file of version ", config.version,
                         " than this process: give all of them one file"));
@@ -350,8 +354,9 @@ void RemoteShard::RefreshMetrics() {
   }
   metrics_.Gauge("retro_shard_epoch", "The epoch of the shard.", {{"shard", std::to_string(number_)}})
       .Set(static_cast<double>(own.epoch));
-  metrics_.Gauge("retro_shard_hedge_after_seconds", "A read that takes longer is sent to another replica too.",
-                 {{"shard", std::to_string(number_)}})
+  metrics_
+      .Gauge("retro_shard_hedge_after_seconds", "A read that takes longer is sent to another replica too.",
+             {{"shard", std::to_string(number_)}})
       .Set(std::chrono::duration<double>(HedgeAfter()).count());
 }
 

@@ -28,8 +28,8 @@ enum class Effect { kRead, kChange };
 // Deadline less a margin for the way back, and request id.
 void PrepareCall(const CallContext& call, grpc::ClientContext& context);
 
-// Errors of the shard keep their reasons; those of the way there get one: SHARD_UNAVAILABLE, or WRITE_OUTCOME_UNKNOWN for
-// a change. `where` names the replica.
+// Errors of the shard keep their reasons; those of the way there get one: SHARD_UNAVAILABLE, or WRITE_OUTCOME_UNKNOWN
+// for a change. `where` names the replica.
 absl::Status FromShardCall(const grpc::Status& status, Effect effect, const std::string& where);
 
 // Whether another replica may do better.
@@ -136,7 +136,8 @@ class ReplicaCall {
   // One that has ended and was not looked at; null after a short while without any.
   Attempt* WaitForOne() {
     constexpr std::chrono::milliseconds kCheckEvery{20};
-    const Clock::time_point end = std::min(MayStart() ? next_start_ : Clock::time_point::max(), Clock::now() + kCheckEvery);
+    const Clock::time_point end =
+        std::min(MayStart() ? next_start_ : Clock::time_point::max(), Clock::now() + kCheckEvery);
     const MutexLock lock(mutex_);
     while (true) {
       for (Attempt& attempt : attempts_) {

@@ -13,8 +13,8 @@
 
 namespace retro {
 
-// All must outlive the service. Calls are worked on by `workers`, PullChanges and FetchSnapshot by threads of their own;
-// without `replication` these answer UNIMPLEMENTED.
+// All must outlive the service. Calls are worked on by `workers`, PullChanges and FetchSnapshot by threads of their
+// own; without `replication` these answer UNIMPLEMENTED.
 std::unique_ptr<grpc::Service> MakeShardService(Shard& shard, WorkerPool& workers, Metrics& metrics,
                                                 const UnaryBounds& bounds = UnaryBounds(),
                                                 Replication* replication = nullptr);

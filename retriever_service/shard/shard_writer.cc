@@ -287,11 +287,9 @@ class ShardWriter::ReplayJob : public Job {
 // ---------------------------------------------------------------- callers' side
 
 ShardWriter::ShardWriter(Store& store, LiveCollections& collections, AppliedPosition& applied, bool accepts_changes)
-    : store_(store),
-      collections_(collections),
-      applied_(applied),
-      accepts_changes_(accepts_changes),
-      thread_([this] { Run(); }) {}
+    : store_(store), collections_(collections), applied_(applied), accepts_changes_(accepts_changes), thread_([this] {
+        Run();
+      }) {}
 
 ShardWriter::~ShardWriter() {
   {

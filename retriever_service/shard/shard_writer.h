@@ -33,7 +33,8 @@ class ShardWriter {
   absl::Status CreateCollection(const pb::CollectionSpec& spec, const CallContext& context);
 
   // As a replica, in the order of the calls with those above. Lead: from now on changes are accepted, in this epoch,
-  // which begins in the log if it is later than the newest change's; FAILED_PRECONDITION (STALE_EPOCH) if it is earlier.
+  // which begins in the log if it is later than the newest change's; FAILED_PRECONDITION (STALE_EPOCH) if it is
+  // earlier.
   absl::Status Lead(uint64_t epoch, const shardpb::EpochStart& start);
   // From now on changes are refused (STALE_EPOCH), and Replay carries out those of the primary.
   absl::Status Follow();

@@ -59,8 +59,8 @@ absl::StatusOr<std::string> Snapshots::NewName(const LocalShard& shard) const {
   std::tm utc = {};
   gmtime_r(&now, &utc);
   const shardpb::Position position = shard.position();
-  return fmt::format("{:04}{:02}{:02}-{:02}{:02}{:02}-shard{}-{}.{}-{}", utc.tm_year + 1900, utc.tm_mon + 1, utc.tm_mday,
-                     utc.tm_hour, utc.tm_min, utc.tm_sec, shard.store().identity().shard, position.epoch(),
+  return fmt::format("{:04}{:02}{:02}-{:02}{:02}{:02}-shard{}-{}.{}-{}", utc.tm_year + 1900, utc.tm_mon + 1,
+                     utc.tm_mday, utc.tm_hour, utc.tm_min, utc.tm_sec, shard.store().identity().shard, position.epoch(),
                      position.number(), ++names);
 }
 

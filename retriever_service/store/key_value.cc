@@ -209,9 +209,8 @@ absl::StatusOr<std::unique_ptr<KeyValueStore>> KeyValueStore::Open(const KeyValu
     families.emplace_back(rocksdb::kDefaultColumnFamilyName, rocksdb::ColumnFamilyOptions());
     rocksdb::DB* db = nullptr;
     const rocksdb::Status status =
-        options.read_only
-            ? rocksdb::DB::OpenForReadOnly(database_options, options.path, families, &rocks->handles, &db)
-            : rocksdb::DB::Open(database_options, options.path, families, &rocks->handles, &db);
+        options.read_only ? rocksdb::DB::OpenForReadOnly(database_options, options.path, families, &rocks->handles, &db)
+                          : rocksdb::DB::Open(database_options, options.path, families, &rocks->handles, &db);
     rocks->db.reset(db);
     RETRO_RETURN_IF_ERROR(FromRocks(status, options.path));
     if (options.verify_tables) RETRO_RETURN_IF_ERROR(FromRocks(db->VerifyChecksum(), options.path));

@@ -199,8 +199,8 @@ class Transaction {
   uint32_t CreateCollection(const pb::CollectionSpec& spec);
   // Begins an epoch, which must be later than the one before.
   void StartEpoch(uint64_t epoch, const shardpb::EpochStart& start);
-  // Carries out a change that the shard's primary made, as it made it. FAILED_PRECONDITION (BEHIND_LOG) if it is not the
-  // next one.
+  // Carries out a change that the shard's primary made, as it made it. FAILED_PRECONDITION (BEHIND_LOG) if it is not
+  // the next one.
   absl::Status Replay(const shardpb::PullChangesResponse& replicated);
 
   // Of the newest change in it.

@@ -80,7 +80,8 @@ absl::StatusOr<Store::Digest> Store::ComputeDigest() const {
                                     }));
   for (const uint32_t collection : collections) {
     RETRO_RETURN_IF_ERROR(ScanDocuments(
-        collection, std::nullopt, at.get(), [&](uint32_t, const shardpb::DocumentRecord& record) -> absl::StatusOr<bool> {
+        collection, std::nullopt, at.get(),
+        [&](uint32_t, const shardpb::DocumentRecord& record) -> absl::StatusOr<bool> {
           ++digest.documents;
           digest.chunks += record.chunks().count();
           hasher.UpdateField(Canonical(record));

@@ -158,7 +158,7 @@ Found Search(ShardMap& map, const std::vector<float>& vector, bool exact) {
   request.add_queries()->mutable_vector()->mutable_values()->Add(vector.begin(), vector.end());
   if (!exact) request.mutable_effort()->set_level(kEffort);
   std::vector<shardpb::SearchResponse> answers(map.size());
-  for (const absl::Status& status : map.AskAll([&](uint32_t number, Shard& shard) -> absl::Status {
+  for (const absl::Status& status : map.AskAll([&](uint32_t number, Shard&shard) -> absl::Status {
          auto answer = shard.Search(request, CallContext());
          if (answer.ok()) answers[number] = *std::move(answer);
          return answer.status();
