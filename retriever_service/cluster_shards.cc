@@ -41,12 +41,16 @@ std::unique_ptr<Admin> ClusterShards::MakeAdmin() {
   return MakeRemoteAdmin([watch = watch_.get()] { return watch->Get(); });
 }
 
-void ClusterShards::WatchCoverage(std::function<void(uint32_t answering)> show) {
-  thread_ = std::thread([this, show = std::move(show)] {
+void ClusterShards::WatchCoverage(const std::function<void(uint32_t answering)>& show) {
+  const auto look = [this, show] {
+    show(static_cast<uint32_t>(
+        std::count_if(shards_.begin(), shards_.end(), [](const RemoteShard* shard) { return shard->available(); })));
+  };
+  look();
+  thread_ = std::thread([this, look] {
     const MutexLock lock(mutex_);
     while (!stopping_) {
-      show(static_cast<uint32_t>(
-          std::count_if(shards_.begin(), shards_.end(), [](const RemoteShard* shard) { return shard->available(); })));
+      look();
       wake_.WaitUntil(mutex_, std::chrono::steady_clock::now() + kLookEvery);
     }
   });

@@ -29,7 +29,7 @@ class ClusterShards {
   std::unique_ptr<Admin> MakeAdmin();
 
   // Tells `show` how many shards answer, at once and whenever that may have changed, until StopWatching.
-  void WatchCoverage(std::function<void(uint32_t answering)> show);
+  void WatchCoverage(const std::function<void(uint32_t answering)>& show) ABSL_LOCKS_EXCLUDED(mutex_);
   void StopWatching() ABSL_LOCKS_EXCLUDED(mutex_);
 
   // Before each scrape, on its thread.

@@ -207,6 +207,10 @@ absl::StatusOr<std::unique_ptr<Retriever>> Retriever::Start(const RetrieverOptio
                                                             std::unique_ptr<Embedder> embedder, Metrics& metrics) {
   RETRO_ASSIGN_OR_RETURN(std::shared_ptr<const Tokenizer> tokenizer, LoadChunkingTokenizer(options));
   RETRO_ASSIGN_OR_RETURN(const std::vector<float> self_test, SelfTestVector(*embedder));
+  LogEvent(spdlog::level::info, "fingerprints",
+           {{"embedder", HexEncode(embedder->info().fingerprint)},
+            {"tokenizer", HexEncode(tokenizer->fingerprint())},
+            {"dimension", std::to_string(embedder->info().dimension)}});
   std::unique_ptr<ClusterShards> cluster;
   std::unique_ptr<ShardMap> shards;
   std::unique_ptr<Admin> admin;

@@ -80,7 +80,7 @@ void AddSettings(CLI::App& app, Settings& settings) {
       ->default_str(std::to_string(settings.late_after.count()));
 
   constexpr char kCollection[] =
-      "Default collection (fixed with the first start; retro-retriever's GetInfo shows them)";
+      "Default collection (fixed with the first start; retro-retriever's log shows them)";
   app.add_option("--embedder-fingerprint", settings.embedder_fingerprint, "64 hexadecimal digits")->group(kCollection);
   app.add_option("--tokenizer-fingerprint", settings.tokenizer_fingerprint, "64 hexadecimal digits")
       ->group(kCollection);
