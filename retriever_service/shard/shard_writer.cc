@@ -256,7 +256,7 @@ class ShardWriter::ReplayJob : public Job {
     const auto collection = CollectionOf(change.collection_id(), group);
     if (collection == nullptr) return absl::InternalError("a change of a collection that the log never made");
     group.Changed(collection, change.has_remove() ? IndexChange{change.remove().document_id(), nullptr, {}}
-                                                  : ToIndexChange(replicated, collection->spec.dimension()));
+                                                  : ToIndexChange(replicated));
     return absl::OkStatus();
   }
 
@@ -268,12 +268,10 @@ class ShardWriter::ReplayJob : public Job {
     return collections_.FindById(id);
   }
 
-  static IndexChange ToIndexChange(const shardpb::PullChangesResponse& replicated, uint32_t dimension) {
+  static IndexChange ToIndexChange(const shardpb::PullChangesResponse& replicated) {
     const shardpb::DocumentRecord& record = replicated.change().put().record();
-    std::vector<float> vectors(size_t{dimension} * replicated.chunks_size());
-    for (int i = 0; i < replicated.chunks_size(); ++i) {
-      FromHalf(replicated.chunks(i).vector_fp16(), std::span(vectors).subspan(size_t{dimension} * i, dimension));
-    }
+    std::string vectors;
+    for (const shardpb::ReplicatedChunk& chunk : replicated.chunks()) vectors += chunk.vector_fp16();
     auto document = std::make_shared<const IndexedDocument>(ToIndexedDocument(record));
     return {record.document().id(), std::move(document), std::move(vectors)};
   }
