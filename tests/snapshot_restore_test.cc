@@ -144,6 +144,7 @@ class SnapshotRestoreTest : public testing::Test {
           RestoreSnapshot(snapshots_.PathOf(name), *snapshots_.Find(name), to.map(), [&](float progress) {
             EXPECT_GE(progress, last);
             last = progress;
+            return absl::OkStatus();
           });
       if (!status.ok()) return status;
     }
