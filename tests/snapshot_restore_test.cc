@@ -55,7 +55,10 @@ class SomeShards {
 
   ShardMap& map() { return *map_; }
   LocalShard& local(uint32_t i) { return *locals_[i]; }
-  uint32_t FirstSlot(uint32_t i) const { return kSlotCount * i / static_cast<uint32_t>(locals_.size()); }
+  uint32_t FirstSlot(uint32_t i) const {
+    const auto count = static_cast<uint32_t>(locals_.size());
+    return (kSlotCount * i + count - 1) / count;
+  }
 
   void Write(const std::string& id, const std::string& text, std::optional<uint64_t> version = std::nullopt) {
     std::mt19937 random(static_cast<uint32_t>(std::hash<std::string>()(text)));
@@ -144,6 +147,7 @@ class SnapshotRestoreTest : public testing::Test {
           RestoreSnapshot(snapshots_.PathOf(name), *snapshots_.Find(name), to.map(), [&](float progress) {
             EXPECT_GE(progress, last);
             last = progress;
+            return absl::OkStatus();
           });
       if (!status.ok()) return status;
     }

@@ -24,7 +24,7 @@ constexpr uint32_t kPageSize = 1000;
 class Restore {
  public:
   Restore(const Store& from, const admin::v1::Snapshot& snapshot, ShardMap& shards,
-          const std::function<void(float)>& progress)
+          const std::function<absl::Status(float)>& progress)
       : from_(from), snapshot_(snapshot), shards_(shards), progress_(progress) {}
 
   absl::Status Run() {
@@ -89,7 +89,7 @@ class Restore {
                               batch.changes.push_back(std::move(change));
                               if (batch.changes.size() >= kBatchDocuments || batch.bytes >= kBatchBytes) {
                                 RETRO_RETURN_IF_ERROR(Flush(collection, number));
-                                progress_(static_cast<float>(slot) / kSlotCount);
+                                RETRO_RETURN_IF_ERROR(progress_(static_cast<float>(slot) / kSlotCount));
                               }
                               return true;
                             }));
@@ -161,14 +161,14 @@ class Restore {
   const Store& from_;
   const admin::v1::Snapshot& snapshot_;
   ShardMap& shards_;
-  const std::function<void(float)>& progress_;
+  const std::function<absl::Status(float)>& progress_;
   std::map<uint32_t, Batch> batches_;  // by shard
 };
 
 }  // namespace
 
 absl::Status RestoreSnapshot(const std::string& path, const admin::v1::Snapshot& snapshot, ShardMap& shards,
-                             const std::function<void(float)>& progress) {
+                             const std::function<absl::Status(float)>& progress) {
   RETRO_ASSIGN_OR_RETURN(const std::unique_ptr<Store> from, Store::OpenSnapshot(path));
   return Restore(*from, snapshot, shards, progress).Run();
 }

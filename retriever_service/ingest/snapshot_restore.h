@@ -13,10 +13,10 @@
 
 namespace retro {
 
-// `path` is the snapshot's folder; nothing in it is changed. `progress` is told how far it is, 0 to 1. If it ends with
-// an error, what it has done stays, and it may be done again. EMBEDDER_MISMATCH or TOKENIZER_MISMATCH, and nothing is
-// done, if a collection was made otherwise.
+// `path` is the snapshot's folder; nothing in it is changed. `progress` is told how far it is, 0 to 1, and may end it.
+// If it ends with an error, what it has done stays, and it may be done again. EMBEDDER_MISMATCH or TOKENIZER_MISMATCH,
+// and nothing is done, if a collection was made otherwise.
 absl::Status RestoreSnapshot(const std::string& path, const admin::v1::Snapshot& snapshot, ShardMap& shards,
-                             const std::function<void(float)>& progress);
+                             const std::function<absl::Status(float)>& progress);
 
 }  // namespace retro

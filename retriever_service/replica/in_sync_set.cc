@@ -1,6 +1,6 @@
 #include "retriever_service/replica/in_sync_set.h"
 
-#include <algorithm>
+#include <iterator>
 
 #include "common/base/error.h"
 #include "common/base/status_macros.h"
@@ -68,8 +68,13 @@ bool InSyncSet::Has(const std::string& replica, const shardpb::Position& positio
 }
 
 bool InSyncSet::AllHave(const shardpb::Position& position) const {
-  return std::all_of(others_.begin(), others_.end(), [&](const auto& other) { return Has(other, position); }) &&
-         std::all_of(joining_.begin(), joining_.end(), [&](const auto& other) { return Has(other.first, position); });
+  for (const std::string& other : others_) {
+    if (!Has(other, position)) return false;
+  }
+  for (const auto& [other, goal] : joining_) {
+    if (!Has(other, position)) return false;
+  }
+  return true;
 }
 
 absl::Status InSyncSet::WaitFor(uint64_t write, const shardpb::Position& position, const CallContext& context) {
@@ -111,9 +116,10 @@ bool InSyncSet::Pulled(const std::string& replica, const shardpb::Position& has,
 }
 
 bool InSyncSet::IsLate(const std::string& replica, Clock::time_point now) const {
-  return std::any_of(waiting_.begin(), waiting_.end(), [&](const auto& entry) {
-    return !Has(replica, entry.second.position) && now - entry.second.since >= late_after_;
-  });
+  for (const auto& [number, waiting] : waiting_) {
+    if (!Has(replica, waiting.position) && now - waiting.since >= late_after_) return true;
+  }
+  return false;
 }
 
 InSyncSet::Proposal InSyncSet::Propose(Clock::time_point now) {

@@ -21,6 +21,11 @@ constexpr std::chrono::milliseconds kRetryAfter{10'000};
 
 Operations::Operations() : run_(StrCat("op-", std::random_device()(), "-")), worker_(1, kWaitingMax) {}
 
+Operations::~Operations() {
+  stopping_ = true;
+  worker_.Stop();
+}
+
 absl::StatusOr<admin::v1::Operation> Operations::Begin(std::function<absl::Status(const Progress&)> work) {
   admin::v1::Operation operation;
   operation.set_state(admin::v1::OPERATION_STATE_RUNNING);
@@ -35,8 +40,10 @@ absl::StatusOr<admin::v1::Operation> Operations::Begin(std::function<absl::Statu
   }
   const std::string id = operation.operation_id();
   const bool taken = worker_.Submit([this, id, work = std::move(work)] {
-    const absl::Status status = work([this, &id](float progress) {
+    const absl::Status status = work([this, &id](float progress) -> absl::Status {
       Change(id, [progress](admin::v1::Operation& running) { running.set_progress(progress); });
+      if (!stopping_) return absl::OkStatus();
+      return Error(absl::StatusCode::kCancelled, Reason::kShuttingDown, "the server is stopping");
     });
     Change(id, [&status](admin::v1::Operation& ended) {
       ended.set_state(status.ok() ? admin::v1::OPERATION_STATE_SUCCEEDED : admin::v1::OPERATION_STATE_FAILED);

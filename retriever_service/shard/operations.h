@@ -1,6 +1,7 @@
 // Long work on an operator's behalf: begun by one call, watched by others.
 #pragma once
 
+#include <atomic>
 #include <functional>
 #include <list>
 #include <string>
@@ -17,11 +18,11 @@ namespace retro {
 class Operations {
  public:
   Operations();
-  // Ends what runs; what waits is done first.
-  ~Operations() = default;
+  // Tells what runs or waits to end, and waits for that.
+  ~Operations();
 
-  // Sets an operation's progress, 0 to 1.
-  using Progress = std::function<void(float)>;
+  // Sets an operation's progress, 0 to 1. CANCELLED if it is to end.
+  using Progress = std::function<absl::Status(float)>;
   // RESOURCE_EXHAUSTED (QUEUE_FULL) if too much waits.
   absl::StatusOr<admin::v1::Operation> Begin(std::function<absl::Status(const Progress&)> work);
   // NOT_FOUND if there is none of that id, or it ended more than a day ago.
@@ -34,6 +35,7 @@ class Operations {
   mutable Mutex mutex_;
   std::list<admin::v1::Operation> operations_ ABSL_GUARDED_BY(mutex_);
   uint64_t begun_ ABSL_GUARDED_BY(mutex_) = 0;
+  std::atomic<bool> stopping_ = false;
   const std::string run_;  // in ids, so that those of another run are unknown
   WorkerPool worker_;      // last: it uses all of the above
 };
