@@ -222,7 +222,7 @@ absl::StatusOr<std::unique_ptr<Retriever>> Retriever::Start(const RetrieverOptio
     RETRO_ASSIGN_OR_RETURN(
         shards, OpenShard(options, server.message_bytes_max, *tokenizer, embedder->info(), self_test, admin));
   } else {
-    ClientSecurity security = options.shard_security;
+    ClientSecurity security = options.peers_security;
     security.allow_plaintext_key_beyond_loopback = server.allow_plaintext_beyond_loopback;
     RETRO_ASSIGN_OR_RETURN(cluster, ClusterShards::Start(options.cluster_file, security, metrics));
     shards = cluster->MakeMap();

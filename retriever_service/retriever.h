@@ -18,7 +18,7 @@ namespace retro {
 struct RetrieverOptions {
   std::string data;               // folder of the store; made if missing
   std::string cluster_file;       // in its place: the shards are other processes, and this one is a router
-  ClientSecurity shard_security;  // of a router's calls to them
+  ClientSecurity peers_security;  // of a router's calls to them
   std::string snapshot_dir;       // "" for no snapshots
   std::string tokenizer;          // SentencePiece model that cuts documents; fixed with the first start
   int chunk_size = 64;            // tokens; fixed with the first start

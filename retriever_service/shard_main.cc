@@ -72,7 +72,7 @@ void AddSettings(CLI::App& app, Settings& settings) {
       ->required();
   app.add_option("--shard", settings.shard, "The shard's number in the cluster file, from 0")->required();
   app.add_option("--replica", settings.replica, "This process's name in the cluster file")->required();
-  AddClientSettings(app, "shard", settings.shard_security);
+  AddClientSettings(app, "peers", settings.peers_security);
   app.add_option("--snapshot-dir", settings.snapshot_dir, "Folder of snapshots; none if empty");
   app.add_option(
          "--late-ms", settings.late_after,
@@ -147,7 +147,7 @@ absl::StatusOr<ReplicaOptions> OptionsOf(const Settings& settings) {
   ReplicaOptions options;
   options.shard = settings.shard;
   options.name = settings.replica;
-  options.security = settings.shard_security;
+  options.security = settings.peers_security;
   options.security.allow_plaintext_key_beyond_loopback = settings.service.server.allow_plaintext_beyond_loopback;
   options.late_after = settings.late_after;
   options.local.store = settings.store;

@@ -27,7 +27,7 @@ grpc::ChannelArguments Arguments() {
 }
 
 absl::StatusOr<std::shared_ptr<grpc::Channel>> TryMake(const std::string& address, const ClientSecurity& security) {
-  return MakeChannel(address, security, Arguments(), "shard-");
+  return MakeChannel(address, security, Arguments(), "peers-");
 }
 
 }  // namespace

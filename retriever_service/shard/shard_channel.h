@@ -12,7 +12,7 @@
 
 namespace retro {
 
-// INVALID_ARGUMENT that names the --shard- flag if a replica may not be called with `security`.
+// INVALID_ARGUMENT that names the --peers- flag if a replica may not be called with `security`.
 absl::Status CheckShardChannels(const ClusterConfig& cluster, const ClientSecurity& security);
 
 // `address` is host:port or a gRPC name. One that nobody listens at is tried again within a second. What
