@@ -13,7 +13,7 @@ constexpr char kReasonUrl[] = "retro/reason";
 constexpr char kFieldUrl[] = "retro/field";
 constexpr char kRetryUrl[] = "retro/retry_after_ms";
 
-constexpr std::array<std::pair<Reason, std::string_view>, 28> kReasons = {{
+constexpr std::array<std::pair<Reason, std::string_view>, 29> kReasons = {{
     {Reason::kInvalidField, "INVALID_FIELD"},
     {Reason::kNotFound, "NOT_FOUND"},
     {Reason::kCollectionNotFound, "COLLECTION_NOT_FOUND"},
