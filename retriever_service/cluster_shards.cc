@@ -6,6 +6,7 @@
 
 #include "common/base/status_macros.h"
 #include "retriever_service/shard/remote_admin.h"
+#include "retriever_service/shard/shard_channel.h"
 
 namespace retro {
 namespace {
