@@ -5,6 +5,7 @@
 
 #include "common/base/error.h"
 #include "common/base/status_macros.h"
+#include "common/base/strings.h"
 #include "common/rpc/log.h"
 
 namespace retro {
