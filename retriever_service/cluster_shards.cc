@@ -18,8 +18,8 @@ constexpr std::chrono::milliseconds kLookEvery{100};
 absl::StatusOr<std::unique_ptr<ClusterShards>> ClusterShards::Start(const std::string& cluster_file,
                                                                     const ClientSecurity& security, Metrics& metrics) {
   RETRO_ASSIGN_OR_RETURN(std::unique_ptr<ClusterWatch> watch, ClusterWatch::Start(cluster_file));
+  RETRO_RETURN_IF_ERROR(CheckShardSecurity(*watch->Get(), security));
   std::unique_ptr<ClusterShards> cluster(new ClusterShards(std::move(watch), security));
-  RETRO_RETURN_IF_ERROR(CheckShardChannels(*cluster->watch_->Get(), security));
   const ClusterView view = {[watch = cluster->watch_.get()] { return watch->Get(); },
                             [watch = cluster->watch_.get()] { watch->Reload(); }, security};
   const size_t count = view.get()->shards.size();

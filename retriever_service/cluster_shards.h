@@ -9,6 +9,7 @@
 
 #include "absl/status/statusor.h"
 #include "common/base/sync.h"
+#include "common/rpc/credentials.h"
 #include "common/rpc/metrics.h"
 #include "retriever_service/cluster/cluster_watch.h"
 #include "retriever_service/query/shard_map.h"
@@ -19,8 +20,7 @@ namespace retro {
 
 class ClusterShards {
  public:
-  // Reads the file; no shard need answer. INVALID_ARGUMENT if one may not be called with `security`. `metrics` must
-  // outlive the result.
+  // Reads the file; no shard need answer. `security` is that of calls to them. `metrics` must outlive the result.
   static absl::StatusOr<std::unique_ptr<ClusterShards>> Start(const std::string& cluster_file,
                                                               const ClientSecurity& security, Metrics& metrics);
   ~ClusterShards();

@@ -81,7 +81,7 @@ void AddSettings(CLI::App& app, Settings& settings) {
       ->capture_default_str();
   app.add_option("--data", settings.retriever.data, "Standalone: folder that holds the store; made if missing");
   app.add_option("--cluster-file", settings.retriever.cluster_file, "Router: the cluster file (docs/consistency.md)");
-  AddClientSettings(app, "peers", settings.retriever.peers_security);
+  AddClientSettings(app, "shards", settings.retriever.shards_security);
   app.add_option("--snapshot-dir", settings.retriever.snapshot_dir,
                  "Folder of snapshots; a router needs the one that its shards have. None if empty");
   app.add_option("--tokenizer", settings.retriever.tokenizer,

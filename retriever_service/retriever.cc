@@ -222,17 +222,15 @@ absl::StatusOr<std::unique_ptr<Retriever>> Retriever::Start(const RetrieverOptio
     RETRO_ASSIGN_OR_RETURN(
         shards, OpenShard(options, server.message_bytes_max, *tokenizer, embedder->info(), self_test, admin));
   } else {
-    ClientSecurity security = options.peers_security;
-    security.allow_plaintext_key_beyond_loopback = server.allow_plaintext_beyond_loopback;
-    RETRO_ASSIGN_OR_RETURN(cluster, ClusterShards::Start(options.cluster_file, security, metrics));
+    RETRO_ASSIGN_OR_RETURN(cluster, ClusterShards::Start(options.cluster_file, options.shards_security, metrics));
     shards = cluster->MakeMap();
     admin = cluster->MakeAdmin();
     RETRO_RETURN_IF_ERROR(CheckCollection(*shards, *tokenizer, embedder->info()));
   }
   admin = MakeRestoringAdmin(std::move(admin), *shards, options.snapshot_dir);
   if (cluster == nullptr) RETRO_RETURN_IF_ERROR(CheckSelfTest(*shards, self_test));
-  auto retriever = std::make_unique<ServedRetriever>(options, server, std::move(tokenizer), std::move(embedder), std::move(cluster),
-                                                     std::move(shards), std::move(admin), metrics);
+  auto retriever = std::make_unique<ServedRetriever>(options, server, std::move(tokenizer), std::move(embedder),
+                                                     std::move(cluster), std::move(shards), std::move(admin), metrics);
   RETRO_RETURN_IF_ERROR(retriever->Serve(server));
   return std::unique_ptr<Retriever>(std::move(retriever));
 }

@@ -7,6 +7,7 @@
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "common/rpc/credentials.h"
 #include "common/rpc/metrics.h"
 #include "common/rpc/server.h"
 #include "common/rpc/unary.h"
@@ -16,12 +17,12 @@
 namespace retro {
 
 struct RetrieverOptions {
-  std::string data;               // folder of the store; made if missing
-  std::string cluster_file;       // in its place: the shards are other processes, and this one is a router
-  ClientSecurity peers_security;  // of a router's calls to them
-  std::string snapshot_dir;       // "" for no snapshots
-  std::string tokenizer;          // SentencePiece model that cuts documents; fixed with the first start
-  int chunk_size = 64;            // tokens; fixed with the first start
+  std::string data;                // folder of the store; made if missing
+  std::string cluster_file;        // in its place: the shards are other processes, and this one is a router
+  ClientSecurity shards_security;  // of calls to the cluster's shards
+  std::string snapshot_dir;        // "" for no snapshots
+  std::string tokenizer;           // SentencePiece model that cuts documents; fixed with the first start
+  int chunk_size = 64;             // tokens; fixed with the first start
   IndexSettings index;
   int workers = 16;  // unary calls at once
   int requests_waiting_max = 1024;

@@ -51,6 +51,7 @@ struct Settings {
   std::string cluster_file;
   std::string replica;
   std::string snapshot_dir;
+  ClientSecurity replicas_security;
   std::chrono::milliseconds late_after = ReplicaOptions().late_after;
   std::string embedder_fingerprint;
   std::string tokenizer_fingerprint;
@@ -73,7 +74,6 @@ void AddSettings(CLI::App& app, Settings& settings) {
       ->required();
   app.add_option("--shard", settings.shard, "The shard's number in the cluster file, from 0")->required();
   app.add_option("--replica", settings.replica, "This process's name in the cluster file")->required();
-  AddClientSettings(app, "peers", settings.peers_security);
   app.add_option("--snapshot-dir", settings.snapshot_dir, "Folder of snapshots; none if empty");
   app.add_option(
          "--late-ms", settings.late_after,
@@ -81,8 +81,7 @@ void AddSettings(CLI::App& app, Settings& settings) {
       ->check(CLI::Range(int64_t{1}, int64_t{3'600'000}))
       ->default_str(std::to_string(settings.late_after.count()));
 
-  constexpr char kCollection[] =
-      "Default collection (fixed with the first start; retro-retriever's log shows them)";
+  constexpr char kCollection[] = "Default collection (fixed with the first start; retro-retriever's log shows them)";
   app.add_option("--embedder-fingerprint", settings.embedder_fingerprint, "64 hexadecimal digits")->group(kCollection);
   app.add_option("--tokenizer-fingerprint", settings.tokenizer_fingerprint, "64 hexadecimal digits")
       ->group(kCollection);
@@ -92,6 +91,7 @@ void AddSettings(CLI::App& app, Settings& settings) {
       ->capture_default_str()
       ->group(kCollection);
 
+  AddClientSettings(app, "replicas", settings.replicas_security);
   AddIndexFlags(app, settings.index);
 
   constexpr char kBounds[] = "Bounds";
@@ -148,9 +148,8 @@ absl::StatusOr<ReplicaOptions> OptionsOf(const Settings& settings) {
   ReplicaOptions options;
   options.shard = settings.shard;
   options.name = settings.replica;
-  options.security = settings.peers_security;
-  options.security.allow_plaintext_key_beyond_loopback = settings.service.server.allow_plaintext_beyond_loopback;
   options.late_after = settings.late_after;
+  options.security = settings.replicas_security;
   options.local.store = settings.store;
   options.local.index = settings.index;
   options.local.reply_bytes_max = settings.unary.reply_bytes_max;
@@ -166,9 +165,9 @@ absl::Status Serve(const Settings& settings) {
   Metrics metrics;
   WorkerPool workers(settings.workers, settings.requests_waiting_max);
   WorkerPool admin_workers(kAdminWorkers, kAdminWaitingMax);
-  UnaryRunner admin_runner(admin_workers, metrics, {.access = settings.service.server.access});
   UnaryOptions unary = settings.unary;
   unary.access = settings.service.server.access;
+  UnaryRunner admin_runner(admin_workers, metrics, unary);
   const std::unique_ptr<Admin> admin = MakeReplicaAdmin(*replica, settings.snapshot_dir);
   const std::unique_ptr<grpc::Service> admin_service = MakeAdminService(*admin, admin_runner);
   const std::unique_ptr<grpc::Service> service =

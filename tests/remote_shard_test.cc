@@ -49,7 +49,7 @@ class RemoteShardTest : public testing::Test {
     only.in_sync = {"a"};
     only.replicas = {{"a", address_}};
     config_ = std::make_shared<const ClusterConfig>(config);
-    shard_ = std::make_unique<RemoteShard>(0, ClusterView{[this] { return config_; }, [] {}}, client_metrics_);
+    shard_ = std::make_unique<RemoteShard>(0, ClusterView{[this] { return config_; }, [] {}, {}}, client_metrics_);
   }
   ~RemoteShardTest() override {
     shard_.reset();
@@ -177,7 +177,7 @@ TEST_F(RemoteShardTest, AnotherStoresShardIsRefused) {
   other.store_id = "another one's 16";
   const auto config = std::make_shared<const ClusterConfig>(other);
   Metrics metrics;
-  RemoteShard shard(0, ClusterView{[&] { return config; }, [] {}}, metrics);
+  RemoteShard shard(0, ClusterView{[&] { return config; }, [] {}, {}}, metrics);
   absl::Status status;
   do {  // until it has been asked who it is
     status = shard.Stats({}, context_).status();
@@ -220,7 +220,7 @@ class ReplicasTest : public testing::Test {
       only.in_sync.push_back(only.replicas.back().name);
     }
     config_ = std::make_shared<const ClusterConfig>(config);
-    shard_ = std::make_unique<RemoteShard>(0, ClusterView{[this] { return config_; }, [] {}}, metrics_);
+    shard_ = std::make_unique<RemoteShard>(0, ClusterView{[this] { return config_; }, [] {}, {}}, metrics_);
   }
   ~ReplicasTest() override {
     for (SlowShard& service : services_) service.slow = false;
@@ -262,12 +262,12 @@ TEST_F(ReplicasTest, OneThatIsNotInSyncIsNotRead) {
   ClusterConfig config = *config_;
   config.shards[0].in_sync = {"r0"};
   const auto one = std::make_shared<const ClusterConfig>(config);
-  RemoteShard shard(0, ClusterView{[&] { return one; }, [] {}}, metrics_);
+  RemoteShard shard(0, ClusterView{[&] { return one; }, [] {}, {}}, metrics_);
   for (int i = 0; i < 10; ++i) EXPECT_TRUE(shard.Stats({}, {}).ok());
   EXPECT_EQ(services_[1].calls, 0);
   config.shards[0].in_sync.clear();
   const auto none = std::make_shared<const ClusterConfig>(config);
-  RemoteShard founding(0, ClusterView{[&] { return none; }, [] {}}, metrics_);
+  RemoteShard founding(0, ClusterView{[&] { return none; }, [] {}, {}}, metrics_);
   EXPECT_EQ(ReasonOf(founding.Stats({}, {}).status()), Reason::kShardUnavailable);
   EXPECT_FALSE(founding.available());
 }

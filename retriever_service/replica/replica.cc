@@ -42,7 +42,7 @@ absl::StatusOr<std::unique_ptr<Replica>> Replica::Start(const ReplicaOptions& op
     return FieldError("--replica", StrCat("the cluster file ", watch.path(), " has no replica \"", options.name,
                                           "\" of shard ", options.shard));
   }
-  RETRO_RETURN_IF_ERROR(CheckShardChannels(*config, options.security));
+  RETRO_RETURN_IF_ERROR(CheckShardSecurity(*config, options.security));
   RETRO_RETURN_IF_ERROR(FinishStoreCopy(options.local.store.path));
   std::unique_ptr<Replica> replica(new Replica(options, watch));
   RETRO_ASSIGN_OR_RETURN(std::unique_ptr<LocalShard> local, LocalShard::Open(replica->local_options_));

@@ -19,11 +19,11 @@
 
 namespace retro {
 
-// What a RemoteShard knows of its cluster; functions: any thread.
+// What a RemoteShard knows of its cluster; both any thread.
 struct ClusterView {
   std::function<std::shared_ptr<const ClusterConfig>()> get;
   std::function<void()> reload;  // called when a replica says that what `get` returns is old
-  ClientSecurity security = {};  // of calls to replicas
+  ClientSecurity security;       // of calls to the replicas
 };
 
 // Calls carry the caller's deadline less a margin for the way back, and its request id; a caller who leaves cancels

@@ -25,7 +25,7 @@ namespace retro {
 
 enum class Effect { kRead, kChange };
 
-// Deadline less a margin for the way back, request id and trace.
+// Deadline less a margin for the way back, and request id.
 void PrepareCall(const CallContext& call, grpc::ClientContext& context);
 
 // Errors of the shard keep their reasons; those of the way there get one: SHARD_UNAVAILABLE, or WRITE_OUTCOME_UNKNOWN

@@ -2,11 +2,10 @@
 
 #include <grpcpp/create_channel.h>
 #include <grpcpp/support/channel_arguments.h>
+#include <spdlog/spdlog.h>
 
-#include "common/base/error.h"
 #include "common/base/status_macros.h"
 #include "common/base/strings.h"
-#include "common/rpc/log.h"
 
 namespace retro {
 namespace {
@@ -16,7 +15,8 @@ constexpr int kReconnectPauseMin_ms = 50;
 constexpr int kReconnectPauseMax_ms = 500;
 constexpr int kConnectWait_ms = 2000;
 
-grpc::ChannelArguments Arguments() {
+absl::StatusOr<std::shared_ptr<grpc::Channel>> TryMakeChannel(const std::string& address,
+                                                              const ClientSecurity& security) {
   grpc::ChannelArguments arguments;
   arguments.SetMaxReceiveMessageSize(kMessageBytesMax);
   arguments.SetMaxSendMessageSize(kMessageBytesMax);
@@ -24,29 +24,25 @@ grpc::ChannelArguments Arguments() {
   arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, kConnectWait_ms);  // what its name hides: the least wait
   arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, kReconnectPauseMax_ms);
   arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);  // else its pauses are those of whoever came first
-  return arguments;
-}
-
-absl::StatusOr<std::shared_ptr<grpc::Channel>> TryMake(const std::string& address, const ClientSecurity& security) {
-  return MakeChannel(address, security, Arguments(), "peers-");
+  return MakeChannel(address, security, arguments, "shards-");
 }
 
 }  // namespace
 
-absl::Status CheckShardChannels(const ClusterConfig& cluster, const ClientSecurity& security) {
-  for (const ShardConfig& shard : cluster.shards) {
+std::shared_ptr<grpc::Channel> MakeShardChannel(const std::string& address, const ClientSecurity& security) {
+  auto channel = TryMakeChannel(address, security);
+  if (channel.ok()) return *std::move(channel);
+  spdlog::error("{} is not called: {}", address, MessageOf(channel.status()));
+  return grpc::CreateChannel(address, /*creds=*/nullptr);  // whose calls fail
+}
+
+absl::Status CheckShardSecurity(const ClusterConfig& config, const ClientSecurity& security) {
+  for (const ShardConfig& shard : config.shards) {
     for (const ReplicaConfig& replica : shard.replicas) {
-      RETRO_RETURN_IF_ERROR(TryMake(replica.address, security).status());
+      RETRO_RETURN_IF_ERROR(TryMakeChannel(replica.address, security).status());
     }
   }
   return absl::OkStatus();
-}
-
-std::shared_ptr<grpc::Channel> MakeShardChannel(const std::string& address, const ClientSecurity& security) {
-  auto channel = TryMake(address, security);
-  if (channel.ok()) return *std::move(channel);
-  LogEvent(spdlog::level::err, "no channel", {{"address", address}, {"message", MessageOf(channel.status())}});
-  return grpc::CreateCustomChannel(address, /*creds=*/nullptr, Arguments());  // whose calls fail
 }
 
 }  // namespace retro

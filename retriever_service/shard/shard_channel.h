@@ -12,12 +12,12 @@
 
 namespace retro {
 
-// INVALID_ARGUMENT that names the --peers- flag if a replica may not be called with `security`.
-absl::Status CheckShardChannels(const ClusterConfig& cluster, const ClientSecurity& security);
-
-// `address` is host:port or a gRPC name. One that nobody listens at is tried again within a second. What
-// CheckShardChannels would refuse is logged, and all calls of the channel fail.
+// `address` is host:port or a gRPC name. One that nobody listens at is tried again within a second. One that may not be
+// called with this security is logged, and every call fails.
 std::shared_ptr<grpc::Channel> MakeShardChannel(const std::string& address,
                                                 const ClientSecurity& security = ClientSecurity());
+
+// What is wrong with calling the replicas of a cluster so, if anything.
+absl::Status CheckShardSecurity(const ClusterConfig& config, const ClientSecurity& security);
 
 }  // namespace retro

@@ -4,6 +4,7 @@
 
 #include <chrono>
 #include <functional>
+#include <memory>
 #include <optional>
 #include <string>
 #include <utility>
@@ -11,7 +12,6 @@
 #include "common/base/error.h"
 #include "common/base/status_macros.h"
 #include "common/base/sync.h"
-#include "common/rpc/status.h"
 #include "retro/shard/v1/shard.grpc.pb.h"
 
 namespace retro {
@@ -61,7 +61,8 @@ using ServiceBase = Rpcs::WithRawCallbackMethod_Search<
 
 class ShardService final : public ServiceBase {
  public:
-  ShardService(Shard& shard, WorkerPool& workers, Metrics& metrics, const UnaryOptions& options, Replication* replication)
+  ShardService(Shard& shard, WorkerPool& workers, Metrics& metrics, const UnaryOptions& options,
+               Replication* replication)
       : shard_(shard),
         runner_(workers, metrics, options),
         metrics_(metrics),
@@ -99,11 +100,12 @@ class ShardService final : public ServiceBase {
   grpc::ServerWriteReactor<shardpb::PullChangesResponse>* PullChanges(
       CallbackServerContext* context, const shardpb::PullChangesRequest* request) override {
     using Stream = BlockingStream<shardpb::PullChangesResponse>;
-    return Start<Stream>(context, "shard.PullChanges", [this, request](Stream& stream, const CallContext& call) -> absl::Status {
-      RETRO_ASSIGN_OR_RETURN(const auto changes, replication_->Pull(*request, call));
-      for (const auto& change : changes) RETRO_RETURN_IF_ERROR(stream.Send(change));
-      return absl::OkStatus();
-    });
+    return Start<Stream>(context, "shard.PullChanges",
+                         [this, request](Stream& stream, const CallContext& call) -> absl::Status {
+                           RETRO_ASSIGN_OR_RETURN(const auto changes, replication_->Pull(*request, call));
+                           for (const auto& change : changes) RETRO_RETURN_IF_ERROR(stream.Send(change));
+                           return absl::OkStatus();
+                         });
   }
   grpc::ServerWriteReactor<shardpb::FetchSnapshotResponse>* FetchSnapshot(
       CallbackServerContext* context, const shardpb::FetchSnapshotRequest* request) override {
@@ -131,16 +133,17 @@ class ShardService final : public ServiceBase {
     auto* stream = new Stream;  // deletes itself
     CallContext call = MakeCallContext(*context);
     absl::Status status = Admit(runner_.access(), *context, name, call);
+    const auto record = std::make_shared<CallRecord>(metrics_, name, call);
     if (status.ok() && replication_ == nullptr) {
       status = Error(absl::StatusCode::kUnimplemented, Reason::kNotSupported,
                      "this shard is not part of a cluster: start it with --cluster-file");
     }
-    const CallRecord record(metrics_, name, call);
-    const bool started =
-        status.ok() && streams_.Submit([stream, work, call, record] { stream->End(record.Finish(work(*stream, call))); });
-    if (started) return stream;
-    if (status.ok()) status = QueueFullError("the queue of replicas", kStreamRetryAfter);
-    stream->End(record.Finish(status));
+    if (status.ok()) {
+      const auto carry_out = [stream, record, work, call] { stream->End(record->Finish(work(*stream, call))); };
+      if (streams_.Submit(carry_out)) return stream;
+      status = QueueFullError("the queue of replicas", kStreamRetryAfter);
+    }
+    stream->End(record->Finish(status));
     return stream;
   }
 

@@ -16,7 +16,7 @@ namespace retro {
 // All must outlive the service. Calls are worked on by `workers`, PullChanges and FetchSnapshot by threads of their
 // own; without `replication` these answer UNIMPLEMENTED.
 std::unique_ptr<grpc::Service> MakeShardService(Shard& shard, WorkerPool& workers, Metrics& metrics,
-                                                const UnaryOptions& bounds = UnaryOptions(),
+                                                const UnaryOptions& options = UnaryOptions(),
                                                 Replication* replication = nullptr);
 
 }  // namespace retro

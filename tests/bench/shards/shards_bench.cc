@@ -96,7 +96,7 @@ class Served {
     config_ = std::make_shared<const ClusterConfig>(config);
     std::vector<std::unique_ptr<Shard>> remote;
     for (uint32_t i = 0; i < count; ++i) {
-      remote.push_back(std::make_unique<RemoteShard>(i, ClusterView{[this] { return config_; }, [] {}}, metrics_));
+      remote.push_back(std::make_unique<RemoteShard>(i, ClusterView{[this] { return config_; }, [] {}, {}}, metrics_));
     }
     map_ = ShardMap::OfCluster(std::move(remote), config.store_id, last_slots_);
   }
