@@ -60,7 +60,6 @@ struct Settings {
   int workers = 16;
   size_t requests_waiting_max = 1024;
   UnaryOptions unary;
-  ClientSecurity peers_security;
 };
 
 void AddSettings(CLI::App& app, Settings& settings) {

@@ -3,11 +3,9 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
-#include <filesystem>
 #include <fstream>
 #include <iterator>
 #include <random>
-#include <set>
 
 #include "tests/fuzz/fuzz.h"
 
@@ -17,24 +15,6 @@ void Require(bool holds, const char* what) {
   if (holds) return;
   std::fprintf(stderr, "fuzz: %s\n", what);
   std::abort();
-}
-
-std::string ReadInput(const std::filesystem::path& path) {
-  std::ifstream file(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(file), {}};
-}
-
-std::vector<std::string> ReadCorpus(const std::string& name) {
-  const char* const root = std::getenv("RETRO_SOURCE_DIR");
-  std::set<std::filesystem::path> paths;  // in order
-  for (const auto& entry : std::filesystem::directory_iterator(std::filesystem::path(root == nullptr ? "." : root) /
-                                                               "tests/fuzz/corpus" / name)) {
-    paths.insert(entry.path());
-  }
-  std::vector<std::string> inputs;
-  inputs.reserve(paths.size());
-  for (const auto& path : paths) inputs.push_back(ReadInput(path));
-  return inputs;
 }
 
 }  // namespace retro
@@ -123,7 +103,9 @@ class Mutator {
 
 int RunFiles(int count, char** paths) {
   for (int i = 0; i < count; ++i) {
-    FuzzOne(ReadInput(paths[i]));
+    std::ifstream file(paths[i], std::ios::binary);
+    const std::string input{std::istreambuf_iterator<char>(file), {}};
+    FuzzOne(input);
   }
   return 0;
 }

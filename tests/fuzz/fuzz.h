@@ -16,9 +16,6 @@ void Require(bool holds, const char* what);
 // Good inputs to begin with.
 std::vector<std::string> FuzzSeeds();
 
-// The files of tests/fuzz/corpus/`name`, for seeds that are not text.
-std::vector<std::string> ReadCorpus(const std::string& name);
-
 // One input.
 void FuzzOne(std::string_view input);
 
