@@ -44,7 +44,7 @@ struct GenerationRequest {
   Clock::time_point deadline = Clock::time_point::max();
   std::string request_id;
   std::string traceparent;  // see CallContext
-  std::string key;  // whom it is for: places are shared fairly between keys; "" is nobody in particular
+  std::string key;          // whom it is for: places are shared fairly between keys; "" is nobody in particular
 };
 
 struct NeighbourAttribution {
