@@ -1,0 +1,158 @@
+"""The files of deploy/ against what they speak of: Kubernetes' schemas, the programs' flags, the metrics that there are.
+
+  deploy_test.py BIN     needs PyYAML and kubernetes-validate
+"""
+
+import glob
+import json
+import os
+import re
+import subprocess
+import sys
+import unittest
+
+import kubernetes_validate
+import yaml
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+DEPLOY = os.path.join(ROOT, "deploy")
+KUBERNETES = "1.31"
+OPERATOR_KINDS = ("ServiceMonitor", "PrometheusRule")  # of the Prometheus operator: no part of the published schemas
+BIN = sys.argv.pop(1)
+
+
+def read(*names):
+    with open(os.path.join(DEPLOY, *names), encoding="utf-8") as f:
+        return f.read()
+
+
+def manifests():
+    for path in sorted(glob.glob(os.path.join(DEPLOY, "k8s", "**", "*.yaml"), recursive=True)):
+        with open(path, encoding="utf-8") as f:
+            for document in yaml.safe_load_all(f):
+                yield os.path.relpath(path, DEPLOY), document
+
+
+def workloads():
+    """Path and pod specification of everything that runs pods."""
+    for path, document in manifests():
+        if document["kind"] in ("Deployment", "StatefulSet", "Job"):
+            yield path, document["spec"]["template"]["spec"]
+
+
+def flags_of(program):
+    text = subprocess.run([os.path.join(BIN, program), "--help"], capture_output=True, text=True, check=True).stdout
+    return set(re.findall(r"--[a-z][a-z0-9-]*", text))
+
+
+def program_of(image):
+    return image.rsplit("/", 1)[-1].split(":")[0]
+
+
+def metrics_in(text):
+    names = set(re.findall(r"\bretro_[a-z0-9_]+", text))
+    return {re.sub(r"_bucket$", "", name) for name in names}
+
+
+class Kubernetes(unittest.TestCase):
+    def test_manifests_are_to_the_schemas(self):
+        seen = 0
+        for path, document in manifests():
+            if document["kind"] == "Kustomization" or document["kind"] in OPERATOR_KINDS:
+                continue
+            with self.subTest(path=path, kind=document["kind"]):
+                kubernetes_validate.validate(document, KUBERNETES, strict=True)
+                seen += 1
+        self.assertGreater(seen, 10)
+
+    def test_a_wrong_manifest_is_found(self):
+        with self.assertRaises(Exception):
+            kubernetes_validate.validate({"apiVersion": "v1", "kind": "Service", "spec": {"port": 1}}, KUBERNETES, strict=True)
+
+    def test_kustomizations_name_what_is_there(self):
+        for path, document in manifests():
+            if document["kind"] == "Kustomization":
+                for resource in document["resources"]:
+                    self.assertTrue(os.path.exists(os.path.join(DEPLOY, os.path.dirname(path), resource)), f"{path}: {resource}")
+
+    def test_nothing_runs_with_more_rights_than_it_needs(self):
+        for path, pod in workloads():
+            self.assertTrue(pod["securityContext"]["runAsNonRoot"], path)
+            self.assertFalse(pod["automountServiceAccountToken"], path)
+            for container in pod.get("initContainers", []) + pod["containers"]:
+                context = container["securityContext"]
+                self.assertTrue(context["readOnlyRootFilesystem"], path)
+                self.assertFalse(context["allowPrivilegeEscalation"], path)
+                self.assertEqual(context["capabilities"]["drop"], ["ALL"], path)
+                self.assertIn("memory", container["resources"]["limits"], path)
+
+    def test_services_are_probed_and_drained(self):
+        for path, pod in workloads():
+            for container in pod["containers"]:
+                if not program_of(container["image"]).startswith("retro-"):
+                    continue
+                ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+                for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
+                    self.assertEqual(container[probe]["grpc"]["port"], ports["health"], path)
+                drain_s = int(next(a for a in container["args"] if a.startswith("--drain-ms-max")).split("=")[1]) / 1000
+                pre_stop_s = int(container["lifecycle"]["preStop"]["exec"]["command"][-1])
+                self.assertGreater(pod["terminationGracePeriodSeconds"], drain_s + pre_stop_s, path)
+
+    def test_rules_are_those_of_prometheus(self):
+        rule = next(document for _, document in manifests() if document["kind"] == "PrometheusRule")
+        self.assertEqual(rule["spec"]["groups"], yaml.safe_load(read("prometheus", "rules.yml"))["groups"])
+
+
+class Flags(unittest.TestCase):
+    def check(self, where, program, arguments):
+        known = flags_of(program)
+        for argument in arguments:
+            flag = argument.split("=")[0]
+            self.assertIn(flag, known, f"{where}: {program} has no {flag}")
+
+    def test_of_kubernetes(self):
+        for path, pod in workloads():
+            for container in pod["containers"]:
+                if "args" in container:
+                    self.check(path, program_of(container["image"]), container["args"])
+
+    def test_of_compose(self):
+        services = yaml.safe_load(read("docker-compose.yml"))["services"]
+        for name, service in services.items():
+            if "command" in service:
+                self.check(name, program_of(service["image"]), service["command"])
+            self.assertTrue(service["read_only"], name)
+            self.assertEqual(service["cap_drop"], ["ALL"], name)
+
+    def test_of_the_images(self):
+        for target, words in re.findall(r"FROM \S+ AS (retro\S*)\n(.*?)(?=\nFROM |\Z)", read("Dockerfile"), re.S):
+            entry = re.search(r"ENTRYPOINT (\[.*?\])", words, re.S).group(1).replace("\\\n", "")
+            command = re.search(r"CMD (\[.*?\])", words)
+            program, *arguments = json.loads(entry) + (json.loads(command.group(1)) if command else [])
+            if os.path.exists(os.path.join(BIN, program)):
+                self.check(target, program, arguments)
+
+
+class Watching(unittest.TestCase):
+    def test_rules_and_dashboard_speak_of_metrics_that_there_are(self):
+        with open(os.path.join(ROOT, "docs", "metrics.md"), encoding="utf-8") as f:
+            documented = set(re.findall(r"^\| `(retro_[a-z0-9_]+)` \|", f.read(), re.M))
+        rules = yaml.safe_load(read("prometheus", "rules.yml"))["groups"]
+        expressions = [rule["expr"] for group in rules for rule in group["rules"]]
+        dashboard = json.loads(read("grafana", "retro.json"))
+        expressions += [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+        self.assertGreater(len(expressions), 20)
+        for expression in expressions:
+            self.assertLessEqual(metrics_in(expression), documented, expression)
+
+    def test_every_alert_has_a_runbook(self):
+        with open(os.path.join(ROOT, "docs", "runbooks.md"), encoding="utf-8") as f:
+            runbooks = f.read()
+        for group in yaml.safe_load(read("prometheus", "rules.yml"))["groups"]:
+            for rule in group["rules"]:
+                if "alert" in rule:
+                    self.assertIn(f"`{rule['alert']}`", runbooks)
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)
