@@ -117,12 +117,12 @@ class Flags(unittest.TestCase):
                     self.check(path, program_of(container["image"]), container["args"])
 
     def test_of_compose(self):
-        services = yaml.safe_load(read("docker-compose.yml"))["services"]
-        for name, service in services.items():
-            if "command" in service:
-                self.check(name, program_of(service["image"]), service["command"])
-            self.assertTrue(service["read_only"], name)
-            self.assertEqual(service["cap_drop"], ["ALL"], name)
+        for names in (("docker-compose.yml",), ("compose", "standalone.yml")):
+            for name, service in yaml.safe_load(read(*names))["services"].items():
+                if "command" in service:
+                    self.check(f"{names[-1]}, {name}", program_of(service["image"]), service["command"])
+                self.assertTrue(service["read_only"], name)
+                self.assertEqual(service["cap_drop"], ["ALL"], name)
 
     def test_of_the_images(self):
         for target, words in re.findall(r"FROM \S+ AS (retro\S*)\n(.*?)(?=\nFROM |\Z)", read("Dockerfile"), re.S):
