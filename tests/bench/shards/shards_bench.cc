@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "common/base/hash.h"
 #include "common/base/strings.h"
 #include "common/base/worker_pool.h"
 #include "common/document/content_hash.h"
