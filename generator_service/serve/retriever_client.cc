@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <iterator>
 #include <list>
+#include <memory>
 #include <utility>
 
 #include "common/base/error.h"
@@ -57,8 +58,9 @@ absl::StatusOr<std::shared_ptr<grpc::Channel>> MakeRetrieverChannel(const std::s
 }
 
 // One Search under way, for the queries of one or more look-ups. Its RPCs follow each other, so no two threads touch it
-// at once, but for what is guarded by the client's mutex.
-struct RetrieverClient::Call {
+// at once, but for what is guarded by the client's mutex. Its look-ups own it until they are complete; gRPC's callbacks
+// only name it.
+struct RetrieverClient::Call : std::enable_shared_from_this<Call> {
   std::vector<QueryPlace> queries;
   std::vector<ChunkLookupPtr> lookups;  // that they belong to
   Clock::time_point deadline;           // of the most patient one; the engine keeps the others'
@@ -99,11 +101,20 @@ RetrieverClient::~RetrieverClient() {
   for (const auto& [id, pending] : pending_) {
     for (const CallPtr& call : pending.calls) CancelCall(*call);
   }
-  while (!pending_.empty()) idle_.Wait(mutex_);
+  while (!pending_.empty() || callbacks_ > 0) idle_.Wait(mutex_);
 }
 
 void RetrieverClient::InBackground(const std::function<void()>& work) {
   if (!workers_.Submit(work)) work();
+}
+
+// The last thing that a callback does. It holds nothing: whoever drops the last of a channel waits for gRPC's threads,
+// and must not be one of them.
+void RetrieverClient::EndCallback(const std::function<void()>& work) {
+  InBackground(work);
+  MutexLock lock(mutex_);
+  --callbacks_;
+  idle_.NotifyAll();
 }
 
 void RetrieverClient::Lookup(std::vector<LookupRequest> requests, Callback done) {
@@ -159,26 +170,37 @@ void RetrieverClient::AskStore(const CallPtr& call) {
   grpc::ClientContext* context = nullptr;
   {
     MutexLock lock(mutex_);
-    if (Wanted(*call)) context = &call->NewContext();
+    if (Wanted(*call)) {
+      context = &call->NewContext();
+      ++callbacks_;
+    }
   }
   if (context == nullptr) return Fail(call, CallerGoneError(/*deadline_passed=*/false));
   stub_->async()->GetInfo(context, &call->store_request, &call->store_response,
-                          [this, call](const grpc::Status& status) {
-                            if (!status.ok()) return Fail(call, Explain(FromGrpcStatus(status), call->timeout_ms));
-                            store_.Update(call->store_response);
-                            Search(call);
+                          [this, of = call.get()](const grpc::Status& status) {
+                            EndCallback([this, of, status] { OnStore(of->shared_from_this(), status); });
                           });
+}
+
+void RetrieverClient::OnStore(const CallPtr& call, const grpc::Status& status) {
+  if (!status.ok()) return Fail(call, Explain(FromGrpcStatus(status), call->timeout_ms));
+  store_.Update(call->store_response);
+  Search(call);
 }
 
 void RetrieverClient::Search(const CallPtr& call) {
   grpc::ClientContext* context = nullptr;
   {
     MutexLock lock(mutex_);
-    if (Wanted(*call)) context = &call->NewContext();
+    if (Wanted(*call)) {
+      context = &call->NewContext();
+      ++callbacks_;
+    }
   }
   if (context == nullptr) return Fail(call, CallerGoneError(/*deadline_passed=*/false));
-  stub_->async()->Search(context, &call->search, &call->response,
-                         [this, call](const grpc::Status& status) { OnSearched(call, status); });
+  stub_->async()->Search(context, &call->search, &call->response, [this, of = call.get()](const grpc::Status& status) {
+    EndCallback([this, of, status] { OnSearched(of->shared_from_this(), status); });
+  });
 }
 
 void RetrieverClient::OnSearched(const CallPtr& call, const grpc::Status& status) {
@@ -191,7 +213,7 @@ void RetrieverClient::OnSearched(const CallPtr& call, const grpc::Status& status
     return Fail(call, Error(absl::StatusCode::kInternal, Reason::kRetrievalFailed,
                             StrCat("the retriever at ", target_, " gave a wrong number of results")));
   }
-  InBackground([this, call] { Deliver(call); });
+  Deliver(call);
 }
 
 // A search changes nothing, so it may be repeated. True: it will be.
@@ -202,7 +224,10 @@ bool RetrieverClient::SearchLater(const CallPtr& call, const absl::Status& refus
   if (Clock::now() + pause >= call->deadline) return false;
   MutexLock lock(mutex_);
   if (!Wanted(*call) || call->contexts.size() >= kTriesMax) return false;
-  call->pauses.emplace_back().Set(WallTime(Clock::now() + pause), [this, call](bool /*passed*/) { Search(call); });
+  ++callbacks_;
+  call->pauses.emplace_back().Set(WallTime(Clock::now() + pause), [this, of = call.get()](bool /*passed*/) {
+    EndCallback([this, of] { Search(of->shared_from_this()); });
+  });
   return true;
 }
 
@@ -210,7 +235,7 @@ bool RetrieverClient::SearchLater(const CallPtr& call, const absl::Status& refus
 // with its own.
 void RetrieverClient::Fail(const CallPtr& call, const absl::Status& failure) {
   if (!absl::IsInvalidArgument(failure) || call->lookups.size() == 1) {
-    return InBackground([this, call, failure] { DeliverFailure(call, failure); });
+    return DeliverFailure(call, failure);
   }
   for (const ChunkLookupPtr& lookup : call->lookups) {
     std::vector<QueryPlace> own;

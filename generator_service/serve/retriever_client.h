@@ -60,9 +60,11 @@ class RetrieverClient : public NeighbourSource {
 
   // By a worker, or where there is no room for the work, at once.
   void InBackground(const std::function<void()>& work);
+  void EndCallback(const std::function<void()>& work);
   void Begin(const std::vector<ChunkLookupPtr>& lookups);
   void Send(std::vector<QueryPlace> queries);
   void AskStore(const CallPtr& call);
+  void OnStore(const CallPtr& call, const grpc::Status& status);
   void Search(const CallPtr& call);
   void OnSearched(const CallPtr& call, const grpc::Status& status);
   bool SearchLater(const CallPtr& call, const absl::Status& refusal);
@@ -84,6 +86,7 @@ class RetrieverClient : public NeighbourSource {
   CondVar idle_;
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
   std::map<uint64_t, Pending> pending_ ABSL_GUARDED_BY(mutex_);  // by name of the look-up
+  int callbacks_ ABSL_GUARDED_BY(mutex_) = 0;                    // of gRPC, to come or not yet at their end
 
   WorkerPool workers_;  // last: its work uses all of the above
 };
