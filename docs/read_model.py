@@ -48,7 +48,8 @@ class PaperModel:
     """The forward pass of a model whose choices are the paper's; mask_pad and offset are our own two."""
 
     def __init__(self, config, weights):
-        for key, value in {"norm": "rms", "positions": "transformer_xl", "gated_ffw": False, "learned_positions": "none"}.items():
+        paper = {"norm": "rms", "post_norm": False, "positions": "transformer_xl", "gated_ffw": False, "learned_positions": "none"}
+        for key, value in paper.items():
             if config[key] != value:
                 raise ValueError(f"{key} is {config[key]}: this reader computes models of the paper's form only")
         self.c, self.w = config, weights

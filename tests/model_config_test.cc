@@ -52,6 +52,9 @@ TEST(ModelConfigTest, EveryChoiceSurvivesJson) {
   config.norm = NormKind::kLayer;
   config.norm_eps = 1e-5;
   config.final_norm = false;
+  config.post_norm = true;
+  config.residual_scale = 1.5;
+  config.encoder_residual_scale = 0.5;
   config.activation = Activation::kSilu;
   config.gated_ffw = true;
   config.attention_scale = false;
@@ -135,6 +138,7 @@ TEST(ModelConfigTest, ChoicesThatContradictEachOtherAreNamed) {
   EXPECT_THAT(ReadingSays("norm", "1"), HasSubstr("norm must be one of rms"));
   EXPECT_THAT(ReadingSays("embedding_width", "128"), HasSubstr("embedding_width must be the width"));
   EXPECT_THAT(ReadingSays("offset", "64"), HasSubstr("offset must be from 0 to 63"));
+  EXPECT_THAT(ReadingSays("residual_scale", "2"), HasSubstr("post_norm must be on"));
   std::string json = ModelConfigToJson(*PresetModelConfig("retro-demo"));
   json.replace(json.find("\"mask_pad\": true"), 16, "\"mask_pad\": false");
   json.replace(json.find("\"additive_pad_mask\": false"), 26, "\"additive_pad_mask\": true");

@@ -88,6 +88,7 @@ absl::Status CheckTrainable(const ModelConfig& config) {
   if (config.encoder_projection) return refuse("encoder_projection");
   if (config.conditioning_cca_norm) return refuse("conditioning_cca_norm");
   if (config.null_key) return refuse("null_key");
+  if (config.post_norm) return refuse("post_norm");
   if (config.additive_pad_mask) return refuse("additive_pad_mask");
   if (config.partial_chunk_first || config.offset != 0) return refuse("partial_chunk_first or an offset");
   return absl::OkStatus();

@@ -1,7 +1,8 @@
 // The foreign format "lucidrains": retro-pytorch 0.3.9. Layers are numbered from 0; in a layer .0 is self-attention, .1
 // cross-attention, .2 FFW. Always 8 heads. One embedding of the encoder's width for both, projected to the decoder's
 // where the widths differ; the encoder's output is normed and projected. CCA has a null key. Learned positions in the
-// decoder, and rotary ones on the first 32 dimensions of each head at most, everywhere.
+// decoder, and rotary ones on the first 32 dimensions of each head at most, everywhere. With use_deepnet norms stand
+// after the residuals, which are scaled, and are layer norms; with gated_rmsnorm a norm has a sigmoid gate.
 #include <algorithm>
 #include <cmath>
 #include <string>
@@ -20,18 +21,24 @@ constexpr int64_t kHeads = 8;
 constexpr int64_t kRotarySizeMax = 32;
 constexpr int64_t kFfwFactor = 4;
 constexpr double kNormFloor = 1e-8;
+constexpr double kLayerNormEps = 1e-5;
 constexpr char kFrequencies[] = "rotary_pos_emb.inv_freq";
 
-absl::StatusOr<ForeignWeight> Place(const WeightSpec& spec) {
+// A norm's tensor: "norm", "norm_bias" or "norm_gate" in its module, "....norm." or "....norm_out.".
+ForeignWeight PlaceNorm(const std::string& module, std::string_view leaf, NormKind kind) {
+  if (leaf.ends_with("_bias")) return {.name = module + "bias"};
+  const bool plain = leaf.ends_with("_gate") || kind == NormKind::kLayer;
+  return {.name = module + (plain ? "weight" : "gamma")};
+}
+
+absl::StatusOr<ForeignWeight> Place(const WeightSpec& spec, NormKind norm) {
   static const auto* outside =
       new std::map<std::string, std::string>{{"decoder.embedding", "token_emb.weight"},
                                              {"decoder.positions", "pos_emb.weight"},
                                              {"decoder.embedding_projection", "to_decoder_model_dim.weight"},
                                              {"decoder.embedding_projection_bias", "to_decoder_model_dim.bias"},
-                                             {"decoder.final_norm", "decoder.norm_out.gamma"},
                                              {"decoder.readout", "to_logits.weight"},
                                              {"decoder.readout_bias", "to_logits.bias"},
-                                             {"encoder.final_norm", "encoder.norm_out.gamma"},
                                              {"encoder.projection", "encoder.project_out.weight"},
                                              {"encoder.projection_bias", "encoder.project_out.bias"}};
   static const auto* attention = new std::map<std::string, std::string>{
@@ -41,10 +48,11 @@ absl::StatusOr<ForeignWeight> Place(const WeightSpec& spec) {
       {"up", "ff.0.weight"}, {"up_bias", "ff.0.bias"}, {"down", "ff.3.weight"}, {"down_bias", "ff.3.bias"}};
   if (const auto found = outside->find(spec.name); found != outside->end()) return ForeignWeight{.name = found->second};
   const WeightName name = ParseWeightName(spec.name);
+  const std::string side = name.in_encoder ? "encoder" : "decoder";
+  if (name.leaf.starts_with("final_norm")) return PlaceNorm(side + ".norm_out.", name.leaf, norm);
   const int64_t part = name.block == "attention" ? 0 : name.block == "cca" ? 1 : 2;
-  const std::string prefix =
-      StrCat(name.in_encoder ? "encoder" : "decoder", ".layers.", name.layer - 1, ".", part, ".");
-  if (name.leaf == "norm") return ForeignWeight{.name = prefix + "norm.gamma"};
+  const std::string prefix = StrCat(side, ".layers.", name.layer - 1, ".", part, ".");
+  if (name.leaf.starts_with("norm")) return PlaceNorm(prefix + "norm.", name.leaf, norm);
   const auto& leaves = part == 2 ? *ffw : *attention;
   const auto found = leaves.find(name.leaf);
   if (name.layer == 0 || found == leaves.end()) return NoPlaceFor(spec);
@@ -109,12 +117,29 @@ void ReadSizes(ForeignConfig& fields, const TensorSource& source, ModelConfig& c
   std::sort(config.encoder_cca_layers.begin(), config.encoder_cca_layers.end());
 }
 
+// Norms and residuals: plain, or after DeepNet (Wang et al. 2022, figure 2).
+void ReadNorms(ForeignConfig& fields, ModelConfig& config) {
+  config.post_norm = fields.Flag("use_deepnet", false);
+  const bool gated = fields.Flag("gated_rmsnorm", false);
+  config.norm = gated ? NormKind::kRmsFloorGated : config.post_norm ? NormKind::kLayer : NormKind::kRmsFloor;
+  config.norm_eps = config.norm == NormKind::kLayer ? kLayerNormEps : kNormFloor;
+  config.final_norm = !config.post_norm;
+  config.encoder_final_norm = !config.post_norm;
+  const auto decoder_layers = static_cast<double>(config.layers);
+  const double encoder_scale = 0.81 * std::pow(std::pow(config.encoder_layers, 4) * decoder_layers, 0.0625);
+  const double scale = fields.Number("dec_scale_residual", std::pow(3 * decoder_layers, 0.25));
+  const double given_encoder_scale = fields.Number("enc_scale_residual", encoder_scale);
+  if (!config.post_norm) return;
+  config.residual_scale = scale;
+  config.encoder_residual_scale = given_encoder_scale;
+}
+
 absl::StatusOr<ForeignReading> Read(const Json& json, const TensorSource& source) {
   ForeignConfig fields(json, "config");
-  ForeignReading reading{.place = Place};
+  ForeignReading reading;
   ModelConfig& config = reading.config;
   ReadSizes(fields, source, config);
-  fields.Refuse({"use_deepnet", "gated_rmsnorm"});
+  ReadNorms(fields, config);
   fields.Ignore(
       {"heads", "heads_effective", "enc_attn_dropout", "enc_ff_dropout", "dec_attn_dropout", "dec_ff_dropout"});
   RETRO_RETURN_IF_ERROR(fields.status());
@@ -122,8 +147,6 @@ absl::StatusOr<ForeignReading> Read(const Json& json, const TensorSource& source
   config.shared_embedding = true;
   config.tied_readout = false;
   config.readout_bias = true;
-  config.norm = NormKind::kRmsFloor;
-  config.norm_eps = kNormFloor;
   config.activation = Activation::kGeluErf;
   config.output_biases = true;
   config.learned_positions = LearnedPositions::kDecoder;
@@ -131,8 +154,8 @@ absl::StatusOr<ForeignReading> Read(const Json& json, const TensorSource& source
   config.rotary_size = std::min(config.head_size, kRotarySizeMax);
   config.mask_pad = true;
   config.null_key = true;
-  config.encoder_final_norm = true;
   config.encoder_projection = true;
+  reading.place = [norm = config.norm](const WeightSpec& spec) { return Place(spec, norm); };
   RETRO_RETURN_IF_ERROR(DropFrequencies(source, config, reading));
   reading.unused_keys = fields.UnusedKeys();
   return reading;

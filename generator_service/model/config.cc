@@ -28,7 +28,8 @@ constexpr std::array<const char*, 0> kNames;
 template <>
 constexpr std::array<const char*, 4> kNames<Activation> = {"gelu_tanh", "gelu_erf", "relu", "silu"};
 template <>
-constexpr std::array<const char*, 4> kNames<NormKind> = {"rms", "rms_eps_outside", "rms_floor", "layer"};
+constexpr std::array<const char*, 5> kNames<NormKind> = {"rms", "rms_eps_outside", "rms_floor", "rms_floor_gated",
+                                                         "layer"};
 template <>
 constexpr std::array<const char*, 5> kNames<Positions> = {"transformer_xl", "buckets", "rotary", "rotary_decoder",
                                                           "none"};
@@ -62,6 +63,9 @@ void VisitFields(Config& c, Visit&& visit) {
   visit("norm", c.norm, false);
   visit("norm_eps", c.norm_eps, false);
   visit("final_norm", c.final_norm, false);
+  visit("post_norm", c.post_norm, false);
+  visit("residual_scale", c.residual_scale, false);
+  visit("encoder_residual_scale", c.encoder_residual_scale, false);
   visit("activation", c.activation, false);
   visit("gated_ffw", c.gated_ffw, false);
   visit("attention_scale", c.attention_scale, false);
@@ -204,6 +208,14 @@ absl::Status ValidateDecoderPositions(const ModelConfig& c) {
   return absl::OkStatus();
 }
 
+absl::Status ValidateNorms(const ModelConfig& c) {
+  if (!std::isfinite(c.norm_eps) || c.norm_eps <= 0 || c.norm_eps >= 1) return Wrong("norm_eps", "between 0 and 1");
+  if (!std::isfinite(c.residual_scale)) return Wrong("residual_scale", "a finite number");
+  if (!std::isfinite(c.encoder_residual_scale)) return Wrong("encoder_residual_scale", "a finite number");
+  if (c.post_norm || (c.residual_scale == 1 && c.encoder_residual_scale == 1)) return absl::OkStatus();
+  return Wrong("post_norm", "on where a residual is scaled");
+}
+
 ModelConfig PaperPreset(int64_t width, int64_t heads, int64_t head_size, int64_t layers,
                         std::vector<int64_t> cca_layers) {
   ModelConfig config;
@@ -282,7 +294,7 @@ absl::Status ValidateModelConfig(const ModelConfig& c) {
   }
   if (c.additive_pad_mask && !c.mask_pad) return Wrong("mask_pad", "on where additive_pad_mask is on");
   if (!std::isfinite(c.gate)) return Wrong("gate", "a finite number");
-  if (!std::isfinite(c.norm_eps) || c.norm_eps <= 0 || c.norm_eps >= 1) return Wrong("norm_eps", "between 0 and 1");
+  RETRO_RETURN_IF_ERROR(ValidateNorms(c));
   return c.cca_layers.empty() ? absl::OkStatus() : ValidateEncoder(c);
 }
 

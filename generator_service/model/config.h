@@ -18,6 +18,7 @@ enum class NormKind {
   kRms,            // g x / sqrt(mean(x^2) + eps)
   kRmsEpsOutside,  // g x / (sqrt(mean(x^2)) + eps)
   kRmsFloor,       // g x / max(sqrt(mean(x^2)), eps)
+  kRmsFloorGated,  // that, times sigmoid(w x)
   kLayer,          // g (x - mean) / sqrt(variance + eps) + b
 };
 
@@ -65,7 +66,10 @@ struct ModelConfig {
   // Choices. The defaults are the paper's form.
   NormKind norm = NormKind::kRms;
   double norm_eps = 1e-6;
-  bool final_norm = true;  // before READ
+  bool final_norm = true;       // before READ
+  bool post_norm = false;       // x = norm(scale x + f(x)) in place of x + f(norm(x)) (Wang et al. 2022, DeepNet)
+  double residual_scale = 1.0;  // `scale` of a post-norm decoder
+  double encoder_residual_scale = 1.0;  // of its encoder
   Activation activation = Activation::kGeluTanh;
   bool gated_ffw = false;                    // W2 (activation(W_gate x) * W1 x)
   bool attention_scale = true;               // content logits are divided by sqrt(head size)

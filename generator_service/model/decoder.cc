@@ -55,6 +55,24 @@ std::vector<std::vector<float>> CollectMass(const DecoderPiece& piece, std::span
   return mass;
 }
 
+// The part of a layer that attends to neighbours: [N, d]. In a post-norm model every token of a sequence with retrieval
+// passes its norm, whether it attends to any or not.
+at::Tensor AttendToNeighbours(const AttentionWeights& weights, const ModelConfig& config, int64_t cca_index,
+                              const at::Tensor& h, std::span<const DecoderPiece> pieces,
+                              std::span<AttendingSpan> spans) {
+  if (spans.empty() && !config.post_norm) return h;
+  const at::Tensor added =
+      spans.empty() ? at::zeros_like(h) : ChunkedCrossAttention(weights, config, cca_index, h, spans);
+  const at::Tensor joined = weights.residual(h, added);
+  if (!config.post_norm) return joined;
+  std::vector<at::Tensor> rows;
+  rows.reserve(pieces.size());
+  for (const DecoderPiece& piece : pieces) {
+    rows.push_back((piece.state->options.retrieval ? joined : h).narrow(0, piece.first_row, piece.rows));
+  }
+  return at::cat(rows);
+}
+
 // Moves the states past their pieces.
 void Advance(const ModelConfig& config, std::span<const DecoderPiece> pieces, std::span<PieceRetrieval> retrievals,
              std::span<const AttendingSpan> spans) {
@@ -82,14 +100,13 @@ at::Tensor RunDecoder(const ModelWeights& weights, const ModelConfig& config, co
   at::Tensor h = Embed(weights, tokens, positions);  // [N, d]
   for (int64_t layer = 0; layer < config.layers; ++layer) {
     const LayerWeights& w = weights.layers[layer];
-    h = h + SelfAttention(weights, layer, h, positions, pieces);
+    h = w.attention.residual(h, SelfAttention(weights, layer, h, positions, pieces));
     if (w.cca && cca_index == 0) {
       retrievals = EncodeCompletedChunks(weights, config, h, pieces);
       spans = FindAttendingSpans(weights, config, pieces, retrievals);
     }
-    if (w.cca && !spans.empty()) h = h + ChunkedCrossAttention(*w.cca, config, cca_index, h, spans);
-    if (w.cca) ++cca_index;
-    h = h + Ffw(w.ffw, h);
+    if (w.cca) h = AttendToNeighbours(*w.cca, config, cca_index++, h, pieces, spans);
+    h = w.ffw.residual(h, Ffw(w.ffw, h));
   }
   for (const DecoderPiece& piece : pieces) {
     if (piece.trace != nullptr) piece.trace->last = h.narrow(0, piece.first_row, piece.rows);

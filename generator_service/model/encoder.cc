@@ -43,12 +43,13 @@ at::Tensor EncodeNeighbours(const EncoderWeights& weights, const ModelConfig& co
   at::Tensor e = weights.embedding(input.neighbours);  // [N, r, d']
   if (weights.positions.defined()) e = e + weights.positions;
   for (const LayerWeights& layer : weights.layers) {
-    e = e + AttendWithin(layer.attention, config, input, e);
+    e = layer.attention.residual(e, AttendWithin(layer.attention, config, input, e));
     if (layer.cca) {
       const at::Tensor h = layer.cca->norm(e);
-      e = (config.encoder_cca_residual_normed ? h : e) + AttendToChunk(*layer.cca, config, input, h, conditioning);
+      const at::Tensor added = AttendToChunk(*layer.cca, config, input, h, conditioning);
+      e = layer.cca->residual(config.encoder_cca_residual_normed ? h : e, added);
     }
-    e = e + Ffw(layer.ffw, e);
+    e = layer.ffw.residual(e, Ffw(layer.ffw, e));
   }
   if (config.encoder_final_norm) e = weights.final_norm(e);
   return weights.projection ? (*weights.projection)(e) : e;

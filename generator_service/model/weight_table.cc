@@ -19,6 +19,7 @@ class TableBuilder {
   void AddNorm(const std::string& name, int64_t width) {
     Add(name, {width}, WeightKind::kGain);
     if (config_.norm == NormKind::kLayer) Add(name + "_bias", {width}, WeightKind::kBias);
+    if (config_.norm == NormKind::kRmsFloorGated) Add(name + "_gate", {width}, WeightKind::kGain);
   }
 
   void AddMatrix(const std::string& name, int64_t outputs, int64_t inputs, bool biased) {

@@ -120,7 +120,18 @@ class Binder {
   }
 
   Norm BoundNorm(const std::string& name) const {
-    return {config_.norm, config_.norm_eps, At(name), Find(name + "_bias")};
+    return {config_.norm, config_.norm_eps, At(name), Find(name + "_bias"), Find(name + "_gate")};
+  }
+
+  // The norm of a part of a layer goes before it, or after its residual.
+  template <typename PartWeights>
+  void BindNorm(const std::string& prefix, PartWeights& part) const {
+    const Norm norm = BoundNorm(prefix + "norm");
+    if (!config_.post_norm) {
+      part.norm = norm;
+    } else {
+      part.residual = {prefix.starts_with("encoder.") ? config_.encoder_residual_scale : config_.residual_scale, norm};
+    }
   }
 
   Linear BoundLinear(const std::string& name) const { return BoundLinear(name, Find(name + "_bias")); }
@@ -149,7 +160,7 @@ class Binder {
   AttentionWeights Attention(const AttentionPlace& place) const {
     const std::string& prefix = place.prefix;
     AttentionWeights bound;
-    bound.norm = BoundNorm(prefix + "norm");
+    BindNorm(prefix, bound);
     bound.query = BoundLinear(prefix + "query");
     bound.key = BoundLinear(prefix + "key");
     bound.value = BoundLinear(prefix + "value");
@@ -172,7 +183,7 @@ class Binder {
 
   FfwWeights Ffw(const std::string& prefix) const {
     FfwWeights bound;
-    bound.norm = BoundNorm(prefix + "norm");
+    BindNorm(prefix, bound);
     if (config_.gated_ffw) bound.gate = BoundLinear(prefix + "gate");
     bound.up = BoundLinear(prefix + "up");
     bound.down = BoundLinear(prefix + "down");

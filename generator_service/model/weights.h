@@ -23,7 +23,8 @@ using SinusoidCache = std::map<std::tuple<int64_t, int64_t, int64_t>, at::Tensor
 
 // One attention and the norm before it. Of the position schemes' members only those of the config's scheme are defined.
 struct AttentionWeights {
-  Norm norm;                 // over the query's width
+  Norm norm;  // over the query's width
+  Residual residual;
   Linear query, key, value;  // to [heads * head]
   Linear output;             // to [query width]
   int64_t heads = 0;
@@ -43,6 +44,7 @@ struct AttentionWeights {
 
 struct FfwWeights {
   Norm norm;
+  Residual residual;
   std::optional<Linear> gate;
   Linear up, down;
   Activation activation = Activation::kGeluTanh;
