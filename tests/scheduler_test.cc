@@ -80,6 +80,27 @@ TEST_F(SchedulerTest, RunningSessionsKeepTheirPaceBesideALongPrompt) {
   }
 }
 
+// While the neighbours of a running session are on their way, a long prompt takes no more than beside a token of it:
+// else the token would wait for a whole step of prefill.
+TEST_F(SchedulerTest, ALongPromptsPiecesStaySmallWhileARunningSessionWaits) {
+  SchedulerHarness harness(*model_, tokenizer_,
+                           {.cache_blocks_max = 128, .prefill_tokens_max = 64, .prefill_tokens_shared_max = 3});
+  auto running = std::make_shared<RecordingSink>();
+  ASSERT_TRUE(harness.scheduler().Add(1, Request("a", 40, true), running).ok());
+  for (int turn = 0; turn < 60 && (running->Generated().size() < 2 || harness.lookups().empty()); ++turn) {
+    harness.Turn();
+    if (running->Generated().size() < 2 && !harness.lookups().empty()) harness.Answer(0, /*failures=*/false);
+  }
+  ASSERT_FALSE(harness.lookups().empty());  // it waits in the middle of its text
+  auto prompt = std::make_shared<RecordingSink>();
+  ASSERT_TRUE(harness.scheduler().Add(2, Request(std::string(60, 'x'), 1, false), prompt).ok());
+  for (int turn = 0; turn < 5; ++turn) {
+    harness.Turn();
+    EXPECT_GT(harness.last_tokens(), 0);
+    EXPECT_LE(harness.last_tokens(), 3);
+  }
+}
+
 TEST_F(SchedulerTest, ALongPromptsPiecesAreCutToThePaceOfWhoDecodes) {
   SchedulerHarness harness(*model_, tokenizer_, {.cache_blocks_max = 128, .prefill_tokens_shared_max = 32});
   harness.SetStepTime(milliseconds(10), milliseconds(3));  // 4 tokens of a prompt more than double a step of 13 ms

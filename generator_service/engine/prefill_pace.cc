@@ -17,7 +17,13 @@ void Smooth(double& average, double value, bool first) {
 
 int64_t PrefillPace::Tokens() const {
   if (!measured_ || steps_beside_ >= kStepsBesideMax) return 0;
-  if (token_s_ <= 0) return steps_beside_ == 0 ? std::min(kFirstTokens, tokens_max_) : tokens_max_;
+  return token_s_ <= 0 && steps_beside_ > 0 ? tokens_max_ : Fitting();
+}
+
+int64_t PrefillPace::TokensMeanwhile() const { return Fitting(); }
+
+int64_t PrefillPace::Fitting() const {
+  if (token_s_ <= 0) return std::min(kFirstTokens, tokens_max_);
   const double fitting = (kSlowdown - 1) * alone_s_ / token_s_;
   return fitting >= static_cast<double>(tokens_max_) ? tokens_max_
                                                      : std::max<int64_t>(static_cast<int64_t>(fitting), 1);

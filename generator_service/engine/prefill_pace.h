@@ -16,12 +16,16 @@ class PrefillPace {
   // For the next step in which a session decodes, 0 ... tokens_max. 0 where it has to be measured again what such a
   // step takes by itself.
   int64_t Tokens() const;
+  // For a step in which those who decode wait for neighbours, that may come while it runs: 1 ... tokens_max.
+  int64_t TokensMeanwhile() const;
 
   // What a step took in which a session decoded, beside so many tokens of prompts. Not for steps that encoded
   // neighbours: their time is the encoder's.
   void Note(int64_t prefill_tokens, std::chrono::nanoseconds time);
 
  private:
+  int64_t Fitting() const;
+
   const int64_t tokens_max_;
   bool measured_ = false;
   double alone_s_ = 0;        // a step without prefill, smoothed

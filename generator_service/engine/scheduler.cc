@@ -144,7 +144,10 @@ std::vector<StepItem> Scheduler::Plan() {
   const std::vector<Entry*> entries = InTurn();
   const auto decodes = [](const Entry* entry) { return entry->session->state() == SessionState::kDecode; };
   decoding_ = std::ranges::any_of(entries, decodes);
-  const int64_t prefill_max = decoding_ ? pace_.Tokens() : limits_.prefill_tokens_max;
+  const bool paused = std::ranges::any_of(running_, [](const Entry& entry) { return entry.session->paused(); });
+  const int64_t prefill_max = decoding_ ? pace_.Tokens()
+                              : paused  ? pace_.TokensMeanwhile()
+                                        : limits_.prefill_tokens_max;
   prefilling_ = 0;
   encoding_ = 0;
   for (Entry* entry : entries) {

@@ -4,10 +4,10 @@
 // Rules: sessions get places in the order they came, those of keys with fewer places first, as long as the bounds on
 // sessions and cache blocks allow. Every
 // step takes one token of each session that decodes, and a piece of prefill beside them that is small while somebody
-// decodes (see PrefillPace), so that running sessions keep their pace. A session that waits for neighbours, or whose
-// reader is behind, is left out of the step and holds up nobody. One whose chunk has more neighbours than the step's
-// encoder still has room for is passed over, and comes first in the next step. Whoever is cancelled or past the
-// deadline has left before the next step.
+// decodes or would but for neighbours that are on their way (see PrefillPace), so that running sessions keep their
+// pace. A session that waits for neighbours, or whose reader is behind, is left out of the step and holds up nobody.
+// One whose chunk has more neighbours than the step's encoder still has room for is passed over, and comes first in the
+// next step. Whoever is cancelled or past the deadline has left before the next step.
 #pragma once
 
 #include <chrono>

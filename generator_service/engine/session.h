@@ -43,6 +43,8 @@ class Session {
 
   uint64_t id() const { return id_; }
   SessionState state() const;
+  // It has begun to generate, and waits for the neighbours that its next token is to be fed with.
+  bool paused() const { return totals_.generated_tokens > 0 && state() == SessionState::kWaitingForNeighbours; }
   const GenerationRequest& request() const { return request_; }
   const EventSink& sink() const { return *sink_; }
   // Tokens that its caches may come to hold: what has to be reserved for it.
