@@ -12,6 +12,7 @@
 
 #include "common/base/file.h"
 #include "common/base/hash.h"
+#include "common/base/heap.h"
 #include "common/base/status_macros.h"
 #include "common/base/strings.h"
 #include "common/torch/torch_status.h"
@@ -188,6 +189,7 @@ absl::StatusOr<LoadedModel> LoadModel(const std::string& directory, const std::s
   absl::StatusOr<std::unique_ptr<RetroModel>> model = RetroModel::Create(loaded.info.config, weights, device, options);
   RETRO_RETURN_IF_ERROR(check.get());
   RETRO_ASSIGN_OR_RETURN(loaded.model, std::move(model));
+  GiveFreedMemoryBack();  // position tables are made of tensors several times their size
   return loaded;
 }
 

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "generator_service/model/attention.h"
+#include "generator_service/model/neighbour_attention.h"
 
 namespace retro {
 namespace {
@@ -14,14 +15,14 @@ namespace {
 using Shape = std::tuple<int64_t, int64_t, int64_t>;  // rows, first place, keys
 using Group = std::vector<AttendingSpan*>;
 
-std::vector<Group> GroupByShape(std::span<AttendingSpan> spans, int64_t cca_index) {
+std::vector<Group> GroupByShape(const Group& spans, int64_t cca_index) {
   std::map<Shape, Group> by_shape;
   std::vector<Group> groups;
-  for (AttendingSpan& span : spans) {
-    if (span.apart) {
-      groups.push_back({&span});
+  for (AttendingSpan* const span : spans) {
+    if (span->apart) {
+      groups.push_back({span});
     } else {
-      by_shape[{span.rows, span.first_place, span.memory->keys[cca_index].size(1)}].push_back(&span);
+      by_shape[{span->rows, span->first_place, span->memory->keys[cca_index].size(1)}].push_back(span);
     }
   }
   for (auto& [shape, group] : by_shape) groups.push_back(std::move(group));
@@ -57,9 +58,12 @@ at::Tensor AttendGroup(const AttentionWeights& weights, const ModelConfig& confi
                        const at::Tensor& query, const Group& group) {
   const AttendingSpan& first = *group[0];
   const auto rows_of = [&](const AttendingSpan& span) { return query.narrow(0, span.first_row, span.rows); };
+  const auto memories = [&](const auto& part) {
+    return Stack(group, [&](const AttendingSpan& span) { return part(*span.memory); }).to(query.scalar_type());
+  };
   AttentionInput input{.query = SplitHeads(Stack(group, rows_of), weights.heads),
-                       .key = Stack(group, [&](const AttendingSpan& span) { return span.memory->keys[cca_index]; }),
-                       .value = Stack(group, [&](const AttendingSpan& span) { return span.memory->values[cca_index]; }),
+                       .key = memories([&](const ChunkMemory& memory) { return memory.keys[cca_index]; }),
+                       .value = memories([&](const ChunkMemory& memory) { return memory.values[cca_index]; }),
                        .first_query = first.first_place};
   if (weights.rotary.defined()) input.query = weights.rotary(input.query, RotaryPlaces(config, first, query));
   if (weights.positions.defined()) {  // eq. 6; buckets count from the span's first query over all neighbours in a row
@@ -78,13 +82,42 @@ at::Tensor AttendGroup(const AttentionWeights& weights, const ModelConfig& confi
   return attended;
 }
 
+// Spans of one row each: [spans, H * c]. query: [N, H * c].
+at::Tensor AttendSingly(const AttentionWeights& weights, const ModelConfig& config, int64_t cca_index,
+                        const at::Tensor& query, const Group& spans) {
+  const int64_t inner = query.size(1);
+  const at::Tensor rows = query.contiguous();
+  at::Tensor attended = at::empty({static_cast<int64_t>(spans.size()), inner}, rows.options());
+  std::vector<NeighbourQuery> queries;
+  queries.reserve(spans.size());
+  for (const AttendingSpan* span : spans) {
+    queries.push_back({.query = rows.const_data_ptr<float>() + span->first_row * inner,
+                       .memory = span->memory.get(),
+                       .place = span->first_place,
+                       .attended = attended.data_ptr<float>() + static_cast<int64_t>(queries.size()) * inner});
+  }
+  NeighbourAttention(weights, cca_index, config.neighbour_length, queries);
+  return attended;
+}
+
 }  // namespace
 
 at::Tensor ChunkedCrossAttention(const AttentionWeights& weights, const ModelConfig& config, int64_t cca_index,
                                  const at::Tensor& h, std::span<AttendingSpan> spans) {
   const at::Tensor query = weights.query(weights.norm(h));  // [N, H * c]
   std::map<int64_t, at::Tensor> attended;                   // by first row: [T, H * c]
-  for (const Group& group : GroupByShape(spans, cca_index)) {
+  Group single;
+  Group others;
+  const bool has_kernel = HasNeighbourAttention(weights) && !config.additive_pad_mask;
+  for (AttendingSpan& span : spans)
+    (has_kernel && span.rows == 1 && !span.want_mass ? single : others).push_back(&span);
+  if (!single.empty()) {
+    const at::Tensor outputs = AttendSingly(weights, config, cca_index, query, single);
+    for (size_t b = 0; b < single.size(); ++b) {
+      attended[single[b]->first_row] = outputs.narrow(0, static_cast<int64_t>(b), 1);
+    }
+  }
+  for (const Group& group : GroupByShape(others, cca_index)) {
     const at::Tensor outputs = AttendGroup(weights, config, cca_index, query, group);
     for (size_t b = 0; b < group.size(); ++b) attended[group[b]->first_row] = outputs[static_cast<int64_t>(b)];
   }

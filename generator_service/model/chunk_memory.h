@@ -10,7 +10,7 @@
 namespace retro {
 
 struct ChunkMemory {
-  // By CCA layer, in order: [heads, k * r, head].
+  // By CCA layer, in order: [heads, k * r, head], contiguous, in the number format of the position tables.
   std::vector<at::Tensor> keys;
   std::vector<at::Tensor> values;
   at::Tensor absent;                // [k * r] bool, true for pad; undefined without mask_pad

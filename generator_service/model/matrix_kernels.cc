@@ -125,8 +125,18 @@ void OverPanels(const Tile& tile, int64_t begin, int64_t end) {
   for (; panel < end; ++panel) tile.template Run<kRows, 1>(panel);
 }
 
+// The most rows whose sums stay in registers.
+constexpr int64_t kDirectTileRows = 4;
+
 template <typename Tile>
 void OverRowsAndPanels(const Tile& tile, int64_t rows, int64_t begin, int64_t end) {
+  if (rows > kDirectTileRows) {  // in turns, panel by panel, which comes from memory once
+    for (int64_t panel = begin; panel < end; ++panel) {
+      OverRowsAndPanels(tile, rows / 2, panel, panel + 1);
+      OverRowsAndPanels(tile.From(rows / 2), rows - rows / 2, panel, panel + 1);
+    }
+    return;
+  }
   switch (rows) {
     case 1:
       return OverPanels<1, 4>(tile, begin, end);
@@ -142,18 +152,22 @@ void OverRowsAndPanels(const Tile& tile, int64_t rows, int64_t begin, int64_t en
 template <typename Format>
 struct DirectTile {
   const PanelProduct& product;
+  int64_t row = 0;
+  DirectTile From(int64_t rows) const { return {product, row + rows}; }
   template <int kRows, int kPanels>
   void Run(int64_t panel) const {
-    MultiplyDirect<Format, kRows, kPanels>(product, 0, panel);
+    MultiplyDirect<Format, kRows, kPanels>(product, row, panel);
   }
 };
 
 struct ByteTile {
   const PanelProduct& product;
   const ByteActivations& activations;
+  int64_t row = 0;
+  ByteTile From(int64_t rows) const { return {product, activations, row + rows}; }
   template <int kRows, int kPanels>
   void Run(int64_t panel) const {
-    MultiplyBytes<kRows, kPanels>(product, activations, 0, panel);
+    MultiplyBytes<kRows, kPanels>(product, activations, row, panel);
   }
 };
 
@@ -199,10 +213,9 @@ void UnpackBytes(const PanelProduct& p, int64_t panel, int64_t begin, int64_t co
   }
 }
 
-// Steps of one panel for kRows rows; the sums so far are in y, or begin with 0.
+// Steps of one panel for a tile of kRows rows, x [count, kRows]; the sums so far are in y, or begin with 0.
 template <int kRows>
-void MultiplyUnpacked(int64_t count, const float* weights, const float* x, int64_t x_stride, float* y, int64_t y_stride,
-                      bool begins) {
+void MultiplyUnpacked(int64_t count, const float* weights, const float* x, float* y, int64_t y_stride, bool begins) {
   Floats sums[kRows][kHalves] = {};
   for (int r = 0; r < kRows && !begins; ++r) {
     sums[r][0] = simd::Load(y + r * y_stride);
@@ -212,7 +225,7 @@ void MultiplyUnpacked(int64_t count, const float* weights, const float* x, int64
     const Floats left = simd::Load(weights + k * kPanelOutputs);
     const Floats right = simd::Load(weights + k * kPanelOutputs + kLanes);
     for (int r = 0; r < kRows; ++r) {
-      const Floats factor = simd::Splat(x[r * x_stride + k]);
+      const Floats factor = simd::Splat(x[k * kRows + r]);
       sums[r][0] = simd::MultiplyAdd(factor, left, sums[r][0]);
       sums[r][1] = simd::MultiplyAdd(factor, right, sums[r][1]);
     }
@@ -223,7 +236,7 @@ void MultiplyUnpacked(int64_t count, const float* weights, const float* x, int64
   }
 }
 
-using UnpackedKernel = void (*)(int64_t, const float*, const float*, int64_t, float*, int64_t, bool);
+using UnpackedKernel = void (*)(int64_t, const float*, const float*, float*, int64_t, bool);
 constexpr std::array<UnpackedKernel, kTileRows + 1> kUnpackedKernels = {nullptr,
                                                                         MultiplyUnpacked<1>,
                                                                         MultiplyUnpacked<2>,
@@ -232,44 +245,63 @@ constexpr std::array<UnpackedKernel, kTileRows + 1> kUnpackedKernels = {nullptr,
                                                                         MultiplyUnpacked<5>,
                                                                         MultiplyUnpacked<6>};
 
-// All rows by one panel into y [rows, stride], tiles of rows as even as they come.
-void MultiplyPanel(MatrixFormat format, const PanelProduct& p, int64_t panel, float* y, int64_t y_stride) {
-  alignas(32) float weights[kUnpackedDepth * kPanelOutputs];
-  const int64_t tiles = (p.rows + kTileRows - 1) / kTileRows;
-  for (int64_t k = 0; k < p.depth; k += kUnpackedDepth) {
-    const int64_t count = std::min(kUnpackedDepth, p.depth - k);
-    switch (format) {
-      case MatrixFormat::kFp32:
-        Unpack<Fp32>(p, panel, k, count, weights);
-        break;
-      case MatrixFormat::kFp16:
-        Unpack<Fp16>(p, panel, k, count, weights);
-        break;
-      case MatrixFormat::kInt8:
-        UnpackBytes(p, panel, k, count, weights);
-        break;
+// Tiles of rows, as even as they come.
+int64_t TileCount(int64_t rows) { return (rows + kTileRows - 1) / kTileRows; }
+int64_t TileBegin(int64_t rows, int64_t tile) { return rows * tile / TileCount(rows); }
+
+// Steps k ... k + count - 1 of all activations, tile after tile as the kernels read them: [tile][count, rows of it].
+void PackSteps(const PanelProduct& p, int64_t k, int64_t count, float* to) {
+  for (int64_t tile = 0; tile < TileCount(p.rows); ++tile) {
+    const int64_t begin = TileBegin(p.rows, tile);
+    const int64_t rows = TileBegin(p.rows, tile + 1) - begin;
+    for (int64_t r = 0; r < rows; ++r) {
+      const float* x = p.x + (begin + r) * p.x_stride + k;
+      for (int64_t i = 0; i < count; ++i) to[i * rows + r] = x[i];
     }
-    for (int64_t tile = 0; tile < tiles; ++tile) {
-      const int64_t row = p.rows * tile / tiles;
-      const int64_t rows = p.rows * (tile + 1) / tiles - row;
-      kUnpackedKernels[rows](count, weights, p.x + row * p.x_stride + k, p.x_stride, y + row * y_stride, y_stride,
-                             k == 0);
-    }
+    to += count * rows;
   }
 }
 
+// Steps k ... k + count - 1 of all rows by one panel, into y [rows, stride]. x: as PackSteps leaves it.
+void MultiplySteps(MatrixFormat format, const PanelProduct& p, int64_t panel, int64_t k, int64_t count, const float* x,
+                   float* y, int64_t y_stride) {
+  alignas(32) float weights[kUnpackedDepth * kPanelOutputs];
+  switch (format) {
+    case MatrixFormat::kFp32:
+      Unpack<Fp32>(p, panel, k, count, weights);
+      break;
+    case MatrixFormat::kFp16:
+      Unpack<Fp16>(p, panel, k, count, weights);
+      break;
+    case MatrixFormat::kInt8:
+      UnpackBytes(p, panel, k, count, weights);
+      break;
+  }
+  for (int64_t tile = 0; tile < TileCount(p.rows); ++tile) {
+    const int64_t row = TileBegin(p.rows, tile);
+    const int64_t rows = TileBegin(p.rows, tile + 1) - row;
+    kUnpackedKernels[rows](count, weights, x + row * count, y + row * y_stride, y_stride, k == 0);
+  }
+}
+
+// Steps outside, panels inside: the activations of a stretch of steps stay in the second cache for all panels.
 void MultiplyPanelsUnpacked(MatrixFormat format, const PanelProduct& p, int64_t begin, int64_t end) {
-  for (int64_t panel = begin; panel < end; ++panel) {
-    const int64_t first = panel * kPanelOutputs;
-    if (first + kPanelOutputs <= p.outputs) {
-      MultiplyPanel(format, p, panel, p.y + first, p.y_stride);
-      continue;
+  thread_local std::vector<float> steps;
+  steps.resize(p.rows * kUnpackedDepth);
+  const bool cut = end * kPanelOutputs > p.outputs;  // the last panel is wider than y has room for
+  std::vector<float> last(cut ? p.rows * kPanelOutputs : 0);
+  for (int64_t k = 0; k < p.depth; k += kUnpackedDepth) {
+    const int64_t count = std::min(kUnpackedDepth, p.depth - k);
+    PackSteps(p, k, count, steps.data());
+    for (int64_t panel = begin; panel < (cut ? end - 1 : end); ++panel) {
+      MultiplySteps(format, p, panel, k, count, steps.data(), p.y + panel * kPanelOutputs, p.y_stride);
     }
-    std::vector<float> whole(p.rows * kPanelOutputs);
-    MultiplyPanel(format, p, panel, whole.data(), kPanelOutputs);
-    for (int64_t r = 0; r < p.rows; ++r) {
-      std::copy_n(whole.data() + r * kPanelOutputs, p.outputs - first, p.y + r * p.y_stride + first);
-    }
+    if (cut) MultiplySteps(format, p, end - 1, k, count, steps.data(), last.data(), kPanelOutputs);
+  }
+  if (!cut) return;
+  const int64_t first = (end - 1) * kPanelOutputs;
+  for (int64_t r = 0; r < p.rows; ++r) {
+    std::copy_n(last.data() + r * kPanelOutputs, p.outputs - first, p.y + r * p.y_stride + first);
   }
 }
 

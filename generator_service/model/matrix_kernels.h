@@ -31,7 +31,7 @@ struct PanelProduct {
 };
 
 // The most rows whose products take the weights as they are; more are worth unpacking them for.
-inline constexpr int64_t kDirectRowsMax = 4;
+inline constexpr int64_t kDirectRowsMax = 8;
 
 // Panels begin ... end - 1 for all rows.
 void MultiplyPanels(MatrixFormat format, const PanelProduct& product, int64_t begin, int64_t end);

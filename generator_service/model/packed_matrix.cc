@@ -7,13 +7,13 @@
 #include <cstring>
 #include <new>
 
+#include "common/base/huge_pages.h"
 #include "common/base/simd.h"
 #include "generator_service/model/compute_team.h"
 
 namespace retro {
 namespace {
 
-constexpr size_t kAlignment = 64;
 constexpr float kInt8Largest = 127.0F;
 // Products that are done before another core has heard of them.
 constexpr int64_t kSharedWork = 1 << 15;
@@ -92,8 +92,7 @@ PackedMatrix::PackedMatrix(std::span<const float> weight, int64_t outputs, int64
       panels_((outputs + kPanelOutputs - 1) / kPanelOutputs),
       panel_bytes_(PanelBytes(format, depth_)),
       bytes_(static_cast<size_t>(panels_ * panel_bytes_)) {
-  const size_t rounded = (bytes_ + kAlignment - 1) / kAlignment * kAlignment;
-  memory_.reset(static_cast<char*>(std::aligned_alloc(kAlignment, rounded)));
+  memory_.reset(static_cast<char*>(AllocateInHugePages(bytes_)));
   if (memory_ == nullptr) throw std::bad_alloc();
   if (format == MatrixFormat::kInt8) scales_.resize(panels_ * kPanelOutputs);
   for (int64_t panel = 0; panel < panels_; ++panel) PackPanel(weight, panel);

@@ -102,9 +102,10 @@ EncoderInput MakeEncoderInput(const ModelConfig& config, const at::Tensor& h, co
   return input;
 }
 
-// [N, heads, r, head] -> for the `count` neighbours from `first`: [heads, count * r, head].
-at::Tensor OfChunk(const at::Tensor& split, int64_t first, int64_t count) {
-  return split.narrow(0, first, count).transpose(0, 1).flatten(1, 2).contiguous();
+// [N, heads, r, head] -> for the `count` neighbours from `first`, as they are kept: [heads, count * r, head].
+at::Tensor OfChunk(const AttentionWeights& cca, const at::Tensor& split, int64_t first, int64_t count) {
+  const at::ScalarType type = cca.positions.defined() ? cca.positions.scalar_type() : split.scalar_type();
+  return split.narrow(0, first, count).to(type).transpose(0, 1).flatten(1, 2).contiguous();
 }
 
 // Fills the chunks' memories from E [N, r, EncodedWidth].
@@ -123,8 +124,8 @@ void MakeMemories(const ModelWeights& weights, const ModelConfig& config, const 
     int64_t first = 0;
     for (Completed* chunk : chunks) {
       const int64_t count = static_cast<int64_t>(chunk->existing.size());
-      chunk->memory->keys.push_back(OfChunk(keys, first, count));
-      chunk->memory->values.push_back(OfChunk(values, first, count));
+      chunk->memory->keys.push_back(OfChunk(cca, keys, first, count));
+      chunk->memory->values.push_back(OfChunk(cca, values, first, count));
       first += count;
     }
   }
