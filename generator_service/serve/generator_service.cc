@@ -1,5 +1,6 @@
 #include "generator_service/serve/generator_service.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "common/base/error.h"
@@ -94,6 +95,11 @@ class GeneratorRpcs : public pb::GeneratorService::CallbackService {
   AccessControl* const access_;
 };
 
+// As many as the engine takes come at once at most: none of them is refused before it has been looked at.
+size_t RequestsQueuedMax(const SchedulerLimits& limits) {
+  return std::max(kRequestsQueuedMax, static_cast<size_t>(limits.sessions_max + limits.waiting_max));
+}
+
 NeighbourShape ShapeOf(const ServedModel& model) {
   const ModelConfig& config = model.config();
   return {config.chunk_length, config.neighbour_length, config.vocabulary, static_cast<TokenId>(config.pad_id)};
@@ -125,7 +131,7 @@ struct Generator::Parts {
         retriever(std::move(retriever_channel), options.retriever, model, tokens, store),
         engine(OptionsOf(options, model, metrics), std::make_unique<ModelRunner>(*model.model, options.threads),
                retriever),
-        workers(kParsersMax, kRequestsQueuedMax),
+        workers(kParsersMax, RequestsQueuedMax(options.limits)),
         rpcs(model, store, parser, workers, engine, process_metrics, metrics, options.server.access.get()) {}
 
   const GeneratorOptions options;
