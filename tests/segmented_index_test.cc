@@ -270,7 +270,7 @@ class DamageTest : public testing::Test {
   DamageTest() : model_(kSmall, kSeed), options_(Options(folder_.path(), 300, kSmall)) {
     SegmentedIndex index(options_, kPosition);
     index.Filled();
-    for (int i = 0; i < 3; ++i) index.Apply(model_.Churn(100, 400), kPosition);
+    index.Apply(model_.Churn(300, 400), kPosition);
     EXPECT_GT(Settle(index), 0);
   }
 

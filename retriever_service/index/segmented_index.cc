@@ -58,7 +58,7 @@ bool SegmentedIndex::Restore(const std::shared_ptr<const IndexedDocument>& docum
 void SegmentedIndex::Filled() {
   {
     const MutexLock lock(writer_mutex_);
-    rebuilding_ = growing_->live_rows() >= options_.settings.seal_rows;
+    rebuilding_ = !frozen_.empty();
     Publish();
   }
   if (options_.background) thread_ = std::thread([this] { Run(); });
@@ -75,7 +75,7 @@ void SegmentedIndex::Publish() {
   auto view = std::make_shared<View>();
   view->step = step_;
   view->generation = stats_.generation;
-  if (frozen_ != nullptr) view->growing.push_back({frozen_, frozen_->Take()});
+  for (const auto& segment : frozen_) view->growing.push_back({segment, segment->Take()});
   view->growing.push_back({growing_, growing_->Take()});
   view->sealed = {sealed_.begin(), sealed_.end()};
   const MutexLock lock(view_mutex_);
@@ -96,6 +96,7 @@ void SegmentedIndex::Apply(std::vector<IndexChange> changes, const shardpb::Posi
       }
     }
     EmptySparseBlock();
+    if (growing_->live_rows() >= options_.settings.seal_rows) Freeze();
     Publish();
     due = WorkIsDue();
   }
@@ -110,6 +111,10 @@ void SegmentedIndex::Put(IndexChange change) {
   Remove(change.document_id);
   CountIn(*change.document);
   documents_[change.document_id] = {std::move(change.document), growing_, nullptr, first_row};
+}
+
+void SegmentedIndex::Freeze() {
+  frozen_.push_back(std::exchange(growing_, std::make_shared<GrowingSegment>(dimension_, options_.block_rows)));
 }
 
 void SegmentedIndex::CountIn(const IndexedDocument& document) {
@@ -199,7 +204,7 @@ IndexStats SegmentedIndex::Stats() const {
   const MutexLock lock(writer_mutex_);
   IndexStats stats = stats_;
   for (const auto& segment : sealed_) stats.segments.push_back(segment->Size());
-  if (frozen_ != nullptr) stats.segments.push_back(frozen_->Size());
+  for (const auto& segment : frozen_) stats.segments.push_back(segment->Size());
   stats.segments.push_back(growing_->Size());
   stats.document_bytes = document_bytes_ + documents_.capacity() * (sizeof(*documents_.begin()) + 1);
   if (rebuilding_) {

@@ -4,10 +4,11 @@
 //                 │                        │          ▲     │
 //                 └────── searches: all ───┴──────────┴─────┘
 //
-// The growing segment is frozen when it has seal_rows rows and turned into a sealed one in the background: vectors and
-// documents written, lists trained, the manifest replaced, and then one step of the index puts the new segment in the
-// place of the old. Sealed ones are merged likewise. Readers hold an immutable list of segments, so no search waits for
-// any of it, and none sees a gap.
+// The growing segment is frozen when it has seal_rows rows, and another one grows: however fast changes come, each seal
+// takes the same time and memory. Frozen ones are turned into sealed ones in the background, one after the other:
+// vectors and documents written, lists trained, the manifest replaced, and then one step of the index puts the new
+// segment in the place of the old. Sealed ones are merged likewise. Readers hold an immutable list of segments, so no
+// search waits for any of it, and none sees a gap.
 //
 // Every segment can be made again from the store. Until a lost one is, its documents are in the growing segment and
 // compared one by one: slower (state REBUILDING), never wrong.
@@ -15,6 +16,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <deque>
 #include <memory>
 #include <optional>
 #include <string>
@@ -84,6 +86,7 @@ class SegmentedIndex : public VectorIndex {
   // Half precision, [chunk_count, dimension].
   std::string VectorsAt(const Place& place) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(writer_mutex_);
   void EmptySparseBlock() ABSL_EXCLUSIVE_LOCKS_REQUIRED(writer_mutex_);
+  void Freeze() ABSL_EXCLUSIVE_LOCKS_REQUIRED(writer_mutex_);
   void CountIn(const IndexedDocument& document) ABSL_EXCLUSIVE_LOCKS_REQUIRED(writer_mutex_);
   void Publish() ABSL_EXCLUSIVE_LOCKS_REQUIRED(writer_mutex_) ABSL_LOCKS_EXCLUDED(view_mutex_);
   std::shared_ptr<const View> CurrentView() const ABSL_LOCKS_EXCLUDED(view_mutex_);
@@ -105,7 +108,7 @@ class SegmentedIndex : public VectorIndex {
 
   mutable Mutex writer_mutex_;  // held through a step; never by searches, never while anything is built
   std::shared_ptr<GrowingSegment> growing_ ABSL_GUARDED_BY(writer_mutex_);
-  std::shared_ptr<GrowingSegment> frozen_ ABSL_GUARDED_BY(writer_mutex_);  // being sealed; null: none is
+  std::deque<std::shared_ptr<GrowingSegment>> frozen_ ABSL_GUARDED_BY(writer_mutex_);  // to be sealed, in that order
   std::vector<std::shared_ptr<SealedSegment>> sealed_ ABSL_GUARDED_BY(writer_mutex_);
   absl::flat_hash_map<std::string, Place> documents_ ABSL_GUARDED_BY(writer_mutex_);
   uint64_t step_ ABSL_GUARDED_BY(writer_mutex_) = 1;  // that is being made, or was made last

@@ -52,9 +52,7 @@ struct SegmentedIndex::Work {
 
 // ---------------------------------------------------------------- choosing
 
-bool SegmentedIndex::WorkIsDue() const {
-  return frozen_ != nullptr || growing_->live_rows() >= options_.settings.seal_rows || !ChooseMerge().empty();
-}
+bool SegmentedIndex::WorkIsDue() const { return !frozen_.empty() || !ChooseMerge().empty(); }
 
 std::vector<std::shared_ptr<SealedSegment>> SegmentedIndex::ChooseMerge() const {
   std::map<int, std::vector<std::shared_ptr<SealedSegment>>> by_size;
@@ -71,14 +69,13 @@ std::vector<std::shared_ptr<SealedSegment>> SegmentedIndex::ChooseMerge() const 
 
 std::optional<SegmentedIndex::Work> SegmentedIndex::TakeWork() {
   const MutexLock lock(writer_mutex_);
-  if (frozen_ == nullptr && growing_->live_rows() >= options_.settings.seal_rows) {
-    frozen_ = std::exchange(growing_, std::make_shared<GrowingSegment>(dimension_, options_.block_rows));
-    Publish();
-  }
   Work work;
   work.position = position_;
-  work.frozen = frozen_;
-  if (frozen_ == nullptr) work.merged = ChooseMerge();
+  if (frozen_.empty()) {
+    work.merged = ChooseMerge();
+  } else {
+    work.frozen = frozen_.front();
+  }
   if (work.frozen == nullptr && work.merged.empty()) return std::nullopt;
   for (const auto& segment : sealed_) {
     if (std::find(work.merged.begin(), work.merged.end(), segment) == work.merged.end()) work.kept.push_back(segment);
@@ -148,9 +145,9 @@ void SegmentedIndex::Install(const Work& work, const std::shared_ptr<SealedSegme
     it->second = {document, nullptr, made, at};
   }
   sealed_ = std::move(segments);
-  if (work.frozen != nullptr) frozen_ = nullptr;
+  if (work.frozen != nullptr) frozen_.pop_front();
   building_ = false;
-  if (growing_->live_rows() < options_.settings.seal_rows) rebuilding_ = false;
+  if (frozen_.empty()) rebuilding_ = false;
   ++stats_.generation;
   Publish();
 }
