@@ -100,6 +100,7 @@ int Main(const std::vector<std::string>& arguments) {
   const std::span queries(reinterpret_cast<const float*>(query_bytes.data()), query_bytes.size() / sizeof(float));
   SegmentedIndexOptions options;
   options.settings.threads = std::stoi(arguments[5]);
+  options.settings.seal_rows = vectors.bytes().size() / (std::stoul(arguments[1]) * kHalfBytes);
   options.folder = folder + "/index";
   options.identity = {std::string(16, 'b'), 0, static_cast<int>(dimension), options.settings.kind};
   options.background = false;

@@ -173,8 +173,9 @@ class Faiss:
 
     def __init__(self, data):
         self.lists = 2 ** round(np.log2(4 * np.sqrt(len(data.base))))
-        self.data, self.inner = data, {codes: kept(data.folder / f"faiss.{codes}", faiss.read_index,
-                                                   lambda path, codes=codes: self.build(codes, path)) for codes in self.CODES}
+        self.data = data
+        self.inner = {codes: kept(data.folder / f"faiss.{codes}", faiss.read_index,
+                                  lambda path, codes=codes: self.build(codes, path)) for codes in self.CODES}
 
     def build(self, codes, path):
         faiss.omp_set_num_threads(THREADS)
