@@ -151,6 +151,24 @@ TEST(Prepare, TakesNeighboursFromElsewhereAndRefusesOthers) {
   EXPECT_THAT(std::string(other.message()), HasSubstr("another token file"));
 }
 
+TEST(Prepare, NeighboursOfAStoreThatHasChangedAreRefused) {
+  const TemporaryFolder folder;
+  MakeTinyData(folder / "store", TinyTexts(40, 4));
+  MakeTinyData(folder / "data", TinyTexts(20, 5));
+  const absl::StatusOr<DataSet> data = DataSet::Open(folder / "data");
+  {
+    const absl::StatusOr<DataSet> store = DataSet::Open(folder / "store");
+    const std::vector<const DataSet*> databases = {&*store};
+    ASSERT_TRUE(FindNearestChunks(*data, databases, {.k = 2}, Quietly).ok());
+  }
+  ASSERT_TRUE(NeighbourTable::Open(folder / "data", *data).ok());
+  std::filesystem::remove_all(folder / "store");
+  MakeTinyData(folder / "store", TinyTexts(41, 4));
+  const absl::Status status = NeighbourTable::Open(folder / "data", *data).status();
+  EXPECT_TRUE(absl::IsFailedPrecondition(status));
+  EXPECT_THAT(std::string(status.message()), HasSubstr("find them again"));
+}
+
 TEST(Prepare, DamagedFilesAreNamed) {
   const TemporaryFolder folder;
   MakeTinyData(folder / "data", TinyTexts(20, 4));

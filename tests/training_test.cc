@@ -7,7 +7,9 @@
 #include <gmock/gmock.h>
 #include <sys/resource.h>
 
+#include <bit>
 #include <csignal>
+#include <cstring>
 #include <filesystem>
 #include <map>
 #include <optional>
@@ -23,6 +25,7 @@
 #include "tests/temporary_folder.h"
 #include "tests/tiny_training.h"
 #include "trainer/batch_forward.h"
+#include "trainer/event_file.h"
 #include "trainer/train_checkpoint.h"
 
 namespace retro {
@@ -209,6 +212,46 @@ TEST_F(TrainingTest, ResumesToTheSameCurve) {
   EXPECT_LT(loss(50), loss(1) - 2);
 }
 
+// Frames and fields as TensorBoard has them, of the same rows as the CSV; a run that goes on leaves nothing twice.
+TEST_F(TrainingTest, CurveIsWrittenAsEvents) {
+  EXPECT_EQ(Crc32c("123456789"), 0xe3069283);
+  TrainingOptions options = Options("run");
+  options.optimiser.steps = 6;
+  options.checkpoint_steps = 2;
+  const auto kill_at = [](const std::string& line) {
+    if (line.starts_with("step 5 ")) throw std::runtime_error("killed");
+  };
+  EXPECT_THROW(std::ignore = Train(options, kill_at), std::runtime_error);
+  ASSERT_EQ(Train(options, Quietly), absl::OkStatus());
+  const std::string file = *ReadFile(options.out + "/" + kEventFileName);
+  const auto word = [&](size_t place) {
+    uint32_t value = 0;
+    std::memcpy(&value, file.data() + place, sizeof value);
+    return value;
+  };
+  const auto masked = [](std::string_view bytes) { return std::rotr(Crc32c(bytes), 15) + 0xa282ead8; };
+  std::vector<std::string> events;
+  for (size_t place = 0; place < file.size();) {
+    const uint32_t size = word(place);
+    ASSERT_LE(place + 16 + size, file.size());
+    EXPECT_EQ(word(place + 8), masked({file.data() + place, 8}));
+    events.push_back(file.substr(place + 12, size));
+    EXPECT_EQ(word(place + 12 + size), masked(events.back()));
+    place += 16 + size;
+  }
+  ASSERT_EQ(events.size(), 7U);
+  EXPECT_THAT(events[0], HasSubstr("brain.Event:2"));
+  for (int step = 1; step <= 6; ++step) {
+    EXPECT_EQ(events[step].substr(9, 2), std::string("\x10") + static_cast<char>(step));  // field 2
+    const size_t tag = events[step].find("\x0a\x04loss\x15");                             // name, fixed32
+    ASSERT_NE(tag, std::string::npos);
+    float loss = 0;
+    std::memcpy(&loss, events[step].data() + tag + 7, sizeof loss);
+    const std::string row = Losses(options.out)[step];
+    EXPECT_FLOAT_EQ(loss, std::stof(row.substr(row.rfind(',') + 1)));
+  }
+}
+
 TEST_F(TrainingTest, AccumulationIsALargerBatch) {
   TrainingOptions parts = Options("parts");
   parts.optimiser.steps = 3;
@@ -230,6 +273,14 @@ TEST_F(TrainingTest, AnotherRunsCheckpointIsRefused) {
   ASSERT_EQ(Train(options, Quietly), absl::OkStatus());
   options.batch.seed = 9;
   EXPECT_TRUE(absl::IsFailedPrecondition(Train(options, Quietly)));
+  options.batch.seed = 1;
+  ModelConfig other = config_;
+  other.layers = 4;
+  MakeTinyModelFolder(folder_ / "other", other);
+  options.model = folder_ / "other";
+  const absl::Status config = Train(options, Quietly);
+  EXPECT_TRUE(absl::IsFailedPrecondition(config));
+  EXPECT_THAT(std::string(config.message()), HasSubstr("with other config"));
   // Its weights alone are a start like any other.
   options.model = options.out + "/model";
   options.out = folder_ / "second";

@@ -1,4 +1,5 @@
-// The learning curve of a run as CSV, one row a log interval; what lies past the step that a run goes on from is cut.
+// The learning curve of a run, one row a log interval: as CSV, and as TensorBoard's events beside it. What lies past
+// the step that a run goes on from is cut from both.
 #pragma once
 
 #include <cstdint>
@@ -21,17 +22,20 @@ struct CurvePoint {
   std::optional<double> validation_loss_without_neighbours;
 };
 
+inline constexpr char kCurveName[] = "curve.csv";
+
 class Curve {
  public:
-  // Keeps the rows up to `steps_done`.
-  absl::Status Open(const std::string& path, int64_t steps_done);
+  // Keeps the rows of the folder's curve up to `steps_done`.
+  absl::Status Open(const std::string& folder, int64_t steps_done);
   absl::Status Add(const CurvePoint& point);
   // Tokens of the last row that was kept.
   int64_t tokens() const { return tokens_; }
 
  private:
-  std::string path_;
-  std::ofstream file_;
+  std::string folder_;
+  std::ofstream rows_;
+  std::ofstream events_;
   int64_t tokens_ = 0;
 };
 

@@ -136,7 +136,10 @@ std::pair<size_t, uint64_t> NeighbourTable::Locate(uint32_t neighbour) const {
 
 void NeighbourTable::CopyTokens(uint32_t neighbour, TokenId pad_id, std::span<TokenId> out) const {
   const auto [place, chunk] = Locate(neighbour);
-  const DataSet& database = databases_[place];
+  CopyNeighbourTokens(databases_[place], chunk, pad_id, out);
+}
+
+void CopyNeighbourTokens(const DataSet& database, uint64_t chunk, TokenId pad_id, std::span<TokenId> out) {
   std::ranges::fill(out, pad_id);
   const uint64_t end = database.end_chunk(database.chunks()[chunk].document);
   const size_t half = out.size() / 2;

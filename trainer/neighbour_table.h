@@ -49,8 +49,10 @@ class NeighbourTable {
   std::span<const uint32_t> Of(uint64_t chunk) const {
     return {rows_ + chunk * header_.k, static_cast<size_t>(header_.k)};
   }
-  // Neighbour and continuation, each padded on its right to half of `out`.
+  // As CopyNeighbourTokens, by number.
   void CopyTokens(uint32_t neighbour, TokenId pad_id, std::span<TokenId> out) const;
+  // Chunks of all databases.
+  uint64_t numbers() const { return first_.back(); }
   // What a neighbour is: its database's place in the header, and its number there.
   std::pair<size_t, uint64_t> Locate(uint32_t neighbour) const;
 
@@ -63,6 +65,9 @@ class NeighbourTable {
   std::vector<uint64_t> first_;  // number of each database's first chunk, and the total
   const uint32_t* rows_;
 };
+
+// A chunk and its continuation, each padded on its right to half of `out`.
+void CopyNeighbourTokens(const DataSet& database, uint64_t chunk, TokenId pad_id, std::span<TokenId> out);
 
 // Databases by their references; FAILED_PRECONDITION where one is another than it was.
 absl::StatusOr<std::vector<DataSet>> OpenDatabases(const std::string& folder, const std::vector<DatabaseRef>& refs);

@@ -42,6 +42,7 @@ Optimiser::Optimiser(const ModelConfig& config, const WeightMap& weights, const 
   groups_[1].weight_decay = options.weight_decay;
   for (const WeightSpec& spec : WeightTable(config)) {
     const at::Tensor& weight = weights.at(spec.name);
+    if (!weight.requires_grad()) continue;
     Group& group = groups_[spec.kind == WeightKind::kMatrix ? 1 : 0];
     group.weights.push_back(weight);
     group.means.push_back(means_.emplace(spec.name, at::zeros_like(weight).detach()).first->second);
@@ -55,6 +56,7 @@ at::Tensor Optimiser::Step(int64_t step) {
   std::vector<at::Tensor> gradients[2] = {TakeGradients(groups_[0].weights), TakeGradients(groups_[1].weights)};
   std::vector<at::Tensor> norms;
   for (const auto& group : gradients) {
+    if (group.empty()) continue;
     for (const at::Tensor& norm : at::_foreach_norm(group)) norms.push_back(norm);
   }
   const at::Tensor norm = at::stack(norms).norm();

@@ -31,7 +31,7 @@ double LearningRate(const OptimiserOptions& options, int64_t step);
 
 class Optimiser {
  public:
-  // fp32 leaves that require gradients, by the weight table's names.
+  // fp32 leaves by the weight table's names. Those that require no gradient stay as they are.
   Optimiser(const ModelConfig& config, const WeightMap& weights, const OptimiserOptions& options);
 
   // One step with the gradients that the weights hold, which are then forgotten. Returns the gradients' norm before

@@ -1,8 +1,10 @@
-// retro-train run: the command line.
+// retro-train run and fit: the command lines.
 #include <memory>
 #include <string>
 
+#include "common/base/status_macros.h"
 #include "trainer/command.h"
+#include "trainer/retrofit.h"
 #include "trainer/training.h"
 
 namespace retro {
@@ -11,6 +13,7 @@ namespace {
 struct RunOptions {
   TrainingOptions training;
   std::string numbers = "auto";
+  RetrofitOptions fit;
 };
 
 absl::Status RunTraining(RunOptions& options) {
@@ -18,6 +21,14 @@ absl::Status RunTraining(RunOptions& options) {
   const bool half = options.numbers == "bf16" || (options.numbers == "auto" && !cpu);
   options.training.numbers = half ? TrainNumbers::kBf16 : TrainNumbers::kFp32;
   return Train(options.training, ShowProgress);
+}
+
+absl::Status RunFit(RunOptions& options) {
+  options.fit.out = options.training.out + "/start";
+  RETRO_RETURN_IF_ERROR(WriteRetrofitStart(options.fit));
+  options.training.model = options.fit.out;
+  options.training.trained = Trained::kRetrieval;
+  return RunTraining(options);
 }
 
 void AddScheduleOptions(CLI::App& app, TrainingOptions& options) {
@@ -61,36 +72,60 @@ void AddBatchOptions(CLI::App& app, TrainingOptions& options) {
   app.add_flag("--recompute", options.recompute, "Compute activations again on the way back: less memory, more time");
 }
 
+void AddReportingOptions(CLI::App& app, TrainingOptions& options) {
+  app.add_option("--log-steps", options.log_steps, "Steps a row of the curve")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  app.add_option("--checkpoint-steps", options.checkpoint_steps, "Steps between checkpoints")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  app.add_option("--validation-steps", options.validation_steps, "Steps between validations")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  app.add_option("--validation-batches", options.validation_batches, "Batches of a validation")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+}
+
+void AddTrainingOptions(CLI::App& app, RunOptions& options) {
+  TrainingOptions& training = options.training;
+  app.add_option("--data", training.data, "Folder that prepare made")->required();
+  app.add_option("--validation", training.validation, "Folder that prepare made, for the validation loss");
+  app.add_option("--out", training.out,
+                 "Folder for checkpoint, curve.csv, the curve as TensorBoard events, and the trained model (model/)")
+      ->required();
+  app.add_option("--device", training.device, "cpu, cuda or cuda:N")->capture_default_str();
+  app.add_option("--numbers", options.numbers, "Of the computation; auto: bf16 on CUDA, fp32 on a CPU")
+      ->check(CLI::IsMember({"auto", "fp32", "bf16"}))
+      ->capture_default_str();
+  AddBatchOptions(app, training);
+  AddScheduleOptions(app, training);
+  AddReportingOptions(app, training);
+}
+
 }  // namespace
 
 TrainCommand AddRunCommand(CLI::App& program) {
   const auto options = std::make_shared<RunOptions>();
-  TrainingOptions& training = options->training;
   CLI::App* app = program.add_subcommand("run", "Train a model; goes on from the checkpoint in --out if it was killed");
-  app->add_option("--model", training.model, "Folder of the model to start from (retro-model init makes one)")
+  app->add_option("--model", options->training.model, "Folder of the model to start from (retro-model init makes one)")
       ->required();
-  app->add_option("--data", training.data, "Folder that prepare made")->required();
-  app->add_option("--validation", training.validation, "Folder that prepare made, for the validation loss");
-  app->add_option("--out", training.out, "Folder for checkpoint, curve.csv and the trained model (model/)")->required();
-  app->add_option("--device", training.device, "cpu, cuda or cuda:N")->capture_default_str();
-  app->add_option("--numbers", options->numbers, "Of the computation; auto: bf16 on CUDA, fp32 on a CPU")
-      ->check(CLI::IsMember({"auto", "fp32", "bf16"}))
-      ->capture_default_str();
-  AddBatchOptions(*app, training);
-  AddScheduleOptions(*app, training);
-  app->add_option("--log-steps", training.log_steps, "Steps a row of the curve")
-      ->check(CLI::PositiveNumber)
-      ->capture_default_str();
-  app->add_option("--checkpoint-steps", training.checkpoint_steps, "Steps between checkpoints")
-      ->check(CLI::PositiveNumber)
-      ->capture_default_str();
-  app->add_option("--validation-steps", training.validation_steps, "Steps between validations")
-      ->check(CLI::PositiveNumber)
-      ->capture_default_str();
-  app->add_option("--validation-batches", training.validation_batches, "Batches of a validation")
-      ->check(CLI::PositiveNumber)
-      ->capture_default_str();
+  AddTrainingOptions(*app, *options);
   return {app, [options] { return RunTraining(*options); }};
+}
+
+TrainCommand AddFitCommand(CLI::App& program) {
+  const auto options = std::make_shared<RunOptions>();
+  options->training.batch.no_retrieval_share = 0;
+  CLI::App* app = program.add_subcommand(
+      "fit",
+      "Teach a plain decoder to read neighbours: CCA and encoder alone are trained; 'run' from --out/model goes "
+      "on with all weights");
+  app->add_option("--model", options->fit.plain, "Folder of the plain decoder")->required();
+  app->add_option("--config", options->fit.config, "Its config (JSON) with CCA and encoder")->required();
+  app->add_option("--new-weights-seed", options->fit.seed, "Of the weights of CCA and encoder")->capture_default_str();
+  AddTrainingOptions(*app, *options);
+  return {app, [options] { return RunFit(*options); }};
 }
 
 }  // namespace retro

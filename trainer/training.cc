@@ -22,6 +22,8 @@
 #include "generator_service/model/weights.h"
 #include "trainer/batch_forward.h"
 #include "trainer/curve.h"
+#include "trainer/model_text.h"
+#include "trainer/retrofit.h"
 #include "trainer/train_checkpoint.h"
 
 namespace retro {
@@ -29,31 +31,9 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-constexpr char kCurveName[] = "curve.csv";
 constexpr char kModelFolder[] = "model";
 
 double SecondsSince(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
-
-// A data set and, if the folder has them, its neighbours.
-struct TextWithNeighbours {
-  std::optional<DataSet> data;
-  std::optional<NeighbourTable> neighbours;
-
-  const NeighbourTable* table() const { return neighbours ? &*neighbours : nullptr; }
-};
-
-absl::Status OpenText(const std::string& folder, const CheckpointInfo& model, TextWithNeighbours& text) {
-  RETRO_ASSIGN_OR_RETURN(text.data, DataSet::Open(folder));
-  const DataHeader& header = text.data->header();
-  if (header.tokenizer_fingerprint != model.tokenizer_fingerprint || header.vocabulary != model.config.vocabulary ||
-      header.chunk_length != model.config.chunk_length) {
-    return absl::FailedPreconditionError(
-        StrCat(folder, " was prepared with another tokenizer or chunk length than the model's: prepare it again"));
-  }
-  if (model.config.cca_layers.empty()) return absl::OkStatus();
-  RETRO_ASSIGN_OR_RETURN(text.neighbours, NeighbourTable::Open(folder, *text.data));
-  return absl::OkStatus();
-}
 
 class Training {
  public:
@@ -89,8 +69,8 @@ class Training {
       return absl::InvalidArgumentError(StrCat("the window must be a multiple of ", info_.config.chunk_length,
                                                " tokens, at most ", info_.config.max_length));
     }
-    RETRO_RETURN_IF_ERROR(OpenText(options_.data, info_, text_[0]));
-    if (!options_.validation.empty()) RETRO_RETURN_IF_ERROR(OpenText(options_.validation, info_, text_[1]));
+    RETRO_RETURN_IF_ERROR(OpenModelText(options_.data, info_, text_[0]));
+    if (!options_.validation.empty()) RETRO_RETURN_IF_ERROR(OpenModelText(options_.validation, info_, text_[1]));
     if (text_[0].table() != nullptr) info_.embedder_fingerprint = text_[0].table()->header().embedder_fingerprint;
     batches_.emplace(*text_[0].data, text_[0].table(), info_.config, options_.batch);
     if (batches_->windows_per_epoch() == 0) {
@@ -99,8 +79,8 @@ class Training {
     RETRO_RETURN_IF_ERROR(MakeFolder(options_.out));
     return CatchTorch([&] {
       for (const auto& [name, tensor] : start) {
-        weights_.emplace(name,
-                         tensor.to(device_, at::kFloat, /*non_blocking=*/false, /*copy=*/true).requires_grad_(true));
+        weights_.emplace(name, tensor.to(device_, at::kFloat, /*non_blocking=*/false, /*copy=*/true)
+                                   .requires_grad_(options_.trained == Trained::kAll || ServesRetrieval(name)));
       }
       optimiser_.emplace(info_.config, weights_, options_.optimiser);
       return absl::OkStatus();
@@ -116,12 +96,13 @@ class Training {
     if (table != nullptr) {
       for (const DatabaseRef& ref : table->header().databases) data += " " + ref.fingerprint;
     }
-    return {ModelConfigToJson(info_.config), data,
-            StrCat("start=", info_.revision, " windows=", b.windows, " length=", b.length, " k=", b.k, " seed=", b.seed,
-                   " offset=", b.offset_share, " without=", b.no_retrieval_share,
-                   " accumulation=", options_.accumulation, " rate=", o.learning_rate, " final=", o.final_share,
-                   " warmup=", o.warmup_steps, " steps=", o.steps, " decay=", o.weight_decay, " beta1=", o.beta1,
-                   " beta2=", o.beta2, " epsilon=", o.epsilon, " clip=", o.clip_norm)};
+    return {
+        ModelConfigToJson(info_.config), data,
+        StrCat("start=", info_.revision, " windows=", b.windows, " length=", b.length, " k=", b.k, " seed=", b.seed,
+               " offset=", b.offset_share, " without=", b.no_retrieval_share, " accumulation=", options_.accumulation,
+               " rate=", o.learning_rate, " final=", o.final_share, " warmup=", o.warmup_steps, " steps=", o.steps,
+               " decay=", o.weight_decay, " beta1=", o.beta1, " beta2=", o.beta2, " epsilon=", o.epsilon,
+               " clip=", o.clip_norm, options_.trained == Trained::kRetrieval ? " trained=retrieval" : "")};
   }
 
   absl::Status Resume() {
@@ -130,7 +111,7 @@ class Training {
       RETRO_RETURN_IF_ERROR(done.status());
       step_ = *done;
     }
-    RETRO_RETURN_IF_ERROR(curve_.Open(options_.out + "/" + kCurveName, step_));
+    RETRO_RETURN_IF_ERROR(curve_.Open(options_.out, step_));
     tokens_ = curve_.tokens();
     return absl::OkStatus();
   }
@@ -171,7 +152,8 @@ class Training {
       RETRO_ASSIGN_OR_RETURN(const ModelWeights bound, Bind());
       const at::Tensor logits = BatchForward(bound, info_.config, placed, {.recompute = options_.recompute});
       const at::Tensor part = SummedLoss(logits, placed) / static_cast<double>(std::max<int64_t>(labels, 1));
-      part.backward();
+      // Nothing learns from windows without neighbours where only retrieval does.
+      if (part.requires_grad()) part.backward();
       loss = loss.defined() ? loss + part.detach() : part.detach();
     }
     losses_.push_back(loss);
@@ -263,7 +245,7 @@ class Training {
   const Report& report_;
   at::Device device_ = at::kCPU;
   CheckpointInfo info_;
-  TextWithNeighbours text_[2];  // to train on, to validate on
+  ModelText text_[2];  // to train on, to validate on
   WeightMap weights_;
   SinusoidCache sinusoids_;
   std::optional<Optimiser> optimiser_;

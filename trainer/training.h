@@ -14,6 +14,12 @@ namespace retro {
 
 enum class TrainNumbers { kFp32, kBf16 };
 
+// Which weights learn.
+enum class Trained {
+  kAll,
+  kRetrieval,  // CCA and encoder: without neighbours the model stays the one that it was, bit for bit (paper, 4.2)
+};
+
 struct TrainingOptions {
   std::string model;       // folder of the model that is trained on: its weights, config and tokenizer
   std::string data;        // prepared folder
@@ -24,6 +30,7 @@ struct TrainingOptions {
   BatchOptions batch;                          // of one pass
   int64_t accumulation = 1;                    // passes a step
   OptimiserOptions optimiser;
+  Trained trained = Trained::kAll;
   bool recompute = false;
   int64_t log_steps = 10;
   int64_t checkpoint_steps = 500;
