@@ -17,10 +17,12 @@ must_have() { # must_have PROGRAM WORD: else the check above would prove nothing
 }
 must_lack retro-model grpc rocksdb faiss
 must_lack retro-train grpc protobuf rocksdb faiss
+must_lack retro-eval grpc protobuf rocksdb faiss
 must_lack retro-shard torch c10
 must_lack retro torch c10 rocksdb faiss
 must_have retro-model torch
 must_have retro-train torch
+must_have retro-eval torch
 must_have retro-shard rocksdb
 must_have retro-shard grpc
 exit $failed
