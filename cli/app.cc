@@ -41,6 +41,8 @@ void AddCommands(CLI::App& app, Invocation& invocation) {
   AddStatsCommand(app, invocation);
   AddHealthCommand(app, invocation);
   AddDoctorCommand(app, invocation);
+  AddAdminCommand(app, invocation);
+  AddSnapshotCommand(app, invocation);
 }
 
 // Messages carry UTF-8 alone. Paths may be anything: commands say what they do with others.

@@ -26,5 +26,7 @@ void AddExportCommand(CLI::App& app, Invocation& invocation);
 void AddStatsCommand(CLI::App& app, Invocation& invocation);
 void AddHealthCommand(CLI::App& app, Invocation& invocation);
 void AddDoctorCommand(CLI::App& app, Invocation& invocation);
+void AddAdminCommand(CLI::App& app, Invocation& invocation);
+void AddSnapshotCommand(CLI::App& app, Invocation& invocation);
 
 }  // namespace retro::cli

@@ -75,10 +75,15 @@ void AddBounds(CLI::App& app, Settings& settings) {
 
 void AddSettings(CLI::App& app, Settings& settings) {
   AddServiceSettings(app, settings.service);
-  app.add_option("--role", settings.role, "standalone: router and one shard in this process")
+  app.add_option("--role", settings.role,
+                 "standalone: router and one shard in this process; router: the shards are those of the cluster file")
       ->check(CLI::IsMember({"standalone", "router"}))
       ->capture_default_str();
-  app.add_option("--data", settings.retriever.data, "Folder that holds the store; made if missing")->required();
+  app.add_option("--data", settings.retriever.data, "Standalone: folder that holds the store; made if missing");
+  app.add_option("--cluster-file", settings.retriever.cluster_file, "Router: the cluster file (docs/consistency.md)");
+  AddClientSettings(app, "shards", settings.retriever.shards_security);
+  app.add_option("--snapshot-dir", settings.retriever.snapshot_dir,
+                 "Folder of snapshots; a router needs the one that its shards have. None if empty");
   app.add_option("--tokenizer", settings.retriever.tokenizer,
                  "SentencePiece model that cuts documents into chunks (fixed with the first start)")
       ->required();
@@ -122,9 +127,12 @@ absl::StatusOr<std::unique_ptr<Embedder>> MakeEmbedder(const Settings& settings)
 }
 
 absl::Status Serve(const Settings& settings) {
-  if (settings.role == "router") {
-    return Error(absl::StatusCode::kUnimplemented, Reason::kNotSupported,
-                 "--role=router is not served yet: it lacks the cluster file; run standalone");
+  const bool routes = settings.role == "router";
+  if (routes != !settings.retriever.cluster_file.empty()) {
+    return FieldError("--cluster-file", "a router needs one, and nobody else does: say --role=router with it");
+  }
+  if (routes != settings.retriever.data.empty()) {
+    return FieldError("--data", "name the store's folder, which a router has not");
   }
   RETRO_ASSIGN_OR_RETURN(std::unique_ptr<Embedder> embedder, MakeEmbedder(settings));
   Metrics metrics;

@@ -6,18 +6,24 @@
 #include <vector>
 
 #include "common/base/error.h"
+#include "common/base/hash.h"
 #include "common/base/status_macros.h"
 #include "common/base/strings.h"
 #include "common/document/half.h"
 #include "common/rpc/log.h"
 #include "common/tokenizer/tokenizer.h"
+#include "retriever_service/cluster_shards.h"
 #include "retriever_service/embed/batcher.h"
 #include "retriever_service/ingest/document_writer.h"
 #include "retriever_service/ingest/ingest_budget.h"
 #include "retriever_service/query/embedding.h"
 #include "retriever_service/query/router.h"
 #include "retriever_service/query/shard_map.h"
+#include "retriever_service/restoring_admin.h"
 #include "retriever_service/serve/retriever_service.h"
+#include "retriever_service/shard/admin.h"
+#include "retriever_service/shard/admin_service.h"
+#include "retriever_service/shard/local_admin.h"
 #include "retriever_service/shard/local_shard.h"
 
 namespace retro {
@@ -43,7 +49,8 @@ absl::StatusOr<std::shared_ptr<const Tokenizer>> LoadChunkingTokenizer(const Ret
 
 absl::StatusOr<std::unique_ptr<ShardMap>> OpenShard(const RetrieverOptions& options, size_t reply_bytes_max,
                                                     const Tokenizer& tokenizer, const EmbedderInfo& embedder,
-                                                    const std::vector<float>& self_test) {
+                                                    const std::vector<float>& self_test,
+                                                    std::unique_ptr<Admin>& admin) {
   LocalShardOptions shard;
   shard.store.path = options.data;
   shard.index = options.index;
@@ -59,8 +66,13 @@ absl::StatusOr<std::unique_ptr<ShardMap>> OpenShard(const RetrieverOptions& opti
   spec.set_metric(pb::METRIC_L2);
   spec.set_self_test_vector(ToHalf(self_test));
   const auto start = std::chrono::steady_clock::now();
+  RETRO_ASSIGN_OR_RETURN(std::unique_ptr<LocalShard> local, LocalShard::Open(shard));
+  LocalAdminOptions admin_options;
+  admin_options.snapshot_dir = options.snapshot_dir;
+  admin_options.open = [shard = local.get()] { return std::shared_ptr<LocalShard>(std::shared_ptr<void>(), shard); };
+  admin = std::make_unique<LocalAdmin>(std::move(admin_options));
   std::vector<std::unique_ptr<Shard>> shards;
-  RETRO_ASSIGN_OR_RETURN(shards.emplace_back(), LocalShard::Open(shard));
+  shards.push_back(std::move(local));
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   LogEvent(spdlog::level::info, "store open", {{"folder", options.data}, {"seconds", fmt::format("{:.2f}", seconds)}});
   return ShardMap::Create(std::move(shards));
@@ -87,16 +99,41 @@ absl::Status CheckSelfTest(ShardMap& shards, const std::vector<float>& self_test
                       distance / scale, " on the self-test): try another --dtype or --device, or check the libraries"));
 }
 
+// A router has no settings of its own that a collection could differ from silently.
+absl::Status CheckCollection(ShardMap& shards, const Tokenizer& tokenizer, const EmbedderInfo& embedder) {
+  const auto spec = shards.Collection("");
+  if (!spec.ok()) {
+    spdlog::warn("no shard tells yet whether it has vectors of this embedder: {}", MessageOf(spec.status()));
+    return absl::OkStatus();  // each call finds out
+  }
+  if (spec->embedder_fingerprint() != embedder.fingerprint ||
+      spec->dimension() != static_cast<uint32_t>(embedder.dimension)) {
+    return Error(absl::StatusCode::kFailedPrecondition, Reason::kEmbedderMismatch,
+                 StrCat("the shards hold vectors of embedder ", HexEncode(spec->embedder_fingerprint()), " with ",
+                        spec->dimension(), " numbers, this router has ", HexEncode(embedder.fingerprint), " with ",
+                        embedder.dimension, ": start it with theirs"));
+  }
+  if (spec->tokenizer_fingerprint() != tokenizer.fingerprint()) {
+    return Error(absl::StatusCode::kFailedPrecondition, Reason::kTokenizerMismatch,
+                 StrCat("the shards hold chunks cut by tokenizer ", HexEncode(spec->tokenizer_fingerprint()),
+                        ", this router has ", HexEncode(tokenizer.fingerprint()), ": start it with theirs"));
+  }
+  return absl::OkStatus();
+}
+
 // Members are listed so that each is destroyed before what it uses.
-class StandaloneRetriever final : public Retriever {
+class ServedRetriever final : public Retriever {
  public:
-  StandaloneRetriever(const RetrieverOptions& options, const ServerOptions& server,
-                      std::shared_ptr<const Tokenizer> tokenizer, std::unique_ptr<Embedder> embedder,
-                      std::unique_ptr<ShardMap> shards, Metrics& metrics)
+  ServedRetriever(const RetrieverOptions& options, const ServerOptions& server,
+                  std::shared_ptr<const Tokenizer> tokenizer, std::unique_ptr<Embedder> embedder,
+                  std::unique_ptr<ClusterShards> cluster, std::unique_ptr<ShardMap> shards,
+                  std::unique_ptr<Admin> admin, Metrics& metrics)
       : tokenizer_(std::move(tokenizer)),
         batcher_(std::move(embedder)),
         embedding_(batcher_),
+        cluster_(std::move(cluster)),
         shards_(std::move(shards)),
+        admin_(std::move(admin)),
         router_(*shards_, embedding_),
         writer_(*shards_, embedding_, *tokenizer_),
         budget_(kIngestDocumentsMax, options.ingest_bytes_max),
@@ -110,23 +147,34 @@ class StandaloneRetriever final : public Retriever {
         service_(MakeRetrieverService({*shards_, router_, writer_, embedding_, *tokenizer_, runner_, ingest_workers_,
                                        budget_, open_streams_, metrics, metrics_,
                                        static_cast<uint64_t>(server.message_bytes_max)})),
-        admin_(MakeAdminService(runner_)) {
+        admin_service_(MakeAdminService(*admin_, runner_)) {
     metrics.BeforeScrape([this] {
+      if (cluster_ != nullptr) cluster_->RefreshMetrics();
       const auto stats = router_.Stats({});
       if (stats.ok()) metrics_.Refresh(batcher_.stats(), budget_, *stats);
     });
   }
 
-  ~StandaloneRetriever() override { Stop(); }
+  ~ServedRetriever() override { Stop(); }
 
   absl::Status Serve(const ServerOptions& options) {
-    RETRO_ASSIGN_OR_RETURN(server_, RpcServer::Start(options, {service_.get(), admin_.get()}));
-    for (const char* name : {"", kServiceName, kFullCoverageName}) server_->SetServing(name, true);
+    RETRO_ASSIGN_OR_RETURN(server_, RpcServer::Start(options, {service_.get(), admin_service_.get()}));
+    server_->SetServing("", true);
+    const auto show = [this](uint32_t answering) {
+      server_->SetServing(kServiceName, answering > 0);
+      server_->SetServing(kFullCoverageName, answering == shards_->size());
+    };
+    if (cluster_ == nullptr) {
+      show(shards_->size());
+    } else {
+      cluster_->WatchCoverage(show);
+    }
     return absl::OkStatus();
   }
 
   // Callers first, then what works for them; the store is closed by the destructor.
   void Stop() override {
+    if (cluster_ != nullptr) cluster_->StopWatching();
     open_streams_.Drain();
     if (server_ != nullptr) server_->Stop();
     workers_.Stop();
@@ -140,7 +188,9 @@ class StandaloneRetriever final : public Retriever {
   const std::shared_ptr<const Tokenizer> tokenizer_;
   EmbedBatcher batcher_;
   Embedding embedding_;
+  const std::unique_ptr<ClusterShards> cluster_;  // null: standalone
   const std::unique_ptr<ShardMap> shards_;
+  const std::unique_ptr<Admin> admin_;
   Router router_;
   DocumentWriter writer_;
   IngestBudget budget_;
@@ -150,7 +200,7 @@ class StandaloneRetriever final : public Retriever {
   UnaryRunner runner_;
   OpenStreams open_streams_;
   const std::unique_ptr<grpc::Service> service_;
-  const std::unique_ptr<grpc::Service> admin_;
+  const std::unique_ptr<grpc::Service> admin_service_;
   std::unique_ptr<RpcServer> server_;
 };
 
@@ -161,11 +211,26 @@ absl::StatusOr<std::unique_ptr<Retriever>> Retriever::Start(const RetrieverOptio
                                                             std::unique_ptr<Embedder> embedder, Metrics& metrics) {
   RETRO_ASSIGN_OR_RETURN(std::shared_ptr<const Tokenizer> tokenizer, LoadChunkingTokenizer(options));
   RETRO_ASSIGN_OR_RETURN(const std::vector<float> self_test, SelfTestVector(*embedder));
-  RETRO_ASSIGN_OR_RETURN(std::unique_ptr<ShardMap> shards,
-                         OpenShard(options, server.message_bytes_max, *tokenizer, embedder->info(), self_test));
-  RETRO_RETURN_IF_ERROR(CheckSelfTest(*shards, self_test));
-  auto retriever = std::make_unique<StandaloneRetriever>(options, server, std::move(tokenizer), std::move(embedder),
-                                                         std::move(shards), metrics);
+  LogEvent(spdlog::level::info, "fingerprints",
+           {{"embedder", HexEncode(embedder->info().fingerprint)},
+            {"tokenizer", HexEncode(tokenizer->fingerprint())},
+            {"dimension", std::to_string(embedder->info().dimension)}});
+  std::unique_ptr<ClusterShards> cluster;
+  std::unique_ptr<ShardMap> shards;
+  std::unique_ptr<Admin> admin;
+  if (options.cluster_file.empty()) {
+    RETRO_ASSIGN_OR_RETURN(
+        shards, OpenShard(options, server.message_bytes_max, *tokenizer, embedder->info(), self_test, admin));
+  } else {
+    RETRO_ASSIGN_OR_RETURN(cluster, ClusterShards::Start(options.cluster_file, options.shards_security, metrics));
+    shards = cluster->MakeMap();
+    admin = cluster->MakeAdmin();
+    RETRO_RETURN_IF_ERROR(CheckCollection(*shards, *tokenizer, embedder->info()));
+  }
+  admin = MakeRestoringAdmin(std::move(admin), *shards, options.snapshot_dir);
+  if (cluster == nullptr) RETRO_RETURN_IF_ERROR(CheckSelfTest(*shards, self_test));
+  auto retriever = std::make_unique<ServedRetriever>(options, server, std::move(tokenizer), std::move(embedder),
+                                                     std::move(cluster), std::move(shards), std::move(admin), metrics);
   RETRO_RETURN_IF_ERROR(retriever->Serve(server));
   return std::unique_ptr<Retriever>(std::move(retriever));
 }

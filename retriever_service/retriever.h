@@ -1,5 +1,5 @@
-// The standalone retriever as one thing: store, shard, embedder, router and RPC server, wired together. What main()
-// runs and tests start in their own process.
+// The retriever as one thing: embedder, router, RPC server and, standalone, store and shard, wired together. What
+// main() runs and tests start in their own process.
 #pragma once
 
 #include <cstdint>
@@ -7,6 +7,7 @@
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "common/rpc/credentials.h"
 #include "common/rpc/metrics.h"
 #include "common/rpc/server.h"
 #include "common/rpc/unary.h"
@@ -16,9 +17,12 @@
 namespace retro {
 
 struct RetrieverOptions {
-  std::string data;       // folder of the store; made if missing
-  std::string tokenizer;  // SentencePiece model that cuts documents; fixed with the first start
-  int chunk_size = 64;    // tokens; fixed with the first start
+  std::string data;                // folder of the store; made if missing
+  std::string cluster_file;        // in its place: the shards are other processes, and this one is a router
+  ClientSecurity shards_security;  // of calls to the cluster's shards
+  std::string snapshot_dir;        // "" for no snapshots
+  std::string tokenizer;           // SentencePiece model that cuts documents; fixed with the first start
+  int chunk_size = 64;             // tokens; fixed with the first start
   IndexSettings index;
   int workers = 16;  // unary calls at once
   int requests_waiting_max = 1024;
@@ -31,8 +35,8 @@ struct RetrieverOptions {
 
 class Retriever {
  public:
-  // Opens the store, builds its index and serves. Everything that can be wrong with folder, tokenizer, embedder and
-  // port is a status here. `metrics` must outlive the result.
+  // Opens the store and builds its index, or goes to the cluster's shards, and serves. Everything that can be wrong
+  // with folder, tokenizer, embedder and port is a status here. `metrics` must outlive the result.
   static absl::StatusOr<std::unique_ptr<Retriever>> Start(const RetrieverOptions& options, const ServerOptions& server,
                                                           std::unique_ptr<Embedder> embedder, Metrics& metrics);
   // As Stop().

@@ -1,9 +1,10 @@
-// retro-shard: one shard's store and index behind gRPC; settings, wiring, start and stop, nothing else. Carries no
-// embedder and no torch.
+// retro-shard: one replica of a shard, its store and index behind gRPC; settings, wiring, start and stop, nothing else.
+// Carries no embedder and no torch.
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cctype>
+#include <chrono>
 #include <memory>
 #include <optional>
 #include <string>
@@ -21,7 +22,9 @@
 #include "common/rpc/settings.h"
 #include "common/rpc/unary.h"
 #include "retriever_service/index_flags.h"
-#include "retriever_service/shard/local_shard.h"
+#include "retriever_service/replica/replica.h"
+#include "retriever_service/replica/replica_admin.h"
+#include "retriever_service/shard/admin_service.h"
 #include "retriever_service/shard/shard_service.h"
 
 namespace retro {
@@ -32,6 +35,8 @@ constexpr size_t kFingerprintHexDigits = 64;
 constexpr int kChunkSizeMin = 4;  // see CutIntoChunks
 constexpr int kChunkSizeMax = 4096;
 constexpr int kThreadsMax = 1024;
+constexpr int kAdminWorkers = 2;  // of their own: a checksum of everything takes long
+constexpr size_t kAdminWaitingMax = 16;
 constexpr int kWaitingReadsDivisor = 4;  // the share of the workers that may wait for a consistency token
 constexpr int kRequestsWaitingMax = 1 << 20;
 constexpr uint64_t kStoreMemoryBytesMin = uint64_t{8} << 20;
@@ -41,7 +46,13 @@ constexpr uint64_t kBytesMax = uint64_t{1} << 40;
 struct Settings {
   ServiceSettings service{.server = {.listen = "127.0.0.1:7710"}};
   StoreOptions store;
+  uint32_t shard = 0;
   IndexSettings index;
+  std::string cluster_file;
+  std::string replica;
+  std::string snapshot_dir;
+  ClientSecurity replicas_security;
+  std::chrono::milliseconds late_after = ReplicaOptions().late_after;
   std::string embedder_fingerprint;
   std::string tokenizer_fingerprint;
   uint32_t dimension = 0;
@@ -57,14 +68,19 @@ void AddSettings(CLI::App& app, Settings& settings) {
   app.add_flag("--verify-at-start,!--no-verify-at-start", settings.store.verify_tables,
                "Read all of the store when starting and compare its checksums")
       ->default_str("true");
-  app.add_option("--cluster", settings.store.cluster, "Name of the cluster (fixed with the first start)");
-  app.add_option("--shard", settings.store.shard, "This shard's number, from 0")->capture_default_str();
-  app.add_option("--shard-count", settings.store.shard_count, "Shards of the store (fixed with the first start)")
-      ->capture_default_str()
-      ->check(CLI::PositiveNumber);
+  app.add_option("--cluster-file", settings.cluster_file,
+                 "The cluster file (docs/consistency.md), on storage that all processes of the cluster share")
+      ->required();
+  app.add_option("--shard", settings.shard, "The shard's number in the cluster file, from 0")->required();
+  app.add_option("--replica", settings.replica, "This process's name in the cluster file")->required();
+  app.add_option("--snapshot-dir", settings.snapshot_dir, "Folder of snapshots; none if empty");
+  app.add_option(
+         "--late-ms", settings.late_after,
+         "As the primary: a replica that holds up a write so long is no longer waited for until it has caught up")
+      ->check(CLI::Range(int64_t{1}, int64_t{3'600'000}))
+      ->default_str(std::to_string(settings.late_after.count()));
 
-  constexpr char kCollection[] =
-      "Default collection (fixed with the first start; retro-retriever's GetInfo shows them)";
+  constexpr char kCollection[] = "Default collection (fixed with the first start; retro-retriever's log shows them)";
   app.add_option("--embedder-fingerprint", settings.embedder_fingerprint, "64 hexadecimal digits")->group(kCollection);
   app.add_option("--tokenizer-fingerprint", settings.tokenizer_fingerprint, "64 hexadecimal digits")
       ->group(kCollection);
@@ -74,6 +90,7 @@ void AddSettings(CLI::App& app, Settings& settings) {
       ->capture_default_str()
       ->group(kCollection);
 
+  AddClientSettings(app, "replicas", settings.replicas_security);
   AddIndexFlags(app, settings.index);
 
   constexpr char kBounds[] = "Bounds";
@@ -126,35 +143,48 @@ absl::StatusOr<std::optional<pb::CollectionSpec>> DefaultCollection(const Settin
   return spec;
 }
 
+absl::StatusOr<ReplicaOptions> OptionsOf(const Settings& settings) {
+  ReplicaOptions options;
+  options.shard = settings.shard;
+  options.name = settings.replica;
+  options.late_after = settings.late_after;
+  options.security = settings.replicas_security;
+  options.local.store = settings.store;
+  options.local.index = settings.index;
+  options.local.reply_bytes_max = settings.unary.reply_bytes_max;
+  options.local.waiting_reads_max = std::max(1, settings.workers / kWaitingReadsDivisor);
+  RETRO_ASSIGN_OR_RETURN(options.local.default_collection, DefaultCollection(settings));
+  return options;
+}
+
 absl::Status Serve(const Settings& settings) {
-  if (settings.store.shard >= settings.store.shard_count) {
-    return FieldError("--shard", StrCat("there is no shard ", settings.store.shard, " of ", settings.store.shard_count,
-                                        ": number them from 0"));
-  }
-  LocalShardOptions options;
-  options.store = settings.store;
-  options.index = settings.index;
-  options.reply_bytes_max = settings.unary.reply_bytes_max;
-  options.waiting_reads_max = std::max(1, settings.workers / kWaitingReadsDivisor);
-  RETRO_ASSIGN_OR_RETURN(options.default_collection, DefaultCollection(settings));
-  RETRO_ASSIGN_OR_RETURN(const std::unique_ptr<LocalShard> shard, LocalShard::Open(options));
+  RETRO_ASSIGN_OR_RETURN(const std::unique_ptr<ClusterWatch> watch, ClusterWatch::Start(settings.cluster_file));
+  RETRO_ASSIGN_OR_RETURN(const ReplicaOptions options, OptionsOf(settings));
+  RETRO_ASSIGN_OR_RETURN(const std::unique_ptr<Replica> replica, Replica::Start(options, *watch));
   Metrics metrics;
   WorkerPool workers(settings.workers, settings.requests_waiting_max);
+  WorkerPool admin_workers(kAdminWorkers, kAdminWaitingMax);
   UnaryOptions unary = settings.unary;
   unary.access = settings.service.server.access;
-  const std::unique_ptr<grpc::Service> service = MakeShardService(*shard, workers, metrics, unary);
+  UnaryRunner admin_runner(admin_workers, metrics, unary);
+  const std::unique_ptr<Admin> admin = MakeReplicaAdmin(*replica, settings.snapshot_dir);
+  const std::unique_ptr<grpc::Service> admin_service = MakeAdminService(*admin, admin_runner);
+  const std::unique_ptr<grpc::Service> service =
+      MakeShardService(replica->shard(), workers, metrics, unary, replica.get());
   RETRO_ASSIGN_OR_RETURN(const std::unique_ptr<RpcServer> server,
-                         RpcServer::Start(settings.service.server, {service.get()}));
+                         RpcServer::Start(settings.service.server, {service.get(), admin_service.get()}));
   server->SetServing(kServiceName, true);
-  return ServeUntilStopped(settings.service, metrics, server->port(), [&server, &workers] {
+  return ServeUntilStopped(settings.service, metrics, server->port(), [&server, &workers, &admin_workers] {
     server->Stop();
     workers.Stop();
+    admin_workers.Stop();
   });
 }
 
 int Main(int argc, char** argv) {
   Settings settings;
-  CLI::App app("One shard of a store: keeps documents and finds the nearest chunks to a vector.", "retro-shard");
+  CLI::App app("One replica of a shard of a store: keeps documents and finds the nearest chunks to a vector.",
+               "retro-shard");
   AddSettings(app, settings);
   return RunService(app, "RETRO_SHARD_", settings.service, argc, argv, [&settings] { return Serve(settings); });
 }

@@ -13,7 +13,7 @@ constexpr char kReasonUrl[] = "retro/reason";
 constexpr char kFieldUrl[] = "retro/field";
 constexpr char kRetryUrl[] = "retro/retry_after_ms";
 
-constexpr std::array<std::pair<Reason, std::string_view>, 27> kReasons = {{
+constexpr std::array<std::pair<Reason, std::string_view>, 29> kReasons = {{
     {Reason::kInvalidField, "INVALID_FIELD"},
     {Reason::kNotFound, "NOT_FOUND"},
     {Reason::kCollectionNotFound, "COLLECTION_NOT_FOUND"},
@@ -28,6 +28,8 @@ constexpr std::array<std::pair<Reason, std::string_view>, 27> kReasons = {{
     {Reason::kBehindToken, "BEHIND_TOKEN"},
     {Reason::kShardUnavailable, "SHARD_UNAVAILABLE"},
     {Reason::kStaleEpoch, "STALE_EPOCH"},
+    {Reason::kClusterMismatch, "CLUSTER_MISMATCH"},
+    {Reason::kBehindLog, "BEHIND_LOG"},
     {Reason::kWriteOutcomeUnknown, "WRITE_OUTCOME_UNKNOWN"},
     {Reason::kReadOnly, "READ_ONLY"},
     {Reason::kQueueFull, "QUEUE_FULL"},

@@ -26,7 +26,9 @@ enum class Reason {
   kStoreDamaged,         // a stored file fails its checksum
   kBehindToken,          // what the consistency token covers has not arrived here in time
   kShardUnavailable,     // a shard did not answer
-  kStaleEpoch,           // the caller's view of the cluster is old
+  kStaleEpoch,           // the caller's view of the cluster is old, or this process's
+  kClusterMismatch,      // two cluster files disagree
+  kBehindLog,            // a replica is behind its primary's log, or has what that lacks: it needs a copy of the store
   kWriteOutcomeUnknown,  // a write may or may not have happened; safe to repeat
   kReadOnly,             // writes are refused: the disk is full, or an operator said so
   kQueueFull,            // too much work is waiting; retry after the delay in RetryInfo

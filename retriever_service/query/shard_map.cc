@@ -1,5 +1,6 @@
 #include "retriever_service/query/shard_map.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "common/base/error.h"
@@ -24,6 +25,7 @@ ShardMap::ShardMap(std::vector<std::unique_ptr<Shard>> shards) : shards_(std::mo
 absl::StatusOr<std::unique_ptr<ShardMap>> ShardMap::Create(std::vector<std::unique_ptr<Shard>> shards) {
   std::unique_ptr<ShardMap> map(new ShardMap(std::move(shards)));
   for (uint32_t i = 0; i < map->size(); ++i) {
+    map->last_slots_.push_back((kSlotCount * (i + 1) + map->size() - 1) / map->size() - 1);
     RETRO_ASSIGN_OR_RETURN(const shardpb::GetShardInfoResponse info, map->shard(i).GetShardInfo({}, {}));
     if (i == 0) map->store_id_ = info.store_id();
     if (info.store_id() != map->store_id_ || info.shard() != i || info.shard_count() != map->size()) {
@@ -36,8 +38,17 @@ absl::StatusOr<std::unique_ptr<ShardMap>> ShardMap::Create(std::vector<std::uniq
   return map;
 }
 
+std::unique_ptr<ShardMap> ShardMap::OfCluster(std::vector<std::unique_ptr<Shard>> shards, std::string store_id,
+                                              std::vector<uint32_t> last_slots) {
+  std::unique_ptr<ShardMap> map(new ShardMap(std::move(shards)));
+  map->store_id_ = std::move(store_id);
+  map->last_slots_ = std::move(last_slots);
+  return map;
+}
+
 uint32_t ShardMap::ShardOfDocument(const std::string& document_id) const {
-  return static_cast<uint32_t>(uint64_t{SlotOfDocument(document_id)} * size() / kSlotCount);
+  const auto it = std::lower_bound(last_slots_.begin(), last_slots_.end(), SlotOfDocument(document_id));
+  return static_cast<uint32_t>(it - last_slots_.begin());
 }
 
 absl::StatusOr<pb::CollectionSpec> ShardMap::Collection(const std::string& name) {
@@ -56,10 +67,18 @@ absl::StatusOr<pb::CollectionSpec> ShardMap::Collection(const std::string& name)
 }
 
 absl::StatusOr<std::vector<pb::CollectionSpec>> ShardMap::Collections(const CallContext& context) {
-  RETRO_ASSIGN_OR_RETURN(const shardpb::GetShardInfoResponse info, shard(0).GetShardInfo({}, context));
-  MutexLock lock(mutex_);
-  collections_.assign(info.collections().begin(), info.collections().end());
-  return collections_;
+  absl::Status error;
+  for (uint32_t i = 0; i < size(); ++i) {  // any shard knows them
+    const absl::StatusOr<shardpb::GetShardInfoResponse> info = shard(i).GetShardInfo({}, context);
+    if (!info.ok()) {
+      error = info.status();
+      continue;
+    }
+    MutexLock lock(mutex_);
+    collections_.assign(info->collections().begin(), info->collections().end());
+    return collections_;
+  }
+  return error;
 }
 
 std::vector<absl::Status> ShardMap::AskAll(const std::function<absl::Status(uint32_t, Shard&)>& ask) {

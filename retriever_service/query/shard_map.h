@@ -20,9 +20,12 @@ namespace retro {
 // Any thread.
 class ShardMap {
  public:
-  // Shard i of the list is shard number i. Slots are dealt out evenly: slot s belongs to shard s * shards / 4096.
+  // Shard i of the list is shard number i. Slots are dealt out evenly, in order.
   // FAILED_PRECONDITION (FOREIGN_STORE) if they are not all of one store.
   static absl::StatusOr<std::unique_ptr<ShardMap>> Create(std::vector<std::unique_ptr<Shard>> shards);
+  // Shards that check themselves who they are and may not answer yet; `last_slots[i]` is the last slot of shard i.
+  static std::unique_ptr<ShardMap> OfCluster(std::vector<std::unique_ptr<Shard>> shards, std::string store_id,
+                                             std::vector<uint32_t> last_slots);
 
   uint32_t size() const { return static_cast<uint32_t>(shards_.size()); }
   Shard& shard(uint32_t number) { return *shards_[number]; }
@@ -41,6 +44,7 @@ class ShardMap {
 
   const std::vector<std::unique_ptr<Shard>> shards_;
   std::string store_id_;
+  std::vector<uint32_t> last_slots_;
   std::unique_ptr<WorkerPool> fan_out_;  // null for one shard
   Mutex mutex_;
   std::vector<pb::CollectionSpec> collections_ ABSL_GUARDED_BY(mutex_);  // as last read

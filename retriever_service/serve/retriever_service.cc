@@ -17,7 +17,6 @@
 #include "retriever_service/query/limits.h"
 #include "retriever_service/serve/ingest_stream.h"
 #include "retriever_service/serve/validate.h"
-#include "retro/admin/v1/admin.grpc.pb.h"
 #include "retro/retriever/v1/retriever.grpc.pb.h"
 
 namespace retro {
@@ -225,40 +224,10 @@ absl::StatusOr<pb::GetInfoResponse> RetrieverService::Info(const CallContext& ca
   return info;
 }
 
-// ---------------------------------------------------------------- admin
-
-namespace adminpb = ::retro::admin::v1;
-
-class AdminService final : public adminpb::AdminService::CallbackService {
- public:
-  explicit AdminService(UnaryRunner& runner) : runner_(runner) {}
-
-#define RETRO_REFUSE(Method, what)                                                            \
-  ServerUnaryReactor* Method(CallbackServerContext* context, const adminpb::Method##Request*, \
-                             adminpb::Method##Response*) override {                           \
-    return runner_.Refuse(context, "admin." #Method, #Method ": " what);                      \
-  }
-  RETRO_REFUSE(CreateSnapshot, "snapshots are not served yet; stop the service and copy its data folder")
-  RETRO_REFUSE(ListSnapshots, "snapshots are not served yet")
-  RETRO_REFUSE(DeleteSnapshot, "snapshots are not served yet")
-  RETRO_REFUSE(RestoreSnapshot, "snapshots are not served yet; stop the service and put a copied data folder in place")
-  RETRO_REFUSE(Verify, "checksums over a store's content are not served yet")
-  RETRO_REFUSE(Compact, "compaction on command is not served yet; the store compacts by itself")
-  RETRO_REFUSE(SetReadOnly, "read-only on command is not served yet")
-  RETRO_REFUSE(TrainIndex, "quantised segments are not served yet; the index is exact and needs no training")
-  RETRO_REFUSE(ListReplicas, "replicas are not served yet")
-  RETRO_REFUSE(GetOperation, "no call starts an operation yet")
-#undef RETRO_REFUSE
-
- private:
-  UnaryRunner& runner_;
-};
-
 }  // namespace
 
 std::unique_ptr<grpc::Service> MakeRetrieverService(const RetrieverParts& parts) {
   return std::make_unique<RetrieverService>(parts);
 }
-std::unique_ptr<grpc::Service> MakeAdminService(UnaryRunner& runner) { return std::make_unique<AdminService>(runner); }
 
 }  // namespace retro

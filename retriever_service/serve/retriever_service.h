@@ -36,7 +36,4 @@ struct RetrieverParts {
 
 std::unique_ptr<grpc::Service> MakeRetrieverService(const RetrieverParts& parts);
 
-// Every RPC of retro.admin.v1 answers UNIMPLEMENTED and says what it lacks. `runner` must outlive it.
-std::unique_ptr<grpc::Service> MakeAdminService(UnaryRunner& runner);
-
 }  // namespace retro

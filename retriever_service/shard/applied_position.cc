@@ -53,6 +53,13 @@ absl::Status AppliedPosition::WaitFor(const shardpb::ReadBarrier& barrier, const
   return status;
 }
 
+void AppliedPosition::WaitForChange(const shardpb::Position& position, Clock::time_point deadline) const {
+  const MutexLock lock(mutex_);
+  while (position_.epoch() == position.epoch() && position_.number() == position.number()) {
+    if (!advanced_.WaitUntil(mutex_, deadline)) return;
+  }
+}
+
 absl::Status AppliedPosition::WaitLocked(const shardpb::ReadBarrier& barrier, const CallContext& context) const {
   const Clock::time_point end = EndOf(barrier.max_wait());
   while (IsBefore(position_, barrier.position())) {

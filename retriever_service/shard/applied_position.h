@@ -1,6 +1,7 @@
 // How far a shard's index and store have come, and waiting for it to come further.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 
 #include "absl/status/status.h"
@@ -23,6 +24,9 @@ class AppliedPosition {
   // Waits until the barrier's position is reached. UNAVAILABLE (BEHIND_TOKEN), with the lag, if that takes longer than
   // it allows, or at once if waiting_max calls wait already: each holds a thread that others could use.
   absl::Status WaitFor(const shardpb::ReadBarrier& barrier, const CallContext& context) const
+      ABSL_LOCKS_EXCLUDED(mutex_);
+  // Waits until it is another than `position`, or the deadline.
+  void WaitForChange(const shardpb::Position& position, std::chrono::steady_clock::time_point deadline) const
       ABSL_LOCKS_EXCLUDED(mutex_);
 
  private:

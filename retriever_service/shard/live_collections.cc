@@ -16,6 +16,14 @@ absl::StatusOr<std::shared_ptr<LiveCollection>> LiveCollections::Find(const std:
                StrCat("there is no collection \"", name, "\": make it, or leave the name empty for the default one"));
 }
 
+std::shared_ptr<LiveCollection> LiveCollections::FindById(uint32_t id) const {
+  const MutexLock lock(mutex_);
+  for (const auto& [name, collection] : collections_) {
+    if (collection->id == id) return collection;
+  }
+  return nullptr;
+}
+
 std::vector<std::shared_ptr<LiveCollection>> LiveCollections::All() const {
   std::vector<std::shared_ptr<LiveCollection>> all;
   const MutexLock lock(mutex_);

@@ -27,7 +27,8 @@ class LiveCollections {
   const IndexSettings& index_settings() const { return index_settings_; }
   // NOT_FOUND (COLLECTION_NOT_FOUND) if there is none of that name.
   absl::StatusOr<std::shared_ptr<LiveCollection>> Find(const std::string& name) const ABSL_LOCKS_EXCLUDED(mutex_);
-  std::vector<std::shared_ptr<LiveCollection>> All() const ABSL_LOCKS_EXCLUDED(mutex_);  // by name
+  std::shared_ptr<LiveCollection> FindById(uint32_t id) const ABSL_LOCKS_EXCLUDED(mutex_);  // null if there is none
+  std::vector<std::shared_ptr<LiveCollection>> All() const ABSL_LOCKS_EXCLUDED(mutex_);     // by name
   void Add(std::shared_ptr<LiveCollection> collection) ABSL_LOCKS_EXCLUDED(mutex_);
 
  private:

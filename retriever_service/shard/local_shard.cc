@@ -95,10 +95,11 @@ absl::StatusOr<std::vector<IndexQuery>> MakeQueries(const shardpb::SearchRequest
 
 LocalShard::LocalShard(std::unique_ptr<Store> store, const LocalShardOptions& options)
     : reply_bytes_max_(options.reply_bytes_max),
+      default_collection_(options.default_collection),
       store_(std::move(store)),
       collections_(options.index),
       applied_(store_->identity().shard, store_->last_position(), options.waiting_reads_max),
-      writer_(*store_, collections_, applied_) {}
+      writer_(*store_, collections_, applied_, /*accepts_changes=*/!options.replicated) {}
 
 absl::StatusOr<std::unique_ptr<LocalShard>> LocalShard::Open(const LocalShardOptions& options) {
   RETRO_ASSIGN_OR_RETURN(std::unique_ptr<Store> store, Store::Open(options.store));
@@ -110,11 +111,14 @@ absl::StatusOr<std::unique_ptr<LocalShard>> LocalShard::Open(const LocalShardOpt
   }
   std::unique_ptr<LocalShard> shard(new LocalShard(std::move(store), options));
   RETRO_RETURN_IF_ERROR(shard->BuildIndexes());
-  if (options.default_collection.has_value() &&
-      !shard->store_->FindCollection(options.default_collection->name()).has_value()) {
-    RETRO_RETURN_IF_ERROR(shard->CreateCollection(*options.default_collection, CallContext()));
-  }
+  if (!options.replicated) RETRO_RETURN_IF_ERROR(shard->MakeDefaultCollection());
   return shard;
+}
+
+absl::Status LocalShard::MakeDefaultCollection() {
+  if (!default_collection_.has_value()) return absl::OkStatus();
+  if (store_->FindCollection(default_collection_->name()).has_value()) return absl::OkStatus();
+  return CreateCollection(*default_collection_, CallContext());
 }
 
 absl::Status LocalShard::BuildIndexes() {
@@ -136,6 +140,35 @@ absl::Status LocalShard::FillIndex(LiveCollection& collection) const {
   RETRO_RETURN_IF_ERROR(filler.Run());
   collection.index->Filled();
   return absl::OkStatus();
+}
+
+// ---------------------------------------------------------------- replicas
+
+absl::Status LocalShard::Lead(uint64_t epoch, const shardpb::EpochStart& start) {
+  RETRO_RETURN_IF_ERROR(writer_.Lead(epoch, start));
+  return MakeDefaultCollection();
+}
+
+absl::StatusOr<std::vector<shardpb::PullChangesResponse>> LocalShard::ReadChanges(const shardpb::Position& after,
+                                                                                  size_t bytes_max,
+                                                                                  Clock::time_point deadline) const {
+  applied_.WaitForChange(after, deadline);
+  const auto snapshot = store_->TakeSnapshot();
+  RETRO_ASSIGN_OR_RETURN(const bool known, store_->HasChange(after, snapshot.get()));
+  if (!known) {
+    return Error(absl::StatusCode::kFailedPrecondition, Reason::kBehindLog,
+                 StrCat("the log has no change ", after.epoch(), "/", after.number(),
+                        ": it was trimmed, or another primary's never came here; take a copy of the store"));
+  }
+  std::vector<shardpb::PullChangesResponse> changes;
+  size_t bytes = 0;
+  RETRO_RETURN_IF_ERROR(
+      store_->ScanLog(after, snapshot.get(), [&](const shardpb::Change& change) -> absl::StatusOr<bool> {
+        RETRO_ASSIGN_OR_RETURN(changes.emplace_back(), store_->ReadReplicated(change, snapshot.get()));
+        bytes += changes.back().ByteSizeLong();
+        return bytes < bytes_max;
+      }));
+  return changes;
 }
 
 // ---------------------------------------------------------------- search
@@ -188,12 +221,21 @@ absl::StatusOr<bool> LocalShard::SearchOnce(const LiveCollection& collection, co
 
 absl::StatusOr<shardpb::WriteResponse> LocalShard::Write(const shardpb::WriteRequest& request,
                                                          const CallContext& context) {
+  RETRO_RETURN_IF_ERROR(CheckMayChange());
   return writer_.Write(request, context);
+}
+
+absl::Status LocalShard::CheckMayChange() const {
+  if (!read_only_) return absl::OkStatus();
+  return Error(absl::StatusCode::kResourceExhausted, Reason::kReadOnly,
+               StrCat("shard ", store_->identity().shard, " was made read-only by an operator: nothing was done"));
 }
 
 absl::StatusOr<shardpb::DeleteResponse> LocalShard::Delete(const shardpb::DeleteRequest& request,
                                                            const CallContext& context) {
-  return request.dry_run() ? CountDeletions(request) : writer_.Delete(request, context);
+  if (request.dry_run()) return CountDeletions(request);
+  RETRO_RETURN_IF_ERROR(CheckMayChange());
+  return writer_.Delete(request, context);
 }
 
 absl::StatusOr<shardpb::DeleteResponse> LocalShard::CountDeletions(const shardpb::DeleteRequest& request) const {
@@ -327,7 +369,7 @@ absl::StatusOr<shardpb::StatsResponse> LocalShard::Stats(const shardpb::StatsReq
   stats.set_epoch(position.epoch());
   stats.set_position(position.number());
   stats.set_disk_bytes(store_->DiskBytes());
-  stats.set_read_only(store_->read_only());
+  stats.set_read_only(read_only_ || store_->read_only());
   const KeyValueMemory memory = store_->Memory();
   stats.mutable_memory()->set_cache_bytes(memory.cache);
   stats.mutable_memory()->set_write_buffer_bytes(memory.write_buffers);

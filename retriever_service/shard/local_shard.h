@@ -2,6 +2,8 @@
 // shard is opened.
 #pragma once
 
+#include <atomic>
+#include <chrono>
 #include <memory>
 #include <optional>
 #include <span>
@@ -24,6 +26,8 @@ struct LocalShardOptions {
   // The collection "" as this server would make it: made in a new store, compared in an old one. None: whatever is
   // there.
   std::optional<pb::CollectionSpec> default_collection;
+  // One of several replicas: changes are refused, and the collection is not made, before Lead().
+  bool replicated = false;
   size_t reply_bytes_max = size_t{64} << 20;  // of the neighbours of one search
   int waiting_reads_max = 4;                  // that wait for what their consistency token covers; see AppliedPosition
 };
@@ -54,9 +58,29 @@ class LocalShard : public Shard {
   // As ShardWriter::CreateCollection.
   absl::Status CreateCollection(const pb::CollectionSpec& spec, const CallContext& context);
 
+  // On command: changes of callers are refused (READ_ONLY) from now on, or no longer.
+  void SetReadOnly(bool read_only) { read_only_ = read_only; }
+
+  // ------------------------------------------------------------ as one of several replicas
+  const Store& store() const { return *store_; }
+  shardpb::Position position() const { return applied_.Get(); }  // durable and searchable
+  // As ShardWriter::Lead; makes the default collection if there is none.
+  absl::Status Lead(uint64_t epoch, const shardpb::EpochStart& start);
+  absl::Status Follow() { return writer_.Follow(); }  // as ShardWriter
+  absl::Status Replay(const std::vector<shardpb::PullChangesResponse>& changes) { return writer_.Replay(changes); }
+  // What follows a position in the log, at least one change if there is any, else about `bytes_max` of them; waits
+  // until `deadline` for some. FAILED_PRECONDITION (BEHIND_LOG) if the log has not that position.
+  absl::StatusOr<std::vector<shardpb::PullChangesResponse>> ReadChanges(
+      const shardpb::Position& after, size_t bytes_max, std::chrono::steady_clock::time_point deadline) const;
+  // Store::Copy, of a state that everything acknowledged so far is in.
+  absl::Status Copy(const std::string& folder) const { return store_->Copy(folder); }
+  absl::Status Compact() { return store_->Compact(); }
+
  private:
   LocalShard(std::unique_ptr<Store> store, const LocalShardOptions& options);
   absl::Status BuildIndexes();
+  absl::Status MakeDefaultCollection();
+  absl::Status CheckMayChange() const;
   absl::Status FillIndex(LiveCollection& collection) const;
   absl::StatusOr<shardpb::DocumentRecord> FindRecord(const LiveCollection& collection, const std::string& id,
                                                      const Store::Snapshot* at) const;
@@ -68,7 +92,9 @@ class LocalShard : public Shard {
                                   shardpb::SearchResponse& response) const;
 
   const size_t reply_bytes_max_;
+  const std::optional<pb::CollectionSpec> default_collection_;
   const std::unique_ptr<Store> store_;
+  std::atomic<bool> read_only_ = false;
   LiveCollections collections_;
   AppliedPosition applied_;
   ShardWriter writer_;  // last: its thread uses all of the above

@@ -1,5 +1,5 @@
 // A shard as a router sees it: one method an RPC of retro/shard/v1/shard.proto, whether it is in this process
-// (local_shard.h) or another (grpc_shard.h). The messages' comments are the contract; errors carry the reasons of
+// (local_shard.h) or another (remote_shard.h). The messages' comments are the contract; errors carry the reasons of
 // common/base/error.h.
 #pragma once
 

@@ -2,10 +2,16 @@
 
 #include <grpcpp/server_context.h>
 
+#include <chrono>
+#include <functional>
+#include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 
 #include "common/base/error.h"
+#include "common/base/status_macros.h"
+#include "common/base/sync.h"
 #include "retro/shard/v1/shard.grpc.pb.h"
 
 namespace retro {
@@ -15,12 +21,34 @@ using grpc::ByteBuffer;
 using grpc::CallbackServerContext;
 using grpc::ServerUnaryReactor;
 
-// Ends a stream before it has begun.
+constexpr int kStreamThreads = 16;  // a replica each that waits for changes
+constexpr size_t kStreamsWaitingMax = 64;
+constexpr std::chrono::milliseconds kStreamRetryAfter{200};
+
+// A stream whose messages are sent one by one by a thread that waits for each.
 template <typename Response>
-class RefusedStream final : public grpc::ServerWriteReactor<Response> {
+class BlockingStream final : public grpc::ServerWriteReactor<Response> {
  public:
-  explicit RefusedStream(const grpc::Status& status) { this->Finish(status); }
+  absl::Status Send(const Response& response) {
+    const MutexLock lock(mutex_);
+    sent_.reset();
+    this->StartWrite(&response);
+    while (!sent_.has_value()) done_.Wait(mutex_);
+    return *sent_ ? absl::OkStatus() : CallerGoneError(/*deadline_passed=*/false);
+  }
+  void End(const grpc::Status& status) { this->Finish(status); }  // may delete this
+
+  void OnWriteDone(bool ok) override {
+    const MutexLock lock(mutex_);
+    sent_ = ok;
+    done_.NotifyAll();
+  }
   void OnDone() override { delete this; }
+
+ private:
+  Mutex mutex_;
+  CondVar done_;
+  std::optional<bool> sent_ ABSL_GUARDED_BY(mutex_);  // the last one, once that is known
 };
 
 // shardpb::ShardService::CallbackService, but that unary requests come as bytes (see unary.h).
@@ -33,8 +61,13 @@ using ServiceBase = Rpcs::WithRawCallbackMethod_Search<
 
 class ShardService final : public ServiceBase {
  public:
-  ShardService(Shard& shard, WorkerPool& workers, Metrics& metrics, const UnaryOptions& options)
-      : shard_(shard), runner_(workers, metrics, options), metrics_(metrics) {}
+  ShardService(Shard& shard, WorkerPool& workers, Metrics& metrics, const UnaryOptions& options,
+               Replication* replication)
+      : shard_(shard),
+        runner_(workers, metrics, options),
+        metrics_(metrics),
+        replication_(replication),
+        streams_(replication == nullptr ? 1 : kStreamThreads, kStreamsWaitingMax) {}
 
   ServerUnaryReactor* Search(CallbackServerContext* context, const ByteBuffer* request, ByteBuffer* reply) override {
     return Run(context, "shard.Search", request, reply, &Shard::Search);
@@ -64,16 +97,23 @@ class ShardService final : public ServiceBase {
     return Run(context, "shard.GetShardInfo", request, reply, &Shard::GetShardInfo);
   }
 
-  grpc::ServerWriteReactor<shardpb::PullChangesResponse>* PullChanges(CallbackServerContext* context,
-                                                                      const shardpb::PullChangesRequest*) override {
-    return Refuse<shardpb::PullChangesResponse>(
-        context, "shard.PullChanges",
-        "PullChanges is not served yet: it lacks the replicas' side; the change log is kept for it");
+  grpc::ServerWriteReactor<shardpb::PullChangesResponse>* PullChanges(
+      CallbackServerContext* context, const shardpb::PullChangesRequest* request) override {
+    using Stream = BlockingStream<shardpb::PullChangesResponse>;
+    return Start<Stream>(context, "shard.PullChanges",
+                         [this, request](Stream& stream, const CallContext& call) -> absl::Status {
+                           RETRO_ASSIGN_OR_RETURN(const auto changes, replication_->Pull(*request, call));
+                           for (const auto& change : changes) RETRO_RETURN_IF_ERROR(stream.Send(change));
+                           return absl::OkStatus();
+                         });
   }
   grpc::ServerWriteReactor<shardpb::FetchSnapshotResponse>* FetchSnapshot(
-      CallbackServerContext* context, const shardpb::FetchSnapshotRequest*) override {
-    return Refuse<shardpb::FetchSnapshotResponse>(
-        context, "shard.FetchSnapshot", "FetchSnapshot is not served yet: it lacks consistent copies of the store");
+      CallbackServerContext* context, const shardpb::FetchSnapshotRequest* request) override {
+    using Stream = BlockingStream<shardpb::FetchSnapshotResponse>;
+    return Start<Stream>(context, "shard.FetchSnapshot", [this, request](Stream& stream, const CallContext& call) {
+      return replication_->SendSnapshot(
+          *request, call, [&stream](const shardpb::FetchSnapshotResponse& part) { return stream.Send(part); });
+    });
   }
 
  private:
@@ -86,24 +126,39 @@ class ShardService final : public ServiceBase {
         [this, method](const Request& message, const CallContext& call) { return (shard_.*method)(message, call); });
   }
 
-  template <typename Response>
-  grpc::ServerWriteReactor<Response>* Refuse(CallbackServerContext* context, const char* name, std::string_view what) {
+  // `work` runs on a thread of its own kind: replicas wait long, and must not take the place of searches.
+  template <typename Stream>
+  Stream* Start(CallbackServerContext* context, const char* name,
+                const std::function<absl::Status(Stream& stream, const CallContext& call)>& work) {
+    auto* stream = new Stream;  // deletes itself
     CallContext call = MakeCallContext(*context);
     absl::Status status = Admit(runner_.access(), *context, name, call);
-    if (status.ok()) status = Error(absl::StatusCode::kUnimplemented, Reason::kNotSupported, what);
-    return new RefusedStream<Response>(CallRecord(metrics_, name, call).Finish(status));
+    const auto record = std::make_shared<CallRecord>(metrics_, name, call);
+    if (status.ok() && replication_ == nullptr) {
+      status = Error(absl::StatusCode::kUnimplemented, Reason::kNotSupported,
+                     "this shard is not part of a cluster: start it with --cluster-file");
+    }
+    if (status.ok()) {
+      const auto carry_out = [stream, record, work, call] { stream->End(record->Finish(work(*stream, call))); };
+      if (streams_.Submit(carry_out)) return stream;
+      status = QueueFullError("the queue of replicas", kStreamRetryAfter);
+    }
+    stream->End(record->Finish(status));
+    return stream;
   }
 
   Shard& shard_;
   UnaryRunner runner_;
   Metrics& metrics_;
+  Replication* const replication_;
+  WorkerPool streams_;
 };
 
 }  // namespace
 
 std::unique_ptr<grpc::Service> MakeShardService(Shard& shard, WorkerPool& workers, Metrics& metrics,
-                                                const UnaryOptions& options) {
-  return std::make_unique<ShardService>(shard, workers, metrics, options);
+                                                const UnaryOptions& options, Replication* replication) {
+  return std::make_unique<ShardService>(shard, workers, metrics, options, replication);
 }
 
 }  // namespace retro

@@ -8,12 +8,15 @@
 #include "common/base/worker_pool.h"
 #include "common/rpc/metrics.h"
 #include "common/rpc/unary.h"
+#include "retriever_service/shard/replication.h"
 #include "retriever_service/shard/shard.h"
 
 namespace retro {
 
-// All must outlive the service. Calls are worked on by `workers`; PullChanges and FetchSnapshot answer UNIMPLEMENTED.
+// All must outlive the service. Calls are worked on by `workers`, PullChanges and FetchSnapshot by threads of their
+// own; without `replication` these answer UNIMPLEMENTED.
 std::unique_ptr<grpc::Service> MakeShardService(Shard& shard, WorkerPool& workers, Metrics& metrics,
-                                                const UnaryOptions& options = UnaryOptions());
+                                                const UnaryOptions& options = UnaryOptions(),
+                                                Replication* replication = nullptr);
 
 }  // namespace retro

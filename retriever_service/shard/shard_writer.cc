@@ -45,6 +45,7 @@ class ShardWriter::Group {
   std::map<std::shared_ptr<LiveCollection>, std::vector<IndexChange>> index_changes;
   std::vector<std::shared_ptr<LiveCollection>> new_collections;
   std::vector<Job*> jobs;  // that have a part in it
+  bool leads = false;      // once it is durable, changes are accepted
 };
 
 // What a caller brought: a row of changes, staged one after the other.
@@ -55,6 +56,7 @@ class ShardWriter::Job {
 
   // True if it must see what earlier jobs did in the collections.
   virtual bool BeginsAGroup() const { return false; }
+  virtual bool IsAChange() const { return true; }  // which only a primary accepts
   virtual bool AllStaged() const = 0;
   // An error fails the job; what it has staged before stays.
   virtual absl::Status StageNext(Group& group) = 0;
@@ -183,10 +185,109 @@ class ShardWriter::CreateCollectionJob : public Job {
   bool staged_ = false;
 };
 
+class ShardWriter::LeadJob : public Job {
+ public:
+  LeadJob(uint64_t epoch, const shardpb::EpochStart& start, const CallContext& context)
+      : Job(context), epoch_(epoch), start_(start) {}
+
+  bool BeginsAGroup() const override { return true; }
+  bool IsAChange() const override { return false; }
+  bool AllStaged() const override { return staged_; }
+
+  absl::Status StageNext(Group& group) override {
+    staged_ = true;
+    const uint64_t newest = group.transaction.position().epoch();
+    if (epoch_ < newest) {
+      return Error(absl::StatusCode::kFailedPrecondition, Reason::kStaleEpoch,
+                   StrCat("the store has changes of epoch ", newest, ", the cluster file is in epoch ", epoch_,
+                          ": give it the newest cluster file"));
+    }
+    if (epoch_ > newest) group.transaction.StartEpoch(epoch_, start_);
+    group.leads = true;
+    return absl::OkStatus();
+  }
+
+ private:
+  const uint64_t epoch_;
+  const shardpb::EpochStart& start_;
+  bool staged_ = false;
+};
+
+class ShardWriter::FollowJob : public Job {
+ public:
+  FollowJob(bool& accepts_changes, const CallContext& context) : Job(context), accepts_changes_(accepts_changes) {}
+
+  bool BeginsAGroup() const override { return true; }
+  bool IsAChange() const override { return false; }
+  bool AllStaged() const override { return staged_; }
+
+  absl::Status StageNext(Group&) override {
+    staged_ = true;
+    accepts_changes_ = false;
+    return absl::OkStatus();
+  }
+
+ private:
+  bool& accepts_changes_;
+  bool staged_ = false;
+};
+
+class ShardWriter::ReplayJob : public Job {
+ public:
+  ReplayJob(const Store& store, const LiveCollections& collections,
+            const std::vector<shardpb::PullChangesResponse>& changes, const CallContext& context)
+      : Job(context), store_(store), collections_(collections), changes_(changes) {}
+
+  bool BeginsAGroup() const override { return true; }
+  bool IsAChange() const override { return false; }
+  bool AllStaged() const override { return next_ == changes_.size(); }
+
+  absl::Status StageNext(Group& group) override {
+    const shardpb::PullChangesResponse& replicated = changes_[next_++];
+    const shardpb::Change& change = replicated.change();
+    RETRO_RETURN_IF_ERROR(group.transaction.Replay(replicated));
+    if (change.has_create_collection()) {
+      group.new_collections.push_back(MakeLiveCollection(store_, {change.collection_id(), change.create_collection()},
+                                                         collections_.index_settings()));
+      group.new_collections.back()->index->Filled();
+      return absl::OkStatus();
+    }
+    if (!change.has_put() && !change.has_remove()) return absl::OkStatus();
+    const auto collection = CollectionOf(change.collection_id(), group);
+    if (collection == nullptr) return absl::InternalError("a change of a collection that the log never made");
+    group.Changed(collection, change.has_remove() ? IndexChange{change.remove().document_id(), nullptr, {}}
+                                                  : ToIndexChange(replicated));
+    return absl::OkStatus();
+  }
+
+ private:
+  std::shared_ptr<LiveCollection> CollectionOf(uint32_t id, const Group& group) const {
+    for (const auto& made : group.new_collections) {
+      if (made->id == id) return made;
+    }
+    return collections_.FindById(id);
+  }
+
+  static IndexChange ToIndexChange(const shardpb::PullChangesResponse& replicated) {
+    const shardpb::DocumentRecord& record = replicated.change().put().record();
+    std::string vectors;
+    for (const shardpb::ReplicatedChunk& chunk : replicated.chunks()) vectors += chunk.vector_fp16();
+    auto document = std::make_shared<const IndexedDocument>(ToIndexedDocument(record));
+    return {record.document().id(), std::move(document), std::move(vectors)};
+  }
+
+  const Store& store_;
+  const LiveCollections& collections_;
+  const std::vector<shardpb::PullChangesResponse>& changes_;
+  size_t next_ = 0;
+};
+
 // ---------------------------------------------------------------- callers' side
 
-ShardWriter::ShardWriter(Store& store, LiveCollections& collections, AppliedPosition& applied)
-    : store_(store), collections_(collections), applied_(applied), thread_([this] { Run(); }) {}
+ShardWriter::ShardWriter(Store& store, LiveCollections& collections, AppliedPosition& applied, bool accepts_changes)
+    : store_(store), collections_(collections), applied_(applied), accepts_changes_(accepts_changes), thread_([this] {
+        Run();
+      }) {}
 
 ShardWriter::~ShardWriter() {
   {
@@ -228,6 +329,24 @@ absl::StatusOr<shardpb::DeleteResponse> ShardWriter::Delete(const shardpb::Delet
 
 absl::Status ShardWriter::CreateCollection(const pb::CollectionSpec& spec, const CallContext& context) {
   CreateCollectionJob job(store_, collections_, spec, context);
+  return Perform(job);
+}
+
+absl::Status ShardWriter::Lead(uint64_t epoch, const shardpb::EpochStart& start) {
+  const CallContext context;
+  LeadJob job(epoch, start, context);
+  return Perform(job);
+}
+
+absl::Status ShardWriter::Follow() {
+  const CallContext context;
+  FollowJob job(accepts_changes_, context);
+  return Perform(job);
+}
+
+absl::Status ShardWriter::Replay(const std::vector<shardpb::PullChangesResponse>& changes) {
+  const CallContext context;
+  ReplayJob job(store_, collections_, changes, context);
   return Perform(job);
 }
 
@@ -281,6 +400,10 @@ void ShardWriter::Run() {
 
 void ShardWriter::Stage(Job& job, Group& group) {
   absl::Status status = job.context().Check();  // nothing is done for a caller who left
+  if (status.ok() && job.IsAChange() && !accepts_changes_) {
+    status = Error(absl::StatusCode::kFailedPrecondition, Reason::kStaleEpoch,
+                   "this replica is not its shard's primary: read the cluster file again");
+  }
   while (status.ok() && !job.AllStaged() && !group.full()) status = job.StageNext(group);
   if (status.ok()) {
     group.jobs.push_back(&job);
@@ -296,6 +419,7 @@ void ShardWriter::Flush(Group group, std::deque<Job*>& line) {
     for (const auto& collection : group.new_collections) collections_.Add(collection);
     for (auto& [collection, changes] : group.index_changes) collection->index->Apply(std::move(changes), position);
     applied_.Advance(position);
+    if (group.leads) accepts_changes_ = true;
   }
   for (Job* job : group.jobs) {
     if (status.ok() && !job->AllStaged()) {

@@ -21,8 +21,8 @@ namespace retro {
 
 class ShardWriter {
  public:
-  // All must outlive this.
-  ShardWriter(Store& store, LiveCollections& collections, AppliedPosition& applied);
+  // All must outlive this. If it does not accept changes, it is as after Follow().
+  ShardWriter(Store& store, LiveCollections& collections, AppliedPosition& applied, bool accepts_changes);
   // No call may be in progress.
   ~ShardWriter();
 
@@ -32,12 +32,24 @@ class ShardWriter {
   // OK if it exists just so already; ALREADY_EXISTS (COLLECTION_EXISTS) if it was made otherwise.
   absl::Status CreateCollection(const pb::CollectionSpec& spec, const CallContext& context);
 
+  // As a replica, in the order of the calls with those above. Lead: from now on changes are accepted, in this epoch,
+  // which begins in the log if it is later than the newest change's; FAILED_PRECONDITION (STALE_EPOCH) if it is
+  // earlier.
+  absl::Status Lead(uint64_t epoch, const shardpb::EpochStart& start);
+  // From now on changes are refused (STALE_EPOCH), and Replay carries out those of the primary.
+  absl::Status Follow();
+  // As Transaction::Replay, for changes that follow each other; what came before one that failed is done.
+  absl::Status Replay(const std::vector<shardpb::PullChangesResponse>& changes);
+
  private:
   class Group;
   class Job;
   class WriteJob;
   class DeleteJob;
   class CreateCollectionJob;
+  class LeadJob;
+  class FollowJob;
+  class ReplayJob;
 
   absl::Status CheckEpoch(uint64_t epoch) const;
   // Hands the job to the thread and waits for its end.
@@ -55,6 +67,7 @@ class ShardWriter {
   Store& store_;
   LiveCollections& collections_;
   AppliedPosition& applied_;
+  bool accepts_changes_;  // the thread's
 
   Mutex mutex_;
   CondVar brought_, ended_;

@@ -6,6 +6,7 @@
 #include <rocksdb/listener.h>
 #include <rocksdb/options.h>
 #include <rocksdb/table.h>
+#include <rocksdb/utilities/checkpoint.h>
 #include <rocksdb/write_batch.h>
 #include <rocksdb/write_buffer_manager.h>
 
@@ -207,7 +208,9 @@ absl::StatusOr<std::unique_ptr<KeyValueStore>> KeyValueStore::Open(const KeyValu
     }
     families.emplace_back(rocksdb::kDefaultColumnFamilyName, rocksdb::ColumnFamilyOptions());
     rocksdb::DB* db = nullptr;
-    const rocksdb::Status status = rocksdb::DB::Open(database_options, options.path, families, &rocks->handles, &db);
+    const rocksdb::Status status =
+        options.read_only ? rocksdb::DB::OpenForReadOnly(database_options, options.path, families, &rocks->handles, &db)
+                          : rocksdb::DB::Open(database_options, options.path, families, &rocks->handles, &db);
     rocks->db.reset(db);
     RETRO_RETURN_IF_ERROR(FromRocks(status, options.path));
     if (options.verify_tables) RETRO_RETURN_IF_ERROR(FromRocks(db->VerifyChecksum(), options.path));
@@ -290,6 +293,25 @@ absl::Status KeyValueStore::Resume() {
                      " was full and writing has not resumed yet: free some space; reads go on meanwhile"));
     SetRetryAfter(busy, kResumeEvery);
     return busy;
+  });
+}
+
+absl::Status KeyValueStore::Copy(const std::string& folder) const {
+  return CatchAll(rocks_->path, [&]() -> absl::Status {
+    rocksdb::Checkpoint* checkpoint = nullptr;
+    RETRO_RETURN_IF_ERROR(FromRocks(rocksdb::Checkpoint::Create(rocks_->db.get(), &checkpoint), rocks_->path));
+    const std::unique_ptr<rocksdb::Checkpoint> owned(checkpoint);
+    return FromRocks(owned->CreateCheckpoint(folder), rocks_->path);  // flushes: the copy needs no log
+  });
+}
+
+absl::Status KeyValueStore::Compact() {
+  return CatchAll(rocks_->path, [&]() -> absl::Status {
+    for (rocksdb::ColumnFamilyHandle* handle : rocks_->handles) {
+      const rocksdb::Status status = rocks_->db->CompactRange(rocksdb::CompactRangeOptions(), handle, nullptr, nullptr);
+      RETRO_RETURN_IF_ERROR(FromRocks(status, rocks_->path));
+    }
+    return absl::OkStatus();
   });
 }
 

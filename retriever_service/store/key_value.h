@@ -34,6 +34,7 @@ struct KeyValueOptions {
   size_t memory_bytes = size_t{96} << 20;
   int open_files_max = 512;
   bool verify_tables = true;  // read every table when opening, and compare its checksums
+  bool read_only = false;     // nothing is written to the folder, which must be there
 };
 
 // Bytes of memory that a store uses beyond what its callers hold.
@@ -96,6 +97,12 @@ class KeyValueStore {
   // After a failed write: makes what had succeeded durable elsewhere and starts a new log, so that the failed batch
   // cannot come back. OK: writes are possible again.
   absl::Status Resume();
+
+  // Makes a consistent copy of everything written so far in `folder`, which must not exist, on the same file system: of
+  // tables it has hard links. Reading and writing go on meanwhile.
+  absl::Status Copy(const std::string& folder) const;
+  // Merges all tables, so that what was deleted gives its disk space back.
+  absl::Status Compact();
 
   // Bytes of all files.
   uint64_t DiskBytes() const;

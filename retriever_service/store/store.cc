@@ -71,10 +71,25 @@ absl::StatusOr<std::unique_ptr<Store>> Store::Open(const StoreOptions& options) 
   return store;
 }
 
+absl::StatusOr<std::unique_ptr<Store>> Store::OpenSnapshot(const std::string& path) {
+  StoreOptions options;
+  options.path = path;
+  KeyValueOptions rows_options;
+  rows_options.path = path + kRocksFolder;
+  rows_options.read_only = true;
+  RETRO_ASSIGN_OR_RETURN(auto rows, KeyValueStore::Open(rows_options));
+  std::unique_ptr<Store> store(new Store(options, std::move(rows)));
+  RETRO_RETURN_IF_ERROR(store->ReadIdentity());
+  RETRO_RETURN_IF_ERROR(store->LoadCounters());
+  RETRO_RETURN_IF_ERROR(store->LoadCollections());
+  return store;
+}
+
 absl::Status Store::Load() {
   RETRO_ASSIGN_OR_RETURN(mark_, AcknowledgedMark::Open(options_.path + kMarkFile));
   RETRO_ASSIGN_OR_RETURN(const auto layout, rows_->Get(Family::kMeta, kLayoutKey, nullptr));
   if (!layout.has_value() && !mark_->found().has_value()) RETRO_RETURN_IF_ERROR(WriteIdentity());
+  RETRO_RETURN_IF_ERROR(ReadIdentity());
   RETRO_RETURN_IF_ERROR(CheckIdentity());
   RETRO_RETURN_IF_ERROR(LoadCounters());
   RETRO_RETURN_IF_ERROR(CheckNothingIsMissing());
@@ -96,7 +111,7 @@ absl::Status Store::WriteIdentity() {
   return rows_->Write(batch);
 }
 
-absl::Status Store::CheckIdentity() {
+absl::Status Store::ReadIdentity() {
   RETRO_ASSIGN_OR_RETURN(const std::string layout_bytes, ReadMeta(kLayoutKey));
   const std::optional<uint32_t> layout = Decode32(layout_bytes);
   if (layout != kLayoutVersion) {
@@ -108,6 +123,10 @@ absl::Status Store::CheckIdentity() {
   RETRO_ASSIGN_OR_RETURN(identity_.cluster, ReadMeta(kClusterKey));
   RETRO_ASSIGN_OR_RETURN(identity_.shard, ReadMetaNumber(kShardKey));
   RETRO_ASSIGN_OR_RETURN(identity_.shard_count, ReadMetaNumber(kShardCountKey));
+  return absl::OkStatus();
+}
+
+absl::Status Store::CheckIdentity() const {
   if (identity_.cluster != options_.cluster) {
     return Foreign(options_.path, "cluster", StrCat("\"", identity_.cluster, "\""),
                    StrCat("\"", options_.cluster, "\""));

@@ -63,6 +63,10 @@ class Store {
   // anything that was acknowledged is missing.
   static absl::StatusOr<std::unique_ptr<Store>> Open(const StoreOptions& options);
 
+  // Opens a copy of a store for reading, whatever shard of whatever cluster it is of; nothing in it is changed, and
+  // nothing may be written.
+  static absl::StatusOr<std::unique_ptr<Store>> OpenSnapshot(const std::string& path);
+
   const StoreIdentity& identity() const { return identity_; }
   const std::string& path() const { return options_.path; }
 
@@ -102,6 +106,24 @@ class Store {
   using ChangeVisitor = std::function<absl::StatusOr<bool>(const shardpb::Change& change)>;
   absl::Status ScanLog(const shardpb::Position& after, const Snapshot* at, const ChangeVisitor& visit) const;
 
+  // What a replica needs to carry out a change, rows included. `at`: a snapshot at which the log has the change.
+  absl::StatusOr<shardpb::PullChangesResponse> ReadReplicated(const shardpb::Change& change, const Snapshot* at) const;
+  // True if the log has the change of just this position, or if that is before the first one, which the log still has:
+  // then what follows can be told.
+  absl::StatusOr<bool> HasChange(const shardpb::Position& position, const Snapshot* at) const;
+  // SHA-256 over all collections, documents and their chunks and vectors, in the order of their keys: equal on stores
+  // that hold the same. Counts are of documents and of chunks.
+  struct Digest {
+    std::string sha256;  // 32 bytes
+    shardpb::Position position;
+    uint64_t documents = 0;
+    uint64_t chunks = 0;
+  };
+  absl::StatusOr<Digest> ComputeDigest() const;
+  // A consistent copy in a folder that must not exist, on the same file system; as KeyValueStore::Copy.
+  absl::Status Copy(const std::string& folder) const { return rows_->Copy(folder); }
+  absl::Status Compact() { return rows_->Compact(); }
+
   uint64_t DiskBytes() const { return rows_->DiskBytes(); }
   KeyValueMemory Memory() const { return rows_->Memory(); }
   // True after a failed write until a write succeeds again.
@@ -130,11 +152,13 @@ class Store {
   Store(const StoreOptions& options, std::unique_ptr<KeyValueStore> rows);
   absl::Status Load();
   absl::Status WriteIdentity();
-  absl::Status CheckIdentity();
+  absl::Status ReadIdentity();
+  absl::Status CheckIdentity() const;
   absl::Status LoadCounters();
   absl::Status CheckNothingIsMissing() const;
   absl::Status LoadCollections();
   absl::StatusOr<std::string> ReadMeta(std::string_view key) const;
+  absl::StatusOr<shardpb::Position> PositionAt(const Snapshot* at) const;
   absl::StatusOr<uint64_t> ReadMetaNumber(std::string_view key) const;
   absl::Status VisitSlotVectors(uint32_t collection, std::vector<shardpb::DocumentRecord> documents, const Snapshot* at,
                                 const VectorVisitor& visit) const;
@@ -173,6 +197,11 @@ class Transaction {
   void RemoveDocument(uint32_t collection, const shardpb::DocumentRecord& old);
   // `spec.name` must be new. Returns the collection's number.
   uint32_t CreateCollection(const pb::CollectionSpec& spec);
+  // Begins an epoch, which must be later than the one before.
+  void StartEpoch(uint64_t epoch, const shardpb::EpochStart& start);
+  // Carries out a change that the shard's primary made, as it made it. FAILED_PRECONDITION (BEHIND_LOG) if it is not
+  // the next one.
+  absl::Status Replay(const shardpb::PullChangesResponse& replicated);
 
   // Of the newest change in it.
   shardpb::Position position() const;
@@ -183,6 +212,7 @@ class Transaction {
   friend class Store;
   explicit Transaction(const Store& store);
   shardpb::Change NextChange(uint32_t collection);
+  void ReplayPut(const shardpb::PullChangesResponse& replicated);
   void Log(const shardpb::Change& change);
   void Bury(uint32_t collection, const shardpb::ChunkRange& rows, const shardpb::Position& position);
   shardpb::ChunkRange AddRows(uint32_t collection, const shardpb::DocumentChange& change);

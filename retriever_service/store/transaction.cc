@@ -1,6 +1,9 @@
+#include <algorithm>
 #include <chrono>
 #include <utility>
 
+#include "common/base/error.h"
+#include "common/base/strings.h"
 #include "retriever_service/store/layout.h"
 #include "retriever_service/store/store.h"
 
@@ -60,7 +63,9 @@ const shardpb::DocumentRecord& Transaction::PutMetadata(uint32_t collection, con
   shardpb::DocumentRecord record = MakeRecord(change);
   record.set_text_bytes(old.text_bytes());
   *record.mutable_chunks() = old.chunks();
-  return PutRecord(collection, std::move(record), NextChange(collection));
+  shardpb::Change logged = NextChange(collection);
+  logged.mutable_put()->set_rows_kept(true);
+  return PutRecord(collection, std::move(record), std::move(logged));
 }
 
 void Transaction::RemoveDocument(uint32_t collection, const shardpb::DocumentRecord& old) {
@@ -83,6 +88,67 @@ uint32_t Transaction::CreateCollection(const pb::CollectionSpec& spec) {
   Log(change);
   return id;
 }
+
+void Transaction::StartEpoch(uint64_t epoch, const shardpb::EpochStart& start) {
+  counters_.epoch = epoch;
+  shardpb::Change change = NextChange(/*collection=*/0);
+  *change.mutable_epoch_start() = start;
+  Log(change);
+}
+
+// ---------------------------------------------------------------- as a replica
+
+absl::Status Transaction::Replay(const shardpb::PullChangesResponse& replicated) {
+  const shardpb::Change& change = replicated.change();
+  if (change.position().number() != counters_.number + 1 || change.position().epoch() < counters_.epoch) {
+    return Error(absl::StatusCode::kFailedPrecondition, Reason::kBehindLog,
+                 StrCat("change ", change.position().epoch(), "/", change.position().number(), " does not follow ",
+                        counters_.epoch, "/", counters_.number));
+  }
+  counters_.epoch = change.position().epoch();
+  ++counters_.number;
+  ++changes_;
+  switch (change.operation_case()) {
+    case shardpb::Change::kPut:
+      ReplayPut(replicated);
+      break;
+    case shardpb::Change::kRemove:
+      Bury(change.collection_id(), change.remove().removed(), change.position());
+      batch_.Delete(Family::kDocuments, DocumentKey(change.collection_id(), change.remove().document_id()));
+      break;
+    case shardpb::Change::kCreateCollection:
+      counters_.next_collection = std::max(counters_.next_collection, change.collection_id() + 1);
+      batch_.Put(Family::kCollections, CollectionKey(change.collection_id()),
+                 change.create_collection().SerializeAsString());
+      new_collections_.push_back({change.collection_id(), change.create_collection()});
+      break;
+    case shardpb::Change::kEpochStart:
+      break;
+    default:
+      return Error(absl::StatusCode::kFailedPrecondition, Reason::kLayoutUnknown,
+                   "the primary made a change of a kind that this version does not know: use the primary's version");
+  }
+  Log(change);
+  return absl::OkStatus();
+}
+
+void Transaction::ReplayPut(const shardpb::PullChangesResponse& replicated) {
+  const shardpb::Change& change = replicated.change();
+  const shardpb::PutDocument& put = change.put();
+  const shardpb::ChunkRange& rows = put.record().chunks();
+  const uint64_t counter = rows.first_chunk_id() >> kSlotBits;
+  counters_.next_chunk = std::max(counters_.next_chunk, counter + rows.count());
+  for (const shardpb::ReplicatedChunk& chunk : replicated.chunks()) {
+    const std::string key = ChunkKey(change.collection_id(), chunk.chunk_id());
+    batch_.Put(Family::kChunks, key, chunk.record().SerializeAsString());
+    batch_.Put(Family::kVectors, key, chunk.vector_fp16());
+  }
+  if (put.has_replaced()) Bury(change.collection_id(), put.replaced(), change.position());
+  batch_.Put(Family::kDocuments, DocumentKey(change.collection_id(), put.record().document().id()),
+             put.record().SerializeAsString());
+}
+
+// ---------------------------------------------------------------- parts
 
 shardpb::Change Transaction::NextChange(uint32_t collection) {
   ++counters_.number;

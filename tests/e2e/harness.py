@@ -140,6 +140,14 @@ class EndToEndTest(unittest.TestCase):
     def write_jsonl(self, name, documents):
         return self.write(name, "".join(json.dumps(document) + "\n" for document in documents))
 
+    def write_cluster_file(self, cluster, shards):
+        """A new cluster with one replica a shard: r0, r1 and so on."""
+        slots = [4096 * i // shards for i in range(shards + 1)]
+        return self.write(f"{cluster}-{shards}.json", json.dumps({
+            "version": 1, "cluster": cluster, "store_id": "0123456789abcdef" * 2,
+            "shards": [{"slots": [slots[i], slots[i + 1] - 1], "epoch": 1, "primary": f"r{i}",
+                        "replicas": [{"name": f"r{i}", "address": f"127.0.0.1:{free_port()}"}]} for i in range(shards)]}))
+
     # -------------------------------------------------------------------------------- programs that end
     def popen(self, arguments, **streams):
         environment = dict(os.environ, RETRO_RETRIEVER=f"127.0.0.1:{self.retriever_port}",

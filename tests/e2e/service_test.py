@@ -50,12 +50,21 @@ class Settings(harness.EndToEndTest):
                 self.assert_refuses_to_start("retro-retriever", [*rest, "--listen", "127.0.0.1:0", flag, value], flag)
 
     def test_values_of_a_shard_that_cannot_be(self):
-        for flag, value in (("--shard", "2"), ("--shard-count", "0"), ("--workers", "0"), ("--chunk-size", "0"),
-                            ("--requests-waiting-max", "-1"), ("--log-changes-max", "0"), ("--embedder-fingerprint", "xyz")):
+        arguments = self.shard_arguments()
+        for flag, value, named in (("--shard", "2", "shard 2"), ("--replica", "x", "\"x\""), ("--workers", "0", "--workers"),
+                                   ("--cluster-file", "nowhere.json", "nowhere.json"), ("--chunk-size", "0", "--chunk-size"),
+                                   ("--requests-waiting-max", "-1", "--requests-waiting-max"), ("--late-ms", "0", "--late-ms"),
+                                   ("--log-changes-max", "0", "--log-changes-max"),
+                                   ("--embedder-fingerprint", "xyz", "--embedder-fingerprint")):
             with self.subTest(flag=flag):
-                rest = [a for i, a in enumerate(self.shard_arguments()) if flag not in (a, self.shard_arguments()[i - 1])]
-                count = [] if flag == "--shard-count" else ["--shard-count", "2"]
-                self.assert_refuses_to_start("retro-shard", [*rest, *count, "--listen", "127.0.0.1:0", flag, value], flag)
+                rest = [a for i, a in enumerate(arguments) if flag not in (a, arguments[i - 1])]
+                self.assert_refuses_to_start("retro-shard", [*rest, "--listen", "127.0.0.1:0", flag, value], named)
+
+    def test_a_router_has_a_cluster_file_and_nobody_else(self):
+        router = ["--role", "router", "--tokenizer", harness.TOKENIZER, "--embedder", "hash:8"]
+        self.assert_refuses_to_start("retro-retriever", router, "--cluster-file")
+        self.assert_refuses_to_start("retro-retriever", [*self.retriever_arguments(), "--cluster-file", "c.json"], "--cluster-file")
+        self.assert_refuses_to_start("retro-retriever", [*router, "--cluster-file", self.write("c.json", "{}")], "version")
 
     def test_a_plaintext_address_beyond_loopback(self):
         for name, arguments in (("retro-retriever", self.retriever_arguments()), ("retro-shard", self.shard_arguments())):
@@ -64,7 +73,7 @@ class Settings(harness.EndToEndTest):
 
     def shard_arguments(self):
         return ["--data", self.path("shard"), "--embedder-fingerprint", "a" * 64, "--tokenizer-fingerprint", "b" * 64,
-                "--dimension", "8"]
+                "--dimension", "8", "--cluster-file", self.write_cluster_file("main", 2), "--shard", "0", "--replica", "r0"]
 
     def test_a_port_in_use(self):
         with socket.socket() as taken:
@@ -111,19 +120,21 @@ class Stores(harness.EndToEndTest):
         self.assert_refuses_to_start("retro-retriever", [*self.retriever_arguments(), "--chunk-size", "32"], self.path("store"), "chunk size")
 
     def test_a_standalone_store_is_no_shard_of_a_cluster(self):
-        self.assert_refuses_to_start("retro-shard", ["--data", self.path("store"), "--cluster", "main", "--shard", "0",
-                                                     "--shard-count", "2"], self.path("store"), "cluster")
+        self.assert_refuses_to_start("retro-shard", ["--data", self.path("store"), "--cluster-file",
+                                                     self.write_cluster_file("main", 2), "--shard", "0", "--replica", "r0"],
+                                     self.path("store"), "cluster")
 
     def test_a_shard_of_a_cluster_is_no_standalone_store_nor_another_shard(self):
         def arguments(cluster, shard, count):
-            return ["--data", self.path("shard"), "--cluster", cluster, "--shard", shard, "--shard-count", count,
-                    "--embedder-fingerprint", "a" * 64, "--tokenizer-fingerprint", "b" * 64, "--dimension", "64"]
-        shard = self.start("retro-shard", arguments("main", "1", "2"), harness.free_port())
+            return ["--data", self.path("shard"), "--cluster-file", self.write_cluster_file(cluster, count), "--shard", str(shard),
+                    "--replica", "r%d" % shard, "--embedder-fingerprint", "a" * 64, "--tokenizer-fingerprint", "b" * 64,
+                    "--dimension", "64"]
+        shard = self.start("retro-shard", arguments("main", 1, 2), harness.free_port())
         self.assertEqual(shard.stop(), 0)
         self.assert_refuses_to_start("retro-retriever", self.retriever_arguments(data="shard"), self.path("shard"), "main")
-        self.assert_refuses_to_start("retro-shard", arguments("other", "1", "2"), self.path("shard"), "main", "other")
-        self.assert_refuses_to_start("retro-shard", arguments("main", "0", "2"), self.path("shard"), "shard")
-        self.assert_refuses_to_start("retro-shard", arguments("main", "1", "3"), self.path("shard"), "3")
+        self.assert_refuses_to_start("retro-shard", arguments("other", 1, 2), self.path("shard"), "main", "other")
+        self.assert_refuses_to_start("retro-shard", arguments("main", 0, 2), self.path("shard"), "shard")
+        self.assert_refuses_to_start("retro-shard", arguments("main", 1, 3), self.path("shard"), "3")
 
     def test_a_store_that_is_open_already(self):
         retriever = self.start_retriever()

@@ -1,0 +1,78 @@
+// The cluster file: which shards a store has, which slots each holds, its replicas and where they listen, which of them
+// is the primary, and which are in sync. JSON:
+//
+//   {
+//     "version": 7,                                raised by every change
+//     "cluster": "retro",                          a name, fixed with the first start
+//     "store_id": "00112233445566778899aabbccddeeff",  32 hexadecimal digits, fixed with the first start
+//     "min_in_sync": 1,                            replicas that must hold a write; default 1
+//     "shards": [
+//       {
+//         "slots": [0, 2047],                      first and last of 4,096; all shards together have each once, in
+//         order "epoch": 3,                              1: a new shard, which its primary founds "primary": "a0",
+//         "in_sync": ["a0", "a1"],                 left out in epoch 1
+//         "replicas": [{"name": "a0", "address": "10.0.0.1:7710"}, {"name": "a1", "address": "10.0.0.2:7710"}]
+//       }
+//     ]
+//   }
+//
+// Operators write it once. Afterwards the shards' primaries keep epoch and in_sync, and a promotion the primary; all of
+// them change the one file, which must lie on storage that they share: it decides who may acknowledge writes. Routers
+// only read it.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+
+namespace retro {
+
+inline constexpr uint64_t kFoundingEpoch = 1;
+
+struct ReplicaConfig {
+  std::string name;     // unique in the cluster
+  std::string address;  // host:port, or a gRPC name
+};
+
+struct ShardConfig {
+  uint32_t first_slot = 0;
+  uint32_t last_slot = 0;
+  uint64_t epoch = kFoundingEpoch;
+  std::string primary;
+  std::vector<std::string> in_sync;  // the primary among them; empty in epoch 1
+  std::vector<ReplicaConfig> replicas;
+
+  bool IsInSync(std::string_view replica) const;
+  const ReplicaConfig* Find(std::string_view replica) const;  // null if there is none
+};
+
+struct ClusterConfig {
+  uint64_t version = 0;
+  std::string cluster;
+  std::string store_id;  // 16 bytes
+  uint32_t min_in_sync = 1;
+  std::vector<ShardConfig> shards;  // by number
+
+  // SHA-256 of the content; 32 bytes.
+  std::string Fingerprint() const;
+};
+
+// INVALID_ARGUMENT, naming `path` and the place, for anything that is not as above: unknown and missing keys, gaps
+// between slots, names that are not unique, a primary that is no replica or not in sync.
+absl::StatusOr<ClusterConfig> ParseClusterFile(std::string_view json, const std::string& path);
+std::string FormatClusterFile(const ClusterConfig& config);
+
+absl::StatusOr<ClusterConfig> ReadClusterFile(const std::string& path);
+
+// Changes the file: under a lock that all processes which do so take (PATH.lock), `change` is given what the file holds
+// and returns an error, which is passed on, to leave it alone. The version is raised by one. Returns what it then
+// holds.
+absl::StatusOr<ClusterConfig> UpdateClusterFile(const std::string& path,
+                                                const std::function<absl::Status(ClusterConfig&)>& change);
+
+}  // namespace retro

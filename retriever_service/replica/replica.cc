@@ -1,0 +1,295 @@
+#include "retriever_service/replica/replica.h"
+
+#include <spdlog/spdlog.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "common/base/error.h"
+#include "common/base/status_macros.h"
+#include "common/base/strings.h"
+#include "common/rpc/status.h"
+#include "retriever_service/replica/store_copy.h"
+#include "retriever_service/shard/shard_channel.h"
+
+namespace retro {
+namespace {
+
+using std::chrono::milliseconds;
+
+constexpr milliseconds kTick{20};  // of a primary
+constexpr milliseconds kAskPeersEvery{1000};
+constexpr milliseconds kAskPeerMax{200};  // for an answer
+constexpr milliseconds kAfterError{100};
+constexpr milliseconds kPullWait{500};  // of a primary that has nothing new
+constexpr size_t kPullBytesMax = size_t{4} << 20;
+
+absl::Status Stale(std::string_view what) {
+  return Error(absl::StatusCode::kFailedPrecondition, Reason::kStaleEpoch, what);
+}
+
+absl::Status Disagree(std::string_view what) {
+  return Error(absl::StatusCode::kFailedPrecondition, Reason::kClusterMismatch, what);
+}
+
+std::chrono::system_clock::time_point In(milliseconds time) { return std::chrono::system_clock::now() + time; }
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Replica>> Replica::Start(const ReplicaOptions& options, ClusterWatch& watch) {
+  const auto config = watch.Get();
+  if (options.shard >= config->shards.size() || config->shards[options.shard].Find(options.name) == nullptr) {
+    return FieldError("--replica", StrCat("the cluster file ", watch.path(), " has no replica \"", options.name,
+                                          "\" of shard ", options.shard));
+  }
+  RETRO_RETURN_IF_ERROR(CheckShardSecurity(*config, options.security));
+  RETRO_RETURN_IF_ERROR(FinishStoreCopy(options.local.store.path));
+  std::unique_ptr<Replica> replica(new Replica(options, watch));
+  RETRO_ASSIGN_OR_RETURN(std::unique_ptr<LocalShard> local, LocalShard::Open(replica->local_options_));
+  replica->shard_.SetLocal(std::move(local));
+  replica->thread_ = std::thread([replica = replica.get()] { replica->Run(); });
+  watch.SetListener([replica = replica.get()] {
+    const MutexLock lock(replica->mutex_);
+    if (replica->call_ != nullptr) replica->call_->TryCancel();
+    replica->wake_.NotifyAll();
+  });
+  return replica;
+}
+
+Replica::Replica(const ReplicaOptions& options, ClusterWatch& watch)
+    : local_options_(options.local),
+      security_(options.security),
+      watch_(watch),
+      shard_(watch, options.shard, options.name, options.late_after) {
+  const auto config = watch.Get();
+  local_options_.replicated = true;
+  local_options_.store.cluster = config->cluster;
+  local_options_.store.store_id = config->store_id;
+  local_options_.store.shard = options.shard;
+  local_options_.store.shard_count = static_cast<uint32_t>(config->shards.size());
+  shard_.in_sync().Follow(Stale("this replica is starting"));
+}
+
+Replica::~Replica() {
+  watch_.SetListener({});
+  {
+    const MutexLock lock(mutex_);
+    stopping_ = true;
+    if (call_ != nullptr) call_->TryCancel();
+    wake_.NotifyAll();
+  }
+  thread_.join();
+  shard_.in_sync().Follow(Error(absl::StatusCode::kUnavailable, Reason::kShuttingDown, "this replica is stopping"));
+}
+
+// ---------------------------------------------------------------- the thread
+
+bool Replica::stopping() const {
+  const MutexLock lock(mutex_);
+  return stopping_;
+}
+
+absl::Status Replica::overtaken() const {
+  const MutexLock lock(mutex_);
+  return overtaken_;
+}
+
+bool Replica::Pause(milliseconds pause) {
+  const MutexLock lock(mutex_);
+  if (!stopping_) wake_.WaitUntil(mutex_, InSyncSet::Clock::now() + pause);
+  return !stopping_;
+}
+
+void Replica::Run() {
+  milliseconds pause{0};
+  while (pause.count() == 0 ? !stopping() : Pause(pause)) {
+    const auto config = watch_.Get();
+    const bool leads = config->shards[shard_.number()].primary == shard_.name();
+    const absl::Status status = leads ? Lead(*config) : Follow(*config);
+    if (!status.ok()) {
+      led_epoch_ = 0;
+      if (leads) shard_.in_sync().Follow(status);
+      if (MessageOf(status) != last_error_) {
+        spdlog::warn("shard {}, replica {}: {}", shard_.number(), shard_.name(), MessageOf(status));
+      }
+      if (ReasonOf(status) == Reason::kStaleEpoch) watch_.Reload();
+    }
+    last_error_ = MessageOf(status);
+    pause = !status.ok() ? kAfterError : leads ? kTick : milliseconds(0);
+  }
+}
+
+// ---------------------------------------------------------------- as the primary
+
+absl::Status Replica::Lead(const ClusterConfig& config) {
+  const ShardConfig& own = config.shards[shard_.number()];
+  const auto now = InSyncSet::Clock::now();
+  RETRO_RETURN_IF_ERROR(overtaken());
+  if (led_epoch_ == 0 || now >= next_asking_) {
+    next_asking_ = {};  // after an error, at once again
+    RETRO_RETURN_IF_ERROR(AskPeers(config));
+    next_asking_ = now + kAskPeersEvery;
+  }
+  if (own.epoch == kFoundingEpoch) return Found();
+  if (!epoch_is_own_) return BeginOwnEpoch(own);
+  if (led_epoch_ != own.epoch) RETRO_RETURN_IF_ERROR(TakeUpEpoch(config));
+  const InSyncSet::Proposal proposal = shard_.in_sync().Propose(now);
+  return proposal.empty() ? absl::OkStatus() : ChangeInSync(proposal);
+}
+
+// The store first: what is found in epoch 1 is new, whatever a crash left of this.
+absl::Status Replica::Found() {
+  RETRO_ASSIGN_OR_RETURN(const auto local, shard_.local());
+  shardpb::EpochStart start;
+  start.set_primary(shard_.name());
+  start.add_in_sync(shard_.name());
+  follows_ = false;
+  RETRO_RETURN_IF_ERROR(local->Lead(kFoundingEpoch + 1, start));
+  RETRO_RETURN_IF_ERROR(watch_.Update([this](ClusterConfig& config) -> absl::Status {
+    ShardConfig& own = config.shards[shard_.number()];
+    if (own.epoch != kFoundingEpoch || own.primary != shard_.name()) return Stale("the shard was founded by another");
+    ++own.epoch;
+    own.in_sync = {shard_.name()};
+    return absl::OkStatus();
+  }));
+  epoch_is_own_ = true;
+  return absl::OkStatus();
+}
+
+// After a start, so that positions are never given out twice, even if the store came back older than it was.
+absl::Status Replica::BeginOwnEpoch(const ShardConfig& config) {
+  RETRO_RETURN_IF_ERROR(watch_.Update([&](ClusterConfig& newest) -> absl::Status {
+    ShardConfig& own = newest.shards[shard_.number()];
+    if (own.epoch != config.epoch || own.primary != shard_.name()) return Stale("the cluster file has just changed");
+    ++own.epoch;
+    return absl::OkStatus();
+  }));
+  epoch_is_own_ = true;
+  return absl::OkStatus();
+}
+
+absl::Status Replica::TakeUpEpoch(const ClusterConfig& config) {
+  const ShardConfig& own = config.shards[shard_.number()];
+  RETRO_ASSIGN_OR_RETURN(const auto local, shard_.local());
+  if (local->position().number() == 0) {
+    return Error(absl::StatusCode::kDataLoss, Reason::kStoreDamaged,
+                 StrCat("the store of shard ", shard_.number(),
+                        "'s primary is empty, and the shard is not new: promote "
+                        "another replica, from which this one can take a copy"));
+  }
+  shardpb::EpochStart start;
+  start.set_primary(own.primary);
+  start.mutable_in_sync()->Assign(own.in_sync.begin(), own.in_sync.end());
+  follows_ = false;
+  RETRO_RETURN_IF_ERROR(local->Lead(own.epoch, start));
+  std::vector<std::string> others = own.in_sync;
+  std::erase(others, shard_.name());
+  shard_.in_sync().Lead(own.epoch, others, config.min_in_sync);
+  led_epoch_ = own.epoch;
+  spdlog::info("shard {}: primary {} in epoch {}, {} in sync", shard_.number(), shard_.name(), own.epoch,
+               own.in_sync.size());
+  return absl::OkStatus();
+}
+
+absl::Status Replica::AskPeers(const ClusterConfig& config) {
+  const ShardConfig& own = config.shards[shard_.number()];
+  for (const ReplicaConfig& peer : own.replicas) {
+    if (peer.name == shard_.name()) continue;
+    grpc::ClientContext context;
+    context.set_deadline(In(kAskPeerMax));
+    shardpb::GetShardInfoResponse info;
+    if (!StubOf(peer.address).GetShardInfo(&context, {}, &info).ok()) continue;
+    const std::string who = StrCat("replica ", peer.name, " at ", peer.address);
+    if (info.store_id() != config.store_id || info.shard() != shard_.number() || info.replica() != peer.name) {
+      return Disagree(StrCat(who, " says that it is replica ", info.replica(), " of shard ", info.shard(),
+                             ": the cluster files of the two disagree"));
+    }
+    if (info.cluster_version() == config.version && info.cluster_fingerprint() != config.Fingerprint()) {
+      return Disagree(StrCat(who, " has read another cluster file of version ", config.version, " than this one"));
+    }
+    if (info.role() == shardpb::REPLICA_ROLE_PRIMARY && info.epoch() >= own.epoch && own.epoch != kFoundingEpoch) {
+      return Disagree(StrCat(who, " takes itself for the primary of epoch ", info.epoch(), ", as this one does"));
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Replica::ChangeInSync(const InSyncSet::Proposal& proposal) {
+  for (const std::string& name : proposal.drop) {
+    spdlog::warn("shard {}: {} holds up writes or has lost its store, and is no longer in sync", shard_.number(), name);
+  }
+  return watch_.Update([&](ClusterConfig& config) -> absl::Status {
+    ShardConfig& own = config.shards[shard_.number()];
+    if (own.epoch != led_epoch_ || own.primary != shard_.name()) return Stale("another replica was promoted");
+    ++own.epoch;
+    for (const std::string& name : proposal.drop) std::erase(own.in_sync, name);
+    for (const std::string& name : proposal.add) {
+      if (own.Find(name) != nullptr && !own.IsInSync(name)) own.in_sync.push_back(name);
+    }
+    return absl::OkStatus();
+  });
+}
+
+absl::StatusOr<uint64_t> Replica::Promote() {
+  RETRO_ASSIGN_OR_RETURN(const auto local, shard_.local());
+  const bool empty = local->position().number() == 0;
+  uint64_t epoch = 0;
+  RETRO_RETURN_IF_ERROR(watch_.Update([&](ClusterConfig& config) -> absl::Status {
+    ShardConfig& own = config.shards[shard_.number()];
+    if (empty || !own.IsInSync(shard_.name())) {
+      return Error(absl::StatusCode::kFailedPrecondition, Reason::kBehindLog,
+                   StrCat("replica ", shard_.name(), " of shard ", shard_.number(),
+                          " is not in sync and may lack what "
+                          "was acknowledged: promote one that is, or bring the primary back"));
+    }
+    own.primary = shard_.name();
+    own.in_sync = {shard_.name()};
+    epoch = ++own.epoch;
+    return absl::OkStatus();
+  }));
+  return epoch;
+}
+
+// ---------------------------------------------------------------- what others ask of a primary
+
+absl::StatusOr<std::vector<shardpb::PullChangesResponse>> Replica::Pull(const shardpb::PullChangesRequest& request,
+                                                                        const CallContext&) {
+  const uint64_t epoch = shard_.in_sync().epoch();
+  if (epoch == 0 || request.epoch() != epoch) {
+    return Stale(StrCat("the shard is in epoch ", epoch, " here, the replica in ", request.epoch()));
+  }
+  const auto config = watch_.Get();
+  const ShardConfig& own = config->shards[shard_.number()];
+  if (own.Find(request.replica()) == nullptr) {
+    return Disagree(StrCat("the primary's cluster file has no replica \"", request.replica(), "\""));
+  }
+  RETRO_ASSIGN_OR_RETURN(const auto local, shard_.local());
+  if (!shard_.in_sync().Pulled(request.replica(), request.after(), local->position())) {
+    return Stale("the replica was in sync and has lost changes: it is dropped");
+  }
+  auto read = local->ReadChanges(request.after(), kPullBytesMax, InSyncSet::Clock::now() + kPullWait);
+  const bool trimmed = request.after().number() < local->store().log_start().number();
+  if (ReasonOf(read.status()) == Reason::kBehindLog && own.IsInSync(request.replica()) && !trimmed) {
+    const MutexLock lock(mutex_);
+    overtaken_ = Error(absl::StatusCode::kDataLoss, Reason::kStoreDamaged,
+                       StrCat("replica ", request.replica(), " is in sync and has changes that its primary ",
+                              shard_.name(), " lost: promote it"));
+  }
+  RETRO_RETURN_IF_ERROR(read.status());
+  std::vector<shardpb::PullChangesResponse> changes = *std::move(read);
+  if (changes.empty()) changes.emplace_back();
+  *changes.back().mutable_newest() = local->position();
+  return changes;
+}
+
+absl::Status Replica::SendSnapshot(const shardpb::FetchSnapshotRequest& request, const CallContext& context,
+                                   const SnapshotSink& send) {
+  RETRO_ASSIGN_OR_RETURN(const auto local, shard_.local());
+  spdlog::info("shard {}: sending a copy of the store to {}", shard_.number(), request.replica());
+  return SendStoreCopy(*local, local_options_.store.path, [&](const shardpb::FetchSnapshotResponse& part) {
+    RETRO_RETURN_IF_ERROR(context.Check());
+    return send(part);
+  });
+}
+
+}  // namespace retro

@@ -1,0 +1,117 @@
+// The half of Replica that follows a primary.
+#include <spdlog/spdlog.h>
+
+#include <utility>
+
+#include "common/base/error.h"
+#include "common/base/status_macros.h"
+#include "common/base/strings.h"
+#include "common/rpc/status.h"
+#include "retriever_service/replica/replica.h"
+#include "retriever_service/replica/store_copy.h"
+#include "retriever_service/shard/shard_channel.h"
+
+namespace retro {
+namespace {
+
+constexpr std::chrono::seconds kPullMax{30};  // for all of one answer
+constexpr std::chrono::hours kCopyMax{24};
+
+}  // namespace
+
+shardpb::ShardService::Stub& Replica::StubOf(const std::string& address) {
+  auto& stub = stubs_[address];
+  if (stub == nullptr) stub = shardpb::ShardService::NewStub(MakeShardChannel(address, security_));
+  return *stub;
+}
+
+void Replica::BeginCall(grpc::ClientContext& context) {
+  const MutexLock lock(mutex_);
+  call_ = &context;
+  if (stopping_) context.TryCancel();
+}
+
+void Replica::EndCall() {
+  const MutexLock lock(mutex_);
+  call_ = nullptr;
+}
+
+absl::Status Replica::Follow(const ClusterConfig& config) {
+  led_epoch_ = 0;
+  epoch_is_own_ = true;  // whoever makes it the primary begins one
+  {
+    const MutexLock lock(mutex_);
+    overtaken_ = absl::OkStatus();
+  }
+  shard_.in_sync().Follow(Error(absl::StatusCode::kFailedPrecondition, Reason::kStaleEpoch,
+                                StrCat("replica ", shard_.name(), " is not the primary of shard ", shard_.number(),
+                                       ": read the cluster file again")));
+  if (!follows_) {
+    RETRO_ASSIGN_OR_RETURN(const auto local, shard_.local());
+    RETRO_RETURN_IF_ERROR(local->Follow());
+    follows_ = true;
+  }
+  const ShardConfig& own = config.shards[shard_.number()];
+  if (own.Find(shard_.name()) == nullptr) {
+    return Error(absl::StatusCode::kFailedPrecondition, Reason::kClusterMismatch,
+                 StrCat("the cluster file no longer has replica \"", shard_.name(), "\" of shard ", shard_.number()));
+  }
+  absl::Status status = PullFrom(own);
+  if (ReasonOf(status) != Reason::kBehindLog) return status;
+  // One that is in sync has nothing to catch up with; its primary finds that it lost something, and drops it.
+  if (own.IsInSync(shard_.name())) return status;
+  return TakeCopy(own);
+}
+
+absl::Status Replica::PullFrom(const ShardConfig& config) {
+  RETRO_ASSIGN_OR_RETURN(const auto local, shard_.local());
+  shardpb::PullChangesRequest request;
+  *request.mutable_after() = local->position();
+  request.set_replica(shard_.name());
+  request.set_epoch(config.epoch);
+  grpc::ClientContext context;
+  context.set_deadline(std::chrono::system_clock::now() + kPullMax);
+  BeginCall(context);
+  auto reader = StubOf(config.Find(config.primary)->address).PullChanges(&context, request);
+  std::vector<shardpb::PullChangesResponse> changes;
+  shardpb::PullChangesResponse part;
+  while (reader->Read(&part)) {
+    if (part.has_change()) changes.push_back(std::exchange(part, {}));
+  }
+  const absl::Status status = FromGrpcStatus(reader->Finish());
+  EndCall();
+  if (status.code() == absl::StatusCode::kCancelled) return absl::OkStatus();  // the cluster file changed
+  RETRO_RETURN_IF_ERROR(status);
+  return changes.empty() ? absl::OkStatus() : local->Replay(changes);
+}
+
+absl::Status Replica::TakeCopy(const ShardConfig& config) {
+  spdlog::info("shard {}: {} takes a copy of {}'s store", shard_.number(), shard_.name(), config.primary);
+  const std::string& data = local_options_.store.path;
+  RETRO_ASSIGN_OR_RETURN(StoreCopyReceiver receiver, StoreCopyReceiver::Start(data));
+  shardpb::FetchSnapshotRequest request;
+  request.set_replica(shard_.name());
+  grpc::ClientContext context;
+  context.set_deadline(std::chrono::system_clock::now() + kCopyMax);
+  BeginCall(context);
+  auto reader = StubOf(config.Find(config.primary)->address).FetchSnapshot(&context, request);
+  shardpb::FetchSnapshotResponse part;
+  absl::Status taken;
+  while (taken.ok() && reader->Read(&part)) {
+    taken = receiver.Take(part);
+    part.Clear();
+  }
+  if (!taken.ok()) context.TryCancel();
+  const absl::Status sent = FromGrpcStatus(reader->Finish());
+  EndCall();
+  RETRO_RETURN_IF_ERROR(taken);
+  RETRO_RETURN_IF_ERROR(sent);
+  shard_.CloseLocal();
+  absl::Status status = receiver.Install();
+  auto opened = LocalShard::Open(local_options_);
+  if (status.ok()) status = opened.status();
+  if (opened.ok()) shard_.SetLocal(*std::move(opened));
+  return status;
+}
+
+}  // namespace retro

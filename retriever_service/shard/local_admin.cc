@@ -1,0 +1,80 @@
+#include "retriever_service/shard/local_admin.h"
+
+#include <utility>
+
+#include "common/base/status_macros.h"
+#include "common/base/strings.h"
+
+namespace retro {
+
+absl::Status LocalAdmin::CheckShard(uint32_t shard) const {
+  if (shard == options_.shard) return absl::OkStatus();
+  return FieldError("shard", StrCat("this process has shard ", options_.shard, " alone"));
+}
+
+absl::StatusOr<adminpb::CreateSnapshotResponse> LocalAdmin::CreateSnapshot(
+    const adminpb::CreateSnapshotRequest& request, const CallContext&) {
+  RETRO_RETURN_IF_ERROR(CheckShard(request.shard()));
+  RETRO_ASSIGN_OR_RETURN(auto shard, options_.open());
+  adminpb::CreateSnapshotResponse response;
+  RETRO_ASSIGN_OR_RETURN(*response.mutable_name(), snapshots_.NewName(*shard));
+  RETRO_ASSIGN_OR_RETURN(*response.mutable_operation(),
+                         operations_.Begin([this, shard = std::move(shard), name = response.name()](const auto&) {
+                           return snapshots_.Create(name, *shard, options_.first_slot, options_.last_slot);
+                         }));
+  return response;
+}
+
+absl::StatusOr<adminpb::ListSnapshotsResponse> LocalAdmin::ListSnapshots(const adminpb::ListSnapshotsRequest&,
+                                                                         const CallContext&) {
+  RETRO_ASSIGN_OR_RETURN(const auto snapshots, snapshots_.List());
+  adminpb::ListSnapshotsResponse response;
+  response.mutable_snapshots()->Assign(snapshots.begin(), snapshots.end());
+  return response;
+}
+
+absl::StatusOr<adminpb::DeleteSnapshotResponse> LocalAdmin::DeleteSnapshot(
+    const adminpb::DeleteSnapshotRequest& request, const CallContext&) {
+  RETRO_RETURN_IF_ERROR(snapshots_.Delete(request.name()));
+  return adminpb::DeleteSnapshotResponse();
+}
+
+absl::StatusOr<adminpb::VerifyResponse> LocalAdmin::Verify(const adminpb::VerifyRequest& request, const CallContext&) {
+  RETRO_RETURN_IF_ERROR(CheckShard(request.shard()));
+  RETRO_ASSIGN_OR_RETURN(const auto shard, options_.open());
+  RETRO_ASSIGN_OR_RETURN(const Store::Digest digest, shard->store().ComputeDigest());
+  adminpb::VerifyResponse response;
+  response.set_content_sha256(digest.sha256);
+  response.set_epoch(digest.position.epoch());
+  response.set_position(digest.position.number());
+  response.set_documents(digest.documents);
+  response.set_chunks(digest.chunks);
+  return response;
+}
+
+absl::StatusOr<adminpb::CompactResponse> LocalAdmin::Compact(const adminpb::CompactRequest& request,
+                                                             const CallContext&) {
+  RETRO_RETURN_IF_ERROR(CheckShard(request.shard()));
+  RETRO_ASSIGN_OR_RETURN(auto shard, options_.open());
+  adminpb::CompactResponse response;
+  RETRO_ASSIGN_OR_RETURN(*response.mutable_operation(),
+                         operations_.Begin([shard = std::move(shard)](const auto&) { return shard->Compact(); }));
+  return response;
+}
+
+absl::StatusOr<adminpb::SetReadOnlyResponse> LocalAdmin::SetReadOnly(const adminpb::SetReadOnlyRequest& request,
+                                                                     const CallContext&) {
+  RETRO_RETURN_IF_ERROR(CheckShard(request.shard()));
+  RETRO_ASSIGN_OR_RETURN(const auto shard, options_.open());
+  shard->SetReadOnly(request.read_only());
+  return adminpb::SetReadOnlyResponse();
+}
+
+absl::StatusOr<adminpb::GetOperationResponse> LocalAdmin::GetOperation(const adminpb::GetOperationRequest& request,
+                                                                       const CallContext&) {
+  adminpb::GetOperationResponse response;
+  RETRO_ASSIGN_OR_RETURN(*response.mutable_operation(), operations_.Get(request.operation_id()));
+  return response;
+}
+
+}  // namespace retro

@@ -1,0 +1,363 @@
+#include "retriever_service/shard/remote_shard.h"
+
+#include <spdlog/spdlog.h>
+
+#include <algorithm>
+#include <list>
+#include <tuple>
+#include <utility>
+
+#include "common/base/error.h"
+#include "common/base/status_macros.h"
+#include "common/base/strings.h"
+#include "common/rpc/status.h"
+
+namespace retro {
+namespace {
+
+using std::chrono::milliseconds;
+using Async = shardpb::ShardService::StubInterface::async_interface;
+
+// A second replica is asked when an answer takes longer than 19 of 20 took lately.
+constexpr double kHedgeQuantile = 0.95;
+constexpr milliseconds kHedgeAfterMin{5};
+constexpr milliseconds kHedgeAfterMax{1000};
+constexpr milliseconds kHedgeAfterFirst{100};  // before anything is learnt
+constexpr uint64_t kLearnEvery = 16;           // answers
+
+constexpr milliseconds kAskEvery{200};
+constexpr milliseconds kAnswerMax{1000};  // of a replica that is asked how it is
+
+constexpr milliseconds kNewPrimaryWaitMax{2000};  // for one that is named and does not act yet
+constexpr milliseconds kNewPrimaryPause{20};
+
+}  // namespace
+
+RemoteShard::RemoteShard(uint32_t number, ClusterView cluster, Metrics& metrics)
+    : number_(number),
+      cluster_(std::move(cluster)),
+      metrics_(metrics),
+      hedges_(metrics.Counter("retro_shard_hedges_total", "Reads sent to another replica as the first took long.",
+                              {{"shard", std::to_string(number)}})),
+      hedge_after_(kHedgeAfterFirst),
+      thread_([this] { Run(); }) {}
+
+RemoteShard::~RemoteShard() {
+  {
+    const MutexLock lock(mutex_);
+    stopping_ = true;
+    wake_.NotifyAll();
+  }
+  thread_.join();
+}
+
+// ---------------------------------------------------------------- choosing
+
+RemoteShard::ReplicaPtr RemoteShard::Find(const ReplicaConfig& config) const {
+  const MutexLock lock(mutex_);
+  ReplicaPtr& replica = replicas_[StrCat(config.name, " ", config.address)];
+  if (replica == nullptr) replica = std::make_shared<RemoteReplica>(config.name, config.address, cluster_.security);
+  return replica;
+}
+
+std::vector<RemoteShard::ReplicaPtr> RemoteShard::Replicas(const ShardConfig& config) const {
+  std::vector<ReplicaPtr> replicas;
+  replicas.reserve(config.replicas.size());
+  for (const ReplicaConfig& replica : config.replicas) replicas.push_back(Find(replica));
+  return replicas;
+}
+
+absl::StatusOr<std::vector<RemoteShard::ReplicaPtr>> RemoteShard::Readers() const {
+  const auto config = cluster_.get();
+  const ShardConfig& own = config->shards[number_];
+  struct Choice {
+    bool away;
+    int calls;
+    size_t turn;
+    ReplicaPtr replica;
+  };
+  std::vector<Choice> choices;
+  absl::Status refusal;
+  const size_t turn = turn_++;
+  for (size_t i = 0; i < own.replicas.size(); ++i) {
+    if (!own.IsInSync(own.replicas[i].name)) continue;
+    ReplicaPtr replica = Find(own.replicas[i]);
+    const RemoteReplica::State state = replica->state();
+    if (state == RemoteReplica::State::kRefused) {
+      refusal = replica->why();
+      continue;
+    }
+    choices.push_back({state == RemoteReplica::State::kAway, replica->calls.load(), (i + turn) % own.replicas.size(),
+                       std::move(replica)});
+  }
+  if (choices.empty()) {
+    if (!refusal.ok()) return refusal;
+    return Error(absl::StatusCode::kUnavailable, Reason::kShardUnavailable,
+                 StrCat("shard ", number_, " has no replica in sync yet: is its primary running?"));
+  }
+  std::sort(choices.begin(), choices.end(), [](const Choice& a, const Choice& b) {
+    return std::tie(a.away, a.calls, a.turn) < std::tie(b.away, b.calls, b.turn);
+  });
+  std::vector<ReplicaPtr> readers;
+  readers.reserve(choices.size());
+  for (Choice& choice : choices) readers.push_back(std::move(choice.replica));
+  return readers;
+}
+
+RemoteShard::Clock::duration RemoteShard::HedgeAfter() const {
+  const MutexLock lock(mutex_);
+  return hedge_after_;
+}
+
+template <typename Response, typename Request, typename Method>
+absl::StatusOr<Response> RemoteShard::Read(const Request& request, const CallContext& context, Method method) {
+  RETRO_ASSIGN_OR_RETURN(auto readers, Readers());
+  ReplicaCall<Response> call(std::move(readers), Effect::kRead, HedgeAfter(), *this,
+                             [&](RemoteReplica& replica, auto* client, auto* response, auto done) {
+                               (static_cast<Async*>(replica.stub().async())->*method)(client, &request, response,
+                                                                                      std::move(done));
+                             });
+  return call.Run(context);
+}
+
+// Who is told that its epoch is old, or that its primary is none, looks at the cluster file again; a primary that was
+// just named may need a moment to act.
+template <typename Response, typename Request, typename Method>
+absl::StatusOr<Response> RemoteShard::Change(Request request, const CallContext& context, Method method) {
+  const Clock::time_point give_up = Clock::now() + kNewPrimaryWaitMax;
+  while (true) {
+    const auto config = cluster_.get();
+    const ShardConfig& own = config->shards[number_];
+    const ReplicaPtr primary = Find(*own.Find(own.primary));
+    if (primary->state() == RemoteReplica::State::kRefused) return primary->why();
+    if (!primary->Connects()) {
+      return Error(absl::StatusCode::kUnavailable, Reason::kShardUnavailable,
+                   StrCat("nothing was done: ", Where(*primary),
+                          ", the primary, cannot be reached; wait for it, or "
+                          "promote another"));
+    }
+    request.set_epoch(own.epoch);
+    ReplicaCall<Response> call({primary}, Effect::kChange, kHedgeAfterMax, *this,
+                               [&](RemoteReplica& replica, auto* client, auto* response, auto done) {
+                                 (static_cast<Async*>(replica.stub().async())->*method)(client, &request, response,
+                                                                                        std::move(done));
+                               });
+    absl::StatusOr<Response> answer = call.Run(context);
+    if (answer.ok() || ReasonOf(answer.status()) != Reason::kStaleEpoch || Clock::now() >= give_up) return answer;
+    cluster_.reload();
+    std::this_thread::sleep_for(kNewPrimaryPause);
+  }
+}
+
+// ---------------------------------------------------------------- as Shard
+
+absl::StatusOr<shardpb::SearchResponse> RemoteShard::Search(const shardpb::SearchRequest& request,
+                                                            const CallContext& context) {
+  using Method = void (Async::*)(grpc::ClientContext*, const shardpb::SearchRequest*, shardpb::SearchResponse*,
+                                 std::function<void(grpc::Status)>);
+  return Read<shardpb::SearchResponse>(request, context, static_cast<Method>(&Async::Search));
+}
+
+absl::StatusOr<shardpb::WriteResponse> RemoteShard::Write(const shardpb::WriteRequest& request,
+                                                          const CallContext& context) {
+  using Method = void (Async::*)(grpc::ClientContext*, const shardpb::WriteRequest*, shardpb::WriteResponse*,
+                                 std::function<void(grpc::Status)>);
+  return Change<shardpb::WriteResponse>(request, context, static_cast<Method>(&Async::Write));
+}
+
+absl::StatusOr<shardpb::DeleteResponse> RemoteShard::Delete(const shardpb::DeleteRequest& request,
+                                                            const CallContext& context) {
+  using Method = void (Async::*)(grpc::ClientContext*, const shardpb::DeleteRequest*, shardpb::DeleteResponse*,
+                                 std::function<void(grpc::Status)>);
+  if (!request.dry_run()) return Change<shardpb::DeleteResponse>(request, context, static_cast<Method>(&Async::Delete));
+  return Read<shardpb::DeleteResponse>(request, context, static_cast<Method>(&Async::Delete));
+}
+
+absl::StatusOr<shardpb::GetDocumentResponse> RemoteShard::GetDocument(const shardpb::GetDocumentRequest& request,
+                                                                      const CallContext& context) {
+  using Method = void (Async::*)(grpc::ClientContext*, const shardpb::GetDocumentRequest*,
+                                 shardpb::GetDocumentResponse*, std::function<void(grpc::Status)>);
+  return Read<shardpb::GetDocumentResponse>(request, context, static_cast<Method>(&Async::GetDocument));
+}
+
+absl::StatusOr<shardpb::GetChunksResponse> RemoteShard::GetChunks(const shardpb::GetChunksRequest& request,
+                                                                  const CallContext& context) {
+  using Method = void (Async::*)(grpc::ClientContext*, const shardpb::GetChunksRequest*, shardpb::GetChunksResponse*,
+                                 std::function<void(grpc::Status)>);
+  return Read<shardpb::GetChunksResponse>(request, context, static_cast<Method>(&Async::GetChunks));
+}
+
+absl::StatusOr<shardpb::ListDocumentsResponse> RemoteShard::ListDocuments(const shardpb::ListDocumentsRequest& request,
+                                                                          const CallContext& context) {
+  using Method = void (Async::*)(grpc::ClientContext*, const shardpb::ListDocumentsRequest*,
+                                 shardpb::ListDocumentsResponse*, std::function<void(grpc::Status)>);
+  return Read<shardpb::ListDocumentsResponse>(request, context, static_cast<Method>(&Async::ListDocuments));
+}
+
+absl::StatusOr<shardpb::StatsResponse> RemoteShard::Stats(const shardpb::StatsRequest& request,
+                                                          const CallContext& context) {
+  using Method = void (Async::*)(grpc::ClientContext*, const shardpb::StatsRequest*, shardpb::StatsResponse*,
+                                 std::function<void(grpc::Status)>);
+  return Read<shardpb::StatsResponse>(request, context, static_cast<Method>(&Async::Stats));
+}
+
+absl::StatusOr<shardpb::GetShardInfoResponse> RemoteShard::GetShardInfo(const shardpb::GetShardInfoRequest& request,
+                                                                        const CallContext& context) {
+  using Method = void (Async::*)(grpc::ClientContext*, const shardpb::GetShardInfoRequest*,
+                                 shardpb::GetShardInfoResponse*, std::function<void(grpc::Status)>);
+  return Read<shardpb::GetShardInfoResponse>(request, context, static_cast<Method>(&Async::GetShardInfo));
+}
+
+// ---------------------------------------------------------------- what becomes of calls
+
+std::string RemoteShard::Where(const RemoteReplica& replica) const {
+  return StrCat("shard ", number_, "'s replica ", replica.name(), " at ", replica.address());
+}
+
+void RemoteShard::OnAnswer(RemoteReplica&, Clock::duration took) {
+  const MutexLock lock(mutex_);
+  times_[answers_++ % kTimesKept] = took;
+  if (answers_ % kLearnEvery != 0) return;
+  std::vector<Clock::duration> times(times_.begin(), times_.begin() + std::min<uint64_t>(answers_, kTimesKept));
+  const auto nth = times.begin() + static_cast<ptrdiff_t>(kHedgeQuantile * static_cast<double>(times.size() - 1));
+  std::nth_element(times.begin(), nth, times.end());
+  hedge_after_ = std::clamp<Clock::duration>(*nth, kHedgeAfterMin, kHedgeAfterMax);
+}
+
+// Of what was said by the replica itself, only that it can't answer now counts against it.
+void RemoteShard::OnFailure(RemoteReplica& replica, const absl::Status& status) {
+  const auto reason = ReasonOf(status);
+  const bool away = reason == Reason::kShardUnavailable || reason == Reason::kShuttingDown ||
+                    reason == Reason::kStoreDamaged || reason == Reason::kCallerGone;
+  if (away && replica.state() == RemoteReplica::State::kUsable) SetState(replica, RemoteReplica::State::kAway, status);
+}
+
+void RemoteShard::OnHedge() { hedges_.Increment(); }
+
+void RemoteShard::SetState(RemoteReplica& replica, RemoteReplica::State state, const absl::Status& why) {
+  if (!replica.SetState(state, why)) return;
+  if (state == RemoteReplica::State::kUsable) {
+    spdlog::info("{} answers", Where(replica));
+    return;
+  }
+  spdlog::warn("{} is left aside: {}", Where(replica), MessageOf(why));
+  metrics_
+      .Counter("retro_replica_ejections_total", "Times that a replica was left aside.",
+               {{"shard", std::to_string(number_)}, {"replica", replica.name()}})
+      .Increment();
+}
+
+// ---------------------------------------------------------------- asking how they are
+
+void RemoteShard::Run() {
+  while (true) {
+    Ask();
+    const MutexLock lock(mutex_);
+    if (!stopping_) wake_.WaitUntil(mutex_, Clock::now() + kAskEvery);
+    if (stopping_) return;
+  }
+}
+
+void RemoteShard::Ask() {
+  struct Question {
+    ReplicaPtr replica;
+    grpc::ClientContext context;
+    shardpb::GetShardInfoRequest request;
+    shardpb::GetShardInfoResponse info;
+    grpc::Status status;
+  };
+  const auto config = cluster_.get();
+  std::list<Question> questions;
+  Mutex mutex;
+  CondVar answered;
+  size_t missing = config->shards[number_].replicas.size();
+  for (const ReplicaPtr& replica : Replicas(config->shards[number_])) {
+    Question& question = questions.emplace_back();
+    question.replica = replica;
+    question.context.set_deadline(std::chrono::system_clock::now() + kAnswerMax);
+    replica->stub().async()->GetShardInfo(&question.context, &question.request, &question.info,
+                                          [&](grpc::Status status) {
+                                            const MutexLock lock(mutex);
+                                            question.status = std::move(status);
+                                            if (--missing == 0) answered.NotifyAll();
+                                          });
+  }
+  {
+    const MutexLock lock(mutex);
+    while (missing > 0) answered.Wait(mutex);
+  }
+  for (Question& question : questions) {
+    RemoteReplica& replica = *question.replica;
+    absl::Status status = FromShardCall(question.status, Effect::kRead, Where(replica));
+    if (!status.ok()) {
+      SetState(replica, RemoteReplica::State::kAway, status);
+      continue;
+    }
+    replica.SetPosition(question.info.position());
+    status = CheckIdentity(question.info, replica, *config);
+    if (!status.ok()) {
+      SetState(replica, RemoteReplica::State::kRefused, status);
+    } else if (!question.info.replica().empty() && config->shards[number_].IsInSync(replica.name()) &&
+               !question.info.in_sync()) {
+      SetState(replica, RemoteReplica::State::kAway,
+               Error(absl::StatusCode::kUnavailable, Reason::kShardUnavailable,
+                     StrCat(Where(replica), " has not caught up yet")));
+    } else {
+      SetState(replica, RemoteReplica::State::kUsable, absl::OkStatus());
+    }
+  }
+}
+
+absl::Status RemoteShard::CheckIdentity(const shardpb::GetShardInfoResponse& info, const RemoteReplica& replica,
+                                        const ClusterConfig& config) const {
+  if (info.store_id() != config.store_id || info.shard() != number_ || info.shard_count() != config.shards.size()) {
+    return Error(absl::StatusCode::kFailedPrecondition, Reason::kForeignStore,
+                 StrCat(Where(replica), " has shard ", info.shard(), " of ", info.shard_count(),
+                        info.store_id() == config.store_id ? "" : " of another store", ": check the cluster file"));
+  }
+  if (!info.replica().empty() && info.replica() != replica.name()) {
+    return Error(absl::StatusCode::kFailedPrecondition, Reason::kClusterMismatch,
+                 StrCat(Where(replica), " calls itself ", info.replica(), ": check the cluster file"));
+  }
+  if (info.cluster_version() != 0 && info.cluster_version() == config.version &&
+      info.cluster_fingerprint() != config.Fingerprint()) {
+    return Error(absl::StatusCode::kFailedPrecondition, Reason::kClusterMismatch,
+                 StrCat(Where(replica), " has read another cluster file of version ", config.version,
+                        " than this process: give all of them one file"));
+  }
+  return absl::OkStatus();
+}
+
+bool RemoteShard::available() const {
+  const auto config = cluster_.get();
+  const ShardConfig& own = config->shards[number_];
+  return std::any_of(own.replicas.begin(), own.replicas.end(), [&](const ReplicaConfig& replica) {
+    return own.IsInSync(replica.name) && Find(replica)->state() == RemoteReplica::State::kUsable;
+  });
+}
+
+void RemoteShard::RefreshMetrics() {
+  const auto config = cluster_.get();
+  const ShardConfig& own = config->shards[number_];
+  const uint64_t newest = Find(*own.Find(own.primary))->position().number();
+  for (const ReplicaConfig& replica : own.replicas) {
+    const ReplicaPtr remote = Find(replica);
+    const prometheus::Labels labels = {{"shard", std::to_string(number_)}, {"replica", replica.name}};
+    const uint64_t position = remote->position().number();
+    metrics_.Gauge("retro_replica_usable", "1 while the replica answers.", labels)
+        .Set(remote->state() == RemoteReplica::State::kUsable ? 1 : 0);
+    metrics_.Gauge("retro_replica_in_sync", "1 while acknowledgements wait for the replica.", labels)
+        .Set(own.IsInSync(replica.name) ? 1 : 0);
+    metrics_.Gauge("retro_replica_calls", "Calls outstanding at the replica.", labels).Set(remote->calls.load());
+    metrics_.Gauge("retro_replica_lag_changes", "Changes that the replica is behind its primary.", labels)
+        .Set(newest > position ? static_cast<double>(newest - position) : 0);
+  }
+  metrics_.Gauge("retro_shard_epoch", "The epoch of the shard.", {{"shard", std::to_string(number_)}})
+      .Set(static_cast<double>(own.epoch));
+  metrics_
+      .Gauge("retro_shard_hedge_after_seconds", "A read that takes longer is sent to another replica too.",
+             {{"shard", std::to_string(number_)}})
+      .Set(std::chrono::duration<double>(HedgeAfter()).count());
+}
+
+}  // namespace retro

@@ -1,0 +1,106 @@
+// A shard in other processes: its replicas, over gRPC. Reads go to the replica in sync with the fewest calls
+// outstanding, and to another when that fails or takes longer than nearly all calls did lately; changes go to the
+// primary. A replica that does not answer is left aside until it does again.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "common/rpc/metrics.h"
+#include "retriever_service/cluster/cluster_file.h"
+#include "retriever_service/shard/replica_call.h"
+#include "retriever_service/shard/shard.h"
+
+namespace retro {
+
+// What a RemoteShard knows of its cluster; both any thread.
+struct ClusterView {
+  std::function<std::shared_ptr<const ClusterConfig>()> get;
+  std::function<void()> reload;  // called when a replica says that what `get` returns is old
+  ClientSecurity security;       // of calls to the replicas
+};
+
+// Calls carry the caller's deadline less a margin for the way back, and its request id; a caller who leaves cancels
+// them. Errors name the shard and the replica: UNAVAILABLE (SHARD_UNAVAILABLE) if no replica answers, or the primary is
+// known not to listen; a change whose answer is lost has the reason WRITE_OUTCOME_UNKNOWN.
+class RemoteShard : public Shard, private CallObserver {
+ public:
+  // `metrics` must outlive this.
+  RemoteShard(uint32_t number, ClusterView cluster, Metrics& metrics);
+  ~RemoteShard() override;
+
+  absl::StatusOr<shardpb::SearchResponse> Search(const shardpb::SearchRequest& request,
+                                                 const CallContext& context) override;
+  absl::StatusOr<shardpb::WriteResponse> Write(const shardpb::WriteRequest& request,
+                                               const CallContext& context) override;
+  absl::StatusOr<shardpb::DeleteResponse> Delete(const shardpb::DeleteRequest& request,
+                                                 const CallContext& context) override;
+  absl::StatusOr<shardpb::GetDocumentResponse> GetDocument(const shardpb::GetDocumentRequest& request,
+                                                           const CallContext& context) override;
+  absl::StatusOr<shardpb::GetChunksResponse> GetChunks(const shardpb::GetChunksRequest& request,
+                                                       const CallContext& context) override;
+  absl::StatusOr<shardpb::ListDocumentsResponse> ListDocuments(const shardpb::ListDocumentsRequest& request,
+                                                               const CallContext& context) override;
+  absl::StatusOr<shardpb::StatsResponse> Stats(const shardpb::StatsRequest& request,
+                                               const CallContext& context) override;
+  absl::StatusOr<shardpb::GetShardInfoResponse> GetShardInfo(const shardpb::GetShardInfoRequest& request,
+                                                             const CallContext& context) override;
+
+  // True if a replica could answer reads when it was last asked.
+  bool available() const ABSL_LOCKS_EXCLUDED(mutex_);
+  // Brings the gauges up to date; before each scrape, on its thread.
+  void RefreshMetrics() ABSL_LOCKS_EXCLUDED(mutex_);
+
+ private:
+  using ReplicaPtr = std::shared_ptr<RemoteReplica>;
+  using Clock = std::chrono::steady_clock;
+
+  // The replicas of the cluster file as it now is.
+  std::vector<ReplicaPtr> Replicas(const ShardConfig& config) const ABSL_LOCKS_EXCLUDED(mutex_);
+  ReplicaPtr Find(const ReplicaConfig& config) const ABSL_LOCKS_EXCLUDED(mutex_);
+  // Those that reads may be sent to, best first.
+  absl::StatusOr<std::vector<ReplicaPtr>> Readers() const;
+  Clock::duration HedgeAfter() const ABSL_LOCKS_EXCLUDED(mutex_);
+  template <typename Response, typename Request, typename Method>
+  absl::StatusOr<Response> Read(const Request& request, const CallContext& context, Method method);
+  template <typename Response, typename Request, typename Method>
+  absl::StatusOr<Response> Change(Request request, const CallContext& context, Method method);
+
+  // ------------------------------------------------------------ as CallObserver
+  std::string Where(const RemoteReplica& replica) const override;
+  void OnAnswer(RemoteReplica& replica, Clock::duration took) override ABSL_LOCKS_EXCLUDED(mutex_);
+  void OnFailure(RemoteReplica& replica, const absl::Status& status) override;
+  void OnHedge() override;
+
+  // ------------------------------------------------------------ asking how they are
+  void Run() ABSL_LOCKS_EXCLUDED(mutex_);
+  void Ask() ABSL_LOCKS_EXCLUDED(mutex_);
+  absl::Status CheckIdentity(const shardpb::GetShardInfoResponse& info, const RemoteReplica& replica,
+                             const ClusterConfig& config) const;
+  void SetState(RemoteReplica& replica, RemoteReplica::State state, const absl::Status& why);
+
+  static constexpr size_t kTimesKept = 128;
+
+  const uint32_t number_;
+  const ClusterView cluster_;
+  Metrics& metrics_;
+  prometheus::Counter& hedges_;
+  mutable std::atomic<uint64_t> turn_ = 0;  // of replicas that are equally good
+
+  mutable Mutex mutex_;
+  CondVar wake_;
+  bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
+  mutable std::map<std::string, ReplicaPtr> replicas_ ABSL_GUARDED_BY(mutex_);  // by name and address
+  std::array<Clock::duration, kTimesKept> times_ ABSL_GUARDED_BY(mutex_) = {};  // of the last answers
+  uint64_t answers_ ABSL_GUARDED_BY(mutex_) = 0;
+  Clock::duration hedge_after_ ABSL_GUARDED_BY(mutex_);
+  std::thread thread_;  // last: it uses all of the above
+};
+
+}  // namespace retro

@@ -1,0 +1,53 @@
+#include "retriever_service/shard/replica_call.h"
+
+#include "common/base/error.h"
+#include "common/base/strings.h"
+#include "common/rpc/status.h"
+
+namespace retro {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+// Kept back from the caller's deadline, so that an answer still finds it.
+constexpr std::chrono::milliseconds kDeadlineMargin{20};
+constexpr std::chrono::seconds kCallMax{60};  // of a caller without a deadline
+
+}  // namespace
+
+void PrepareCall(const CallContext& call, grpc::ClientContext& context) {
+  const auto given = call.deadline == Clock::time_point::max() ? Clock::duration::max()
+                                                               : call.deadline - Clock::now() - kDeadlineMargin;
+  const auto left = std::clamp<Clock::duration>(given, Clock::duration::zero(), kCallMax);
+  context.set_deadline(std::chrono::system_clock::now() +
+                       std::chrono::duration_cast<std::chrono::system_clock::duration>(left));
+  if (!call.request_id.empty()) context.AddMetadata("x-request-id", call.request_id);
+  if (!call.traceparent.empty()) context.AddMetadata("traceparent", call.traceparent);
+}
+
+absl::Status FromShardCall(const grpc::Status& status, Effect effect, const std::string& where) {
+  absl::Status error = FromGrpcStatus(status);
+  if (error.ok() || ReasonOf(error).has_value()) return error;
+  const bool outcome_unknown = effect == Effect::kChange && (error.code() == absl::StatusCode::kUnavailable ||
+                                                             error.code() == absl::StatusCode::kDeadlineExceeded ||
+                                                             error.code() == absl::StatusCode::kCancelled);
+  if (outcome_unknown) {
+    return Error(error.code(), Reason::kWriteOutcomeUnknown,
+                 StrCat(where, " did not say whether it made the change, repeat it: ", MessageOf(error)));
+  }
+  if (error.code() == absl::StatusCode::kUnavailable) {
+    return Error(error.code(), Reason::kShardUnavailable,
+                 StrCat(where, " does not answer: is it running? (", MessageOf(error), ")"));
+  }
+  const bool caller_gone =
+      error.code() == absl::StatusCode::kDeadlineExceeded || error.code() == absl::StatusCode::kCancelled;
+  SetReason(error, caller_gone ? Reason::kCallerGone : Reason::kInternal);
+  return error;
+}
+
+bool IsWorthAnother(const absl::Status& status) {
+  return status.code() == absl::StatusCode::kUnavailable || status.code() == absl::StatusCode::kResourceExhausted ||
+         status.code() == absl::StatusCode::kDataLoss;
+}
+
+}  // namespace retro

@@ -1,0 +1,29 @@
+// What replicas of a shard ask of each other, as the RPC layer sees it: PullChanges and FetchSnapshot.
+#pragma once
+
+#include <functional>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "common/base/call_context.h"
+#include "common/document/protos.h"
+#include "retro/shard/v1/shard.pb.h"
+
+namespace retro {
+
+// Any thread; calls block.
+class Replication {
+ public:
+  virtual ~Replication() = default;
+
+  // Some changes; after a while without any, none but what says where the primary is.
+  virtual absl::StatusOr<std::vector<shardpb::PullChangesResponse>> Pull(const shardpb::PullChangesRequest& request,
+                                                                         const CallContext& context) = 0;
+  // An error of the sink ends it.
+  using SnapshotSink = std::function<absl::Status(const shardpb::FetchSnapshotResponse&)>;
+  virtual absl::Status SendSnapshot(const shardpb::FetchSnapshotRequest& request, const CallContext& context,
+                                    const SnapshotSink& send) = 0;
+};
+
+}  // namespace retro

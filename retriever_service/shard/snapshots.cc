@@ -1,0 +1,130 @@
+#include "retriever_service/shard/snapshots.h"
+
+#include <fmt/format.h>
+#include <google/protobuf/util/time_util.h>
+
+#include <algorithm>
+#include <atomic>
+#include <ctime>
+#include <filesystem>
+#include <system_error>
+#include <utility>
+
+#include "common/base/error.h"
+#include "common/base/file.h"
+#include "common/base/status_macros.h"
+#include "common/base/strings.h"
+
+namespace retro {
+namespace {
+
+namespace fs = std::filesystem;
+using google::protobuf::util::TimeUtil;
+
+constexpr char kManifest[] = "/snapshot";
+constexpr char kUnfinished[] = ".unfinished-";  // what a snapshot's folder begins with until it is whole
+
+absl::Status FromSystem(const std::error_code& error, std::string_view what, const std::string& path) {
+  return error ? ErrnoStatus(error.value(), what, path) : absl::OkStatus();
+}
+
+uint64_t BytesOf(const std::string& folder) {
+  uint64_t bytes = 0;
+  std::error_code error;
+  for (const auto& entry : fs::recursive_directory_iterator(folder, error)) {
+    if (entry.is_regular_file(error)) bytes += entry.file_size(error);
+  }
+  return bytes;
+}
+
+// Names come over the wire and must stay within the folder.
+bool IsName(const std::string& name) {
+  return !name.empty() && name[0] != '.' && std::all_of(name.begin(), name.end(), [](unsigned char c) {
+    return std::isalnum(c) != 0 || c == '-' || c == '.';
+  });
+}
+
+}  // namespace
+
+absl::Status Snapshots::CheckServed() const {
+  if (!folder_.empty()) return absl::OkStatus();
+  return Error(absl::StatusCode::kUnimplemented, Reason::kNotSupported,
+               "this server keeps no snapshots: start it with --snapshot-dir");
+}
+
+absl::StatusOr<std::string> Snapshots::NewName(const LocalShard& shard) const {
+  RETRO_RETURN_IF_ERROR(CheckServed());
+  static std::atomic<uint32_t> names = 0;
+  const std::time_t now = std::time(nullptr);
+  std::tm utc = {};
+  gmtime_r(&now, &utc);
+  const shardpb::Position position = shard.position();
+  return fmt::format("{:04}{:02}{:02}-{:02}{:02}{:02}-shard{}-{}.{}-{}", utc.tm_year + 1900, utc.tm_mon + 1,
+                     utc.tm_mday, utc.tm_hour, utc.tm_min, utc.tm_sec, shard.store().identity().shard, position.epoch(),
+                     position.number(), ++names);
+}
+
+absl::Status Snapshots::Create(const std::string& name, const LocalShard& shard, uint32_t first_slot,
+                               uint32_t last_slot) const {
+  RETRO_RETURN_IF_ERROR(CheckServed());
+  admin::v1::Snapshot manifest;
+  manifest.set_name(name);
+  *manifest.mutable_create_time() = TimeUtil::GetCurrentTime();
+  manifest.set_shard(shard.store().identity().shard);
+  manifest.set_first_slot(first_slot);
+  manifest.set_last_slot(last_slot);
+  const std::string folder = PathOf(kUnfinished + name);
+  std::error_code error;
+  fs::create_directories(folder, error);
+  RETRO_RETURN_IF_ERROR(FromSystem(error, "cannot make", folder));
+  const shardpb::Position position = shard.position();  // before the copy, which holds at least this
+  absl::Status status = shard.Copy(folder + "/rocksdb");
+  if (status.ok()) {
+    manifest.set_epoch(position.epoch());
+    manifest.set_position(position.number());
+    manifest.set_size_bytes(BytesOf(folder));
+    status = WriteFileAtomically(folder + kManifest, manifest.SerializeAsString());
+  }
+  if (status.ok()) {
+    fs::rename(folder, PathOf(name), error);
+    status = FromSystem(error, "cannot move", folder);
+  }
+  if (!status.ok()) fs::remove_all(folder, error);
+  return status;
+}
+
+absl::StatusOr<std::vector<admin::v1::Snapshot>> Snapshots::List() const {
+  RETRO_RETURN_IF_ERROR(CheckServed());
+  std::vector<admin::v1::Snapshot> snapshots;
+  std::error_code error;
+  if (!fs::exists(folder_, error)) return snapshots;
+  for (const auto& entry : fs::directory_iterator(folder_, error)) {
+    auto snapshot = Find(entry.path().filename());
+    if (snapshot.ok()) snapshots.push_back(*std::move(snapshot));
+  }
+  RETRO_RETURN_IF_ERROR(FromSystem(error, "cannot list", folder_));
+  std::sort(snapshots.begin(), snapshots.end(),
+            [](const auto& a, const auto& b) { return a.create_time() > b.create_time(); });
+  return snapshots;
+}
+
+absl::StatusOr<admin::v1::Snapshot> Snapshots::Find(const std::string& name) const {
+  RETRO_RETURN_IF_ERROR(CheckServed());
+  admin::v1::Snapshot snapshot;
+  const auto bytes = IsName(name) ? ReadFile(PathOf(name) + kManifest) : absl::NotFoundError("");
+  if (bytes.ok() && snapshot.ParseFromString(*bytes)) return snapshot;
+  return Error(absl::StatusCode::kNotFound, Reason::kNotFound,
+               StrCat("there is no snapshot \"", IsName(name) ? name : "", "\": see ListSnapshots"));
+}
+
+absl::Status Snapshots::Delete(const std::string& name) const {
+  RETRO_RETURN_IF_ERROR(Find(name).status());
+  std::error_code error;
+  const std::string gone = PathOf(kUnfinished + name);  // not half there, whenever this ends
+  fs::rename(PathOf(name), gone, error);
+  RETRO_RETURN_IF_ERROR(FromSystem(error, "cannot move", PathOf(name)));
+  fs::remove_all(gone, error);
+  return FromSystem(error, "cannot remove", gone);
+}
+
+}  // namespace retro

@@ -1,0 +1,102 @@
+// What a store gives its replicas, and how it is compared with them: the half of Store that a single one never needs.
+#include <google/protobuf/io/coded_stream.h>
+#include <google/protobuf/io/zero_copy_stream_impl_lite.h>
+
+#include <utility>
+
+#include "common/base/hash.h"
+#include "common/base/status_macros.h"
+#include "common/base/strings.h"
+#include "retriever_service/store/layout.h"
+#include "retriever_service/store/store.h"
+
+namespace retro {
+namespace {
+
+// The same bytes for the same content: maps have no order of their own.
+std::string Canonical(const google::protobuf::Message& message) {
+  std::string bytes;
+  {
+    google::protobuf::io::StringOutputStream stream(&bytes);
+    google::protobuf::io::CodedOutputStream coded(&stream);
+    coded.SetSerializationDeterministic(true);
+    message.SerializeToCodedStream(&coded);
+  }
+  return bytes;
+}
+
+std::vector<uint64_t> ChunkIds(const shardpb::ChunkRange& range) {
+  std::vector<uint64_t> ids(range.count());
+  for (uint32_t i = 0; i < range.count(); ++i) ids[i] = ChunkIdAt(range.first_chunk_id(), i);
+  return ids;
+}
+
+}  // namespace
+
+absl::StatusOr<shardpb::PullChangesResponse> Store::ReadReplicated(const shardpb::Change& change,
+                                                                   const Snapshot* at) const {
+  shardpb::PullChangesResponse replicated;
+  *replicated.mutable_change() = change;
+  if (!change.has_put() || change.put().rows_kept()) return replicated;
+  const std::vector<uint64_t> ids = ChunkIds(change.put().record().chunks());
+  RETRO_ASSIGN_OR_RETURN(auto rows, ReadChunks(change.collection_id(), ids, at));
+  RETRO_ASSIGN_OR_RETURN(auto vectors, ReadVectors(change.collection_id(), ids, at));
+  for (size_t i = 0; i < ids.size(); ++i) {
+    if (!rows[i].has_value()) return Damaged(StrCat("chunk ", ids[i], " of a change in the log is missing"));
+    shardpb::ReplicatedChunk& chunk = *replicated.add_chunks();
+    chunk.set_chunk_id(ids[i]);
+    *chunk.mutable_record() = *std::move(rows[i]);
+    chunk.set_vector_fp16(std::move(vectors[i]));
+  }
+  return replicated;
+}
+
+absl::StatusOr<shardpb::Position> Store::PositionAt(const Snapshot* at) const {
+  RETRO_ASSIGN_OR_RETURN(const auto bytes, rows_->Get(Family::kMeta, "last_position", at));
+  const auto position = bytes.has_value() ? PositionOfKey(*bytes) : std::nullopt;
+  if (!position.has_value()) return Damaged("its positions have the wrong length");
+  return *position;
+}
+
+absl::StatusOr<bool> Store::HasChange(const shardpb::Position& position, const Snapshot* at) const {
+  const shardpb::Position start = log_start();
+  if (position.number() == 0) return start.number() == 1;
+  RETRO_ASSIGN_OR_RETURN(const auto entry, rows_->Get(Family::kChanges, ChangeKey(position), at));
+  return entry.has_value();
+}
+
+absl::StatusOr<Store::Digest> Store::ComputeDigest() const {
+  const auto at = TakeSnapshot();
+  Digest digest;
+  RETRO_ASSIGN_OR_RETURN(digest.position, PositionAt(at.get()));
+  Sha256 hasher;
+  std::vector<uint32_t> collections;
+  RETRO_RETURN_IF_ERROR(rows_->Scan(Family::kCollections, "", "", at.get(), /*fill_cache=*/false,
+                                    [&](std::string_view key, std::string_view value) -> absl::StatusOr<bool> {
+                                      hasher.UpdateField(key);
+                                      hasher.UpdateField(value);
+                                      collections.push_back(Decode32(key).value_or(0));
+                                      return true;
+                                    }));
+  for (const uint32_t collection : collections) {
+    RETRO_RETURN_IF_ERROR(ScanDocuments(
+        collection, std::nullopt, at.get(),
+        [&](uint32_t, const shardpb::DocumentRecord& record) -> absl::StatusOr<bool> {
+          ++digest.documents;
+          digest.chunks += record.chunks().count();
+          hasher.UpdateField(Canonical(record));
+          for (const uint64_t id : ChunkIds(record.chunks())) {
+            for (const Family family : {Family::kChunks, Family::kVectors}) {
+              RETRO_ASSIGN_OR_RETURN(const auto row, rows_->Get(family, ChunkKey(collection, id), at.get()));
+              if (!row.has_value()) return Damaged(StrCat("chunk ", id, " is missing"));
+              hasher.UpdateField(*row);
+            }
+          }
+          return true;
+        }));
+  }
+  digest.sha256 = hasher.Finish();
+  return digest;
+}
+
+}  // namespace retro

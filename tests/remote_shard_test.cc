@@ -1,0 +1,276 @@
+#include "retriever_service/shard/remote_shard.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <array>
+#include <atomic>
+#include <chrono>
+#include <filesystem>
+#include <thread>
+
+#include "common/base/error.h"
+#include "common/base/strings.h"
+#include "common/base/worker_pool.h"
+#include "common/document/content_hash.h"
+#include "common/document/half.h"
+#include "common/rpc/metrics.h"
+#include "common/rpc/server.h"
+#include "common/rpc/status.h"
+#include "retriever_service/shard/local_shard.h"
+#include "retriever_service/shard/shard_channel.h"
+#include "retriever_service/shard/shard_service.h"
+
+namespace retro {
+namespace {
+
+class RemoteShardTest : public testing::Test {
+ protected:
+  RemoteShardTest() : workers_(4, 16) {
+    LocalShardOptions options;
+    options.store.path =
+        testing::TempDir() + "remote_shard_test_" + testing::UnitTest::GetInstance()->current_test_info()->name();
+    std::filesystem::remove_all(options.store.path);
+    path_ = options.store.path;
+    options.default_collection.emplace().set_dimension(2);
+    auto local = LocalShard::Open(options);
+    EXPECT_TRUE(local.ok()) << local.status();
+    local_ = *std::move(local);
+    service_ = MakeShardService(*local_, workers_, metrics_);
+    auto server = RpcServer::Start({}, {service_.get()});
+    EXPECT_TRUE(server.ok()) << server.status();
+    server_ = *std::move(server);
+    address_ = StrCat("127.0.0.1:", server_->port());
+    ClusterConfig config;
+    config.store_id = local_->GetShardInfo({}, {})->store_id();
+    ShardConfig& only = config.shards.emplace_back();
+    only.epoch = local_->position().epoch();
+    only.primary = "a";
+    only.in_sync = {"a"};
+    only.replicas = {{"a", address_}};
+    config_ = std::make_shared<const ClusterConfig>(config);
+    shard_ = std::make_unique<RemoteShard>(0, ClusterView{[this] { return config_; }, [] {}, {}}, client_metrics_);
+  }
+  ~RemoteShardTest() override {
+    shard_.reset();
+    server_.reset();
+    local_.reset();
+    std::filesystem::remove_all(path_);
+  }
+
+  static shardpb::WriteRequest OneDocument() {
+    shardpb::WriteRequest request;
+    shardpb::DocumentChange& change = *request.add_changes();
+    change.mutable_document()->set_id("a");
+    change.mutable_document()->set_text("text");
+    change.set_content_hash(ContentHash(change.document()));
+    change.set_text_hash(TextHash("text"));
+    change.add_chunks()->set_end(4);
+    change.mutable_chunks(0)->set_vector_fp16(ToHalf(std::vector<float>{1, 0}));
+    return request;
+  }
+
+  std::string path_, address_;
+  Metrics metrics_;
+  WorkerPool workers_;
+  std::unique_ptr<LocalShard> local_;
+  std::unique_ptr<grpc::Service> service_;
+  std::unique_ptr<RpcServer> server_;
+  std::shared_ptr<const ClusterConfig> config_;
+  Metrics client_metrics_;
+  std::unique_ptr<RemoteShard> shard_;
+  CallContext context_;
+};
+
+TEST_F(RemoteShardTest, AnswersAsTheShardBehindIt) {
+  const auto written = shard_->Write(OneDocument(), context_);
+  ASSERT_TRUE(written.ok()) << written.status();
+  EXPECT_EQ(written->results(0).outcome(), shardpb::CHANGE_OUTCOME_CREATED);
+  EXPECT_EQ(written->position().number(), 2u);
+  shardpb::GetDocumentRequest get;
+  get.set_document_id("a");
+  EXPECT_EQ(shard_->GetDocument(get, context_)->SerializeAsString(),
+            local_->GetDocument(get, context_)->SerializeAsString());
+  shardpb::GetChunksRequest chunks;
+  chunks.set_document_id("a");
+  chunks.set_max_chunks(1);
+  EXPECT_EQ(shard_->GetChunks(chunks, context_)->chunks(0).text(), "text");
+  shardpb::SearchRequest search;
+  search.set_k(1);
+  for (const float x : {1.0F, 0.0F}) {
+    if (search.queries().empty()) search.add_queries();
+    search.mutable_queries(0)->mutable_vector()->add_values(x);
+  }
+  EXPECT_EQ(shard_->Search(search, context_)->results(0).neighbours(0).document_id(), "a");
+  shardpb::ListDocumentsRequest list;
+  list.set_page_size(10);
+  EXPECT_EQ(shard_->ListDocuments(list, context_)->documents_size(), 1);
+  EXPECT_EQ(shard_->Stats({}, context_)->stats().collections(0).documents(), 1u);
+  EXPECT_EQ(shard_->GetShardInfo({}, context_)->SerializeAsString(),
+            local_->GetShardInfo({}, context_)->SerializeAsString());
+  shardpb::DeleteRequest deletion;
+  deletion.add_document_ids("a");
+  EXPECT_EQ(shard_->Delete(deletion, context_)->deleted_count(), 1u);
+}
+
+TEST_F(RemoteShardTest, ErrorsKeepTheirReasons) {
+  shardpb::GetDocumentRequest get;
+  get.set_document_id("none");
+  absl::Status status = shard_->GetDocument(get, context_).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kNotFound);
+  EXPECT_EQ(ReasonOf(status), Reason::kNotFound);
+  get.mutable_barrier()->mutable_position()->set_epoch(7);
+  EXPECT_EQ(ReasonOf(shard_->GetDocument(get, context_).status()), Reason::kBehindToken);
+  status = shard_->Search({}, context_).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(FieldOf(status), "k");
+}
+
+TEST_F(RemoteShardTest, AServerThatIsGoneIsNamed) {
+  EXPECT_TRUE(shard_->Stats({}, context_).ok());
+  server_->Stop();
+  const absl::Status read = shard_->Stats({}, context_).status();
+  EXPECT_EQ(read.code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(ReasonOf(read), Reason::kShardUnavailable);
+  EXPECT_THAT(std::string(MessageOf(read)), testing::HasSubstr(address_));
+  EXPECT_THAT(std::string(MessageOf(read)), testing::HasSubstr("shard 0"));
+  // A change may have reached it, unless it is known that nobody listens.
+  absl::Status write;
+  do {
+    write = shard_->Write(OneDocument(), context_).status();
+    EXPECT_EQ(write.code(), absl::StatusCode::kUnavailable);
+  } while (ReasonOf(write) == Reason::kWriteOutcomeUnknown);
+  EXPECT_EQ(ReasonOf(write), Reason::kShardUnavailable);
+  EXPECT_THAT(std::string(MessageOf(write)), testing::HasSubstr("nothing was done"));
+  while (shard_->available()) std::this_thread::sleep_for(std::chrono::milliseconds(5));
+}
+
+TEST_F(RemoteShardTest, ACallerWhoLeavesEndsTheCall) {
+  shardpb::GetDocumentRequest get;
+  get.set_document_id("a");
+  get.mutable_barrier()->mutable_position()->set_epoch(7);
+  get.mutable_barrier()->mutable_max_wait()->set_seconds(600);
+  std::atomic<bool> gone = false;
+  CallContext leaving;
+  leaving.cancelled = [&] { return gone.load(); };
+  std::thread leaver([&] { gone = true; });
+  EXPECT_EQ(shard_->GetDocument(get, leaving).status().code(), absl::StatusCode::kCancelled);
+  leaver.join();
+  CallContext hurried;
+  hurried.deadline = std::chrono::steady_clock::now() + std::chrono::milliseconds(100);
+  EXPECT_EQ(shard_->GetDocument(get, hurried).status().code(), absl::StatusCode::kDeadlineExceeded);
+}
+
+TEST_F(RemoteShardTest, ReplicationSaysWhatItLacks) {
+  const auto stub = shardpb::ShardService::NewStub(MakeShardChannel(address_));
+  grpc::ClientContext context;
+  const auto reader = stub->PullChanges(&context, shardpb::PullChangesRequest());
+  shardpb::PullChangesResponse response;
+  EXPECT_FALSE(reader->Read(&response));
+  const absl::Status status = FromGrpcStatus(reader->Finish());
+  EXPECT_EQ(status.code(), absl::StatusCode::kUnimplemented);
+  EXPECT_EQ(ReasonOf(status), Reason::kNotSupported);
+}
+
+TEST_F(RemoteShardTest, AnotherStoresShardIsRefused) {
+  ClusterConfig other = *config_;
+  other.store_id = "another one's 16";
+  const auto config = std::make_shared<const ClusterConfig>(other);
+  Metrics metrics;
+  RemoteShard shard(0, ClusterView{[&] { return config; }, [] {}, {}}, metrics);
+  absl::Status status;
+  do {  // until it has been asked who it is
+    status = shard.Stats({}, context_).status();
+  } while (status.ok());
+  EXPECT_EQ(ReasonOf(status), Reason::kForeignStore);
+  EXPECT_EQ(ReasonOf(shard.Write(OneDocument(), context_).status()), Reason::kForeignStore);
+}
+
+// ---------------------------------------------------------------- several replicas
+
+// Answers when it is told to.
+class SlowShard final : public shardpb::ShardService::Service {
+ public:
+  grpc::Status Stats(grpc::ServerContext* context, const shardpb::StatsRequest*, shardpb::StatsResponse*) override {
+    ++calls;
+    while (slow && !context->IsCancelled()) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    return grpc::Status::OK;
+  }
+  grpc::Status GetShardInfo(grpc::ServerContext*, const shardpb::GetShardInfoRequest*,
+                            shardpb::GetShardInfoResponse* info) override {
+    info->set_store_id("0123456789abcdef");
+    info->set_shard_count(1);
+    return grpc::Status::OK;
+  }
+  std::atomic<bool> slow = false;
+  std::atomic<int> calls = 0;
+};
+
+class ReplicasTest : public testing::Test {
+ protected:
+  ReplicasTest() {
+    ClusterConfig config;
+    config.store_id = "0123456789abcdef";
+    ShardConfig& only = config.shards.emplace_back();
+    only.epoch = 2;
+    only.primary = "r0";
+    for (size_t i = 0; i < servers_.size(); ++i) {
+      servers_[i] = *RpcServer::Start({}, {&services_[i]});
+      only.replicas.push_back({StrCat("r", i), StrCat("127.0.0.1:", servers_[i]->port())});
+      only.in_sync.push_back(only.replicas.back().name);
+    }
+    config_ = std::make_shared<const ClusterConfig>(config);
+    shard_ = std::make_unique<RemoteShard>(0, ClusterView{[this] { return config_; }, [] {}, {}}, metrics_);
+  }
+  ~ReplicasTest() override {
+    for (SlowShard& service : services_) service.slow = false;
+    shard_.reset();
+  }
+
+  std::array<SlowShard, 2> services_;
+  std::array<std::unique_ptr<RpcServer>, 2> servers_;
+  std::shared_ptr<const ClusterConfig> config_;
+  Metrics metrics_;
+  std::unique_ptr<RemoteShard> shard_;
+};
+
+TEST_F(ReplicasTest, ReadsAreShared) {
+  for (int i = 0; i < 40; ++i) EXPECT_TRUE(shard_->Stats({}, {}).ok());
+  for (SlowShard& service : services_) EXPECT_GE(service.calls, 10);
+}
+
+TEST_F(ReplicasTest, ASlowOneIsNotWaitedFor) {
+  services_[0].slow = true;
+  for (int i = 0; i < 10; ++i) EXPECT_TRUE(shard_->Stats({}, {}).ok());
+  EXPECT_GE(services_[1].calls, 10);
+  EXPECT_GE(metrics_.Counter("retro_shard_hedges_total", "", {{"shard", "0"}}).Value(), 1);
+}
+
+TEST_F(ReplicasTest, OneThatIsGoneCostsNobodyAnAnswerAndIsTakenBack) {
+  const int port = servers_[0]->port();
+  servers_[0]->Stop();
+  for (int i = 0; i < 20; ++i) EXPECT_TRUE(shard_->Stats({}, {}).ok());
+  EXPECT_TRUE(shard_->available());
+  ServerOptions again;
+  again.listen = StrCat("127.0.0.1:", port);
+  services_[0].calls = 0;
+  servers_[0] = *RpcServer::Start(again, {&services_[0]});
+  while (services_[0].calls == 0) EXPECT_TRUE(shard_->Stats({}, {}).ok());
+}
+
+TEST_F(ReplicasTest, OneThatIsNotInSyncIsNotRead) {
+  ClusterConfig config = *config_;
+  config.shards[0].in_sync = {"r0"};
+  const auto one = std::make_shared<const ClusterConfig>(config);
+  RemoteShard shard(0, ClusterView{[&] { return one; }, [] {}, {}}, metrics_);
+  for (int i = 0; i < 10; ++i) EXPECT_TRUE(shard.Stats({}, {}).ok());
+  EXPECT_EQ(services_[1].calls, 0);
+  config.shards[0].in_sync.clear();
+  const auto none = std::make_shared<const ClusterConfig>(config);
+  RemoteShard founding(0, ClusterView{[&] { return none; }, [] {}, {}}, metrics_);
+  EXPECT_EQ(ReasonOf(founding.Stats({}, {}).status()), Reason::kShardUnavailable);
+  EXPECT_FALSE(founding.available());
+}
+
+}  // namespace
+}  // namespace retro

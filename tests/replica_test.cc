@@ -1,0 +1,472 @@
+// Replicas of one shard, each with its server, in this process: what each failure does to them. The kills of real
+// processes are in cluster_kill_test.cc.
+#include "retriever_service/replica/replica.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <netinet/in.h>
+#include <spdlog/spdlog.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <functional>
+#include <map>
+#include <memory>
+#include <set>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "common/base/error.h"
+#include "common/base/file.h"
+#include "common/base/status_macros.h"
+#include "common/base/strings.h"
+#include "common/base/worker_pool.h"
+#include "common/document/content_hash.h"
+#include "common/document/half.h"
+#include "common/rpc/server.h"
+#include "retriever_service/replica/replica_admin.h"
+#include "retriever_service/replica/store_copy.h"
+#include "retriever_service/shard/remote_shard.h"
+#include "retriever_service/shard/shard_service.h"
+#include "tests/temporary_folder.h"
+
+namespace retro {
+namespace {
+
+using std::chrono::milliseconds;
+
+int FreePort() {
+  const int fd = socket(AF_INET, SOCK_STREAM, 0);
+  sockaddr_in address = {};
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  socklen_t size = sizeof address;
+  EXPECT_EQ(bind(fd, reinterpret_cast<sockaddr*>(&address), size), 0);
+  EXPECT_EQ(getsockname(fd, reinterpret_cast<sockaddr*>(&address), &size), 0);
+  close(fd);
+  return ntohs(address.sin_port);
+}
+
+void WaitUntil(const std::string& what, const std::function<bool()>& condition) {
+  const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(60);
+  while (!condition()) {
+    ASSERT_LT(std::chrono::steady_clock::now(), end) << what;
+    std::this_thread::sleep_for(milliseconds(5));
+  }
+}
+
+// One process's worth.
+class Member {
+ public:
+  Member(const std::string& cluster_file, const std::string& data, const std::string& name, const std::string& address,
+         uint64_t log_changes_max, milliseconds late_after)
+      : workers_(4, 64) {
+    auto watch = ClusterWatch::Start(cluster_file);
+    EXPECT_TRUE(watch.ok()) << watch.status();
+    watch_ = *std::move(watch);
+    ReplicaOptions options;
+    options.name = name;
+    options.late_after = late_after;
+    options.local.store.path = data;
+    options.local.store.log_changes_max = log_changes_max;
+    options.local.default_collection.emplace().set_dimension(2);
+    auto replica = Replica::Start(options, *watch_);
+    EXPECT_TRUE(replica.ok()) << replica.status();
+    replica_ = *std::move(replica);
+    service_ = MakeShardService(replica_->shard(), workers_, metrics_, UnaryOptions(), replica_.get());
+    ServerOptions server_options;
+    server_options.listen = address;
+    server_options.drain_max = milliseconds(0);
+    auto server = RpcServer::Start(server_options, {service_.get()});
+    EXPECT_TRUE(server.ok()) << server.status();
+    server_ = *std::move(server);
+  }
+  ~Member() {
+    server_.reset();
+    workers_.Stop();
+  }
+
+  Replica& replica() { return *replica_; }
+  ReplicaShard& shard() { return replica_->shard(); }
+
+ private:
+  Metrics metrics_;
+  WorkerPool workers_;
+  std::unique_ptr<ClusterWatch> watch_;
+  std::unique_ptr<Replica> replica_;
+  std::unique_ptr<grpc::Service> service_;
+  std::unique_ptr<RpcServer> server_;
+};
+
+class ReplicaTest : public testing::Test {
+ protected:
+  ReplicaTest() { spdlog::set_level(spdlog::level::off); }
+  ~ReplicaTest() override {
+    router_.reset();
+    members_.clear();
+  }
+
+  void MakeCluster(const std::vector<std::string>& names, uint32_t min_in_sync = 1) {
+    ClusterConfig config;
+    config.version = 1;
+    config.cluster = "test";
+    config.store_id = "0123456789abcdef";
+    config.min_in_sync = min_in_sync;
+    ShardConfig& shard = config.shards.emplace_back();
+    shard.last_slot = 4095;
+    shard.primary = names[0];
+    for (const std::string& name : names) shard.replicas.push_back({name, StrCat("127.0.0.1:", FreePort())});
+    ASSERT_TRUE(WriteFileAtomically(file_, FormatClusterFile(config)).ok());
+    for (const std::string& name : names) StartMember(name);
+    auto watch = ClusterWatch::Start(file_);
+    ASSERT_TRUE(watch.ok()) << watch.status();
+    watch_ = *std::move(watch);
+    router_ = std::make_unique<RemoteShard>(
+        0, ClusterView{[this] { return watch_->Get(); }, [this] { watch_->Reload(); }, {}}, metrics_);
+  }
+
+  void StartMember(const std::string& name) {
+    const auto config = ReadClusterFile(file_);
+    ASSERT_TRUE(config.ok());
+    members_[name] = std::make_unique<Member>(file_, folder_ / name, name, config->shards[0].Find(name)->address,
+                                              log_changes_max_, late_after_);
+  }
+  void StopMember(const std::string& name) { members_.erase(name); }
+
+  void WaitForInSync(const std::vector<std::string>& names) {
+    WaitUntil("in sync", [&] {
+      const auto in_sync = watch_->Get()->shards[0].in_sync;
+      return std::set<std::string>(in_sync.begin(), in_sync.end()) == std::set<std::string>(names.begin(), names.end());
+    });
+  }
+
+  static shardpb::WriteRequest Document(const std::string& id, const std::string& text) {
+    shardpb::WriteRequest request;
+    shardpb::DocumentChange& change = *request.add_changes();
+    change.mutable_document()->set_id(id);
+    change.mutable_document()->set_text(text);
+    for (const char* key : {"x", "y", "z"}) {
+      (*change.mutable_document()->mutable_metadata())[key].add_values()->set_string_value(text);
+    }
+    change.set_content_hash(ContentHash(change.document()));
+    change.set_text_hash(TextHash(text));
+    change.add_chunks()->set_end(text.size());
+    change.mutable_chunks(0)->set_vector_fp16(ToHalf(std::vector<float>{1, static_cast<float>(text.size())}));
+    return request;
+  }
+
+  // Through the router, until it is acknowledged.
+  void Write(const std::string& id, const std::string& text) {
+    WaitUntil(StrCat("write of ", id), [&] {
+      const auto response = router_->Write(Document(id, text), CallContext());
+      return response.ok() && !response->results(0).has_error();
+    });
+  }
+  absl::Status TryWrite(const std::string& id, const std::string& text) {
+    return router_->Write(Document(id, text), CallContext()).status();
+  }
+  void Delete(const std::string& id) {
+    shardpb::DeleteRequest request;
+    request.add_document_ids(id);
+    ASSERT_TRUE(router_->Delete(request, CallContext()).ok());
+  }
+
+  absl::StatusOr<std::string> ReadOn(const std::string& member, const std::string& id) {
+    shardpb::GetDocumentRequest request;
+    request.set_document_id(id);
+    RETRO_ASSIGN_OR_RETURN(const auto response, members_.at(member)->shard().GetDocument(request, CallContext()));
+    return response.document().text();
+  }
+  std::string DigestOf(const std::string& member) {
+    const auto response = MakeReplicaAdmin(members_.at(member)->replica())->Verify({}, CallContext());
+    EXPECT_TRUE(response.ok()) << response.status();
+    return response.ok() ? response->content_sha256() : "";
+  }
+  void ExpectEqual(const std::string& a, const std::string& b) {
+    EXPECT_EQ(DigestOf(a), DigestOf(b));
+    shardpb::SearchRequest search;
+    search.set_k(100);
+    for (const float x : {1.0F, 9.0F}) {
+      if (search.queries().empty()) search.add_queries();
+      search.mutable_queries(0)->mutable_vector()->add_values(x);
+    }
+    const auto from_a = members_.at(a)->shard().Search(search, CallContext());
+    const auto from_b = members_.at(b)->shard().Search(search, CallContext());
+    ASSERT_TRUE(from_a.ok() && from_b.ok()) << from_a.status() << from_b.status();
+    ASSERT_EQ(from_a->results(0).neighbours_size(), from_b->results(0).neighbours_size());
+    for (int i = 0; i < from_a->results(0).neighbours_size(); ++i) {
+      EXPECT_EQ(from_a->results(0).neighbours(i).document_id(), from_b->results(0).neighbours(i).document_id());
+      EXPECT_EQ(from_a->results(0).neighbours(i).distance(), from_b->results(0).neighbours(i).distance());
+    }
+    EXPECT_EQ(from_a->position().number(), from_b->position().number());
+  }
+
+  TemporaryFolder folder_;
+  const std::string file_ = folder_ / "cluster.json";
+  uint64_t log_changes_max_ = 1000;
+  milliseconds late_after_{300};
+  std::map<std::string, std::unique_ptr<Member>> members_;
+  Metrics metrics_;
+  std::unique_ptr<ClusterWatch> watch_;
+  std::unique_ptr<RemoteShard> router_;
+};
+
+TEST_F(ReplicaTest, AcknowledgedIsOnAllReplicas) {
+  MakeCluster({"a", "b", "c"});
+  Write("before", "x");
+  WaitForInSync({"a", "b", "c"});
+  for (int i = 0; i < 30; ++i) {
+    const std::string id = StrCat("d", i % 10), text(1 + i, 'x');
+    Write(id, text);
+    for (const char* member : {"a", "b", "c"}) EXPECT_EQ(*ReadOn(member, id), text) << member;
+  }
+  Delete("d3");
+  for (const char* member : {"a", "b", "c"})
+    EXPECT_EQ(ReadOn(member, "d3").status().code(), absl::StatusCode::kNotFound);
+  ExpectEqual("a", "b");
+  ExpectEqual("a", "c");
+  EXPECT_EQ(ReasonOf(members_.at("b")->shard().Write(Document("x", "y"), CallContext()).status()), Reason::kStaleEpoch);
+}
+
+TEST_F(ReplicaTest, AReplicaThatIsDownIsDroppedAndCatchesUp) {
+  MakeCluster({"a", "b"});
+  WaitForInSync({"a", "b"});
+  Write("one", "x");
+  StopMember("b");
+  Write("two", "xx");  // is acknowledged once b has been dropped
+  WaitForInSync({"a"});
+  Write("one", "xxx");
+  StartMember("b");
+  WaitForInSync({"a", "b"});
+  EXPECT_EQ(*ReadOn("b", "one"), "xxx");
+  ExpectEqual("a", "b");
+}
+
+TEST_F(ReplicaTest, TooFewReplicasRefuseWritesAndReadsGoOn) {
+  MakeCluster({"a", "b"}, /*min_in_sync=*/2);
+  WaitForInSync({"a", "b"});
+  Write("one", "x");
+  StopMember("b");
+  EXPECT_EQ(ReasonOf(TryWrite("two", "xx")), Reason::kWriteOutcomeUnknown);
+  WaitForInSync({"a"});
+  EXPECT_EQ(ReasonOf(TryWrite("three", "xx")), Reason::kShardUnavailable);
+  EXPECT_EQ(*ReadOn("a", "one"), "x");
+  StartMember("b");
+  Write("three", "xx");
+}
+
+TEST_F(ReplicaTest, AWipedReplicaTakesACopyWhenTheLogIsShort) {
+  log_changes_max_ = 5;
+  MakeCluster({"a", "b"});
+  WaitForInSync({"a", "b"});
+  for (int i = 0; i < 40; ++i) Write(StrCat("d", i % 15), std::string(1 + i, 'x'));
+  StopMember("b");
+  std::filesystem::remove_all(folder_ / "b");
+  StartMember("b");
+  WaitUntil("dropped and back", [&] {
+    const auto read = ReadOn("b", "d1");
+    if (read.ok()) return true;
+    EXPECT_EQ(ReasonOf(read.status()), Reason::kShardUnavailable) << read.status();
+    return false;
+  });
+  WaitForInSync({"a", "b"});
+  Write("last", "x");
+  ExpectEqual("a", "b");
+  EXPECT_FALSE(std::filesystem::exists(folder_ / "b/incoming"));
+}
+
+TEST_F(ReplicaTest, ACopyCutShortLeavesTheOldStoreOrTheNew) {
+  MakeCluster({"a"});
+  Write("one", "x");
+  const auto local = members_.at("a")->shard().local();
+  ASSERT_TRUE(local.ok());
+  std::vector<shardpb::FetchSnapshotResponse> parts;
+  ASSERT_TRUE(SendStoreCopy(**local, folder_ / "a", [&](const shardpb::FetchSnapshotResponse& part) {
+                parts.push_back(part);
+                return absl::OkStatus();
+              }).ok());
+  EXPECT_GT(parts.size(), 2u);
+  const std::string data = folder_ / "copy";
+  auto receiver = StoreCopyReceiver::Start(data);
+  ASSERT_TRUE(receiver.ok());
+  for (size_t i = 0; i + 1 < parts.size(); ++i) ASSERT_TRUE(receiver->Take(parts[i]).ok());
+  EXPECT_EQ(receiver->Install().code(), absl::StatusCode::kDataLoss) << "the end is missing";
+  ASSERT_TRUE(FinishStoreCopy(data).ok());
+  EXPECT_FALSE(std::filesystem::exists(data + "/rocksdb"));
+  auto second = StoreCopyReceiver::Start(data);
+  shardpb::FetchSnapshotResponse damaged = parts[0];
+  damaged.mutable_content()->append("x");
+  damaged.set_sha256(std::string(32, 'x'));
+  EXPECT_EQ(ReasonOf(second->Take(damaged)), Reason::kStoreDamaged);
+  damaged.set_file_name("../x");
+  EXPECT_EQ(ReasonOf(second->Take(damaged)), Reason::kStoreDamaged);
+  // Whole, but the process died between two steps of putting it in place.
+  auto third = StoreCopyReceiver::Start(data);
+  for (const auto& part : parts) ASSERT_TRUE(third->Take(part).ok());
+  ASSERT_TRUE(WriteFileAtomically(data + "/incoming/complete", "").ok());
+  std::filesystem::create_directories(data + "/index");
+  ASSERT_TRUE(FinishStoreCopy(data).ok());
+  EXPECT_TRUE(std::filesystem::exists(data + "/rocksdb"));
+  EXPECT_FALSE(std::filesystem::exists(data + "/index"));
+  EXPECT_FALSE(std::filesystem::exists(data + "/incoming"));
+}
+
+TEST_F(ReplicaTest, AnotherIsPromotedAndTheOldPrimaryFollows) {
+  MakeCluster({"a", "b"});
+  WaitForInSync({"a", "b"});
+  Write("one", "x");
+  EXPECT_TRUE(members_.at("b")->replica().Promote().ok());
+  Write("one", "xx");  // through the old epoch's router
+  EXPECT_EQ(watch_->Get()->shards[0].primary, "b");
+  WaitForInSync({"a", "b"});
+  Write("two", "xxx");
+  ExpectEqual("a", "b");
+}
+
+TEST_F(ReplicaTest, WithThePrimaryDownReadsGoOnAndWritesWaitForAPromotion) {
+  MakeCluster({"a", "b", "c"});
+  WaitForInSync({"a", "b", "c"});
+  Write("one", "x");
+  StopMember("a");
+  shardpb::GetDocumentRequest get;
+  get.set_document_id("one");
+  EXPECT_TRUE(router_->GetDocument(get, CallContext()).ok());
+  WaitUntil("the router knows that it is gone",
+            [&] { return ReasonOf(TryWrite("two", "x")) == Reason::kShardUnavailable; });
+  ASSERT_TRUE(members_.at("b")->replica().Promote().ok());
+  Write("two", "xx");
+  StartMember("a");
+  WaitForInSync({"a", "b", "c"});
+  ExpectEqual("a", "b");
+  ExpectEqual("b", "c");
+}
+
+TEST_F(ReplicaTest, AReplicaThatIsNotInSyncIsNotPromoted) {
+  MakeCluster({"a", "b"});
+  WaitForInSync({"a", "b"});
+  Write("one", "x");
+  StopMember("b");
+  Write("two", "x");
+  WaitForInSync({"a"});
+  StopMember("a");
+  StartMember("b");
+  EXPECT_EQ(ReasonOf(members_.at("b")->replica().Promote().status()), Reason::kBehindLog);
+  EXPECT_EQ(ReasonOf(ReadOn("b", "one").status()), Reason::kShardUnavailable) << "it may be stale";
+  StartMember("a");
+  Write("three", "x");
+  WaitForInSync({"a", "b"});
+  EXPECT_EQ(*ReadOn("b", "two"), "x");
+}
+
+// What a primary wrote and nobody else has was never acknowledged; when another was promoted meanwhile, it is
+// discarded.
+TEST_F(ReplicaTest, ADivergedPrimaryTakesACopyOfTheNewOnes) {
+  late_after_ = std::chrono::minutes(10);
+  MakeCluster({"a", "b"});
+  WaitForInSync({"a", "b"});
+  Write("one", "x");
+  StopMember("b");
+  // The write reaches a's store alone: it ends when b is promoted, by the file alone, as b is down.
+  std::thread writer([&] { EXPECT_FALSE(TryWrite("lost", "x").ok()); });
+  WaitUntil("a has it", [&] { return ReadOn("a", "lost").ok(); });
+  ASSERT_TRUE(UpdateClusterFile(file_, [](ClusterConfig& config) {
+                config.shards[0].primary = "b";
+                config.shards[0].in_sync = {"b"};
+                ++config.shards[0].epoch;
+                return absl::OkStatus();
+              }).ok());
+  writer.join();
+  StartMember("b");
+  Write("two", "x");
+  WaitForInSync({"a", "b"});
+  EXPECT_EQ(ReadOn("a", "lost").status().code(), absl::StatusCode::kNotFound);
+  ExpectEqual("a", "b");
+}
+
+TEST_F(ReplicaTest, AWipedPrimaryRefusesToLead) {
+  MakeCluster({"a", "b"});
+  WaitForInSync({"a", "b"});
+  Write("one", "x");
+  StopMember("a");
+  std::filesystem::remove_all(folder_ / "a");
+  StartMember("a");
+  WaitUntil("refused", [&] {
+    auto request = Document("two", "x");
+    request.set_epoch(watch_->Get()->shards[0].epoch);
+    return ReasonOf(members_.at("a")->shard().Write(request, CallContext()).status()) == Reason::kStoreDamaged;
+  });
+  ASSERT_TRUE(members_.at("b")->replica().Promote().ok());
+  Write("two", "x");
+  WaitForInSync({"a", "b"});
+  EXPECT_EQ(*ReadOn("a", "one"), "x");
+}
+
+TEST_F(ReplicaTest, APrimaryThatCameBackOlderRefusesToLead) {
+  MakeCluster({"a", "b"});
+  WaitForInSync({"a", "b"});
+  Write("one", "x");
+  StopMember("a");
+  std::filesystem::copy(folder_ / "a", folder_ / "older", std::filesystem::copy_options::recursive);
+  StartMember("a");
+  Write("two", "x");
+  StopMember("a");
+  std::filesystem::remove_all(folder_ / "a");
+  std::filesystem::rename(folder_ / "older", folder_ / "a");
+  StartMember("a");
+  WaitUntil("refused", [&] {
+    auto request = Document("three", "x");
+    request.set_epoch(watch_->Get()->shards[0].epoch);
+    return ReasonOf(members_.at("a")->shard().Write(request, CallContext()).status()) == Reason::kStoreDamaged;
+  });
+  EXPECT_EQ(*ReadOn("b", "two"), "x");
+  ASSERT_TRUE(members_.at("b")->replica().Promote().ok());
+  Write("three", "x");
+  WaitForInSync({"a", "b"});
+  EXPECT_EQ(*ReadOn("a", "two"), "x");
+  ExpectEqual("a", "b");
+}
+
+TEST_F(ReplicaTest, FilesThatDisagreeStopWrites) {
+  MakeCluster({"a", "b"});
+  WaitForInSync({"a", "b"});
+  Write("one", "x");
+  StopMember("b");
+  ClusterConfig other = *watch_->Get();  // the same version, but b is its primary
+  other.shards[0].primary = "b";
+  const std::string other_file = folder_ / "other.json";
+  ASSERT_TRUE(WriteFileAtomically(other_file, FormatClusterFile(other)).ok());
+  members_["b"] =
+      std::make_unique<Member>(other_file, folder_ / "b", "b", other.shards[0].Find("b")->address, 1000, late_after_);
+  const auto refuses = [&](const std::string& member) {
+    auto request = Document("two", "x");
+    request.set_epoch(other.shards[0].epoch);
+    return ReasonOf(members_.at(member)->shard().Write(request, CallContext()).status()) == Reason::kClusterMismatch;
+  };
+  WaitUntil("both notice", [&] { return refuses("a") && refuses("b"); });
+  WaitUntil("so does the router", [&] { return ReasonOf(TryWrite("two", "x")) == Reason::kClusterMismatch; });
+}
+
+TEST_F(ReplicaTest, AnOlderEpochIsRefused) {
+  MakeCluster({"a", "b"});
+  WaitForInSync({"a", "b"});
+  const uint64_t epoch = watch_->Get()->shards[0].epoch;
+  auto request = Document("one", "x");
+  request.set_epoch(epoch - 1);
+  EXPECT_EQ(ReasonOf(members_.at("a")->shard().Write(request, CallContext()).status()), Reason::kStaleEpoch);
+  shardpb::DeleteRequest deletion;
+  deletion.add_document_ids("one");
+  deletion.set_epoch(epoch - 1);
+  EXPECT_EQ(ReasonOf(members_.at("a")->shard().Delete(deletion, CallContext()).status()), Reason::kStaleEpoch);
+  shardpb::PullChangesRequest pull;
+  pull.set_replica("b");
+  pull.set_epoch(epoch - 1);
+  EXPECT_EQ(ReasonOf(members_.at("a")->replica().Pull(pull, CallContext()).status()), Reason::kStaleEpoch);
+  pull.set_epoch(epoch);
+  pull.set_replica("stranger");
+  EXPECT_EQ(ReasonOf(members_.at("a")->replica().Pull(pull, CallContext()).status()), Reason::kClusterMismatch);
+}
+
+}  // namespace
+}  // namespace retro

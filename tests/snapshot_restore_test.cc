@@ -1,0 +1,256 @@
+// Snapshots of some shards, restored onto the same and onto other numbers of shards.
+#include "retriever_service/ingest/snapshot_restore.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <spdlog/spdlog.h>
+
+#include <algorithm>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "common/base/error.h"
+#include "common/base/hash.h"
+#include "common/base/strings.h"
+#include "common/document/content_hash.h"
+#include "common/document/half.h"
+#include "retriever_service/shard/local_admin.h"
+#include "retriever_service/shard/local_shard.h"
+#include "tests/temporary_folder.h"
+
+namespace retro {
+namespace {
+
+constexpr uint32_t kDimension = 4;
+constexpr uint32_t kSeed = 4711;
+
+// Some shards of one store in this process, as a router has them.
+class SomeShards {
+ public:
+  SomeShards(const std::string& folder, uint32_t count, const std::string& embedder = "embedder") {
+    std::vector<std::unique_ptr<Shard>> shards;
+    for (uint32_t i = 0; i < count; ++i) {
+      LocalShardOptions options;
+      options.store.path = StrCat(folder, "/", i);
+      options.store.cluster = "c";
+      options.store.store_id = "0123456789abcdef";
+      options.store.shard = i;
+      options.store.shard_count = count;
+      options.default_collection.emplace().set_dimension(kDimension);
+      options.default_collection->set_embedder_fingerprint(embedder);
+      auto shard = LocalShard::Open(options);
+      EXPECT_TRUE(shard.ok()) << shard.status();
+      locals_.push_back(shard->get());
+      shards.push_back(*std::move(shard));
+    }
+    auto map = ShardMap::Create(std::move(shards));
+    EXPECT_TRUE(map.ok()) << map.status();
+    map_ = *std::move(map);
+  }
+
+  ShardMap& map() { return *map_; }
+  LocalShard& local(uint32_t i) { return *locals_[i]; }
+  uint32_t FirstSlot(uint32_t i) const {
+    const auto count = static_cast<uint32_t>(locals_.size());
+    return (kSlotCount * i + count - 1) / count;
+  }
+
+  void Write(const std::string& id, const std::string& text, std::optional<uint64_t> version = std::nullopt) {
+    std::mt19937 random(static_cast<uint32_t>(std::hash<std::string>()(text)));
+    shardpb::WriteRequest request;
+    shardpb::DocumentChange& change = *request.add_changes();
+    change.mutable_document()->set_id(id);
+    change.mutable_document()->set_title("title of " + text);
+    change.mutable_document()->set_text(text);
+    if (version.has_value()) change.mutable_document()->set_external_version(*version);
+    change.set_content_hash(ContentHash(change.document()));
+    change.set_text_hash(TextHash(text));
+    for (size_t end = 0; end < text.size();) {
+      end = std::min(text.size(), end + 5);
+      change.add_chunks()->set_end(end);
+      change.mutable_chunks(change.chunks_size() - 1)->add_token_ids(static_cast<int>(end));
+      std::vector<float> vector(kDimension);
+      for (float& x : vector) x = static_cast<float>(random() % 512) / 16;
+      change.mutable_chunks(change.chunks_size() - 1)->set_vector_fp16(ToHalf(vector));
+    }
+    const auto response = map_->shard(map_->ShardOfDocument(id)).Write(request, CallContext());
+    ASSERT_TRUE(response.ok()) << response.status();
+    ASSERT_FALSE(response->results(0).has_error()) << response->results(0).error().message();
+  }
+  void Delete(const std::string& id) {
+    shardpb::DeleteRequest request;
+    request.add_document_ids(id);
+    ASSERT_TRUE(map_->shard(map_->ShardOfDocument(id)).Delete(request, CallContext()).ok());
+  }
+
+  // What many searches find, all shards together: distance, document, chunk, its text and its continuation's.
+  std::vector<std::string> Answers() {
+    std::mt19937 random(kSeed);
+    std::vector<std::string> answers;
+    for (int q = 0; q < 200; ++q) {
+      shardpb::SearchRequest request;
+      request.set_k(5);
+      for (uint32_t d = 0; d < kDimension; ++d) {
+        if (request.queries().empty()) request.add_queries();
+        request.mutable_queries(0)->mutable_vector()->add_values(static_cast<float>(random() % 512) / 16);
+      }
+      std::vector<std::pair<float, std::string>> found;
+      for (LocalShard* shard : locals_) {
+        const auto response = shard->Search(request, CallContext());
+        EXPECT_TRUE(response.ok()) << response.status();
+        for (const pb::Neighbour& n : response->results(0).neighbours()) {
+          found.emplace_back(n.distance(),
+                             StrCat(n.document_id(), "#", n.chunk().chunk_number(), " ", n.title(), " ",
+                                    n.chunk().text(), "|", n.continuation().text(), " ", n.chunk().token_ids(0)));
+        }
+      }
+      std::sort(found.begin(), found.end());
+      for (size_t i = 0; i < 5 && i < found.size(); ++i)
+        answers.push_back(StrCat(found[i].first, " ", found[i].second));
+    }
+    return answers;
+  }
+
+ private:
+  std::vector<LocalShard*> locals_;
+  std::unique_ptr<ShardMap> map_;
+};
+
+class SnapshotRestoreTest : public testing::Test {
+ protected:
+  SnapshotRestoreTest() : from_(folder_ / "from", 3), snapshots_(folder_ / "snapshots") {
+    spdlog::set_level(spdlog::level::off);
+    for (int i = 0; i < 300; ++i) from_.Write(StrCat("d", i), StrCat("text number ", i, " of those"), 5);
+    for (int i = 0; i < 300; i += 7) from_.Delete(StrCat("d", i));
+  }
+
+  std::vector<std::string> Take() {
+    std::vector<std::string> names;
+    for (uint32_t i = 0; i < 3; ++i) {
+      names.push_back(*snapshots_.NewName(from_.local(i)));
+      const absl::Status status =
+          snapshots_.Create(names.back(), from_.local(i), from_.FirstSlot(i), from_.FirstSlot(i + 1) - 1);
+      EXPECT_TRUE(status.ok()) << status;
+    }
+    return names;
+  }
+
+  absl::Status RestoreAll(const std::vector<std::string>& names, SomeShards& to) {
+    for (const std::string& name : names) {
+      float last = 0;
+      const absl::Status status =
+          RestoreSnapshot(snapshots_.PathOf(name), *snapshots_.Find(name), to.map(), [&](float progress) {
+            EXPECT_GE(progress, last);
+            last = progress;
+            return absl::OkStatus();
+          });
+      if (!status.ok()) return status;
+    }
+    return absl::OkStatus();
+  }
+
+  TemporaryFolder folder_;
+  SomeShards from_;
+  Snapshots snapshots_;
+};
+
+TEST_F(SnapshotRestoreTest, OntoTheSameShards) {
+  const std::vector<std::string> before = from_.Answers();
+  const std::vector<std::string> names = Take();
+  // Everything that can happen afterwards: changed under a newer version, deleted, new.
+  for (int i = 0; i < 300; i += 5) from_.Write(StrCat("d", i), "something else", 6);
+  for (int i = 1; i < 300; i += 11) from_.Delete(StrCat("d", i));
+  for (int i = 0; i < 50; ++i) from_.Write(StrCat("new", i), "more of it");
+  EXPECT_NE(from_.Answers(), before);
+  ASSERT_TRUE(RestoreAll(names, from_).ok());
+  EXPECT_EQ(from_.Answers(), before);
+  ASSERT_TRUE(RestoreAll(names, from_).ok()) << "again, with nothing to do";
+  EXPECT_EQ(from_.Answers(), before);
+}
+
+TEST_F(SnapshotRestoreTest, OntoOtherNumbersOfShards) {
+  const std::vector<std::string> before = from_.Answers();
+  const std::vector<std::string> names = Take();
+  for (const uint32_t count : {1U, 2U, 5U}) {
+    SomeShards to(folder_ / StrCat("to", count), count);
+    to.Write("stranger", "this is not in the snapshots");
+    ASSERT_TRUE(RestoreAll(names, to).ok());
+    EXPECT_EQ(to.Answers(), before) << count;
+  }
+}
+
+TEST_F(SnapshotRestoreTest, OfOneShardLeavesTheOthersSlotsAlone) {
+  const std::vector<std::string> names = Take();
+  for (int i = 0; i < 60; ++i) from_.Write(StrCat("new", i), "more of it");
+  const auto documents = [&](uint32_t i) { return from_.local(i).Stats({}, {})->stats().collections(0).documents(); };
+  const uint64_t others = documents(0) + documents(2);
+  const uint64_t own = documents(1);
+  ASSERT_TRUE(RestoreAll({names[1]}, from_).ok());
+  EXPECT_EQ(documents(0) + documents(2), others);
+  EXPECT_LT(documents(1), own);
+}
+
+TEST_F(SnapshotRestoreTest, AnotherEmbeddersStoreIsLeftAlone) {
+  const std::vector<std::string> names = Take();
+  SomeShards to(folder_ / "to", 1, "another embedder");
+  to.Write("stranger", "this is not in the snapshots");
+  EXPECT_EQ(ReasonOf(RestoreAll(names, to)), Reason::kEmbedderMismatch);
+  EXPECT_EQ(to.local(0).Stats({}, {})->stats().collections(0).documents(), 1u);
+}
+
+TEST_F(SnapshotRestoreTest, AreListedAndDeletedByNameAlone) {
+  EXPECT_TRUE(snapshots_.List()->empty());
+  const std::vector<std::string> names = Take();
+  const auto list = snapshots_.List();
+  ASSERT_TRUE(list.ok());
+  ASSERT_EQ(list->size(), 3u);
+  for (const auto& snapshot : *list) {
+    EXPECT_THAT(names, testing::Contains(snapshot.name()));
+    EXPECT_GT(snapshot.size_bytes(), 0u);
+    EXPECT_GT(snapshot.position(), 50u);
+  }
+  for (const char* name : {"", ".", "..", "../from", "none", "a/b"}) {
+    EXPECT_EQ(ReasonOf(snapshots_.Delete(name)), Reason::kNotFound) << name;
+  }
+  ASSERT_TRUE(snapshots_.Delete(names[0]).ok());
+  EXPECT_EQ(snapshots_.List()->size(), 2u);
+  EXPECT_EQ(ReasonOf(Snapshots("").List().status()), Reason::kNotSupported);
+}
+
+TEST_F(SnapshotRestoreTest, AnOperationTellsHowItGoes) {
+  LocalAdminOptions options;
+  options.snapshot_dir = folder_ / "snapshots";
+  options.open = [this] { return std::shared_ptr<LocalShard>(std::shared_ptr<void>(), &from_.local(0)); };
+  LocalAdmin admin(options);
+  const auto begun = admin.CreateSnapshot({}, CallContext());
+  ASSERT_TRUE(begun.ok()) << begun.status();
+  adminpb::GetOperationRequest request;
+  request.set_operation_id(begun->operation().operation_id());
+  adminpb::Operation operation = begun->operation();
+  while (operation.state() == adminpb::OPERATION_STATE_RUNNING) {
+    operation = admin.GetOperation(request, CallContext())->operation();
+  }
+  EXPECT_EQ(operation.state(), adminpb::OPERATION_STATE_SUCCEEDED) << operation.message();
+  EXPECT_TRUE(snapshots_.Find(begun->name()).ok());
+  request.set_operation_id("another");
+  EXPECT_EQ(ReasonOf(admin.GetOperation(request, CallContext()).status()), Reason::kNotFound);
+  adminpb::CreateSnapshotRequest elsewhere;
+  elsewhere.set_shard(1);
+  EXPECT_EQ(FieldOf(admin.CreateSnapshot(elsewhere, CallContext()).status()), "shard");
+  EXPECT_EQ(admin.Verify({}, CallContext())->documents(),
+            from_.local(0).Stats({}, {})->stats().collections(0).documents());
+  adminpb::SetReadOnlyRequest read_only;
+  read_only.set_read_only(true);
+  ASSERT_TRUE(admin.SetReadOnly(read_only, CallContext()).ok());
+  shardpb::DeleteRequest deletion;
+  deletion.add_document_ids("d1");
+  EXPECT_EQ(ReasonOf(from_.local(0).Delete(deletion, CallContext()).status()), Reason::kReadOnly);
+}
+
+}  // namespace
+}  // namespace retro
