@@ -16,6 +16,7 @@
 #include <set>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "common/base/error.h"
@@ -135,10 +136,21 @@ class ReplicaTest : public testing::Test {
   }
   void StopMember(const std::string& name) { members_.erase(name); }
 
+  // In the cluster file, in what each of them knows of it, and in what they hold.
   void WaitForInSync(const std::vector<std::string>& names) {
     WaitUntil("in sync", [&] {
-      const auto in_sync = watch_->Get()->shards[0].in_sync;
-      return std::set<std::string>(in_sync.begin(), in_sync.end()) == std::set<std::string>(names.begin(), names.end());
+      const auto config = watch_->Get();
+      const std::vector<std::string>& in_sync = config->shards[0].in_sync;
+      if (std::set<std::string>(in_sync.begin(), in_sync.end()) != std::set<std::string>(names.begin(), names.end())) {
+        return false;
+      }
+      std::set<std::pair<uint64_t, uint64_t>> positions;
+      for (const std::string& name : names) {
+        const auto info = members_.at(name)->shard().GetShardInfo({}, CallContext());
+        if (!info.ok() || !info->in_sync() || info->epoch() != config->shards[0].epoch) return false;
+        positions.emplace(info->position().epoch(), info->position().number());
+      }
+      return positions.size() == 1;
     });
   }
 

@@ -92,7 +92,7 @@ class SomeShards {
   std::vector<std::string> Answers() {
     std::mt19937 random(kSeed);
     std::vector<std::string> answers;
-    for (int q = 0; q < 200; ++q) {
+    for (int q = 0; q < 100; ++q) {
       shardpb::SearchRequest request;
       request.set_k(5);
       for (uint32_t d = 0; d < kDimension; ++d) {
@@ -125,8 +125,8 @@ class SnapshotRestoreTest : public testing::Test {
  protected:
   SnapshotRestoreTest() : from_(folder_ / "from", 3), snapshots_(folder_ / "snapshots") {
     spdlog::set_level(spdlog::level::off);
-    for (int i = 0; i < 300; ++i) from_.Write(StrCat("d", i), StrCat("text number ", i, " of those"), 5);
-    for (int i = 0; i < 300; i += 7) from_.Delete(StrCat("d", i));
+    for (int i = 0; i < 100; ++i) from_.Write(StrCat("d", i), StrCat("text number ", i, " of those"), 5);
+    for (int i = 0; i < 100; i += 7) from_.Delete(StrCat("d", i));
   }
 
   std::vector<std::string> Take() {
@@ -163,9 +163,9 @@ TEST_F(SnapshotRestoreTest, OntoTheSameShards) {
   const std::vector<std::string> before = from_.Answers();
   const std::vector<std::string> names = Take();
   // Everything that can happen afterwards: changed under a newer version, deleted, new.
-  for (int i = 0; i < 300; i += 5) from_.Write(StrCat("d", i), "something else", 6);
-  for (int i = 1; i < 300; i += 11) from_.Delete(StrCat("d", i));
-  for (int i = 0; i < 50; ++i) from_.Write(StrCat("new", i), "more of it");
+  for (int i = 0; i < 100; i += 5) from_.Write(StrCat("d", i), "something else", 6);
+  for (int i = 1; i < 100; i += 11) from_.Delete(StrCat("d", i));
+  for (int i = 0; i < 20; ++i) from_.Write(StrCat("new", i), "more of it");
   EXPECT_NE(from_.Answers(), before);
   ASSERT_TRUE(RestoreAll(names, from_).ok());
   EXPECT_EQ(from_.Answers(), before);
@@ -186,7 +186,7 @@ TEST_F(SnapshotRestoreTest, OntoOtherNumbersOfShards) {
 
 TEST_F(SnapshotRestoreTest, OfOneShardLeavesTheOthersSlotsAlone) {
   const std::vector<std::string> names = Take();
-  for (int i = 0; i < 60; ++i) from_.Write(StrCat("new", i), "more of it");
+  for (int i = 0; i < 30; ++i) from_.Write(StrCat("new", i), "more of it");
   const auto documents = [&](uint32_t i) { return from_.local(i).Stats({}, {})->stats().collections(0).documents(); };
   const uint64_t others = documents(0) + documents(2);
   const uint64_t own = documents(1);
@@ -212,7 +212,7 @@ TEST_F(SnapshotRestoreTest, AreListedAndDeletedByNameAlone) {
   for (const auto& snapshot : *list) {
     EXPECT_THAT(names, testing::Contains(snapshot.name()));
     EXPECT_GT(snapshot.size_bytes(), 0u);
-    EXPECT_GT(snapshot.position(), 50u);
+    EXPECT_GT(snapshot.position(), 15u);
   }
   for (const char* name : {"", ".", "..", "../from", "none", "a/b"}) {
     EXPECT_EQ(ReasonOf(snapshots_.Delete(name)), Reason::kNotFound) << name;
