@@ -26,8 +26,9 @@ struct ReplicaOptions {
   LocalShardOptions local;  // cluster, shard, count and store id are the cluster file's
   uint32_t shard = 0;
   std::string name;
-  std::chrono::milliseconds late_after{
-      2000};  // a replica that holds up a write so long is dropped from the in-sync set
+  ClientSecurity security;  // of calls to the other replicas
+  // A replica that holds up a write so long is dropped from the in-sync set.
+  std::chrono::milliseconds late_after{2000};
 };
 
 class Replica : public Replication {
