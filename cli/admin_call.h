@@ -19,7 +19,7 @@ template <typename Request, typename Response>
 using AdminMethod = grpc::Status (adminpb::AdminService::Stub::*)(grpc::ClientContext*, const Request&, Response*);
 
 inline std::unique_ptr<adminpb::AdminService::Stub> ConnectAdmin(const CommonOptions& options) {
-  return adminpb::AdminService::NewStub(RetrieverPeer(options).channel);
+  return adminpb::AdminService::NewStub(options.retriever_channel);
 }
 
 // One call; the exit code. `response` is what came back, if that is kOk.

@@ -19,7 +19,8 @@ using std::chrono::milliseconds;
 
 constexpr milliseconds kTick{20};  // of a primary
 constexpr milliseconds kAskPeersEvery{1000};
-constexpr milliseconds kAskPeerMax{200};  // for an answer
+constexpr milliseconds kAskPeerMax{200};          // for an answer while it leads
+constexpr milliseconds kAskPeerAtFirstMax{2000};  // before it does
 constexpr milliseconds kAfterError{100};
 constexpr milliseconds kPullWait{500};  // of a primary that has nothing new
 constexpr size_t kPullBytesMax = size_t{4} << 20;
@@ -196,7 +197,7 @@ absl::Status Replica::AskPeers(const ClusterConfig& config) {
   for (const ReplicaConfig& peer : own.replicas) {
     if (peer.name == shard_.name()) continue;
     grpc::ClientContext context;
-    context.set_deadline(In(kAskPeerMax));
+    context.set_deadline(In(led_epoch_ == 0 ? kAskPeerAtFirstMax : kAskPeerMax));
     shardpb::GetShardInfoResponse info;
     if (!StubOf(peer.address).GetShardInfo(&context, {}, &info).ok()) continue;
     const std::string who = StrCat("replica ", peer.name, " at ", peer.address);

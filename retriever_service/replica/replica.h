@@ -26,7 +26,7 @@ struct ReplicaOptions {
   LocalShardOptions local;  // cluster, shard, count and store id are the cluster file's
   uint32_t shard = 0;
   std::string name;
-  ClientSecurity security;  // of calls to the shard's other replicas
+  ClientSecurity security;  // of calls to the other replicas
   // A replica that holds up a write so long is dropped from the in-sync set.
   std::chrono::milliseconds late_after{2000};
 };
