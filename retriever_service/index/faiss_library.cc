@@ -120,7 +120,7 @@ class VectorsWhereTheyLie final : public faiss::Index {
   void sa_decode(idx_t n, const uint8_t* places, float* x) const override {
     for (idx_t i = 0; i < n; ++i, places += sizeof(std::string_view), x += d) {
       std::string_view vector;
-      std::memcpy(&vector, places, sizeof vector);
+      std::memcpy(&vector, places, sizeof(std::string_view));
       FromHalf(vector, {x, static_cast<size_t>(d)});
     }
   }
@@ -350,6 +350,7 @@ absl::Status QuantisedLists::Write(const Append& append) {
   RETRO_RETURN_IF_ERROR(append(trained));
   const faiss::InvertedLists& lists = *index.invlists;
   std::vector<uint32_t> numbers;
+  numbers.reserve(lists.nlist);
   for (size_t list = 0; list < lists.nlist; ++list) numbers.push_back(static_cast<uint32_t>(lists.list_size(list)));
   RETRO_RETURN_IF_ERROR(append(BytesOf(std::span<const uint32_t>(numbers))));
   for (size_t list = 0; list < lists.nlist; ++list) {
@@ -368,7 +369,7 @@ absl::Status QuantisedLists::Write(const Append& append) {
 
 absl::StatusOr<std::unique_ptr<QuantisedLists>> QuantisedLists::Parse(std::string_view bytes, int dimension,
                                                                       uint64_t rows) {
-  const absl::Status damage = absl::DataLossError("the lists are not those of this segment");
+  absl::Status damage = absl::DataLossError("the lists are not those of this segment");
   Cutter cutter(bytes);
   const std::string_view trained = cutter.Take(cutter.TakeNumber());
   auto made = std::make_unique<Faiss>();
