@@ -1,0 +1,155 @@
+"""Writes docs/results.md and its plots from the files of figures that evaluate.sh leaves: results.py FIGURES OUT [CURVE...]
+CURVE: NAME=curve.csv of a run. Every number comes from a file; what was not measured is said to be missing."""
+
+import json
+import pathlib
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+import plots
+
+figures_folder, out = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2])
+curves = dict(argument.split("=", 1) for argument in sys.argv[3:])
+plots_folder = out.parent / "results"
+
+MODELS = {"retro": "RETRO", "twin": "plain twin", "plain2x": "plain, about 2 x", "plain4x": "plain, about 4 x", "fit": "RETROfit of the twin"}
+FORMS = {"retro": "whole neighbours", "retro-unconditioned": "encoder without conditioning", "retro-alone": "neighbours without continuation",
+         "retro-continuation": "continuation without neighbour", "retro-random": "random neighbours"}
+TEXTS = {"versions_valid": "Held-out families of versions, whose relatives are in the store (the document itself is not)",
+         "valid": "Held-out documents without relatives"}
+lines = []
+
+
+def figure(name):
+    path = figures_folder / f"{name}.json"
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def shown(interval, digits=4):
+    return f"{interval['value']:.{digits}f} [{interval['low']:.{digits}f}, {interval['high']:.{digits}f}]"
+
+
+def run_of(report, k):
+    return next((run for run in report["runs"] if run["k"] == k), None) if report else None
+
+
+def table(head, rows):
+    lines.append("| " + " | ".join(head) + " |")
+    lines.append("|" + "---|" * len(head))
+    lines.extend("| " + " | ".join(row) + " |" for row in rows)
+    lines.append("")
+
+
+def plot(name, draw, what):
+    plots_folder.mkdir(exist_ok=True)
+    draw(plots_folder / f"{name}.svg", what)
+    lines.append(f"![{name}](results/{name}.svg)\n")
+
+
+def by_k(text):
+    reports = {name: figure(f"{text}-{name}") for name in MODELS}
+    rows = []
+    for name, report in reports.items():
+        for run in report["runs"] if report else []:
+            ratio = shown(run["to_no_retrieval"]) if run["k"] and "to_no_retrieval" in run else ""
+            rows.append([MODELS[name], f"{report['model']['parameters'] / 1e6:.1f} M", str(run["k"]), shown(run["bits_per_byte"]), ratio])
+    table(["model", "parameters", "k", "bits per byte", "to its own k = 0"], rows)
+    missing = [MODELS[name] for name, report in reports.items() if not report]
+    if missing:
+        lines.append(f"Not trained or not evaluated: {', '.join(missing)}.\n")
+
+
+def forms(text):
+    reports = {name: figure(f"{text}-{name}") for name in FORMS}
+    off = run_of(reports["retro"], 0)
+    rows = [["no retrieval", shown(off["bits_per_byte"])]] if off else []
+    rows += [[FORMS[name], shown(run_of(report, 2)["bits_per_byte"])] for name, report in reports.items() if report]
+    lines.append("What of a neighbour the model uses (k = 2; the model is the same, not trained anew for each line):\n")
+    table(["given", "bits per byte"], rows)
+
+
+def leakage(text):
+    report = figure(f"{text}-retro")
+    if not report:
+        return
+    plot(f"leakage-{text}", plots.leakage, report)
+    rows = [[f"{100 * off['shared_at_most']:g} %", str(off["bytes"]), shown(off), shown(on)]
+            for off, on in zip(run_of(report, 0)["leakage"], run_of(report, 2)["leakage"])]
+    table(["shared at most", "bytes", "no retrieval", "k = 2"], rows)
+
+
+def sources(text):
+    report = figure(f"{text}-retro")
+    if not report:
+        return
+    on, off = run_of(report, 2)["sources"], run_of(report, 0)["sources"]
+    table(["source", "documents", "no retrieval", "k = 2"],
+          [[name, str(off[name]["documents"]), shown(off[name], 3), shown(on[name], 3)] for name in sorted(off)])
+
+
+def numbers(text):
+    rows = []
+    for name, dtype in (("retro", "fp32"), ("retro-fp16", "fp16"), ("retro-int8", "int8")):
+        report = figure(f"{text}-{name}")
+        if report:
+            rows.append([dtype, shown(run_of(report, 0)["bits_per_byte"]), shown(run_of(report, 2)["bits_per_byte"])])
+    lines.append("The numbers that the model computes in:\n")
+    table(["dtype", "no retrieval", "k = 2"], rows)
+
+
+def baselines(text):
+    report = figure(f"{text}-baselines")
+    if not report:
+        lines.append("kNN-LM and continuous cache: not evaluated.\n")
+        return
+    lines.append("Baselines over the plain twin, chosen on every other document and judged on the rest:\n")
+    table(["baseline", "memory", "twin alone", "with it", "ratio"],
+          [["kNN-LM", f"{report['knn_lm']['store_tokens']} tokens", *(shown(report["knn_lm"][key]) for key in ("model_alone", "bits_per_byte", "to_model_alone"))],
+           ["continuous cache", f"{report['continuous_cache']['cache_tokens']} tokens",
+            *(shown(report["continuous_cache"][key]) for key in ("model_alone", "bits_per_byte", "to_model_alone"))]])
+
+
+def update():
+    rows = []
+    for name, what in (("update-book", "Rust book of 2026; store: its versions of 2018 and 2022"),
+                       ("update-speeches", "speeches after 2000; store: the earlier ones")):
+        report = figure(name)
+        if report:
+            off, on = run_of(report, 0), run_of(report, 2)
+            rows.append([what, shown(off["bits_per_byte"]), shown(on["bits_per_byte"]), shown(on["to_no_retrieval"])])
+    lines.append("## Update without retraining\n\nThe model has seen none of these texts; its weights stay as they are.\n")
+    table(["text", "empty store", "with the store, k = 2", "ratio"], rows)
+
+
+def questions():
+    report = figure("questions")
+    lines.append("## Questions\n")
+    if not report:
+        lines.append("Not evaluated.\n")
+        return
+    lines.append(f"{report['questions']} questions of XQuAD, 240 paragraphs.\n")
+    table(["right paragraph among the nearest", "share"], [[among, shown(hit, 3)] for among, hit in report["hits_among"].items()])
+    table(["k", "exact match", "F1"], [[str(run["k"]), shown(run["exact_match"], 3), shown(run["f1"], 3)] for run in report["runs"]])
+
+
+def learning_curves():
+    if not curves:
+        return
+    lines.append("## Training\n")
+    plot("training", plots.training, curves)
+
+
+lines.append("# Results\n\nMade by `trainer/demo/results.py` from the files in `docs/results/`, which `trainer/demo/train.sh` and "
+             "`trainer/demo/evaluate.sh` leave.\nIntervals: 95 %, bootstrap over documents. Bits per byte leave a document's first token out.\n")
+learning_curves()
+for text, title in TEXTS.items():
+    if not figure(f"{text}-retro"):
+        continue
+    limit = figure(f"{text}-retro")["tokens_per_document_max"]
+    lines.append(f"## {title}\n")
+    lines.append(f"The first {limit} tokens of each document.\n" if limit else "")
+    for part in (by_k, forms, leakage, sources, numbers, baselines):
+        part(text)
+update()
+questions()
+out.write_text("\n".join(lines).replace("\n\n\n", "\n\n"))
