@@ -77,6 +77,8 @@ TEST_F(EvaluationTest, BitsAreThoseOfTheTrainingLoss) {
     const auto scores = ScoreDocument(*evaluated_, 0, {.k = k});
     ASSERT_TRUE(scores.ok()) << scores.status();
     EXPECT_THAT(Bits(*scores), DoubleNear(expected, 1e-3)) << "k " << k;
+    const double first = losses.narrow(0, 0, kTinyChunk - 1).sum().item<double>() * std::numbers::log2e;
+    EXPECT_THAT((*scores)[0].bits, DoubleNear(first, 1e-3)) << "of the first chunk, k " << k;
   }
 }
 
