@@ -135,7 +135,9 @@ absl::Status Replica::Lead(const ClusterConfig& config) {
   if (!epoch_is_own_) return BeginOwnEpoch(own);
   if (led_epoch_ != own.epoch) RETRO_RETURN_IF_ERROR(TakeUpEpoch(config));
   const InSyncSet::Proposal proposal = shard_.in_sync().Propose(now);
-  return proposal.empty() ? absl::OkStatus() : ChangeInSync(proposal);
+  if (proposal.empty()) return absl::OkStatus();
+  RETRO_RETURN_IF_ERROR(AskPeers(config));  // one that holds up writes may do so because it has another cluster file
+  return ChangeInSync(proposal);
 }
 
 // The store first: what is found in epoch 1 is new, whatever a crash left of this.

@@ -28,10 +28,11 @@ Interval BootstrapRatio(std::span<const RatioTerm> terms, uint64_t seed, int64_t
     for (size_t i = 0; i < terms.size(); ++i) {
       Add(drawn, terms[MixedBits(seed, static_cast<uint64_t>(r) * terms.size() + i) % terms.size()]);
     }
-    ratios.push_back(Ratio(drawn));
+    if (drawn.denominator != 0) ratios.push_back(Ratio(drawn));  // a resample may draw documents without any bytes
   }
+  if (ratios.empty()) return {.value = Ratio(all), .low = Ratio(all), .high = Ratio(all)};
   std::ranges::sort(ratios);
-  const auto at = [&](double share) { return ratios[static_cast<size_t>(share * static_cast<double>(resamples - 1))]; };
+  const auto at = [&](double share) { return ratios[static_cast<size_t>(share * static_cast<double>(ratios.size() - 1))]; };
   return {.value = Ratio(all), .low = at(0.025), .high = at(0.975)};
 }
 
