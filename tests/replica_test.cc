@@ -423,6 +423,7 @@ TEST_F(ReplicaTest, APrimaryThatCameBackOlderRefusesToLead) {
   std::filesystem::copy(folder_ / "a", folder_ / "older", std::filesystem::copy_options::recursive);
   StartMember("a");
   Write("two", "x");
+  WaitForInSync({"a", "b"});  // or b, if it was dropped for being slow, need not have it
   StopMember("a");
   std::filesystem::remove_all(folder_ / "a");
   std::filesystem::rename(folder_ / "older", folder_ / "a");

@@ -63,7 +63,7 @@ at::Tensor AttendToNeighbours(const AttentionWeights& weights, const ModelConfig
   if (spans.empty() && !config.post_norm) return h;
   const at::Tensor added =
       spans.empty() ? at::zeros_like(h) : ChunkedCrossAttention(weights, config, cca_index, h, spans);
-  const at::Tensor joined = weights.residual(h, added);
+  at::Tensor joined = weights.residual(h, added);
   if (!config.post_norm) return joined;
   std::vector<at::Tensor> rows;
   rows.reserve(pieces.size());

@@ -76,9 +76,11 @@ void ClusterWatch::Reload() {
   if (status.ok()) {
     last_text_ = *std::move(text);
     auto config = ParseClusterFile(last_text_, path_);
-    status = config.ok() ? Take(*std::move(config)) : config.status();
-  } else if (std::exchange(last_text_, "") == "") {
-    return;  // told once
+    status = config.ok() ? Take(*config) : config.status();
+  } else {
+    const bool told = last_text_.empty();
+    last_text_.clear();
+    if (told) return;
   }
   if (!status.ok()) spdlog::error("what was read before stays in force: {}", MessageOf(status));
 }

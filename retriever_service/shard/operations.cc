@@ -14,7 +14,7 @@ namespace {
 using google::protobuf::util::TimeUtil;
 
 constexpr size_t kWaitingMax = 16;
-constexpr int64_t kKeptSeconds = 24 * 3600;
+constexpr int64_t kKeptSeconds = int64_t{24} * 3600;
 constexpr std::chrono::milliseconds kRetryAfter{10'000};
 
 }  // namespace
