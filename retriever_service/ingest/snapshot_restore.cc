@@ -104,6 +104,7 @@ class Restore {
     change.set_content_hash(record.content_hash());
     change.set_text_hash(record.text_hash());
     std::vector<uint64_t> ids;
+    ids.reserve(record.chunks().count());
     for (uint32_t i = 0; i < record.chunks().count(); ++i) {
       ids.push_back(ChunkIdAt(record.chunks().first_chunk_id(), i));
     }
