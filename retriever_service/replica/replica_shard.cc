@@ -79,7 +79,9 @@ absl::StatusOr<shardpb::WriteResponse> ReplicaShard::Write(const shardpb::WriteR
 
 absl::StatusOr<shardpb::DeleteResponse> ReplicaShard::Delete(const shardpb::DeleteRequest& request,
                                                              const CallContext& context) {
-  return Change(request, context, &LocalShard::Delete);
+  if (!request.dry_run()) return Change(request, context, &LocalShard::Delete);
+  RETRO_ASSIGN_OR_RETURN(auto local, Readable());  // it only counts
+  return local->Delete(request, context);
 }
 
 // ---------------------------------------------------------------- reading
