@@ -54,10 +54,12 @@ uint64_t SampleRows(uint64_t rows, const std::string& kind) {
 Probe ChooseProbe(double effort, uint32_t lists, uint32_t k) {
   constexpr double kHalvings = 9;
   constexpr double kCandidatesLeast = 5, kCandidatesGrowth = 8;
+  constexpr double kListsAtFullEffort = 16;  // of few lists the nearest ones hold less of what is near
   constexpr uint32_t kResultsMin = 10;
   const double share = std::exp2(-kHalvings * (1 - effort));
   const double each = kCandidatesLeast * std::pow(kCandidatesGrowth, effort);
-  return {std::clamp(static_cast<uint32_t>(std::lround(lists * share)), uint32_t{1}, std::max(uint32_t{1}, lists)),
+  const auto looked_at = static_cast<uint32_t>(std::lround(std::max(lists * share, kListsAtFullEffort * effort)));
+  return {std::clamp(looked_at, uint32_t{1}, std::max(uint32_t{1}, lists)),
           static_cast<uint32_t>(std::ceil(std::max(k, kResultsMin) * each))};
 }
 

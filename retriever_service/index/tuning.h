@@ -34,7 +34,7 @@ struct Probe {
 };
 
 // Monotone in effort, 0 ... 1:
-//   lists       lists * 2^(-9 (1 - effort)), at least 1: all of them at effort 1, 1 in 22 at 0.5
+//   lists       lists * 2^(-9 (1 - effort)), at least 16 * effort and 1: all of them at effort 1, 1 in 22 at 0.5
 //   candidates  max(k, 10) * 5 * 8^effort: 5 a result at effort 0, 14 at 0.5, 40 at 1
 Probe ChooseProbe(double effort, uint32_t lists, uint32_t k);
 

@@ -73,6 +73,7 @@ HeaderJson RunFigures(const TextEvaluationOptions& options, const std::vector<Do
   const auto off = std::ranges::find(options.k, 0);
   if (off != options.k.end()) {
     std::vector<RatioTerm> terms;
+    terms.reserve(documents.size());
     for (const DocumentScores& document : documents) {
       terms.push_back({Sum(document.bits[run]), Sum(document.bits[off - options.k.begin()])});
     }
@@ -194,12 +195,12 @@ std::string TextTable(const HeaderJson& report) {
   };
   std::string table = fmt::format("{:>3}  {:<26}{:<26}", "k", "bits per byte", "to no retrieval");
   for (const double below : kSharesBelow) table += fmt::format("{:>10}", fmt::format("<= {}%", 100 * below));
-  table += "\n";
+  table += '\n';
   for (const HeaderJson& run : report["runs"]) {
     table += fmt::format("{:>3}  {:<26}{:<26}", run["k"].get<int64_t>(), interval(run["bits_per_byte"]),
                          run.contains("to_no_retrieval") ? interval(run["to_no_retrieval"]) : "");
     for (const HeaderJson& row : run["leakage"]) table += fmt::format("{:>10.4f}", row["value"].get<double>());
-    table += "\n";
+    table += '\n';
   }
   return table;
 }
