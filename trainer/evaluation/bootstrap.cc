@@ -32,7 +32,9 @@ Interval BootstrapRatio(std::span<const RatioTerm> terms, uint64_t seed, int64_t
   }
   if (ratios.empty()) return {.value = Ratio(all), .low = Ratio(all), .high = Ratio(all)};
   std::ranges::sort(ratios);
-  const auto at = [&](double share) { return ratios[static_cast<size_t>(share * static_cast<double>(ratios.size() - 1))]; };
+  const auto at = [&](double share) {
+    return ratios[static_cast<size_t>(share * static_cast<double>(ratios.size() - 1))];
+  };
   return {.value = Ratio(all), .low = at(0.025), .high = at(0.975)};
 }
 
