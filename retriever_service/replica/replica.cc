@@ -79,7 +79,7 @@ Replica::~Replica() {
     if (call_ != nullptr) call_->TryCancel();
     wake_.NotifyAll();
   }
-  thread_.join();
+  if (thread_.joinable()) thread_.join();  // not if the store could not be opened
   shard_.in_sync().Follow(Error(absl::StatusCode::kUnavailable, Reason::kShuttingDown, "this replica is stopping"));
 }
 
