@@ -13,7 +13,7 @@ namespace retro {
 
 std::vector<std::string> FuzzSeeds() {
   return {
-      "<html><head><title>A</title><meta charset=iso-8859-1></head><body><p>one<br>two<pre> x "
+      "<html><head><title>A</title><meta charset=iso-8859-1></head><body>one<br>two<pre> x "
       "</pre><table><tr><td>1</table>",
       "<script>no</script><nav>no</nav><p>&eacute;&#8364;&#xD800;&bogus;</p><!-- c --><![CDATA[x]]>",
       R"({"id":"a","title":"t","text":"some text","metadata":{"lang":"en","year":2020,"w":1.5,"l":["a","b"]}})",

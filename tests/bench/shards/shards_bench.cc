@@ -161,8 +161,9 @@ Found Search(ShardMap& map, const std::vector<float>& vector, bool exact) {
   std::vector<shardpb::SearchResponse> answers(map.size());
   for (const absl::Status& status : map.AskAll([&](uint32_t number, Shard&shard) -> absl::Status {
          auto answer = shard.Search(request, CallContext());
-         if (answer.ok()) answers[number] = *std::move(answer);
-         return answer.status();
+         if (!answer.ok()) return answer.status();
+         answers[number] = *std::move(answer);
+         return absl::OkStatus();
        })) {
     if (!status.ok()) ValueOrDie<int>(status);
   }
