@@ -13,8 +13,7 @@ namespace retro {
 
 std::vector<std::string> FuzzSeeds() {
   return {
-      "<html><head><title>A</title><meta charset=iso-8859-1></head><body>one<br>two<pre> x "
-      "</pre><table><tr><td>1</table>",
+      "<html><head><title>A</title><meta charset=iso-8859-1></head><p>one<br><pre> x </pre><table><tr><td>1</table>",
       "<script>no</script><nav>no</nav><p>&eacute;&#8364;&#xD800;&bogus;</p><!-- c --><![CDATA[x]]>",
       R"({"id":"a","title":"t","text":"some text","metadata":{"lang":"en","year":2020,"w":1.5,"l":["a","b"]}})",
       R"({"text":"x","when":{"time":"2024-05-01T12:00:00Z"},"vectors":[[1,2.5]],"embedder_fingerprint":"00ff"})",
