@@ -1,18 +1,24 @@
 """The half of tests/gpu/run.sh that runs on the GPU machine; nothing but Python's own library and torch's shared ones."""
 
+import concurrent.futures
 import json
 import os
 import pathlib
 import re
 import subprocess
 import sys
+import tarfile
 import time
 
 SECONDS_IN_ALL = 570
 
 bundle, out = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2])
 device = sys.argv[3] if len(sys.argv) > 3 else "cuda"
+parts = sys.argv[4:] or ["parity", "tests", "bench"]
 out.mkdir(parents=True, exist_ok=True)
+if not (bundle / "bin").exists():
+    with tarfile.open(bundle / "contents.tar.xz") as contents:
+        contents.extractall(bundle, filter="data")
 start = time.monotonic()
 failed = []
 
@@ -44,13 +50,12 @@ def figure(**fields):
 def run(*command):
     """Exit status and output; 124 where the time for everything is over."""
     left = SECONDS_IN_ALL - (time.monotonic() - start)
-    print("$", *command, file=log, flush=True)
     try:
         done = subprocess.run([str(c) for c in command], env=environment, capture_output=True, text=True, timeout=max(left, 1))
         code, output = done.returncode, done.stdout + done.stderr
     except subprocess.TimeoutExpired as late:
         code, output = 124, f"{(late.stdout or b'').decode()}\nno time was left"
-    print(output, file=log, flush=True)
+    print("$", *command, f"\n{output}", file=log, flush=True)
     return code, output
 
 
@@ -73,21 +78,20 @@ def test_program(name, chosen="*"):
 TOLERANCES = {"fp32": 2e-4, "bf16": 2.0}
 
 
-def parity():
-    for config in sorted((bundle / "tests/goldens/paper").glob("*.json")):
-        name = config.stem
-        model = out / "models" / name
-        weights = config.with_suffix("").with_suffix(".weights.safetensors")
-        code, output = run(bundle / "bin/retro-model", "import", "--from", "paper", "--config", config, "--weights", weights, "--out", model)
-        if code != 0:
-            figure(what="parity", model=name, error=output.strip(), **{"pass": False})
-            continue
-        for number_format, tolerance in TOLERANCES.items():
-            code, output = run(bundle / "bin/retro-model", "verify", "--model", model, "--reference",
-                               config.with_suffix("").with_suffix(".io.safetensors"), "--device", device, "--dtype", number_format, "--tolerance", tolerance, "--json")
-            report = next((json.loads(line) for line in output.splitlines() if line.startswith("{")), None)
-            worst = max((o["max_abs_diff"] for o in report["outputs"].values()), default=None) if report else None
-            figure(what="parity", model=name, dtype=number_format, max_abs_diff=worst, **{"pass": code == 0})
+def parity(config):
+    name = config.stem
+    model = out / "models" / name
+    weights = config.with_suffix("").with_suffix(".weights.safetensors")
+    code, output = run(bundle / "bin/retro-model", "import", "--from", "paper", "--config", config, "--weights", weights, "--out", model)
+    if code != 0:
+        figure(what="parity", model=name, error=output.strip(), **{"pass": False})
+        return
+    for number_format, tolerance in TOLERANCES.items():
+        code, output = run(bundle / "bin/retro-model", "verify", "--model", model, "--reference",
+                           config.with_suffix("").with_suffix(".io.safetensors"), "--device", device, "--dtype", number_format, "--tolerance", tolerance, "--json")
+        report = next((json.loads(line) for line in output.splitlines() if line.startswith("{")), None)
+        worst = max((o["max_abs_diff"] for o in report["outputs"].values()), default=None) if report else None
+        figure(what="parity", model=name, dtype=number_format, max_abs_diff=worst, **{"pass": code == 0})
 
 
 def bench():
@@ -100,10 +104,18 @@ def bench():
 
 
 machine()
-parity()
-test_program("model_test")
-test_program("engine_test")
-test_program("bert_encoder_test", "Kinds/*OtherSizes*")  # MiniLM itself would not fit the bundle
-bench()
+# Side by side, for most of their time goes into starting.
+with concurrent.futures.ThreadPoolExecutor(8 if device != "cpu" else 1) as pool:
+    work = []
+    if "parity" in parts:
+        work += [pool.submit(parity, config) for config in sorted((bundle / "tests/goldens/paper").glob("*.json"))]
+    if "tests" in parts:
+        # MiniLM itself would not fit the bundle.
+        tests = {"model_test": "*", "engine_test": "*", "bert_encoder_test": "Kinds/*OtherSizes*"}
+        work += [pool.submit(test_program, name, chosen) for name, chosen in tests.items()]
+    for part in work:
+        part.result()
+if "bench" in parts:
+    bench()
 figure(what="end", failed=len(failed), seconds=round(time.monotonic() - start, 1))
 sys.exit(1 if failed else 0)

@@ -2,12 +2,13 @@
 # Parity, engine tests and the decode benchmark on a GPU, on a machine that has torch 2.11 with CUDA 13 (Python 3.12) and nothing of
 # ours. Two halves, since that machine cannot build:
 #   tests/gpu/run.sh pack [FOLDER]              here: builds and fills FOLDER (default build/gpu-bundle), at most 60 MiB
-#   bash FOLDER/run.sh go OUT [DEVICE]          there: runs everything on DEVICE (default cuda) within ten minutes
+#   bash FOLDER/run.sh go OUT [DEVICE [PART]]   there: runs everything, or parity, tests or bench alone, on DEVICE (default cuda) within
+#                                               ten minutes
 # OUT/figures.jsonl gets one JSON line a figure, OUT/log what the programs said. Exit status 1 if something failed.
 # `go OUT cpu` is the rehearsal: the same programs and figures on a machine without a GPU.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-usage() { sed -n '2,8s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 2; }
+usage() { sed -n '2,9s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 2; }
 
 bundle_mib_max=60
 programs=(bin/retro-model bench/model_bench tests/model_test tests/engine_test tests/bert_encoder_test)
@@ -26,12 +27,14 @@ pack() {
   [ -f build/release/build.ninja ] || cmake --preset release >/dev/null
   ninja -C build/release "${programs[@]##*/}" >/dev/null
   rm -rf "$folder"
-  mkdir -p "$folder"/{bin,lib,tests}
+  mkdir -p "$folder"/{bin,lib,tests/goldens}
   for program in "${programs[@]}"; do strip -o "$folder/bin/${program##*/}" "build/release/$program"; done
   pack_libraries "$folder"
-  cp -r tests/goldens "$folder/tests/"
-  cp "$here/run.sh" "$here/on_gpu.py" "$folder/"
+  cp -r tests/goldens/{paper,bert} "$folder/tests/goldens/"
   git rev-parse HEAD >"$folder/commit"
+  tar -C "$folder" -cf - bin lib tests commit | xz -6 -T2 >"$folder/contents.tar.xz"
+  rm -r "$folder"/{bin,lib,tests,commit}
+  cp "$here/run.sh" "$here/on_gpu.py" "$folder/"
   size=$(du -sm "$folder" | cut -f1)
   [ "$size" -le $bundle_mib_max ] || { echo "run.sh: $folder has $size MiB, at most $bundle_mib_max may travel" >&2; exit 1; }
   echo "$folder: $size MiB"

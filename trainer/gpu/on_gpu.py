@@ -1,30 +1,37 @@
 """The half of train.sh that runs on the GPU machine; nothing but Python's own library and torch's shared ones."""
 
+import concurrent.futures
 import csv
 import hashlib
+import io
 import json
 import os
 import pathlib
-import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import time
 
 import fp16
 
-FILE_BYTES_MAX = 14 << 20
-LENGTH = 512
+PIECE_BYTES, PIECES = 15 << 20, 4  # of what comes back in one command
 
-store, out = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2])
-seconds = float(sys.argv[3]) if len(sys.argv) > 3 else 540
-device = sys.argv[4] if len(sys.argv) > 4 else "cuda"
-seconds_to_train = float(os.environ.get("SECONDS_TO_TRAIN", 600))
-windows = 128 if device != "cpu" else 2
+store = pathlib.Path(sys.argv[1])
+fetched = sys.argv[4] if sys.argv[2] == "--fetch" else None
+out = pathlib.Path(sys.argv[3] if fetched else sys.argv[2])
+seconds = float(sys.argv[3]) if not fetched and len(sys.argv) > 3 else 540
+device = sys.argv[4] if not fetched and len(sys.argv) > 4 else "cuda"
+seconds_to_train = float(os.environ.get("SECONDS_TO_TRAIN", 420))
+toy = device == "cpu"
 start = time.monotonic()
-out.mkdir(parents=True, exist_ok=True)
-log = open(store / "log", "a")
-figures_path = store / "figures.jsonl"
+
+# The recipe: one pass over the text or as much of it as there is time for, the same windows in the same order for all.
+WINDOWS, LENGTH = (2, 512) if toy else (32, 1024)
+TRY_STEPS = 4 if toy else 40
+LEARNING_RATES = {"retro": 3e-3, "twin": 3e-3, "plain2x": 2e-3, "plain4x": 1.5e-3, "fit": 2e-3}
+FIT_SHARE = 0.2  # of the steps
+STEPS_MAX = 8 if toy else 1 << 20
 
 
 def left():
@@ -34,16 +41,13 @@ def left():
 def figure(**fields):
     line = json.dumps(fields)
     print(line, flush=True)
-    with open(figures_path, "a") as file:
+    with open(store / "figures.jsonl", "a") as file:
         print(line, file=file)
 
 
 def torch_library_folder():
     code = "import importlib.util, pathlib; print(pathlib.Path(importlib.util.find_spec('torch').origin).parent / 'lib')"
     return subprocess.run([os.environ.get("RETRO_PYTHON", sys.executable), "-c", code], capture_output=True, text=True, check=True).stdout.strip()
-
-
-environment = dict(os.environ, LD_LIBRARY_PATH=f"{torch_library_folder()}:{store / 'lib'}", OMP_WAIT_POLICY="passive")
 
 
 class OutOfTime(Exception):
@@ -54,13 +58,15 @@ def run(program, *arguments):
     """Runs until it ends or the time for this command is over; what was killed goes on the next time."""
     if left() < 5:
         raise OutOfTime
-    print("$", program, *arguments, file=log, flush=True)
-    try:
-        done = subprocess.run([str(store / "bin" / program), *map(str, arguments)], env=environment, stdout=log, stderr=log, timeout=left() - 3)
-    except subprocess.TimeoutExpired:
-        raise OutOfTime from None
+    with open(store / "log", "a") as log:
+        print("$", program, *arguments, file=log, flush=True)
+        began = log.tell()
+        try:
+            done = subprocess.run([f"bin/{program}", *map(str, arguments)], env=environment, stdout=log, stderr=log, timeout=left() - 3, cwd=store)
+        except subprocess.TimeoutExpired:
+            raise OutOfTime from None
     if done.returncode != 0:
-        tail = (store / "log").read_text()[-2000:]
+        tail = (store / "log").read_text()[began:][-2000:]
         raise SystemExit(f"{program} {arguments[0]} failed with status {done.returncode}:\n{tail}")
 
 
@@ -75,109 +81,142 @@ def stage(name, work):
     figure(what="stage", name=name, seconds=round(time.monotonic() - began, 1))
 
 
-def join_corpus():
-    expected = int((store / "corpus_bytes").read_text())
-    with open(store / "corpus.jsonl.zst", "wb") as joined:
-        for piece in sorted(store.glob("corpus.[0-9][0-9]")):
-            shutil.copyfileobj(open(piece, "rb"), joined)
-    size = (store / "corpus.jsonl.zst").stat().st_size
-    if size != expected:
-        raise SystemExit(f"the corpus has {size} of {expected} bytes: take the other parts first")
-
-
-def prepare(name, *databases):
-    documents = store / ("corpus.jsonl.zst" if name == "train" else f"{name}.jsonl.zst")
-    more = ["--leave-out-near-duplicates-of", store / "never_trained_on.jsonl.zst"] if name == "train" else []
+def prepare(name, k, *databases):
+    """Goes on from the token files that `pack` has made, and therefore with its arguments."""
+    more = ["--leave-out-near-duplicates-of", "texts/never.jsonl"] if name == "train" else []
     for database in databases:
-        more += ["--database", store / "data" / database]
-    run("retro-train", "prepare", "--documents", documents, "--tokenizer", store / "retro-16k.model", "--out", store / "data" / name,
-        "--embedder", store / "embedder", "--embedder-fingerprint", (store / "embedder_fingerprint").read_text().strip(),
-        "--device", device, "--k", 2, *more)
+        more += ["--database", f"data/{database}"]
+    run("retro-train", "prepare", "--documents", f"texts/{name}.jsonl", "--tokenizer", "retro-16k.model", "--out", f"data/{name}",
+        "--embedder", "embedder", "--embedder-fingerprint", (store / "embedder_fingerprint").read_text().strip(),
+        "--device", device, "--k", k, *more)
     figure(what="data", name=name, **{k: v for k, v in json.load(open(store / "data" / name / "data.json")).items() if k in ("documents", "chunks", "tokens")})
 
 
 def init(name):
-    config = store / f"{name}.config.json"
-    config.write_text(json.dumps(json.load(open(store / "models.json"))[name]))
-    run("retro-model", "init", "--config", config, "--tokenizer", store / "retro-16k.model", "--out", store / "start" / name)
+    (store / f"{name}.config.json").write_text(json.dumps(models[name]))
+    run("retro-model", "init", "--config", f"{name}.config.json", "--tokenizer", "retro-16k.model", "--out", f"start/{name}")
 
 
-def train(name, run_name, steps, *more):
-    run("retro-train", "run", "--model", store / "start" / name, "--data", store / "data/train", "--validation", store / "data/versions_valid",
-        "--out", store / "runs" / run_name, "--device", device, "--windows", windows, "--length", LENGTH, "--steps", steps,
-        "--warmup-steps", max(steps // 50, 5), "--learning-rate", 2e-3, "--validation-batches", 8, *more)
+def init_all():
+    with concurrent.futures.ThreadPoolExecutor(len(models)) as pool:
+        list(pool.map(init, models))
+
+
+def train(name, run_name, data, steps, *more):
+    command = ["run", "--model", f"start/{name}"]
+    if name == "fit":
+        command = ["fit", "--model", "runs/twin/model" if data == "train" else "start/twin", "--config", "retro.config.json"]
+    run("retro-train", *command, "--data", f"data/{data}", "--out", f"runs/{run_name}", "--device", device, "--windows", WINDOWS, "--length", LENGTH,
+        "--steps", steps, "--warmup-steps", min(max(steps // 20, 2), 150), "--learning-rate", LEARNING_RATES[name], "--final-share", 0.05,
+        "--beta2", 0.95, *more)
 
 
 def rows(run_name):
     return list(csv.DictReader(open(store / "runs" / run_name / "curve.csv")))
 
 
-def plan(name):
-    """How many steps fit the time: from the speed of a few."""
-    path = store / f"{name}.steps"
-    if not path.exists():
-        probe = 20 if device != "cpu" else 4
-        shutil.rmtree(store / "runs" / f"{name}-probe", ignore_errors=True)
-        train(name, f"{name}-probe", probe, "--log-steps", max(probe // 2, 1), "--validation-steps", probe)
-        speed = float(rows(f"{name}-probe")[-1]["tokens_per_second"])
-        tokens = int(rows(f"{name}-probe")[-1]["tokens"]) / probe
-        steps = max(int(seconds_to_train / 2 * speed / tokens), probe)
-        path.write_text(str(steps))
-        figure(what="speed", model=name, tokens_per_second=speed, tokens_a_step=tokens, steps=steps)
-    return int(path.read_text())
+def try_out(name):
+    """Some steps on the held-out text, for the speed; the weights are thrown away."""
+    train(name, f"{name}-try", "versions_valid", TRY_STEPS, "--log-steps", TRY_STEPS // 4, "--checkpoint-steps", TRY_STEPS,
+          "--validation", "data/versions_valid", "--validation-steps", TRY_STEPS, "--validation-batches", 2)
+    curve = rows(f"{name}-try")
+    speed = sum(float(row["tokens_per_second"]) for row in curve[1:]) / len(curve[1:])
+    figure(what="try", model=name, tokens_per_second=round(speed), loss=[float(row["loss"]) for row in curve],
+           validation=[float(row["validation_loss"] or 0) for row in curve[-1:]])
+    shutil.rmtree(store / "runs" / f"{name}-try")
+
+
+def plan():
+    """As many steps for all as fit the time, at most one pass."""
+    tries = {f["model"]: f for f in map(json.loads, open(store / "figures.jsonl")) if f["what"] == "try"}
+    tokens = json.load(open(store / "data/train/data.json"))["tokens"]
+    second = sum((FIT_SHARE if name == "fit" else 1) / tries[name]["tokens_per_second"] for name in tries)  # a token
+    steps = min(int(seconds_to_train / second), tokens) // (WINDOWS * LENGTH)
+    steps = min(steps, STEPS_MAX)
+    (store / "steps").write_text(str(steps))
+    figure(what="plan", steps=steps, tokens_a_step=WINDOWS * LENGTH, tokens=tokens)
 
 
 def train_whole(name):
-    steps = plan(name)
-    validation = max(steps // 10, 1)
+    steps = int((store / "steps").read_text())
+    steps = max(int(steps * FIT_SHARE), 1) if name == "fit" else steps
+    part = max(steps // 8, 1)
     # A little before the end, so that it stops by itself with a checkpoint.
-    train(name, name, steps, "--checkpoint-steps", validation, "--validation-steps", validation, "--seconds-max", max(left() - 45, 5))
-    if int(rows(name)[-1]["step"]) < steps:
-        raise OutOfTime
+    train(name, name, "train", steps, "--validation", "data/versions_valid", "--validation-steps", part, "--validation-batches", 4 if toy else 12,
+          "--checkpoint-steps", 2 * part, "--log-steps", max(part // 8, 1), "--seconds-max", max(left() - 20, 5))
     last = rows(name)[-1]
+    if int(last["step"]) < steps:
+        raise OutOfTime
     figure(what="trained", model=name, **{k: float(v) for k, v in last.items() if v})
 
 
-def bring_back(name):
-    """The model's folder with weights in fp16, cut into files that may travel."""
-    folder = store / "runs" / name / "model"
-    if not folder.exists():
-        return
-    target = out / name
-    shutil.rmtree(target, ignore_errors=True)
-    target.mkdir()
-    fp16.convert(folder / "model.safetensors", target / "whole")
-    data = (target / "whole").read_bytes()
-    (target / "whole").unlink()
-    config = json.loads((folder / "config.json").read_text())
+def model_archive(name):
+    """The model's folder with weights in fp16, and its curve."""
+    folder = store / "runs" / name
+    fp16.convert(folder / "model/model.safetensors", folder / "model.fp16")
+    data = (folder / "model.fp16").read_bytes()
+    config = json.loads((folder / "model/config.json").read_text())
     config["revision"] = hashlib.sha256(data).hexdigest()
-    (target / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-    for number, place in enumerate(range(0, len(data), FILE_BYTES_MAX)):
-        (target / f"model.safetensors.{number}").write_bytes(data[place : place + FILE_BYTES_MAX])
-    shutil.copy(store / "runs" / name / "curve.csv", target / "curve.csv")
+    files = {"model.safetensors": data, "config.json": (json.dumps(config, indent=2) + "\n").encode(), "curve.csv": (folder / "curve.csv").read_bytes()}
+    with tarfile.open(store / f"{name}.tar", "w") as archive:
+        for file, content in files.items():
+            info = tarfile.TarInfo(f"{name}/{file}")
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
 
 
-def work():
-    stage("corpus", join_corpus)
-    stage("train", lambda: prepare("train"))
-    stage("versions_valid", lambda: prepare("versions_valid", "train", "versions_valid"))
-    stage("valid", lambda: prepare("valid", "train"))
-    for name in ("retro", "twin"):
-        stage(f"init-{name}", lambda name=name: init(name))
-        stage(f"train-{name}", lambda name=name: train_whole(name))
+def fetch(name):
+    if not (store / f"{name}.tar").exists():
+        model_archive(name)
+    count = store / f"{name}.fetched"
+    first = int(count.read_text()) if count.exists() else 0
+    with open(store / f"{name}.tar", "rb") as archive:
+        archive.seek(first * PIECE_BYTES)
+        number = first
+        while number < first + PIECES and (piece := archive.read(PIECE_BYTES)):
+            (out / f"{name}.tar.{number:02}").write_bytes(piece)
+            number += 1
+    count.write_text(str(number))
+    print(f"{name}: pieces {first} to {number - 1} of {-(-(store / f'{name}.tar').stat().st_size // PIECE_BYTES)}")
 
 
-if not figures_path.exists():
+def describe_machine():
     card = "none"
     if device != "cpu":
         card = subprocess.run(["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"], capture_output=True, text=True).stdout.strip()
     figure(what="machine", device=device, card=card, commit=(store / "commit").read_text().strip())
+
+
+def work():
+    stage("machine", describe_machine)
+    stage("init", init_all)
+    stage("try-prepare", lambda: prepare("versions_valid", 2))
+    for name in (*models, "fit"):
+        stage(f"try-{name}", lambda name=name: try_out(name))
+    if not (store / "data/train/data.json").exists():
+        raise OutOfTime
+    stage("train", lambda: prepare("train", 2))
+    stage("versions_valid", lambda: prepare("versions_valid", 10, "train", "versions_valid"))
+    stage("valid", lambda: prepare("valid", 10, "train"))
+    stage("plan", plan)
+    for name in ("retro", "twin", "fit", "plain2x", "plain4x"):
+        stage(f"train-{name}", lambda name=name: train_whole(name))
+    figure(what="end")
+
+
+out.mkdir(parents=True, exist_ok=True)
+models = json.load(open(store / "models.json"))
+if fetched:
+    fetch(fetched)
+    sys.exit()
+environment = dict(os.environ, LD_LIBRARY_PATH=f"{torch_library_folder()}:{store / 'lib'}", OMP_WAIT_POLICY="passive")
 try:
     work()
-    figure(what="end")
 except OutOfTime:
-    print("out of time: say `go` again", flush=True)
-for name in ("retro", "twin"):
-    bring_back(name)
-shutil.copy(figures_path, out / "figures.jsonl")
-(out / "log").write_text("\n".join(re.sub(r"\S*/", "", line)[:300] for line in (store / "log").read_text().splitlines()[-400:]))
+    print("not at the end: say `go` again", flush=True)
+finally:
+    shutil.copy(store / "figures.jsonl", out / "figures.jsonl")
+    with tarfile.open(out / "state.tar.gz", "w:gz", compresslevel=1) as archive:
+        for path in (*store.glob("runs/*/curve.csv"), *store.glob("data/*/neighbours.*"), store / "log"):
+            if path.exists():
+                archive.add(path, path.relative_to(store))

