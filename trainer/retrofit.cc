@@ -49,6 +49,23 @@ absl::StatusOr<ModelConfig> ReadConfig(const RetrofitOptions& options, const Mod
   return *config;
 }
 
+// The name of the decoder's weight that does in its layer what `name` does in encoder or CCA; empty if there is none.
+std::string DecoderCounterpart(const ModelConfig& config, const std::string& name) {
+  if (name == "encoder.final_norm") return StrCat("decoder.", config.cca_layers.front(), ".attention.norm");
+  const size_t cca = name.find(".cca.");
+  if (name.starts_with("encoder.")) return cca == std::string::npos ? "decoder" + name.substr(7) : "";
+  return cca == std::string::npos ? "" : name.substr(0, cca) + ".attention." + name.substr(cca + 5);
+}
+
+// Encoder layers begin as the decoder's first layers, CCA as the attention beside it: what the decoder has learnt about
+// finding text that continues its own works on neighbours from the start. Elsewhere `weights` stay as they are.
+void CopyFromDecoder(const ModelConfig& config, std::map<std::string, at::Tensor>& weights) {
+  for (auto& [name, tensor] : weights) {
+    const auto found = weights.find(DecoderCounterpart(config, name));
+    if (found != weights.end() && found->second.sizes() == tensor.sizes()) tensor = found->second.clone();
+  }
+}
+
 }  // namespace
 
 bool ServesRetrieval(std::string_view weight_name) {
@@ -61,6 +78,7 @@ absl::Status WriteRetrofitStart(const RetrofitOptions& options) {
   RETRO_ASSIGN_OR_RETURN(info.config, ReadConfig(options, info.config));
   RETRO_ASSIGN_OR_RETURN(auto weights, RandomWeights(info.config, options.seed));
   for (const auto& [name, tensor] : plain) weights.at(name) = tensor;
+  if (options.from_decoder) CopyFromDecoder(info.config, weights);
   const std::string tokenizer = info.tokenizer_file.empty() ? "" : options.plain + "/" + info.tokenizer_file;
   return SaveCheckpoint(options.out, info, weights, tokenizer).status();
 }

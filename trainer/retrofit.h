@@ -17,7 +17,9 @@ struct RetrofitOptions {
   std::string plain;   // folder of a model without CCA
   std::string config;  // JSON file: the plain model's config with CCA and encoder
   std::string out;     // model folder to write: where training starts
-  uint64_t seed = 1;   // of the new weights
+  uint64_t seed = 1;   // of the new weights that are random
+  // Encoder layers start as the decoder's first ones and CCA as the self-attention of its layer, where shapes allow.
+  bool from_decoder = false;
 };
 
 // A function of its options: written anew it is the same. INVALID_ARGUMENT if the config is another decoder's than the

@@ -13,6 +13,7 @@ namespace {
 struct RunOptions {
   TrainingOptions training;
   std::string numbers = "auto";
+  std::string trained = "all";
   RetrofitOptions fit;
 };
 
@@ -111,7 +112,13 @@ TrainCommand AddRunCommand(CLI::App& program) {
   app->add_option("--model", options->training.model, "Folder of the model to start from (retro-model init makes one)")
       ->required();
   AddTrainingOptions(*app, *options);
-  return {app, [options] { return RunTraining(*options); }};
+  app->add_option("--trained", options->trained, "all weights, or retrieval: those of CCA and encoder alone")
+      ->check(CLI::IsMember({"all", "retrieval"}))
+      ->capture_default_str();
+  return {app, [options] {
+            if (options->trained == "retrieval") options->training.trained = Trained::kRetrieval;
+            return RunTraining(*options);
+          }};
 }
 
 TrainCommand AddFitCommand(CLI::App& program) {
@@ -124,6 +131,8 @@ TrainCommand AddFitCommand(CLI::App& program) {
   app->add_option("--model", options->fit.plain, "Folder of the plain decoder")->required();
   app->add_option("--config", options->fit.config, "Its config (JSON) with CCA and encoder")->required();
   app->add_option("--new-weights-seed", options->fit.seed, "Of the weights of CCA and encoder")->capture_default_str();
+  app->add_flag("--new-weights-from-decoder", options->fit.from_decoder,
+                "Start the encoder as the decoder's first layers and CCA as the self-attention beside it");
   AddTrainingOptions(*app, *options);
   return {app, [options] { return RunFit(*options); }};
 }

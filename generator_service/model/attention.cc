@@ -1,5 +1,7 @@
 #include "generator_service/model/attention.h"
 
+#include <ATen/core/grad_mode.h>
+
 #include <algorithm>
 #include <limits>
 
@@ -20,23 +22,49 @@ at::Tensor ByKey(const at::Tensor& logits, int64_t keys) {
       .narrow(3, 0, keys);
 }
 
-// Transformer-XL's logits, by key: [B, H, T, stretches * S].
-at::Tensor TransformerXlLogits(const AttentionWeights& attention, const AttentionInput& input) {
-  const bool biased = attention.content_bias.defined();
-  const at::ScalarType type = input.query.scalar_type();
-  const at::Tensor content_query = biased ? input.query + attention.content_bias.to(type) : input.query;
-  const at::Tensor position_query = biased ? input.query + attention.position_bias.to(type) : input.query;
-  const int64_t queries = input.query.size(2);
+at::Tensor Biased(const at::Tensor& query, const at::Tensor& bias) {
+  return bias.defined() ? query + bias.to(query.scalar_type()) : query;
+}
+
+// The part of Transformer-XL's logits that distances decide, unscaled, by key of a stretch: [B, H, T, 1, S].
+at::Tensor PositionLogits(const AttentionWeights& attention, const AttentionInput& input) {
+  const at::Tensor query = Biased(input.query, attention.position_bias);
+  const int64_t queries = query.size(2);
   const int64_t stretch = input.key.size(2) / input.stretches;  // S
   // From the distance of the last query and the first key down. One row more than there are distances, or to the end of
   // a causal table: what would lie past that is masked.
   const int64_t first_row = attention.largest_distance - (input.first_query + queries - 1);
   const int64_t rows = std::min(queries + stretch, attention.positions.size(1) - first_row);
-  const at::Tensor positions = attention.positions.narrow(1, first_row, rows).to(type);  // [H, D, c]
-  const at::Tensor content = at::matmul(content_query, input.key.transpose(2, 3));       // [B, H, T, stretches * S]
-  const at::Tensor by_distance = at::matmul(position_query, positions.transpose(1, 2));  // [B, H, T, D]
-  const at::Tensor position = ByKey(by_distance, stretch).unsqueeze(3);                  // [B, H, T, 1, S]
-  return (content.unflatten(3, {input.stretches, stretch}) + position).flatten(3) * attention.scale;
+  const at::Tensor positions = attention.positions.narrow(1, first_row, rows).to(query.scalar_type());  // [H, D, c]
+  const at::Tensor by_distance = at::matmul(query, positions.transpose(1, 2));                          // [B, H, T, D]
+  return ByKey(by_distance, stretch).unsqueeze(3);
+}
+
+// Transformer-XL's logits, by key: [B, H, T, stretches * S].
+at::Tensor TransformerXlLogits(const AttentionWeights& attention, const AttentionInput& input) {
+  const at::Tensor content = at::matmul(Biased(input.query, attention.content_bias), input.key.transpose(2, 3));
+  const at::Tensor by_stretch = content.unflatten(3, {input.stretches, -1});
+  return (by_stretch + PositionLogits(attention, input)).flatten(3) * attention.scale;
+}
+
+// Whether torch's fused kernel does what is asked: it takes logits to add, whose rows must be so long.
+bool IsForFusedKernel(const AttentionWeights& attention, const AttentionInput& input) {
+  constexpr int64_t kKeysMultiple = 16;
+  return input.query.is_cuda() && input.query.scalar_type() == at::kBFloat16 && at::GradMode::is_enabled() &&
+         attention.positions.defined() && !attention.null_key.defined() && !input.penalised.defined() &&
+         input.key.size(2) % kKeysMultiple == 0;
+}
+
+// For training: holds neither logits nor shares for the way back, but the distances' part, one pass over which is
+// all that is left of them.
+at::Tensor FusedAttention(const AttentionWeights& attention, const AttentionInput& input) {
+  const at::Tensor position = PositionLogits(attention, input) * attention.scale;
+  at::Tensor added = position.expand({-1, -1, -1, input.stretches, -1}).flatten(3);
+  if (input.absent.defined()) added = added.masked_fill(input.absent, -std::numeric_limits<double>::infinity());
+  const at::Tensor query = Biased(input.query, attention.content_bias);
+  return std::get<0>(at::_scaled_dot_product_efficient_attention(query, input.key, input.value, added.contiguous(),
+                                                                 /*compute_log_sumexp=*/true, /*dropout_p=*/0.0,
+                                                                 /*is_causal=*/false, attention.scale));
 }
 
 // The bias of each query's clamped distances to the keys: [H, T, keys].
@@ -82,6 +110,7 @@ at::Tensor SplitHeads(const at::Tensor& rows, int64_t heads) {
 at::Tensor JoinHeads(const at::Tensor& split) { return split.transpose(-3, -2).flatten(-2); }
 
 at::Tensor RelativeAttention(const AttentionWeights& attention, const AttentionInput& input, at::Tensor* weights) {
+  if (weights == nullptr && IsForFusedKernel(attention, input)) return FusedAttention(attention, input);
   const int64_t keys = input.key.size(2);
   const at::ScalarType type = input.query.scalar_type();
   at::Tensor logits = Logits(attention, input);  // [B, H, T, stretches * S]
