@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What deploy/docker-compose.yml mounts, made in deploy/compose/run: secrets, a cluster file, and a model with random weights
+# What deploy/docker-compose.yml mounts, made in deploy/compose/run: secrets, a cluster file, and the demo model
 # (or a copy of the one that RETRO_MODEL names). What is there already stays.
 set -euo pipefail
 cd "$(dirname "$0")"
@@ -19,9 +19,7 @@ if [ ! -f run/model/config.json ]; then
   if [ -n "${RETRO_MODEL:-}" ]; then
     cp "$RETRO_MODEL"/* run/model/
   else
-    "${ENGINE:-podman}" run --rm --user 0:0 --entrypoint retro-model -v "$PWD/run:/run/retro" localhost/retro \
-      init --preset retro-demo --tokenizer /opt/retro/share/retro-16k.model --seed 1 --out /run/retro/model/new
-    mv run/model/new/* run/model/ && rmdir run/model/new
+    ../../trainer/demo/model/unpack.sh run/model
   fi
 fi
 # The services run as user 10001, the proxy as haproxy: the folder is theirs to read, and the cluster file to write.

