@@ -16,7 +16,7 @@ must_have() { # must_have PROGRAM WORD: else the check above would prove nothing
   readelf -d "$bin/$1" | grep NEEDED | grep -qi "$2" || nm -C "$bin/$1" | grep -qE " [TtVvWw] $2::" || { echo "$1 lacks $2: is this test still right?"; failed=1; }
 }
 must_lack retro-model grpc rocksdb faiss
-must_lack retro-train grpc protobuf rocksdb faiss
+must_lack retro-train grpc protobuf rocksdb faiss mpi nccl
 must_lack retro-eval grpc protobuf rocksdb faiss
 must_lack retro-shard torch c10
 must_lack retro torch c10 rocksdb faiss

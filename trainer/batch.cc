@@ -75,15 +75,38 @@ Batch BatchMaker::Make(uint64_t number) {
   return batch;
 }
 
+int64_t BatchMaker::CountLabels(uint64_t number) {
+  const auto m = static_cast<uint64_t>(config_.chunk_length);
+  const auto windows = static_cast<uint64_t>(options_.windows);
+  int64_t labels = 0;
+  for (uint64_t index = number * windows; index < (number + 1) * windows; ++index) {
+    const std::vector<Slot> window = sampler_.Window(index);
+    // The short chunk before the first slot is text throughout.
+    const int64_t offset = Offset(window, index);
+    labels += offset;
+    int64_t left = options_.length - offset;  // places
+    for (const Slot& slot : window) {
+      const auto places = static_cast<uint64_t>(std::clamp<int64_t>(left, 0, static_cast<int64_t>(m)));
+      const uint64_t text = data_.text_tokens(slot.document);
+      labels += static_cast<int64_t>(std::min(text, slot.chunk * m + places) - std::min(text, slot.chunk * m));
+      left -= static_cast<int64_t>(m);
+    }
+  }
+  return labels;
+}
+
+// The length of the short chunk that the window begins with; 0: none.
+int64_t BatchMaker::Offset(const std::vector<Slot>& window, uint64_t index) const {
+  const uint64_t seed = WindowSeed();
+  if (MixedUnit(seed, 3 * index) >= options_.offset_share || window[0].chunk == 0) return 0;
+  return 1 + static_cast<int64_t>(MixedBits(seed, 3 * index + 1) % static_cast<uint64_t>(config_.chunk_length - 1));
+}
+
 void BatchMaker::AddWindow(uint64_t index, Rows& rows) {
   const std::vector<Slot> window = sampler_.Window(index);
-  const uint64_t seed = options_.seed ^ 0x77696e646f77;  // a stream of its own
-  int64_t offset = 0;
-  if (MixedUnit(seed, 3 * index) < options_.offset_share && window[0].chunk > 0) {
-    offset = 1 + static_cast<int64_t>(MixedBits(seed, 3 * index + 1) % static_cast<uint64_t>(config_.chunk_length - 1));
-  }
+  const int64_t offset = Offset(window, index);
   AddTokens(window, offset, rows);
-  const bool retrieval = MixedUnit(seed, 3 * index + 2) >= options_.no_retrieval_share;
+  const bool retrieval = MixedUnit(WindowSeed(), 3 * index + 2) >= options_.no_retrieval_share;
   if (neighbours_ != nullptr && retrieval) AddChunks(window, offset, rows);
 }
 

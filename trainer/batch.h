@@ -55,10 +55,14 @@ class BatchMaker {
   uint64_t windows_per_epoch() const { return sampler_.windows_per_epoch(); }
   // On the CPU.
   Batch Make(uint64_t number);
+  // The label_count of Make(number), for much less work.
+  int64_t CountLabels(uint64_t number);
 
  private:
   struct Rows;  // a batch in the making
   void AddWindow(uint64_t index, Rows& rows);
+  int64_t Offset(const std::vector<Slot>& window, uint64_t index) const;
+  uint64_t WindowSeed() const { return options_.seed ^ 0x77696e646f77; }  // a stream of its own
   void AddTokens(const std::vector<Slot>& window, int64_t offset, Rows& rows) const;
   void AddChunks(const std::vector<Slot>& window, int64_t offset, Rows& rows) const;
   bool AddNeighbours(uint64_t chunk, Rows& rows) const;

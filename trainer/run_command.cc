@@ -3,7 +3,9 @@
 #include <string>
 
 #include "common/base/status_macros.h"
+#include "common/base/strings.h"
 #include "trainer/command.h"
+#include "trainer/processes/process_group.h"
 #include "trainer/retrofit.h"
 #include "trainer/training.h"
 
@@ -17,19 +19,33 @@ struct RunOptions {
   RetrofitOptions fit;
 };
 
-absl::Status RunTraining(RunOptions& options) {
+absl::Status TrainIn(const ProcessPlace& place, RunOptions& options) {
+  options.training.device = place.device;
+  options.training.group = place.group.get();
   const bool cpu = options.training.device == "cpu";
   const bool half = options.numbers == "bf16" || (options.numbers == "auto" && !cpu);
   options.training.numbers = half ? TrainNumbers::kBf16 : TrainNumbers::kFp32;
   return Train(options.training, ShowProgress);
 }
 
+absl::Status RunTraining(RunOptions& options) {
+  RETRO_ASSIGN_OR_RETURN(const ProcessPlace place, OpenProcessPlace(options.training.device));
+  return TrainIn(place, options);
+}
+
 absl::Status RunFit(RunOptions& options) {
+  RETRO_ASSIGN_OR_RETURN(const ProcessPlace place, OpenProcessPlace(options.training.device));
   options.fit.out = options.training.out + "/start";
-  RETRO_RETURN_IF_ERROR(WriteRetrofitStart(options.fit));
+  if (place.group == nullptr || place.group->rank() == 0) {
+    const absl::Status written = WriteRetrofitStart(options.fit);
+    if (!written.ok() && place.group != nullptr) place.group->Abort(std::string(MessageOf(written)));
+    RETRO_RETURN_IF_ERROR(written);
+  }
+  // The others read what rank 0 has written.
+  if (place.group != nullptr) place.group->Gather(0);
   options.training.model = options.fit.out;
   options.training.trained = Trained::kRetrieval;
-  return RunTraining(options);
+  return TrainIn(place, options);
 }
 
 void AddScheduleOptions(CLI::App& app, TrainingOptions& options) {

@@ -7,12 +7,14 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <cstring>
 #include <filesystem>
 #include <future>
 #include <memory>
 #include <optional>
 #include <utility>
 
+#include "common/base/hash.h"
 #include "common/base/status_macros.h"
 #include "common/base/strings.h"
 #include "common/torch/device.h"
@@ -35,6 +37,12 @@ constexpr char kModelFolder[] = "model";
 
 double SecondsSince(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
+// The batches of a step that one process computes, and the labels of the whole step.
+struct StepBatches {
+  std::vector<Batch> own;
+  int64_t labels = 0;
+};
+
 class Training {
  public:
   Training(const TrainingOptions& options, const Report& report) : options_(options), report_(report) {}
@@ -42,14 +50,18 @@ class Training {
   absl::Status Run() {
     RETRO_RETURN_IF_ERROR(Open());
     RETRO_RETURN_IF_ERROR(Resume());
-    report_(StrCat("at step ", step_, " of ", options_.optimiser.steps));
+    if (options_.group != nullptr) RETRO_RETURN_IF_ERROR(CatchTorch([&] { return CheckSameStart(); }));
+    if (Writes()) report_(StrCat("at step ", step_, " of ", options_.optimiser.steps));
     begin_ = interval_begin_ = Clock::now();
     first_step_ = step_;
     bool stopped = false;
     while (step_ < options_.optimiser.steps && !stopped) {
       RETRO_RETURN_IF_ERROR(CatchTorch([&] { return Step(); }));
       ++step_;
-      stopped = options_.seconds_max > 0 && SecondsSince(begin_) >= options_.seconds_max;
+      RETRO_RETURN_IF_ERROR(CatchTorch([&] {
+        stopped = IsTimeUp();
+        return absl::OkStatus();
+      }));
       const bool last = stopped || step_ == options_.optimiser.steps;
       const bool save = last || step_ % options_.checkpoint_steps == 0;
       const bool validate = text_[1].data && (last || step_ % options_.validation_steps == 0);
@@ -60,7 +72,15 @@ class Training {
   }
 
  private:
+  bool Writes() const { return options_.group == nullptr || options_.group->rank() == 0; }
+  int64_t Rank() const { return options_.group == nullptr ? 0 : options_.group->rank(); }
+  int64_t Processes() const { return options_.group == nullptr ? 1 : options_.group->size(); }
+
   absl::Status Open() {
+    if (options_.accumulation % Processes() != 0) {
+      return absl::InvalidArgumentError(StrCat("the passes of a step (", options_.accumulation,
+                                               ") do not go evenly into ", Processes(), " processes"));
+    }
     RETRO_ASSIGN_OR_RETURN(device_, OpenDevice(options_.device));
     RETRO_ASSIGN_OR_RETURN(info_, ReadCheckpointInfo(options_.model));
     RETRO_RETURN_IF_ERROR(CheckTrainable(info_.config));
@@ -111,9 +131,37 @@ class Training {
       RETRO_RETURN_IF_ERROR(done.status());
       step_ = *done;
     }
+    if (!Writes()) return absl::OkStatus();
     RETRO_RETURN_IF_ERROR(curve_.Open(options_.out, step_));
     tokens_ = curve_.tokens();
     return absl::OkStatus();
+  }
+
+  // Processes that began differently would train another model than any of them says.
+  absl::Status CheckSameStart() {
+    const RunIdentity identity = Identity();
+    const std::string digest = Sha256Bytes(identity.config + identity.data + identity.options);
+    int64_t begin = 0;
+    std::memcpy(&begin, digest.data(), sizeof begin);
+    RETRO_RETURN_IF_ERROR(CheckSame(begin, "model, data or options"));
+    return CheckSame(step_, "step to go on from (all must see the same --out)");
+  }
+
+  absl::Status CheckSame(int64_t value, std::string_view what) {
+    const std::vector<int64_t> values = options_.group->Gather(value);
+    for (size_t rank = 1; rank < values.size(); ++rank) {
+      if (values[rank] == values[0]) continue;
+      return absl::FailedPreconditionError(StrCat("rank ", rank, " has another ", what, " than rank 0"));
+    }
+    return absl::OkStatus();
+  }
+
+  // In a group the clock of rank 0 decides, and where all wait for the device anyway.
+  bool IsTimeUp() {
+    if (options_.seconds_max <= 0) return false;
+    const bool up = SecondsSince(begin_) >= options_.seconds_max;
+    if (options_.group == nullptr) return up;
+    return step_ % options_.log_steps == 0 && options_.group->Gather(up ? 1 : 0)[0] == 1;
   }
 
   // The weights in the numbers of the computation, bound anew: the way back goes through both to the fp32 weights.
@@ -130,37 +178,54 @@ class Training {
   }
 
   // The batches of a step on the host, made while the device computes the step before.
-  std::vector<Batch> MakeBatches(int64_t step) {
-    std::vector<Batch> batches;
-    batches.reserve(options_.accumulation);
+  StepBatches MakeBatches(int64_t step) {
+    StepBatches batches;
     for (int64_t a = 0; a < options_.accumulation; ++a) {
-      batches.push_back(batches_->Make(static_cast<uint64_t>(step * options_.accumulation + a)));
+      const auto number = static_cast<uint64_t>(step * options_.accumulation + a);
+      if (a % Processes() == Rank()) {
+        batches.own.push_back(batches_->Make(number));
+        batches.labels += batches.own.back().label_count;
+      } else {
+        batches.labels += batches_->CountLabels(number);
+      }
     }
     return batches;
   }
 
   absl::Status Step() {
-    const std::vector<Batch> batches = next_.valid() ? next_.get() : MakeBatches(step_);
+    const StepBatches batches = next_.valid() ? next_.get() : MakeBatches(step_);
     if (step_ + 1 < options_.optimiser.steps) {
       next_ = std::async(std::launch::async, [this, step = step_ + 1] { return MakeBatches(step); });
     }
-    int64_t labels = 0;
-    for (const Batch& batch : batches) labels += batch.label_count;
     at::Tensor loss;
-    for (const Batch& batch : batches) {
+    for (const Batch& batch : batches.own) {
       const Batch placed = batch.To(device_);
       RETRO_ASSIGN_OR_RETURN(const ModelWeights bound, Bind());
       const at::Tensor logits = BatchForward(bound, info_.config, placed, {.recompute = options_.recompute});
-      const at::Tensor part = SummedLoss(logits, placed) / static_cast<double>(std::max<int64_t>(labels, 1));
+      const at::Tensor part = SummedLoss(logits, placed) / static_cast<double>(std::max<int64_t>(batches.labels, 1));
       // Nothing learns from windows without neighbours where only retrieval does.
       if (part.requires_grad()) part.backward();
       loss = loss.defined() ? loss + part.detach() : part.detach();
     }
+    if (options_.group != nullptr) SumOverProcesses(loss);
     losses_.push_back(loss);
     norms_.push_back(optimiser_->Step(step_));
-    tokens_ += labels;
-    interval_tokens_ += labels;
+    tokens_ += batches.labels;
+    interval_tokens_ += batches.labels;
     return absl::OkStatus();
+  }
+
+  // Loss and gradients become those of the whole step.
+  void SumOverProcesses(const at::Tensor& loss) {
+    std::vector<at::Tensor> all = {loss};
+    for (const auto& [name, weight] : weights_) {
+      if (!weight.requires_grad()) continue;
+      at::Tensor& gradient = weight.mutable_grad();
+      // The windows of another process may reach weights that those of this one do not.
+      gradient = gradient.defined() ? gradient.contiguous() : at::zeros_like(weight, at::MemoryFormat::Contiguous);
+      all.push_back(gradient);
+    }
+    options_.group->Sum(all);
   }
 
   // Waits for the device, checks the losses since the last time, and writes a row of the curve.
@@ -195,11 +260,15 @@ class Training {
       }
     }
     interval_begin_ = Clock::now();
+    return Writes() ? Write(point) : absl::OkStatus();
+  }
+
+  absl::Status Write(const CurvePoint& point) {
     const double left = SecondsSince(begin_) / static_cast<double>(step_ - first_step_) *
                         static_cast<double>(options_.optimiser.steps - step_);
     std::string line = fmt::format("step {} of {}: loss {:.4f}, {:.0f} tokens/s, {:.0f} s left", step_,
                                    options_.optimiser.steps, point.loss, point.tokens_per_second, left);
-    if (validate)
+    if (point.validation_loss_without_neighbours)
       line += fmt::format(", validation {:.4f} without neighbours", *point.validation_loss_without_neighbours);
     if (point.validation_loss) line += fmt::format(", {:.4f} with", *point.validation_loss);
     report_(line);
@@ -221,10 +290,15 @@ class Training {
       RETRO_ASSIGN_OR_RETURN(const ModelWeights bound, Bind());
       at::Tensor sum = at::zeros({}, at::TensorOptions().dtype(at::kFloat).device(device_));
       int64_t labels = 0;
-      for (int64_t i = 0; i < std::min(whole, options_.validation_batches); ++i) {
+      for (int64_t i = Rank(); i < std::min(whole, options_.validation_batches); i += Processes()) {
         const Batch placed = maker.Make(static_cast<uint64_t>(i)).To(device_);
         sum = sum + SummedLoss(BatchForward(bound, info_.config, placed), placed);
         labels += placed.label_count;
+      }
+      if (options_.group != nullptr) {
+        const at::Tensor counted = at::full({}, labels, sum.options().dtype(at::kLong));
+        options_.group->Sum({sum, counted});
+        labels = counted.item<int64_t>();
       }
       return sum.item<double>() / static_cast<double>(labels);
     });
@@ -232,13 +306,25 @@ class Training {
 
   absl::Status Save() {
     if (saved_step_ == step_) return absl::OkStatus();
+    saved_step_ = step_;
+    if (options_.group != nullptr) RETRO_RETURN_IF_ERROR(CatchTorch([&] { return CheckSameWeights(); }));
+    return Writes() ? WriteModel() : absl::OkStatus();
+  }
+
+  // What is saved stands for all processes; a machine that computes wrongly shows here.
+  absl::Status CheckSameWeights() {
+    const at::NoGradGuard no_grad;
+    at::Tensor bits = at::zeros({}, at::TensorOptions().dtype(at::kLong).device(device_));
+    for (const auto& [name, weight] : weights_) bits = bits + weight.view(at::kInt).sum(at::kLong);
+    return CheckSame(bits.item<int64_t>(), StrCat("model after step ", step_));
+  }
+
+  absl::Status WriteModel() {
     const RunIdentity identity = Identity();
     RETRO_RETURN_IF_ERROR(WriteTrainCheckpoint(options_.out, identity, weights_, *optimiser_, step_));
     const std::string tokenizer = info_.tokenizer_file.empty() ? "" : options_.model + "/" + info_.tokenizer_file;
     const auto saved = SaveCheckpoint(options_.out + "/" + kModelFolder, info_, weights_, tokenizer);
-    RETRO_RETURN_IF_ERROR(saved.status());
-    saved_step_ = step_;
-    return absl::OkStatus();
+    return saved.status();
   }
 
   const TrainingOptions& options_;
@@ -250,7 +336,7 @@ class Training {
   SinusoidCache sinusoids_;
   std::optional<Optimiser> optimiser_;
   std::optional<BatchMaker> batches_;
-  std::future<std::vector<Batch>> next_;
+  std::future<StepBatches> next_;
   Curve curve_;
   int64_t step_ = 0;  // done
   int64_t first_step_ = 0;
@@ -263,6 +349,10 @@ class Training {
 
 }  // namespace
 
-absl::Status Train(const TrainingOptions& options, const Report& report) { return Training(options, report).Run(); }
+absl::Status Train(const TrainingOptions& options, const Report& report) {
+  const absl::Status status = Training(options, report).Run();
+  if (!status.ok() && options.group != nullptr) options.group->Abort(std::string(MessageOf(status)));
+  return status;
+}
 
 }  // namespace retro

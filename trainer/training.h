@@ -8,6 +8,7 @@
 #include "absl/status/status.h"
 #include "trainer/batch.h"
 #include "trainer/optimiser.h"
+#include "trainer/processes/process_group.h"
 #include "trainer/token_files.h"
 
 namespace retro {
@@ -37,11 +38,15 @@ struct TrainingOptions {
   int64_t validation_steps = 500;
   int64_t validation_batches = 16;
   double seconds_max = 0;  // stops with a checkpoint after that time; 0: not before the last step
+  // The processes that train together; null: this one alone. They share out the passes of a step, so all have the same
+  // options, and the steps are those of one process; rank 0 alone writes. Not owned.
+  ProcessGroup* group = nullptr;
 };
 
 // Goes on from the folder's checkpoint if there is one, to the same losses as without the interruption.
 // FAILED_PRECONDITION: the checkpoint is another run's (config, data, options that decide the losses). ABORTED: the
-// loss was not finite; the message says at which step and in which windows, and the last checkpoint stays.
+// loss was not finite; the message says at which step and in which windows, and the last checkpoint stays. In a group
+// an error ends all its processes, instead of coming back.
 absl::Status Train(const TrainingOptions& options, const Report& report);
 
 }  // namespace retro

@@ -6,7 +6,7 @@
 # The last two go to $RETRO_DEPS (default ~/.cache/retro-deps), shared by all clones and build presets.
 #
 #   setup.sh            what `up.sh` needs
-#   setup.sh --dev      and what the tests need (clang tools, reference tokenizers, buf)
+#   setup.sh --dev      and what the tests need (clang tools, reference tokenizers, buf, MPI)
 #   setup.sh --bench    and the peers that benchmarks are measured against
 # Quiet when there is nothing to do; safe to run again, also after an interruption.
 set -euo pipefail
@@ -37,7 +37,7 @@ packages=(
   libutf8proc-dev libxxhash-dev libssl-dev libxml2-dev zlib1g-dev libzstd-dev
   libopenblas-openmp-dev libgomp1 zstd
 )
-[ $want_dev = 1 ] && packages+=(clang-format)
+[ $want_dev = 1 ] && packages+=(clang-format libopenmpi-dev openmpi-bin)  # MPI: training in several processes
 missing=()
 for p in "${packages[@]}"; do
   [ "$(dpkg-query -W -f='${db:Status-Status}' "$p" 2>/dev/null)" = installed ] || missing+=("$p")

@@ -6,13 +6,6 @@
 set -euo pipefail
 ninja -C "$RETRO_BUILD" generate_bench retro-model >&2
 here=$(dirname "${BASH_SOURCE[0]}")
-packages=("$RETRO_DEPS"/venv/lib/python3*/site-packages)
-# torch in Python wants every library of CUDA to be there, though nothing of them is called here: those that are missing are stood in
-# for by empty ones.
-stubs=$RETRO_DEPS/torch-stubs
-mkdir -p "$stubs"
-for library in $(LD_LIBRARY_PATH=$stubs ldd "${packages[0]}"/torch/lib/*.so | sed -n 's/^\s*\(\S*\) => not found$/\1/p' | sort -u); do
-  gcc -shared -Wl,-soname,"$library" -o "$stubs/$library" -x c /dev/null
-done
-export LD_LIBRARY_PATH=$stubs PYTHONPATH=${packages[0]} OMP_NUM_THREADS=2 OMP_WAIT_POLICY=passive
+. "$here/peer/torch_in_python.sh"
+export OMP_NUM_THREADS=2 OMP_WAIT_POLICY=passive
 exec "$RETRO_PYTHON" "$here/generate/generate_bench.py" --build "$RETRO_BUILD" "$@"

@@ -3,7 +3,7 @@ import os
 import sys
 import types
 
-sys.setdlopenflags(os.RTLD_LAZY)  # libraries of CUDA may be empty stand-ins: see ../generate.sh
+sys.setdlopenflags(os.RTLD_LAZY)  # libraries of CUDA may be empty stand-ins: see torch_in_python.sh
 import torch  # noqa: E402
 
 # It builds indexes with autofaiss, which nothing here calls.
