@@ -12,7 +12,7 @@ figures_folder, out = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2])
 curves = dict(argument.split("=", 1) for argument in sys.argv[3:])
 plots_folder = out.parent / "results"
 
-MODELS = {"retro": "RETRO", "twin": "plain twin", "plain2x": "plain, about 2 x", "plain4x": "plain, about 4 x", "fit": "RETROfit of the twin"}
+MODELS = {"retro": "RETRO (fit of the twin)", "twin": "plain twin", "plain2x": "plain, about 2 x", "plain4x": "plain, about 4 x"}
 FORMS = {"retro": "whole neighbours", "retro-unconditioned": "encoder without conditioning", "retro-alone": "neighbours without continuation",
          "retro-continuation": "continuation without neighbour", "retro-random": "random neighbours"}
 TEXTS = {"versions_valid": "Held-out families of versions, whose relatives are in the store (the document itself is not)",
@@ -110,15 +110,17 @@ def baselines(text):
 
 
 def update():
-    rows = []
-    for name, what in (("update-book", "Rust book of 2026; store: its versions of 2018 and 2022"),
-                       ("update-speeches", "speeches after 2000; store: the earlier ones")):
-        report = figure(name)
-        if report:
-            off, on = run_of(report, 0), run_of(report, 2)
-            rows.append([what, shown(off["bits_per_byte"]), shown(on["bits_per_byte"]), shown(on["to_no_retrieval"])])
-    lines.append("## Update without retraining\n\nThe model has seen none of these texts; its weights stay as they are.\n")
-    table(["text", "empty store", "with the store, k = 2", "ratio"], rows)
+    lines.append("## Update without retraining\n\nThrough the running services (`trainer/demo/update.sh`); the model has seen none of these texts, and its weights "
+                 "stay as they are. Bits per byte:\n")
+    path = figures_folder / "update.jsonl"
+    if not path.exists():
+        lines.append("Not measured.\n")
+        return
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    texts = {"book": "chapters of the Rust book of 2026; store: its versions of 2018 and 2022", "speeches": "State of the Union from 2000; store: the earlier ones"}
+    table(["text", "empty store", "with the earlier ones", "after deleting them again"],
+          [[what, *(f"{row['bits_per_byte']:.4f}" for store in ("empty", "earlier", "deleted") for row in rows if (row["text"], row["store"]) == (text, store))]
+           for text, what in texts.items()])
 
 
 def questions():
@@ -139,8 +141,8 @@ def learning_curves():
     plot("training", plots.training, curves)
 
 
-lines.append("# Results\n\nMade by `trainer/demo/results.py` from the files in `docs/results/`, which `trainer/demo/train.sh` and "
-             "`trainer/demo/evaluate.sh` leave.\nIntervals: 95 %, bootstrap over documents. Bits per byte leave a document's first token out.\n")
+lines.append("# Results\n\nMade by `trainer/demo/results.py` from the files in `docs/results/`, which `trainer/demo/evaluate.sh` "
+             "leaves; the models are those of `trainer/gpu/train.sh`.\nIntervals: 95 %, bootstrap over documents. Bits per byte leave a document's first token out.\n")
 learning_curves()
 for text, title in TEXTS.items():
     if not figure(f"{text}-retro"):
