@@ -12,7 +12,6 @@
 #include "cli/commands.h"
 #include "cli/common_options.h"
 #include "cli/connection.h"
-#include "cli/document_json.h"
 #include "cli/document_reader.h"
 #include "cli/exit_code.h"
 #include "cli/file_walk.h"
@@ -20,6 +19,7 @@
 #include "cli/ingest_ledger.h"
 #include "cli/ingest_stream.h"
 #include "cli/progress.h"
+#include "cli/reading_options.h"
 #include "common/base/hash.h"
 #include "common/base/status_macros.h"
 #include "common/base/strings.h"
@@ -49,10 +49,7 @@ What cannot be read is reported in a line each and skipped; the exit code is the
 struct Options {
   CommonOptions common;
   std::vector<std::string> paths;
-  std::vector<std::string> metadata;
-  WalkOptions walk;
-  ReaderOptions reader;
-  size_t part_bytes = 0;  // 0: not given
+  ReadingOptions reading;
   std::string resume_file;
   int retries = IngestOptions().reconnects_max;
   size_t window = IngestOptions().window_documents_max;
@@ -106,8 +103,9 @@ class IngestRun {
 
   absl::Status OpenJournal(const pb::GetInfoResponse& info) {
     if (options_.resume_file.empty()) return absl::OkStatus();
-    const std::string target = StrCat(HexEncode(info.store_id()), "/", options_.common.collection,
-                                      "/part-bytes=", options_.part_bytes, "/encoding=", options_.reader.encoding);
+    const std::string target =
+        StrCat(HexEncode(info.store_id()), "/", options_.common.collection, "/part-bytes=", options_.reading.part_bytes,
+               "/encoding=", options_.reading.reader.encoding);
     RETRO_ASSIGN_OR_RETURN(journal_, IngestJournal::Open(options_.resume_file, target));
     return absl::OkStatus();
   }
@@ -117,7 +115,7 @@ class IngestRun {
     const auto is_stream = [](const std::string& path) { return path == "-"; };
     if (std::any_of(paths.begin(), paths.end(), is_stream)) reads_stdin_ = true;
     std::erase_if(paths, is_stream);
-    WalkResult walked = WalkFiles(paths, options_.walk);
+    WalkResult walked = WalkFiles(paths, options_.reading.walk);
     files_ = std::move(walked.files);
     for (const absl::Status& problem : walked.problems) Skip(problem);
     for (const InputFile& file : files_) bytes_total_ += file.size_bytes;
@@ -126,14 +124,14 @@ class IngestRun {
   grpc::Status SendEverything() {
     for (size_t i = 0; i < files_.size(); ++i) {
       const uint64_t skip_to = journal_ == nullptr ? 0 : journal_->DoneOf(files_[i]);
-      const std::unique_ptr<DocumentReader> reader = OpenDocumentReader(files_[i], options_.reader);
+      const std::unique_ptr<DocumentReader> reader = OpenDocumentReader(files_[i], options_.reading.reader);
       reader->SkipTo(skip_to);
       resumed_files_ += skip_to > 0 ? 1 : 0;
       if (grpc::Status status = SendFile(i, *reader); !status.ok()) return status;
       bytes_finished_ += files_[i].size_bytes;
     }
     if (!reads_stdin_) return grpc::Status::OK;
-    return SendFile(files_.size(), *JsonlStreamReader(console_.in, options_.reader));
+    return SendFile(files_.size(), *JsonlStreamReader(console_.in, options_.reading.reader));
   }
 
   grpc::Status SendFile(size_t number, DocumentReader& reader) {
@@ -282,32 +280,11 @@ class IngestRun {
 };
 
 int RunIngest(Options& options, const Console& console) {
-  for (const std::string& one : options.metadata) {
-    if (const absl::Status status = AddMetadata(one, &options.reader.metadata); !status.ok()) {
-      console.Error(MessageOf(status));
-      return kUsage;
-    }
+  if (const absl::Status status = options.reading.Finish(); !status.ok()) {
+    console.Error(MessageOf(status));
+    return kUsage;
   }
-  if (options.part_bytes > 0) options.reader.part_bytes = options.part_bytes;
   return IngestRun(options, console).Run();
-}
-
-void AddReadingOptions(CLI::App& command, Options& options) {
-  command.add_option("--metadata", options.metadata, "For every document that lacks the key: key=text or key:=JSON")
-      ->type_name("KEY=VALUE")
-      ->allow_extra_args(false);
-  command.add_option("--include", options.walk.include, "In folders, only files that match, as '*.md'; repeatable")
-      ->type_name("GLOB")
-      ->allow_extra_args(false);
-  command.add_option("--exclude", options.walk.exclude, "In folders, no files that match; repeatable")
-      ->type_name("GLOB")
-      ->allow_extra_args(false);
-  command
-      .add_option("--part-bytes", options.part_bytes,
-                  "Cut longer texts at paragraphs into parts (default 1 MiB for files, 8 MiB for JSONL)")
-      ->type_name("N")
-      ->check(CLI::Range(kPartBytesMin, kDocumentBytesMax));
-  AddEncodingOptions(command, options.reader.encoding, options.reader.repair);
 }
 
 }  // namespace
@@ -319,7 +296,7 @@ void AddIngestCommand(CLI::App& app, Invocation& invocation) {
   command->add_option("paths", options->paths, "Files, folders, or - for JSONL from standard input")
       ->type_name("PATH")
       ->required();
-  AddReadingOptions(*command, *options);
+  AddReadingOptions(*command, options->reading);
   command
       ->add_option("--resume-file", options->resume_file,
                    "Note there what is stored; a later run passes over it without sending it")

@@ -3,9 +3,7 @@
 #include <CLI/CLI.hpp>
 #include <memory>
 #include <string>
-#include <vector>
 
-#include "absl/strings/numbers.h"
 #include "common/base/error.h"
 #include "common/base/heap.h"
 #include "common/base/openmp.h"
@@ -14,10 +12,7 @@
 #include "common/rpc/metrics.h"
 #include "common/rpc/service_main.h"
 #include "common/rpc/settings.h"
-#include "common/tokenizer/tokenizer.h"
-#include "retriever_service/embed/batcher.h"
-#include "retriever_service/embed/bert_embedder.h"
-#include "retriever_service/embed/hash_embedder.h"
+#include "retriever_service/embedder_flags.h"
 #include "retriever_service/index_flags.h"
 #include "retriever_service/retriever.h"
 
@@ -35,10 +30,7 @@ constexpr uint64_t kBytesMax = uint64_t{1} << 40;
 struct Settings {
   ServiceSettings service{.server = {.listen = "127.0.0.1:7700"}};
   std::string role = "standalone";
-  std::string embedder;
-  std::string device = "cpu";
-  std::string dtype = "fp16";
-  int threads = 0;
+  EmbedderSettings embedder;
   RetrieverOptions retriever;
 };
 
@@ -93,37 +85,6 @@ void AddSettings(CLI::App& app, Settings& settings) {
   app.add_flag("--verify-at-start,!--no-verify-at-start", settings.retriever.verify_at_start,
                "Read all of the store when starting and compare its checksums")
       ->default_str("true");
-
-  constexpr char kEmbedder[] = "Embedder";
-  app.add_option("--embedder", settings.embedder,
-                 "Folder of a BERT-family sentence encoder (config.json, model.safetensors, vocab.txt); hash:N for "
-                 "vectors of N hashed numbers in tests")
-      ->required()
-      ->group(kEmbedder);
-  app.add_option("--device", settings.device, "cpu, cuda or cuda:N")->capture_default_str()->group(kEmbedder);
-  app.add_option("--dtype", settings.dtype, "Number format of the encoder's weights")
-      ->check(CLI::IsMember({"fp16", "fp32"}))
-      ->capture_default_str()
-      ->group(kEmbedder);
-  app.add_option("--threads", settings.threads, "Threads of the encoder; 0: one a core")
-      ->check(CLI::Range(0, kThreadsMax))
-      ->capture_default_str()
-      ->group(kEmbedder);
-}
-
-absl::StatusOr<std::unique_ptr<Embedder>> MakeEmbedder(const Settings& settings) {
-  constexpr std::string_view kHash = "hash:";
-  if (settings.embedder.starts_with(kHash)) {
-    int dimension = 0;
-    if (!absl::SimpleAtoi(settings.embedder.substr(kHash.size()), &dimension) || dimension < 1)
-      return FieldError("--embedder", "hash:N needs a positive number of dimensions");
-    return std::make_unique<HashEmbedder>(dimension);
-  }
-  BertEncoderOptions options;
-  options.device = settings.device;
-  options.numbers = settings.dtype == "fp32" ? BertNumbers::kFp32 : BertNumbers::kFp16;
-  options.threads = settings.threads;
-  return BertEmbedder::Load(settings.embedder, options);
 }
 
 absl::Status Serve(const Settings& settings) {
@@ -134,7 +95,7 @@ absl::Status Serve(const Settings& settings) {
   if (routes != settings.retriever.data.empty()) {
     return FieldError("--data", "name the store's folder, which a router has not");
   }
-  RETRO_ASSIGN_OR_RETURN(std::unique_ptr<Embedder> embedder, MakeEmbedder(settings));
+  RETRO_ASSIGN_OR_RETURN(std::unique_ptr<Embedder> embedder, MakeEmbedder(settings.embedder));
   Metrics metrics;
   RETRO_ASSIGN_OR_RETURN(std::unique_ptr<Retriever> retriever,
                          Retriever::Start(settings.retriever, settings.service.server, std::move(embedder), metrics));
@@ -145,6 +106,7 @@ int Main(int argc, char** argv) {
   Settings settings;
   CLI::App app("Stores documents and finds the nearest chunks to a query (RETRO's retriever).", "retro-retriever");
   AddSettings(app, settings);
+  AddEmbedderFlags(app, settings.embedder);
   AddIndexFlags(app, settings.retriever.index);
   AddBounds(app, settings);
   return RunService(app, "RETRO_RETRIEVER_", settings.service, argc, argv, [&settings] { return Serve(settings); });

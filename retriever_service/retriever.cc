@@ -14,6 +14,7 @@
 #include "common/tokenizer/tokenizer.h"
 #include "retriever_service/cluster_shards.h"
 #include "retriever_service/embed/batcher.h"
+#include "retriever_service/ingest/collection_spec.h"
 #include "retriever_service/ingest/document_writer.h"
 #include "retriever_service/ingest/ingest_budget.h"
 #include "retriever_service/query/embedding.h"
@@ -36,17 +37,6 @@ constexpr double kSelfTestDriftMax = 0.01;  // cosine 0.995; half precision drif
 constexpr char kServiceName[] = "retro.retriever.v1.RetrieverService";
 constexpr char kFullCoverageName[] = "full_coverage";
 
-absl::StatusOr<std::shared_ptr<const Tokenizer>> LoadChunkingTokenizer(const RetrieverOptions& options) {
-  RETRO_ASSIGN_OR_RETURN(std::shared_ptr<const Tokenizer> tokenizer, LoadTokenizer(options.tokenizer));
-  if (!tokenizer->lossless()) {
-    return FieldError("--tokenizer",
-                      StrCat(options.tokenizer,
-                             " does not give back every text byte for byte, so it can't cut documents; use "
-                             "common/tokenizer/retro-16k.model or one trained like it"));
-  }
-  return tokenizer;
-}
-
 absl::StatusOr<std::unique_ptr<ShardMap>> OpenShard(const RetrieverOptions& options, size_t reply_bytes_max,
                                                     const Tokenizer& tokenizer, const EmbedderInfo& embedder,
                                                     const std::vector<float>& self_test,
@@ -58,13 +48,8 @@ absl::StatusOr<std::unique_ptr<ShardMap>> OpenShard(const RetrieverOptions& opti
   shard.store.memory_bytes = options.store_memory_bytes;
   shard.reply_bytes_max = reply_bytes_max;
   shard.waiting_reads_max = std::max(1, options.workers / kWaitingReadsDivisor);
-  pb::CollectionSpec& spec = shard.default_collection.emplace();
-  spec.set_tokenizer_fingerprint(tokenizer.fingerprint());
-  spec.set_chunk_size(static_cast<uint32_t>(options.chunk_size));
-  spec.set_embedder_fingerprint(embedder.fingerprint);
-  spec.set_dimension(static_cast<uint32_t>(embedder.dimension));
-  spec.set_metric(pb::METRIC_L2);
-  spec.set_self_test_vector(ToHalf(self_test));
+  shard.default_collection =
+      MakeCollectionSpec("", tokenizer, static_cast<uint32_t>(options.chunk_size), embedder, self_test);
   const auto start = std::chrono::steady_clock::now();
   RETRO_ASSIGN_OR_RETURN(std::unique_ptr<LocalShard> local, LocalShard::Open(shard));
   LocalAdminOptions admin_options;
@@ -209,7 +194,7 @@ class ServedRetriever final : public Retriever {
 absl::StatusOr<std::unique_ptr<Retriever>> Retriever::Start(const RetrieverOptions& options,
                                                             const ServerOptions& server,
                                                             std::unique_ptr<Embedder> embedder, Metrics& metrics) {
-  RETRO_ASSIGN_OR_RETURN(std::shared_ptr<const Tokenizer> tokenizer, LoadChunkingTokenizer(options));
+  RETRO_ASSIGN_OR_RETURN(std::shared_ptr<const Tokenizer> tokenizer, LoadChunkingTokenizer(options.tokenizer));
   RETRO_ASSIGN_OR_RETURN(const std::vector<float> self_test, SelfTestVector(*embedder));
   LogEvent(spdlog::level::info, "fingerprints",
            {{"embedder", HexEncode(embedder->info().fingerprint)},

@@ -16,6 +16,7 @@
 #include "tests/test_paths.h"
 #include "trainer/chunk_vectors.h"
 #include "trainer/data_set.h"
+#include "trainer/data_set_writer.h"
 #include "trainer/nearest_chunks.h"
 #include "trainer/token_files.h"
 

@@ -110,6 +110,26 @@ void BatchMaker::AddWindow(uint64_t index, Rows& rows) {
   if (neighbours_ != nullptr && retrieval) AddChunks(window, offset, rows);
 }
 
+uint64_t BatchMaker::EosOf(uint64_t document) const {
+  return data_.documents()[document].first_token + data_.text_tokens(document);
+}
+
+// A slot's chunk, and the eos if that follows at once and has room; the eos alone behind a document's last chunk.
+BatchMaker::SlotTokens BatchMaker::TokensOf(const Slot& slot) const {
+  const uint64_t chunk = data_.first_chunk(slot.document) + slot.chunk;
+  if (chunk >= data_.end_chunk(slot.document)) return {EosOf(slot.document), 1};
+  const ChunkRow& row = data_.chunks()[chunk];
+  const bool eos_fits = chunk + 1 == data_.end_chunk(slot.document) && row.tokens < config_.chunk_length;
+  return {row.first_token, static_cast<int64_t>(row.tokens) + (eos_fits ? 1 : 0)};
+}
+
+// Whether the text of `next` is seen from that of `slot` on. Not behind a chunk that ended before a split character:
+// what fills it up to m is no text.
+bool BatchMaker::GoesOn(const Slot& slot, const Slot& next) const {
+  if (next.document != slot.document || next.chunk != slot.chunk + 1) return false;
+  return data_.chunks()[data_.first_chunk(slot.document) + slot.chunk].tokens == config_.chunk_length;
+}
+
 // The `offset` tokens before the window's first chunk, then as much of its chunks as fits.
 void BatchMaker::AddTokens(const std::vector<Slot>& window, int64_t offset, Rows& rows) const {
   const int64_t m = config_.chunk_length;
@@ -117,18 +137,16 @@ void BatchMaker::AddTokens(const std::vector<Slot>& window, int64_t offset, Rows
   for (int64_t t = 0; t < options_.length; ++t) {
     const int64_t s = t < offset ? 0 : (t - offset) / m;
     const Slot& slot = window[s];
-    if (t > offset && (t - offset) % m == 0) {
-      const Slot& before = window[s - 1];
-      if (slot.document != before.document || slot.chunk != before.chunk + 1) ++segment;
-    }
-    const uint64_t place = slot.chunk * m + static_cast<uint64_t>(t - offset - s * m);  // in the document
-    const uint64_t text = data_.text_tokens(slot.document);
+    if (t > offset && (t - offset) % m == 0 && !GoesOn(window[s - 1], slot)) ++segment;
+    const SlotTokens there = TokensOf(slot);
+    const int64_t i = t - offset - s * m;  // in the slot; negative in the chunk before the first one
+    const uint64_t token = there.first + static_cast<uint64_t>(i);
+    const bool is_there = i < there.count;
+    const bool is_eos = token == EosOf(slot.document);
     TokenId ids[2] = {data_.header().pad_id, 0};  // the token and the one after it
-    if (place <= text) {
-      data_.CopyTokens(data_.documents()[slot.document].first_token + place, place < text ? 2 : 1, ids);
-    }
+    if (is_there) data_.CopyTokens(token, is_eos ? 1 : 2, ids);
     rows.tokens.push_back(ids[0]);
-    rows.labels.push_back(place < text ? ids[1] : kIgnoredLabel);
+    rows.labels.push_back(is_there && !is_eos ? ids[1] : kIgnoredLabel);
     rows.segments.push_back(segment);
   }
 }

@@ -60,6 +60,13 @@ class BatchMaker {
 
  private:
   struct Rows;  // a batch in the making
+  struct SlotTokens {
+    uint64_t first;
+    int64_t count;
+  };
+  uint64_t EosOf(uint64_t document) const;
+  SlotTokens TokensOf(const Slot& slot) const;
+  bool GoesOn(const Slot& slot, const Slot& next) const;
   void AddWindow(uint64_t index, Rows& rows);
   int64_t Offset(const std::vector<Slot>& window, uint64_t index) const;
   uint64_t WindowSeed() const { return options_.seed ^ 0x77696e646f77; }  // a stream of its own

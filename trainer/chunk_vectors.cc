@@ -12,6 +12,7 @@
 #include "common/base/status_macros.h"
 #include "common/base/strings.h"
 #include "trainer/append_file.h"
+#include "trainer/data_set_writer.h"
 #include "trainer/json_header.h"
 #include "trainer/parallel.h"
 
@@ -22,15 +23,6 @@ constexpr char kFormat[] = "retro-chunk-vectors";
 constexpr int64_t kFormatVersion = 1;
 constexpr uint64_t kBlockChunks = 8192;  // embedded between two syncs
 constexpr int64_t kElementBytes = 2;
-
-absl::Status WriteVectorHeader(const std::string& folder, const VectorHeader& header) {
-  return WriteHeader(folder + "/" + kVectorHeaderName, {{"format", kFormat},
-                                                        {"format_version", kFormatVersion},
-                                                        {"dimension", header.dimension},
-                                                        {"chunks", header.chunks},
-                                                        {"data_fingerprint", header.data_fingerprint},
-                                                        {"embedder_fingerprint", header.embedder_fingerprint}});
-}
 
 absl::StatusOr<VectorHeader> ReadVectorHeader(const std::string& folder) {
   const std::string path = folder + "/" + kVectorHeaderName;
@@ -94,6 +86,15 @@ absl::StatusOr<uint64_t> ChunksDone(const std::string& partial, const VectorHead
 }
 
 }  // namespace
+
+absl::Status WriteVectorHeader(const std::string& folder, const VectorHeader& header) {
+  return WriteHeader(folder + "/" + kVectorHeaderName, {{"format", kFormat},
+                                                        {"format_version", kFormatVersion},
+                                                        {"dimension", header.dimension},
+                                                        {"chunks", header.chunks},
+                                                        {"data_fingerprint", header.data_fingerprint},
+                                                        {"embedder_fingerprint", header.embedder_fingerprint}});
+}
 
 absl::StatusOr<ChunkVectors> ChunkVectors::Open(const DataSet& data) {
   const std::string path = data.folder() + "/" + kVectorsName;

@@ -25,6 +25,8 @@ struct VectorHeader {
   std::string embedder_fingerprint;
 };
 
+absl::Status WriteVectorHeader(const std::string& folder, const VectorHeader& header);
+
 // Mapped fp16 vectors, [chunks, dimension].
 struct ChunkVectors {
   VectorHeader header;

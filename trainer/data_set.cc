@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <sstream>
 #include <utility>
 
 #include "common/base/hash.h"
@@ -12,6 +13,8 @@
 
 namespace retro {
 namespace {
+
+constexpr uint32_t kShortByMax = 3;  // tokens of a character that a chunk ends before, see CutIntoChunks
 
 constexpr char kFormat[] = "retro-training-data";
 constexpr int64_t kFormatVersion = 1;
@@ -94,33 +97,47 @@ absl::Status DataSet::Check() const {
   RETRO_RETURN_IF_ERROR(size(kTokensName, tokens_file_, header_.tokens * header_.token_bytes()));
   RETRO_RETURN_IF_ERROR(size(kDocumentsName, documents_file_, (header_.documents + 1) * sizeof(DocumentRow)));
   RETRO_RETURN_IF_ERROR(size(kChunksName, chunks_file_, header_.chunks * sizeof(ChunkRow)));
-  DocumentRow previous = {0, 0};
   for (uint64_t d = 0; d <= header_.documents; ++d) {
     const DocumentRow& row = documents_[d];
-    const bool first = d == 0;
-    const uint64_t text = first ? 0 : row.first_token - previous.first_token - 1;
-    const auto length = static_cast<uint64_t>(header_.chunk_length);
-    const bool rises = first ? row.first_token == 0 && row.first_chunk == 0
-                             : row.first_token > previous.first_token &&
-                                   row.first_chunk == previous.first_chunk + (text + length - 1) / length;
+    const DocumentRow previous = d == 0 ? DocumentRow{0, 0} : documents_[d - 1];
+    const uint64_t text = d == 0 ? 0 : row.first_token - previous.first_token - 1;
+    const bool rises = d == 0 ? row.first_token == 0 && row.first_chunk == 0
+                              : row.first_token > previous.first_token && row.first_chunk >= previous.first_chunk &&
+                                    (text > 0) == (row.first_chunk > previous.first_chunk);
     if (!rises || row.first_token > header_.tokens || row.first_chunk > header_.chunks) {
       return absl::InvalidArgumentError(
           StrCat(folder_, "/", kDocumentsName, ": row ", d, " is damaged: copy or prepare it again"));
     }
-    previous = row;
   }
   for (uint64_t c = 0; c < header_.chunks; ++c) {
-    const ChunkRow& row = chunks_[c];
-    const bool known =
-        row.document < header_.documents && c >= first_chunk(row.document) && c < end_chunk(row.document);
-    const uint64_t before = known ? (c - first_chunk(row.document)) * header_.chunk_length : 0;
-    if (!known || row.first_token != documents_[row.document].first_token + before || row.tokens == 0 ||
-        row.tokens != std::min<uint64_t>(header_.chunk_length, text_tokens(row.document) - before)) {
+    if (!Follows(c)) {
       return absl::InvalidArgumentError(
           StrCat(folder_, "/", kChunksName, ": row ", c, " is damaged: copy or prepare it again"));
     }
   }
   return absl::OkStatus();
+}
+
+bool DataSet::Follows(uint64_t chunk) const {
+  const ChunkRow& row = chunks_[chunk];
+  const auto length = static_cast<uint32_t>(header_.chunk_length);
+  if (row.document >= header_.documents || chunk < first_chunk(row.document) || chunk >= end_chunk(row.document)) {
+    return false;
+  }
+  const uint64_t begin = documents_[row.document].first_token;
+  const bool is_first = chunk == first_chunk(row.document);
+  const uint64_t expected = is_first ? begin : chunks_[chunk - 1].first_token + chunks_[chunk - 1].tokens;
+  if (row.first_token != expected || row.tokens == 0 || row.tokens > length) return false;
+  const bool is_last = chunk + 1 == end_chunk(row.document);
+  return is_last ? row.first_token + row.tokens == begin + text_tokens(row.document)
+                 : row.tokens + kShortByMax >= length;
+}
+
+bool DataSet::IsEvenlyCut(uint64_t document) const {
+  for (uint64_t c = first_chunk(document); c + 1 < end_chunk(document); ++c) {
+    if (chunks_[c].tokens != header_.chunk_length) return false;
+  }
+  return true;
 }
 
 void DataSet::CopyTokens(uint64_t first, uint64_t count, TokenId* out) const {
@@ -136,6 +153,24 @@ void DataSet::CopyTokens(uint64_t first, uint64_t count, TokenId* out) const {
 std::vector<TokenId> DataSet::ChunkTokens(uint64_t chunk) const {
   std::vector<TokenId> ids(chunks_[chunk].tokens);
   CopyTokens(chunks_[chunk].first_token, ids.size(), ids.data());
+  return ids;
+}
+
+absl::StatusOr<std::vector<std::string>> DocumentIds(const DataSet& data) {
+  const std::string path = data.folder() + "/" + kDocumentListName;
+  RETRO_ASSIGN_OR_RETURN(const std::string text, ReadFile(path));
+  std::vector<std::string> ids;
+  std::istringstream lines(text);
+  for (std::string line; std::getline(lines, line);) {
+    const HeaderJson json = HeaderJson::parse(line, nullptr, /*allow_exceptions=*/false);
+    if (!json.is_object() || !json.contains("id") || !json["id"].is_string()) {
+      return absl::InvalidArgumentError(StrCat(path, ": line ", ids.size() + 1, " has no 'id'"));
+    }
+    ids.push_back(json["id"].get<std::string>());
+  }
+  if (ids.size() != data.header().documents) {
+    return absl::InvalidArgumentError(StrCat(path, " has ", ids.size(), " lines, not ", data.header().documents));
+  }
   return ids;
 }
 

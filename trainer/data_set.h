@@ -45,8 +45,9 @@ struct DocumentRow {
   uint64_t first_chunk;
 };
 
-// A row of chunks.bin. Chunks are counted from a document's first token; the last one may be shorter than m. The eos
-// that ends a document belongs to no chunk.
+// A row of chunks.bin. Chunks tile a document from its first token; the last one may be shorter than m. Others are by
+// up to three tokens if a store cut them, which never cuts inside a character. The eos that ends a document belongs to
+// no chunk.
 struct ChunkRow {
   uint64_t first_token;
   uint32_t document;
@@ -71,6 +72,8 @@ class DataSet {
   // The chunks [first, end) of a document.
   uint64_t first_chunk(uint64_t document) const { return documents_[document].first_chunk; }
   uint64_t end_chunk(uint64_t document) const { return documents_[document + 1].first_chunk; }
+  // Whether all chunks of a document but the last have m tokens.
+  bool IsEvenlyCut(uint64_t document) const;
   // Tokens of a document, its eos left out.
   uint64_t text_tokens(uint64_t document) const {
     return documents_[document + 1].first_token - documents_[document].first_token - 1;
@@ -79,6 +82,7 @@ class DataSet {
  private:
   DataSet(std::string folder, DataHeader header, MappedFile tokens, MappedFile documents, MappedFile chunks);
   absl::Status Check() const;
+  bool Follows(uint64_t chunk) const;
 
   std::string folder_;
   DataHeader header_;
@@ -86,6 +90,9 @@ class DataSet {
   const DocumentRow* documents_;
   const ChunkRow* chunks_;
 };
+
+// From documents.jsonl, one a document. INVALID_ARGUMENT if it is not whole.
+absl::StatusOr<std::vector<std::string>> DocumentIds(const DataSet& data);
 
 // SHA-256 (hex) over the two files that say what the text is.
 absl::StatusOr<std::string> DataFingerprint(const std::string& folder);

@@ -5,12 +5,16 @@
 #include <algorithm>
 #include <filesystem>
 #include <limits>
+#include <numeric>
+#include <string_view>
+#include <unordered_map>
 #include <utility>
 
 #include "common/base/status_macros.h"
 #include "common/base/strings.h"
 #include "common/torch/torch_status.h"
 #include "trainer/append_file.h"
+#include "trainer/data_set_writer.h"
 
 namespace retro {
 namespace {
@@ -36,8 +40,30 @@ struct Block {
   uint64_t first_row;  // in the database
   uint64_t rows;
   uint64_t first_number;
-  at::Tensor resident;  // on the device, where all fit
+  at::Tensor resident;                   // on the device, where all fit
+  const std::vector<uint64_t>* same_as;  // see SameDocuments
 };
+
+constexpr uint64_t kNoDocument = std::numeric_limits<uint64_t>::max();
+
+// For each document of `data` the one of `database` that is the same, kNoDocument if there is none: that of its number
+// if they are one data set, else that of its id, if it has one.
+absl::StatusOr<std::vector<uint64_t>> SameDocuments(const DataSet& data, const DataSet& database) {
+  std::vector<uint64_t> same(data.header().documents, kNoDocument);
+  if (database.header().fingerprint == data.header().fingerprint) {
+    std::iota(same.begin(), same.end(), uint64_t{0});
+    return same;
+  }
+  RETRO_ASSIGN_OR_RETURN(const std::vector<std::string> ids, DocumentIds(data));
+  RETRO_ASSIGN_OR_RETURN(const std::vector<std::string> theirs, DocumentIds(database));
+  std::unordered_map<std::string_view, uint64_t> by_id;
+  for (uint64_t d = 0; d < theirs.size(); ++d) by_id.emplace(theirs[d], d);
+  for (uint64_t d = 0; d < ids.size(); ++d) {
+    const auto found = ids[d].empty() ? by_id.end() : by_id.find(ids[d]);
+    if (found != by_id.end()) same[d] = found->second;
+  }
+  return same;
+}
 
 at::Tensor UploadRows(const ChunkVectors& vectors, uint64_t first, uint64_t rows, const at::Device& device) {
   const int64_t dimension = vectors.header.dimension;
@@ -52,10 +78,12 @@ class Search {
 
   absl::Status OpenVectors() {
     vectors_.reserve(databases_.size());
+    same_.reserve(databases_.size());
     uint64_t number = 0;
     for (const DataSet* database : databases_) {
       RETRO_ASSIGN_OR_RETURN(ChunkVectors opened, ChunkVectors::Open(*database));
       vectors_.push_back(std::move(opened));
+      RETRO_ASSIGN_OR_RETURN(same_.emplace_back(), SameDocuments(data_, *database));
     }
     RETRO_ASSIGN_OR_RETURN(ChunkVectors own, ChunkVectors::Open(data_));
     own_.push_back(std::move(own));
@@ -67,7 +95,7 @@ class Search {
       const uint64_t chunks = databases_[d]->header().chunks;
       for (uint64_t first = 0; first < chunks; first += sizes_.rows) {
         const uint64_t rows = std::min(sizes_.rows, chunks - first);
-        blocks_.push_back({databases_[d], &vectors_[d], first, rows, number + first, {}});
+        blocks_.push_back({databases_[d], &vectors_[d], first, rows, number + first, {}, &same_[d]});
       }
       number += chunks;
     }
@@ -91,7 +119,7 @@ class Search {
                                   ? block.resident
                                   : UploadRows(*block.vectors, block.first_row, block.rows, options_.device);
       at::Tensor scores = at::matmul(queries, rows.t());
-      if (block.database->header().fingerprint == data_.header().fingerprint) LeaveOutOwn(block, first, scores);
+      LeaveOutOwn(block, first, scores);
       TopRows found = LargestOf(scores, options_.k);
       found.rows = found.rows + static_cast<int64_t>(block.first_number);
       best = best.scores.defined() ? Merge(best, found) : std::move(found);
@@ -111,8 +139,10 @@ class Search {
     for (uint64_t chunk = first; chunk < end;) {
       const uint64_t document = data_.chunks()[chunk].document;
       const uint64_t next = std::min(end, data_.end_chunk(document));
-      const uint64_t left = std::max(data_.first_chunk(document), block.first_row);
-      const uint64_t right = std::min(data_.end_chunk(document), block.first_row + block.rows);
+      const uint64_t same = (*block.same_as)[document];
+      const bool known = same != kNoDocument;
+      const uint64_t left = known ? std::max(block.database->first_chunk(same), block.first_row) : 0;
+      const uint64_t right = known ? std::min(block.database->end_chunk(same), block.first_row + block.rows) : 0;
       if (left < right) {
         scores.narrow(0, static_cast<int64_t>(chunk - first), static_cast<int64_t>(next - chunk))
             .narrow(1, static_cast<int64_t>(left - block.first_row), static_cast<int64_t>(right - left))
@@ -134,6 +164,7 @@ class Search {
   const BlockSizes sizes_;
   std::vector<ChunkVectors> vectors_;
   std::vector<ChunkVectors> own_;
+  std::vector<std::vector<uint64_t>> same_;  // a database
   std::vector<Block> blocks_;
 };
 

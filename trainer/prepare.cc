@@ -73,11 +73,15 @@ absl::Status TakeOver(const std::string& from, const DataSet& data) {
 }  // namespace
 
 absl::Status Prepare(const PrepareOptions& options, const Report& report) {
-  RETRO_RETURN_IF_ERROR(WriteTokenFiles(options.tokens, report));
+  const bool is_there = options.tokens.documents.empty();
+  if (!is_there) RETRO_RETURN_IF_ERROR(WriteTokenFiles(options.tokens, report));
   RETRO_ASSIGN_OR_RETURN(const DataSet data, DataSet::Open(options.tokens.out));
   if (!options.neighbours_from.empty()) return TakeOver(options.neighbours_from, data);
-  if (options.embedder.empty()) return absl::OkStatus();
-  RETRO_RETURN_IF_ERROR(Embed(options, data, report));
+  if (!options.embedder.empty()) {
+    RETRO_RETURN_IF_ERROR(Embed(options, data, report));
+  } else if (!is_there) {
+    return absl::OkStatus();
+  }
   return Search(options, data, report);
 }
 

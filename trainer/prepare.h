@@ -10,7 +10,7 @@
 namespace retro {
 
 struct PrepareOptions {
-  TokenFileOptions tokens;
+  TokenFileOptions tokens;             // without documents: tokens.out holds the data set already
   std::string embedder;                // folder; empty: neighbours come from elsewhere, or there are none
   std::string embedder_fingerprint;    // hex, recorded in place of its own; empty: its own
   std::string device = "cpu";          // of embedder and search

@@ -13,9 +13,12 @@ TrainCommand AddPrepareCommand(CLI::App& program) {
   options->tokens.threads = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
   CLI::App* app = program.add_subcommand(
       "prepare", "Documents to token file, chunk table and the nearest neighbours of every chunk; goes on if killed");
-  app->add_option("--documents", options->tokens.documents, "Files of documents: .jsonl, .jsonl.gz or .jsonl.zst")
-      ->required();
-  app->add_option("--tokenizer", options->tokens.tokenizer, "SentencePiece *.model")->required();
+  CLI::Option* tokenizer = app->add_option("--tokenizer", options->tokens.tokenizer, "SentencePiece *.model");
+  app->add_option(
+         "--documents", options->tokens.documents,
+         "Files of documents: .jsonl, .jsonl.gz or .jsonl.zst; without them --out holds the documents already, "
+         "as retro-build training-data made it of a store, and neighbours are found by the vectors there")
+      ->needs(tokenizer);
   app->add_option("--out", options->tokens.out, "The folder to make")->required();
   app->add_option("--chunk-length", options->tokens.chunk_length, "Tokens a chunk")
       ->check(CLI::Range(4, 65536))
@@ -29,7 +32,8 @@ TrainCommand AddPrepareCommand(CLI::App& program) {
   app->add_option("--threads", options->tokens.threads, "Threads that tokenise")
       ->check(CLI::Range(1, 1024))
       ->capture_default_str();
-  CLI::Option* embedder = app->add_option("--embedder", options->embedder, "Folder of the BERT that embeds the chunks");
+  CLI::Option* embedder =
+      app->add_option("--embedder", options->embedder, "Folder of the BERT that embeds the chunks")->needs(tokenizer);
   app->add_option("--embedder-fingerprint", options->embedder_fingerprint,
                   "Fingerprint (hex) of the embedder that --embedder is a copy of in another number format");
   app->add_option("--device", options->device, "cpu, cuda or cuda:N, for embedder and search")->capture_default_str();

@@ -11,9 +11,6 @@
 
 namespace retro {
 
-// Where a folder's files lie until they are whole.
-inline constexpr char kPartialFolder[] = "partial";
-
 struct TokenFileOptions {
   std::vector<std::string> documents;  // .jsonl, .jsonl.gz, .jsonl.zst
   std::string tokenizer;
@@ -30,10 +27,5 @@ using Report = std::function<void(const std::string& line)>;
 // Goes on after the last whole file of documents if it was killed, and does nothing if the folder is complete.
 // FAILED_PRECONDITION if the folder was begun with other options.
 absl::Status WriteTokenFiles(const TokenFileOptions& options, const Report& report);
-
-// Makes the folder and its parents.
-absl::Status MakeFolder(const std::string& folder);
-// Moves a file from the partial folder to its place.
-absl::Status PublishFile(const std::string& folder, const std::string& name);
 
 }  // namespace retro

@@ -24,6 +24,7 @@
 #include "generator_service/model/weights.h"
 #include "trainer/batch_forward.h"
 #include "trainer/curve.h"
+#include "trainer/data_set_writer.h"
 #include "trainer/model_text.h"
 #include "trainer/retrofit.h"
 #include "trainer/train_checkpoint.h"

@@ -22,9 +22,11 @@ double MixedUnit(uint64_t seed, uint64_t index) {
 
 WindowSampler::WindowSampler(const DataSet& data, int64_t chunks_per_window, uint64_t seed, bool shuffle)
     : chunks_per_window_(static_cast<uint64_t>(chunks_per_window)), seed_(seed), shuffle_(shuffle) {
-  const auto length = static_cast<uint64_t>(data.header().chunk_length);
   for (uint64_t document = 0; document < data.header().documents; ++document) {
-    const uint64_t slots = data.text_tokens(document) / length + 1;
+    const uint64_t end = data.end_chunk(document);
+    const uint64_t chunks = end - data.first_chunk(document);
+    const bool eos_fits = chunks > 0 && data.chunks()[end - 1].tokens < data.header().chunk_length;
+    const uint64_t slots = chunks + (eos_fits ? 0 : 1);
     for (uint64_t chunk = 0; chunk < slots; chunk += chunks_per_window_) {
       segments_.push_back({document, chunk, std::min(chunks_per_window_, slots - chunk)});
     }

@@ -64,6 +64,11 @@ class SegmentedIndex : public VectorIndex {
       ABSL_LOCKS_EXCLUDED(view_mutex_);
   IndexStats Stats() const override ABSL_LOCKS_EXCLUDED(writer_mutex_);
 
+  // For writers in bulk, who are faster than the background: waits until at most `frozen_max` segments are left to be
+  // sealed, and with 0 until nothing is left to be merged either. The error that sealing or merging met last, if it did
+  // not go on since.
+  absl::Status WaitForMaintenance(size_t frozen_max) const ABSL_LOCKS_EXCLUDED(writer_mutex_, wake_mutex_);
+
   // Does the next piece of sealing, merging or measuring that is due; false if none was. One thread; the index's own if
   // options.background.
   absl::StatusOr<bool> Maintain() ABSL_LOCKS_EXCLUDED(writer_mutex_, view_mutex_);
@@ -126,10 +131,11 @@ class SegmentedIndex : public VectorIndex {
   bool recall_is_due_ = false;
 
   std::atomic<bool> stop_ = false;
-  Mutex wake_mutex_;
+  mutable Mutex wake_mutex_;
   CondVar wake_;
   bool awake_ ABSL_GUARDED_BY(wake_mutex_) = false;
-  std::thread thread_;  // last: it uses all of the above
+  absl::Status maintained_ ABSL_GUARDED_BY(wake_mutex_);  // how the thread's last piece of work ended
+  std::thread thread_;                                    // last: it uses all of the above
 };
 
 }  // namespace retro

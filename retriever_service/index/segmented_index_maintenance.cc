@@ -5,6 +5,7 @@
 #include <chrono>
 #include <deque>
 #include <map>
+#include <thread>
 #include <utility>
 
 #include "common/base/error.h"
@@ -21,7 +22,8 @@ namespace {
 constexpr size_t kMergeSegments = 4;
 // A segment of which more than 1 / kDeadDivisor is gone is written again without it.
 constexpr uint64_t kDeadDivisor = 4;
-constexpr std::chrono::seconds kRetryAfter{30};  // a failure, as of a full disk
+constexpr std::chrono::seconds kRetryAfter{30};     // a failure, as of a full disk
+constexpr std::chrono::milliseconds kLookEvery{5};  // of who waits for the background
 constexpr uint32_t kRecallQueries = 64;
 constexpr uint32_t kRecallK = 10;
 constexpr float kRecallEffort = 0.5;
@@ -209,6 +211,20 @@ absl::Status SegmentedIndex::MeasureRecall() {
   return absl::OkStatus();
 }
 
+absl::Status SegmentedIndex::WaitForMaintenance(size_t frozen_max) const {
+  while (true) {
+    {
+      const MutexLock lock(writer_mutex_);
+      if (frozen_max > 0 ? frozen_.size() <= frozen_max : !building_ && !WorkIsDue()) return absl::OkStatus();
+    }
+    {
+      const MutexLock lock(wake_mutex_);
+      RETRO_RETURN_IF_ERROR(maintained_);
+    }
+    std::this_thread::sleep_for(kLookEvery);
+  }
+}
+
 // ---------------------------------------------------------------- the thread
 
 void SegmentedIndex::Wake() {
@@ -220,6 +236,10 @@ void SegmentedIndex::Wake() {
 void SegmentedIndex::Run() {
   while (!stop_) {
     const absl::StatusOr<bool> did = Maintain();
+    {
+      const MutexLock lock(wake_mutex_);
+      maintained_ = did.status();
+    }
     if (did.ok() && *did) {
       GiveFreedMemoryBack();
       continue;

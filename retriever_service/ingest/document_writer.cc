@@ -1,23 +1,17 @@
 #include "retriever_service/ingest/document_writer.h"
 
-#include <algorithm>
 #include <utility>
 
 #include "common/base/error.h"
 #include "common/base/status_macros.h"
 #include "common/base/strings.h"
-#include "common/document/content_hash.h"
 #include "common/document/document_limits.h"
 #include "common/document/half.h"
 #include "common/document/item_error.h"
-#include "common/tokenizer/chunker.h"
+#include "retriever_service/ingest/document_change.h"
 
 namespace retro {
 namespace {
-
-// A long document goes to the embedder in parts, so that its vectors never stand in memory twice and queries get in
-// between.
-constexpr size_t kChunksPerEmbedding = 256;
 
 pb::WriteOutcome Outcome(shardpb::ChangeOutcome outcome) {
   switch (outcome) {
@@ -65,17 +59,15 @@ WriteResult DocumentWriter::Write(const std::string& collection, pb::DocumentWri
   request.set_embedder_fingerprint(spec->embedder_fingerprint());
   request.set_tokenizer_fingerprint(spec->tokenizer_fingerprint());
   shardpb::DocumentChange& change = *request.add_changes();
-  change.set_content_hash(ContentHash(write.document()));
-  change.set_text_hash(TextHash(write.document().text()));
+  change = MakeChange(std::move(*write.mutable_document()));
   // First without text and chunks: what has not changed needs none, and embedding is what costs.
-  std::string text = std::move(*write.mutable_document()->mutable_text());
-  write.mutable_document()->clear_text();
-  change.mutable_document()->Swap(write.mutable_document());
+  std::string text = std::move(*change.mutable_document()->mutable_text());
+  change.mutable_document()->clear_text();
   const uint32_t number = shards_.ShardOfDocument(id);
   absl::StatusOr<shardpb::WriteResponse> response = Send(shards_.shard(number), request, context);
   if (response.ok() && response->results(0).outcome() == shardpb::CHANGE_OUTCOME_NEEDS_CHUNKS) {
     change.mutable_document()->set_text(std::move(text));
-    status = AddChunks(*spec, write, field, context, change);
+    status = AddContent(*spec, write, field, context, change);
     if (!status.ok()) return FailedWrite(id, status);
     response = Send(shards_.shard(number), request, context);
   }
@@ -92,23 +84,19 @@ WriteResult DocumentWriter::Write(const std::string& collection, pb::DocumentWri
   return result;
 }
 
-absl::Status DocumentWriter::AddChunks(const pb::CollectionSpec& spec, const pb::DocumentWrite& write,
-                                       const std::string& field, const CallContext& context,
-                                       shardpb::DocumentChange& change) const {
+absl::Status DocumentWriter::AddContent(const pb::CollectionSpec& spec, const pb::DocumentWrite& write,
+                                        const std::string& field, const CallContext& context,
+                                        shardpb::DocumentChange& change) const {
   if (spec.tokenizer_fingerprint() != tokenizer_.fingerprint()) {
     return Error(absl::StatusCode::kFailedPrecondition, Reason::kTokenizerMismatch,
                  StrCat("collection \"", spec.name(),
                         "\" is cut by another tokenizer than this server's; start it with that one"));
   }
-  const std::string& text = change.document().text();
-  for (const TextChunk& chunk : CutIntoChunks(tokenizer_, text, static_cast<int>(spec.chunk_size()))) {
-    auto* content = change.add_chunks();
-    content->set_end(chunk.end);
-    content->mutable_token_ids()->Assign(chunk.tokens.begin(), chunk.tokens.end());
-  }
+  AddChunks(tokenizer_, spec.chunk_size(), change);
   if (!write.chunk_vectors().empty()) return AddGivenVectors(spec, write, field, change);
   RETRO_RETURN_IF_ERROR(embedding_.CheckServes(spec));
-  return AddEmbeddedVectors(context, change);
+  shardpb::DocumentChange* const one = &change;
+  return AddEmbeddedVectors(embedding_, context, {&one, 1});
 }
 
 absl::Status DocumentWriter::AddGivenVectors(const pb::CollectionSpec& spec, const pb::DocumentWrite& write,
@@ -133,26 +121,6 @@ absl::Status DocumentWriter::AddGivenVectors(const pb::CollectionSpec& spec, con
     std::string half = ToHalf({values.data(), static_cast<size_t>(values.size())});
     if (!AllFinite(half)) return FieldError(place, "has a number that is not finite, or too large for half precision");
     change.mutable_chunks(i)->set_vector_fp16(std::move(half));
-  }
-  return absl::OkStatus();
-}
-
-absl::Status DocumentWriter::AddEmbeddedVectors(const CallContext& context, shardpb::DocumentChange& change) const {
-  const std::string_view text = change.document().text();
-  const auto count = static_cast<size_t>(change.chunks_size());
-  uint64_t begin = 0;
-  for (size_t first = 0; first < count; first += kChunksPerEmbedding) {
-    const size_t last = std::min(count, first + kChunksPerEmbedding);
-    std::vector<EmbedInput> texts;
-    for (size_t i = first; i < last; ++i) {
-      const uint64_t end = change.chunks(static_cast<int>(i)).end();
-      texts.push_back({text.substr(begin, end - begin), TextKind::kPassage});
-      begin = end;
-    }
-    RETRO_ASSIGN_OR_RETURN(const EmbedReply reply, embedding_.Embed(texts, EmbedPriority::kIngest, context));
-    for (size_t i = first; i < last; ++i) {
-      change.mutable_chunks(static_cast<int>(i))->set_vector_fp16(ToHalf(embedding_.VectorOf(reply, i - first)));
-    }
   }
   return absl::OkStatus();
 }

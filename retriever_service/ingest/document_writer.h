@@ -41,11 +41,10 @@ class DocumentWriter {
                     const CallContext& context);
 
  private:
-  absl::Status AddChunks(const pb::CollectionSpec& spec, const pb::DocumentWrite& write, const std::string& field,
-                         const CallContext& context, shardpb::DocumentChange& change) const;
+  absl::Status AddContent(const pb::CollectionSpec& spec, const pb::DocumentWrite& write, const std::string& field,
+                          const CallContext& context, shardpb::DocumentChange& change) const;
   absl::Status AddGivenVectors(const pb::CollectionSpec& spec, const pb::DocumentWrite& write, const std::string& field,
                                shardpb::DocumentChange& change) const;
-  absl::Status AddEmbeddedVectors(const CallContext& context, shardpb::DocumentChange& change) const;
 
   ShardMap& shards_;
   Embedding& embedding_;

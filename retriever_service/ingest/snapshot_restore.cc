@@ -11,6 +11,8 @@
 #include "common/base/status_macros.h"
 #include "common/base/strings.h"
 #include "common/document/item_error.h"
+#include "retriever_service/ingest/collection_spec.h"
+#include "retriever_service/ingest/document_change.h"
 #include "retriever_service/store/layout.h"
 #include "retriever_service/store/store.h"
 
@@ -40,18 +42,6 @@ class Restore {
   }
 
  private:
-  static absl::Status CheckAlike(const pb::CollectionSpec& a, const pb::CollectionSpec& b) {
-    if (a.embedder_fingerprint() != b.embedder_fingerprint() || a.dimension() != b.dimension()) {
-      return Error(absl::StatusCode::kFailedPrecondition, Reason::kEmbedderMismatch,
-                   StrCat("collection \"", a.name(), "\" of the snapshot has vectors of another embedder"));
-    }
-    if (a.tokenizer_fingerprint() != b.tokenizer_fingerprint() || a.chunk_size() != b.chunk_size()) {
-      return Error(absl::StatusCode::kFailedPrecondition, Reason::kTokenizerMismatch,
-                   StrCat("collection \"", a.name(), "\" of the snapshot was cut into other chunks"));
-    }
-    return absl::OkStatus();
-  }
-
   absl::Status DeleteWhatIsNotThere(const Collection& collection) {
     for (uint32_t number = 0; number < shards_.size(); ++number) {
       shardpb::ListDocumentsRequest list;
@@ -79,50 +69,22 @@ class Restore {
   }
 
   absl::Status WriteWhatDiffers(const Collection& collection) {
-    RETRO_RETURN_IF_ERROR(
-        from_.ScanDocuments(collection.id, std::nullopt, /*at=*/nullptr,
-                            [&](uint32_t slot, const shardpb::DocumentRecord& record) -> absl::StatusOr<bool> {
-                              const uint32_t number = shards_.ShardOfDocument(record.document().id());
-                              Batch& batch = batches_[number];
-                              RETRO_ASSIGN_OR_RETURN(shardpb::DocumentChange change, ReadChange(collection, record));
-                              batch.bytes += change.ByteSizeLong();
-                              batch.changes.push_back(std::move(change));
-                              if (batch.changes.size() >= kBatchDocuments || batch.bytes >= kBatchBytes) {
-                                RETRO_RETURN_IF_ERROR(Flush(collection, number));
-                                RETRO_RETURN_IF_ERROR(progress_(static_cast<float>(slot) / kSlotCount));
-                              }
-                              return true;
-                            }));
+    RETRO_RETURN_IF_ERROR(from_.ScanDocuments(
+        collection.id, std::nullopt, /*at=*/nullptr,
+        [&](uint32_t slot, const shardpb::DocumentRecord& record) -> absl::StatusOr<bool> {
+          const uint32_t number = shards_.ShardOfDocument(record.document().id());
+          Batch& batch = batches_[number];
+          RETRO_ASSIGN_OR_RETURN(shardpb::DocumentChange change, ReadChange(from_, collection.id, record));
+          batch.bytes += change.ByteSizeLong();
+          batch.changes.push_back(std::move(change));
+          if (batch.changes.size() >= kBatchDocuments || batch.bytes >= kBatchBytes) {
+            RETRO_RETURN_IF_ERROR(Flush(collection, number));
+            RETRO_RETURN_IF_ERROR(progress_(static_cast<float>(slot) / kSlotCount));
+          }
+          return true;
+        }));
     for (auto& [number, batch] : batches_) RETRO_RETURN_IF_ERROR(Flush(collection, number));
     return absl::OkStatus();
-  }
-
-  absl::StatusOr<shardpb::DocumentChange> ReadChange(const Collection& collection,
-                                                     const shardpb::DocumentRecord& record) {
-    shardpb::DocumentChange change;
-    *change.mutable_document() = record.document();
-    change.set_content_hash(record.content_hash());
-    change.set_text_hash(record.text_hash());
-    std::vector<uint64_t> ids;
-    ids.reserve(record.chunks().count());
-    for (uint32_t i = 0; i < record.chunks().count(); ++i) {
-      ids.push_back(ChunkIdAt(record.chunks().first_chunk_id(), i));
-    }
-    RETRO_ASSIGN_OR_RETURN(auto rows, from_.ReadChunks(collection.id, ids, /*at=*/nullptr));
-    RETRO_ASSIGN_OR_RETURN(auto vectors, from_.ReadVectors(collection.id, ids, /*at=*/nullptr));
-    std::string& text = *change.mutable_document()->mutable_text();
-    for (size_t i = 0; i < ids.size(); ++i) {
-      if (!rows[i].has_value()) {
-        return Error(absl::StatusCode::kDataLoss, Reason::kStoreDamaged,
-                     StrCat("the snapshot is damaged: chunk ", ids[i], " is missing"));
-      }
-      text += rows[i]->text();
-      shardpb::ChunkContent& chunk = *change.add_chunks();
-      chunk.set_end(text.size());
-      chunk.mutable_token_ids()->Swap(rows[i]->mutable_token_ids());
-      chunk.set_vector_fp16(std::move(vectors[i]));
-    }
-    return change;
   }
 
   absl::Status Flush(const Collection& collection, uint32_t number) {

@@ -142,6 +142,13 @@ absl::Status LocalShard::FillIndex(LiveCollection& collection) const {
   return absl::OkStatus();
 }
 
+absl::Status LocalShard::WaitForIndexes(size_t frozen_max) const {
+  for (const auto& collection : collections_.All()) {
+    RETRO_RETURN_IF_ERROR(collection->index->WaitForMaintenance(frozen_max));
+  }
+  return absl::OkStatus();
+}
+
 // ---------------------------------------------------------------- replicas
 
 absl::Status LocalShard::Lead(uint64_t epoch, const shardpb::EpochStart& start) {

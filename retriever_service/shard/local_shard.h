@@ -61,6 +61,9 @@ class LocalShard : public Shard {
   // On command: changes of callers are refused (READ_ONLY) from now on, or no longer.
   void SetReadOnly(bool read_only) { read_only_ = read_only; }
 
+  // As SegmentedIndex::WaitForMaintenance, of all collections.
+  absl::Status WaitForIndexes(size_t frozen_max) const;
+
   // ------------------------------------------------------------ as one of several replicas
   const Store& store() const { return *store_; }
   shardpb::Position position() const { return applied_.Get(); }  // durable and searchable

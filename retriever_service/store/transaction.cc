@@ -29,6 +29,7 @@ shardpb::DocumentRecord MakeRecord(const shardpb::DocumentChange& change) {
   if (from.has_external_version()) to.set_external_version(from.external_version());
   record.set_content_hash(change.content_hash());
   record.set_text_hash(change.text_hash());
+  if (change.has_write_time()) *record.mutable_write_time() = change.write_time();
   return record;
 }
 
@@ -193,7 +194,7 @@ shardpb::ChunkRange Transaction::AddRows(uint32_t collection, const shardpb::Doc
 
 const shardpb::DocumentRecord& Transaction::PutRecord(uint32_t collection, shardpb::DocumentRecord record,
                                                       shardpb::Change change) {
-  *record.mutable_write_time() = change.write_time();
+  if (!record.has_write_time()) *record.mutable_write_time() = change.write_time();
   *record.mutable_position() = change.position();
   *change.mutable_put()->mutable_record() = record;
   Log(change);

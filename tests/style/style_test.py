@@ -7,7 +7,7 @@ import sys
 
 FUNCTION_LINES_MAX = 60
 FILE_LINES_MAX = 600
-PROGRAM_FOLDERS = ("common/", "retriever_service/", "generator_service/", "trainer/", "cli/", "tests/")
+PROGRAM_FOLDERS = ("common/", "retriever_service/", "generator_service/", "trainer/", "cli/", "builder/", "tests/")
 
 os.chdir(os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", ".."))
 tracked = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], capture_output=True, text=True, check=True).stdout.split("\n")
@@ -74,7 +74,7 @@ def cut():
         text = read(f)
         if f.startswith(core) and re.search(r'#include [<"](grpc|google/|rocksdb/|faiss/|retro/)', text):
             breach(f, "retro_core must not include gRPC, protobuf, RocksDB or FAISS")
-        if f.startswith("common/") and re.search(r'#include "(retriever_service|generator_service|trainer|cli)/', text):
+        if f.startswith("common/") and re.search(r'#include "(retriever_service|generator_service|trainer|cli|builder)/', text):
             breach(f, "common/ must not depend on what stands above it")
         if f.startswith("generator_service/") and '#include "retriever_service/' in text:
             breach(f, "the services meet over gRPC alone")

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "common/base/status_macros.h"
+#include "common/base/strings.h"
 #include "common/torch/torch_status.h"
 #include "generator_service/model/decoder.h"
 
@@ -14,6 +15,12 @@ namespace retro {
 
 absl::Status PredictDocument(const RetroModel& model, const DataSet& data, uint64_t document, uint64_t tokens_max,
                              const ChunkNeighboursOf& neighbours, const std::function<void(const Prediction&)>& use) {
+  if (neighbours != nullptr && !data.IsEvenlyCut(document)) {
+    return absl::FailedPreconditionError(
+        StrCat(data.folder(), ": document ", document,
+               " was cut by a store, with chunks that end early before a character: prepare the texts to be evaluated "
+               "with retro-train"));
+  }
   const auto text = static_cast<int64_t>(data.text_tokens(document));
   const int64_t count = tokens_max == 0 ? text : std::min(text, static_cast<int64_t>(tokens_max));
   std::vector<TokenId> tokens(count);

@@ -95,24 +95,6 @@ HeaderJson RunFigures(const TextEvaluationOptions& options, const std::vector<Do
 
 }  // namespace
 
-absl::StatusOr<std::vector<std::string>> DocumentIds(const DataSet& data) {
-  const std::string path = data.folder() + "/" + kDocumentListName;
-  RETRO_ASSIGN_OR_RETURN(const std::string text, ReadFile(path));
-  std::vector<std::string> ids;
-  std::istringstream lines(text);
-  for (std::string line; std::getline(lines, line);) {
-    const HeaderJson json = HeaderJson::parse(line, nullptr, /*allow_exceptions=*/false);
-    if (!json.is_object() || !json.contains("id") || !json["id"].is_string()) {
-      return absl::InvalidArgumentError(StrCat(path, ": line ", ids.size() + 1, " has no 'id'"));
-    }
-    ids.push_back(json["id"].get<std::string>());
-  }
-  if (ids.size() != data.header().documents) {
-    return absl::InvalidArgumentError(StrCat(path, " has ", ids.size(), " lines, not ", data.header().documents));
-  }
-  return ids;
-}
-
 std::string SourceOf(const std::string& id) {
   const size_t slash = id.find('/');
   return id.substr(0, slash != std::string::npos ? slash : id.rfind('-'));

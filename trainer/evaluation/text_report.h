@@ -36,9 +36,6 @@ struct DocumentScores {
 absl::StatusOr<std::vector<DocumentScores>> ScoreDocuments(const EvaluatedModel& evaluated,
                                                            const TextEvaluationOptions& options, const Report& report);
 
-// The documents' ids, from the data's list. INVALID_ARGUMENT if it is not whole.
-absl::StatusOr<std::vector<std::string>> DocumentIds(const DataSet& data);
-
 // What a document is one of: its id up to the first '/', or where there is none up to the last '-'.
 std::string SourceOf(const std::string& id);
 
