@@ -40,18 +40,15 @@ for text in versions_valid valid; do
     [ -e "$(model $name)/config.json" ] || continue
     evaluate "$text-$name" text --model "$(model $name)" --data "$folder/$text" --k 0,1,2,4,10 "${limits[@]}"
   done
-  for form in alone continuation random; do
-    evaluate "$text-retro-$form" text --model "$(model retro)" --data "$folder/$text" --k 0,2 --neighbours $form "${limits[@]}"
-  done
-  evaluate "$text-retro-unconditioned" text --model "$(model retro)" --data "$folder/$text" --k 2 --no-conditioning "${limits[@]}"
-  for dtype in fp16 int8; do
-    evaluate "$text-retro-$dtype" text --model "$(model retro)" --data "$folder/$text" --k 0,2 --dtype $dtype "${limits[@]}"
-  done
-  # The kNN-LM and the cache need a plain language model.
-  if [ -e "$(model twin)/config.json" ]; then
-    evaluate "$text-baselines" baselines --model "$(model twin)" --data "$folder/$text" --store "$folder/train" "${limits[@]}"
-  fi
+  evaluate "$text-retro-random" text --model "$(model retro)" --data "$folder/$text" --k 2 --neighbours random "${limits[@]}"
 done
+
+# ---------------------------------------------------------------- what of a neighbour the model uses; baselines
+for form in alone continuation; do
+  evaluate "versions_valid-retro-$form" text --model "$(model retro)" --data "$folder/versions_valid" --k 2 --neighbours $form "${limits[@]}"
+done
+evaluate versions_valid-retro-unconditioned text --model "$(model retro)" --data "$folder/versions_valid" --k 2 --no-conditioning "${limits[@]}"
+evaluate versions_valid-baselines baselines --model "$(model twin)" --data "$folder/versions_valid" --store "$folder/train" "${limits[@]}"
 
 # ---------------------------------------------------------------- questions
 prepare xquad "$xquad/corpus.jsonl" 2

@@ -87,16 +87,6 @@ def sources(text):
           [[name, str(off[name]["documents"]), shown(off[name], 3), shown(on[name], 3)] for name in sorted(off)])
 
 
-def numbers(text):
-    rows = []
-    for name, dtype in (("retro", "fp32"), ("retro-fp16", "fp16"), ("retro-int8", "int8")):
-        report = figure(f"{text}-{name}")
-        if report:
-            rows.append([dtype, shown(run_of(report, 0)["bits_per_byte"]), shown(run_of(report, 2)["bits_per_byte"])])
-    lines.append("The numbers that the model computes in:\n")
-    table(["dtype", "no retrieval", "k = 2"], rows)
-
-
 def baselines(text):
     report = figure(f"{text}-baselines")
     if not report:
@@ -150,7 +140,7 @@ for text, title in TEXTS.items():
     limit = figure(f"{text}-retro")["tokens_per_document_max"]
     lines.append(f"## {title}\n")
     lines.append(f"The first {limit} tokens of each document.\n" if limit else "")
-    for part in (by_k, forms, leakage, sources, numbers, baselines):
+    for part in (by_k, forms, leakage, sources, baselines):
         part(text)
 update()
 questions()
