@@ -124,6 +124,28 @@ def questions():
     table(["k", "exact match", "F1"], [[str(run["k"]), shown(run["exact_match"], 3), shown(run["f1"], 3)] for run in report["runs"]])
 
 
+def gpu():
+    """What tests/gpu/run.sh and the training runs said of themselves."""
+    path = figures_folder / "gpu.jsonl"
+    if not path.exists():
+        return
+    figures = [json.loads(line) for line in path.read_text().splitlines()]
+    lines.append("## On a GPU\n")
+    lines.append(f"{next(f['card'] for f in figures if f['what'] == 'machine')}; `tests/gpu/run.sh` and `trainer/gpu/train.sh`.\n")
+    rows = []
+    for dtype in ("fp32", "bf16"):
+        of_dtype = [f for f in figures if f["what"] == "parity" and f["dtype"] == dtype]
+        rows.append([f"largest difference from the fp64 reference, {len(of_dtype)} models, {dtype}", f"{max(f['max_abs_diff'] for f in of_dtype):.2g}"])
+    rows += [[f"{f['name']}", f"{f['passed']} passed" if f["pass"] else "FAILED"] for f in figures if f["what"] == "tests"]
+    for f in figures:
+        if f["what"] == "bench":
+            share = f", {100 * f['ratio']:.1f} % of the device's copy bandwidth" if "ratio" in f else ""
+            sessions = f", {f['sessions']} sessions" if "sessions" in f else ""
+            rows.append([f"{f['bench']}, retro-425m{sessions}", f"{f['tokens_per_second']:.0f} tokens/s{share}"])
+    rows += [[f"training {MODELS[f['model']]}, bf16, 32 windows of 1,024 tokens", f"{f['tokens_per_second']:.0f} tokens/s"] for f in figures if f["what"] == "try"]
+    table(["what", "figure"], rows)
+
+
 def learning_curves():
     if not curves:
         return
@@ -144,4 +166,5 @@ for text, title in TEXTS.items():
         part(text)
 update()
 questions()
+gpu()
 out.write_text("\n".join(lines).replace("\n\n\n", "\n\n"))
