@@ -6,6 +6,7 @@
 #include <cstring>
 #include <memory>
 
+#include "common/base/strings.h"
 #include "generator_service/model/chunk_geometry.h"
 
 namespace retro {
@@ -45,6 +46,12 @@ Batch Batch::To(const at::Device& device) const {
     *tensor = Moved(*tensor, device);
   }
   return moved;
+}
+
+absl::Status CheckWindowLength(const ModelConfig& config, int64_t length) {
+  if (length % config.chunk_length == 0 && length <= config.max_length) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      StrCat("the window must be a multiple of ", config.chunk_length, " tokens, at most ", config.max_length));
 }
 
 BatchMaker::BatchMaker(const DataSet& data, const NeighbourTable* neighbours, const ModelConfig& config,

@@ -10,6 +10,7 @@
 #include <span>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "generator_service/model/config.h"
 #include "trainer/data_set.h"
 #include "trainer/neighbour_table.h"
@@ -45,6 +46,9 @@ struct BatchOptions {
   double no_retrieval_share = 0.15;  // of the windows have no neighbours
   bool shuffle = true;
 };
+
+// INVALID_ARGUMENT: a window of so many tokens is none of the model's.
+absl::Status CheckWindowLength(const ModelConfig& config, int64_t length);
 
 // One thread at a time. Data set and table must outlive it; `neighbours` may be null: none.
 class BatchMaker {

@@ -115,12 +115,14 @@ at::Tensor BatchForward(const ModelWeights& weights, const ModelConfig& config, 
     };
     const auto ffw = [](const FfwWeights& w, const std::vector<at::Tensor>& in) { return in[0] + Ffw(w, in[0]); };
     h = run(attention, layer.attention, {h});
+    if (options.streams != nullptr) options.streams->push_back(h);
     if (layer.cca && batch.neighbours.defined()) {
       if (!encoded.defined()) encoded = run(encoder, weights.encoder, {h});
       h = run(cca, *layer.cca, {h, encoded});
     }
     h = run(ffw, layer.ffw, {h});
   }
+  if (options.streams != nullptr) options.streams->push_back(h);
   const at::Tensor rows = h.flatten(0, 1);
   return weights.readout(config.final_norm ? weights.final_norm(rows) : rows);
 }

@@ -4,6 +4,8 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <vector>
+
 #include "absl/status/status.h"
 #include "generator_service/model/config.h"
 #include "generator_service/model/weights.h"
@@ -18,6 +20,9 @@ absl::Status CheckTrainable(const ModelConfig& config);
 struct ForwardOptions {
   // Activations of a layer are computed again on the way back instead of held (Chen et al. 2016).
   bool recompute = false;
+  // If not null: H [B, n, d] after each layer's ATTN, which is what its CCA would read, and the one that READ reads,
+  // before the final norm.
+  std::vector<at::Tensor>* streams = nullptr;
 };
 
 // Logits [B * n, V] of the dtype of READ; the residual stream is fp32 where the matrices are bf16. Differentiable with

@@ -86,10 +86,7 @@ class Training {
     RETRO_ASSIGN_OR_RETURN(info_, ReadCheckpointInfo(options_.model));
     RETRO_RETURN_IF_ERROR(CheckTrainable(info_.config));
     RETRO_ASSIGN_OR_RETURN(const WeightMap start, ReadCheckpointWeights(options_.model, info_));
-    if (options_.batch.length % info_.config.chunk_length != 0 || options_.batch.length > info_.config.max_length) {
-      return absl::InvalidArgumentError(StrCat("the window must be a multiple of ", info_.config.chunk_length,
-                                               " tokens, at most ", info_.config.max_length));
-    }
+    RETRO_RETURN_IF_ERROR(CheckWindowLength(info_.config, options_.batch.length));
     RETRO_RETURN_IF_ERROR(OpenModelText(options_.data, info_, text_[0]));
     if (!options_.validation.empty()) RETRO_RETURN_IF_ERROR(OpenModelText(options_.validation, info_, text_[1]));
     if (text_[0].table() != nullptr) info_.embedder_fingerprint = text_[0].table()->header().embedder_fingerprint;
