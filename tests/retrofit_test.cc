@@ -4,7 +4,7 @@
 #include <ATen/ATen.h>
 #include <gmock/gmock.h>
 
-#include <sstream>
+#include <filesystem>
 #include <string>
 #include <vector>
 
@@ -42,7 +42,12 @@ class RetrofitTest : public testing::Test {
   }
 
   RetrofitOptions Start() const {
-    return {.plain = folder_ / "plain", .config = folder_ / "config.json", .out = folder_ / "start", .seed = 4};
+    return {.plain = folder_ / "plain",
+            .config = folder_ / "config.json",
+            .data = folder_ / "data",
+            .out = folder_ / "start",
+            .length = 32,
+            .seed = 4};
   }
 
   TrainingOptions Options() const {
@@ -74,19 +79,41 @@ class RetrofitTest : public testing::Test {
 };
 
 TEST_F(RetrofitTest, WithoutNeighboursTheModelStaysTheSameBitForBit) {
-  ASSERT_EQ(WriteRetrofitStart(Start()), absl::OkStatus());
-  ASSERT_EQ(Train(Options(), Quietly), absl::OkStatus());
   const at::Tensor plain = LogitsOff(folder_ / "plain");
-  EXPECT_TRUE(LogitsOff(folder_ / "start").equal(plain));
-  EXPECT_TRUE(LogitsOff(folder_ / "out/model").equal(plain));
-  // What was to learn has: all of CCA and encoder but the shared embedding.
-  const auto weights_of = [&](const char* name) {
+  const auto weights_of = [&](const std::string& name) {
     return *ReadCheckpointWeights(folder_ / name, *ReadCheckpointInfo(folder_ / name));
   };
-  const auto before = weights_of("start");
-  for (const auto& [name, after] : weights_of("out/model")) {
-    EXPECT_EQ(after.equal(before.at(name)), !ServesRetrieval(name)) << name;
+  for (const NewWeights new_weights : {NewWeights::kCopying, NewWeights::kRandom}) {
+    const std::string out = new_weights == NewWeights::kCopying ? "copying" : "random";
+    RetrofitOptions start = Start();
+    start.new_weights = new_weights;
+    ASSERT_EQ(WriteRetrofitStart(start), absl::OkStatus());
+    TrainingOptions options = Options();
+    options.out = folder_ / out;
+    ASSERT_EQ(Train(options, Quietly), absl::OkStatus());
+    EXPECT_TRUE(LogitsOff(folder_ / "start").equal(plain)) << out;
+    EXPECT_TRUE(LogitsOff(options.out + "/model").equal(plain)) << out;
+    // What was to learn has: all of CCA and encoder but the shared embedding.
+    const auto before = weights_of("start");
+    for (const auto& [name, after] : weights_of(out + "/model")) {
+      EXPECT_EQ(after.equal(before.at(name)), !ServesRetrieval(name)) << out << " " << name;
+    }
   }
+}
+
+TEST_F(RetrofitTest, AStartThatIsThereIsKeptUnlessOptionsAreOthers) {
+  ASSERT_EQ(WriteRetrofitStart(Start()), absl::OkStatus());
+  const std::string weights = folder_ / "start/model.safetensors";
+  const auto written = std::filesystem::last_write_time(weights);
+  ASSERT_EQ(WriteRetrofitStart(Start()), absl::OkStatus());
+  EXPECT_EQ(std::filesystem::last_write_time(weights), written);
+  const std::string revision = ReadCheckpointInfo(folder_ / "start")->revision;
+  RetrofitOptions other = Start();
+  other.seed = 5;
+  ASSERT_EQ(WriteRetrofitStart(other), absl::OkStatus());
+  EXPECT_NE(ReadCheckpointInfo(folder_ / "start")->revision, revision);
+  ASSERT_EQ(WriteRetrofitStart(Start()), absl::OkStatus());
+  EXPECT_EQ(ReadCheckpointInfo(folder_ / "start")->revision, revision);
 }
 
 TEST_F(RetrofitTest, AllWeightsGoOnFromWhatWasFitted) {

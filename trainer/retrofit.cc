@@ -2,7 +2,9 @@
 
 #include <ATen/ATen.h>
 
-#include <map>
+#include <filesystem>
+#include <string>
+#include <system_error>
 
 #include "common/base/file.h"
 #include "common/base/status_macros.h"
@@ -10,10 +12,14 @@
 #include "generator_service/checkpoints/checkpoint.h"
 #include "generator_service/checkpoints/random_init.h"
 #include "generator_service/model/config.h"
+#include "trainer/copying_start.h"
 #include "trainer/json_header.h"
+#include "trainer/model_text.h"
 
 namespace retro {
 namespace {
+
+constexpr char kOriginFileName[] = "start.json";
 
 // The decoder's part of a config: everything that only CCA and encoder have is the default.
 ModelConfig DecoderOf(const ModelConfig& config) {
@@ -49,21 +55,23 @@ absl::StatusOr<ModelConfig> ReadConfig(const RetrofitOptions& options, const Mod
   return *config;
 }
 
-// The name of the decoder's weight that does in its layer what `name` does in encoder or CCA; empty if there is none.
-std::string DecoderCounterpart(const ModelConfig& config, const std::string& name) {
-  if (name == "encoder.final_norm") return StrCat("decoder.", config.cca_layers.front(), ".attention.norm");
-  const size_t cca = name.find(".cca.");
-  if (name.starts_with("encoder.")) return cca == std::string::npos ? "decoder" + name.substr(7) : "";
-  return cca == std::string::npos ? "" : name.substr(0, cca) + ".attention." + name.substr(cca + 5);
+// All that the start depends on.
+std::string Origin(const RetrofitOptions& options, const CheckpointInfo& plain, const ModelConfig& config,
+                   const ModelText& text) {
+  const bool copying = options.new_weights == NewWeights::kCopying;
+  return StrCat(HeaderJson({{"model", plain.revision},
+                            {"config", HeaderJson::parse(ModelConfigToJson(config))},
+                            {"data", copying ? text.data->header().fingerprint : ""},
+                            {"new_weights", copying ? "copying" : "random"},
+                            {"length", copying ? options.length : 0},
+                            {"seed", options.seed}})
+                    .dump(2),
+                "\n");
 }
 
-// Encoder layers begin as the decoder's first layers, CCA as the attention beside it: what the decoder has learnt about
-// finding text that continues its own works on neighbours from the start. Elsewhere `weights` stay as they are.
-void CopyFromDecoder(const ModelConfig& config, std::map<std::string, at::Tensor>& weights) {
-  for (auto& [name, tensor] : weights) {
-    const auto found = weights.find(DecoderCounterpart(config, name));
-    if (found != weights.end() && found->second.sizes() == tensor.sizes()) tensor = found->second.clone();
-  }
+bool IsWritten(const std::string& folder, const std::string& origin) {
+  const absl::StatusOr<std::string> written = ReadFile(folder + "/" + kOriginFileName);
+  return written.ok() && *written == origin && ReadCheckpointInfo(folder).ok();
 }
 
 }  // namespace
@@ -73,14 +81,30 @@ bool ServesRetrieval(std::string_view weight_name) {
 }
 
 absl::Status WriteRetrofitStart(const RetrofitOptions& options) {
-  RETRO_ASSIGN_OR_RETURN(CheckpointInfo info, ReadCheckpointInfo(options.plain));
-  RETRO_ASSIGN_OR_RETURN(const auto plain, ReadCheckpointWeights(options.plain, info));
-  RETRO_ASSIGN_OR_RETURN(info.config, ReadConfig(options, info.config));
+  RETRO_ASSIGN_OR_RETURN(const CheckpointInfo plain, ReadCheckpointInfo(options.plain));
+  CheckpointInfo info = plain;
+  RETRO_ASSIGN_OR_RETURN(info.config, ReadConfig(options, plain.config));
+  const bool copying = options.new_weights == NewWeights::kCopying;
+  ModelText text;
+  if (copying) {
+    RETRO_RETURN_IF_ERROR(CheckCanCopy(info.config));
+    RETRO_RETURN_IF_ERROR(OpenModelText(options.data, plain, text));
+  }
+  const std::string origin = Origin(options, plain, info.config, text);
+  if (IsWritten(options.out, origin)) return absl::OkStatus();
+  RETRO_ASSIGN_OR_RETURN(const auto decoder, ReadCheckpointWeights(options.plain, plain));
   RETRO_ASSIGN_OR_RETURN(auto weights, RandomWeights(info.config, options.seed));
-  for (const auto& [name, tensor] : plain) weights.at(name) = tensor;
-  if (options.from_decoder) CopyFromDecoder(info.config, weights);
+  for (const auto& [name, tensor] : decoder) weights.at(name) = tensor;
+  if (copying) {
+    RETRO_RETURN_IF_ERROR(
+        PlantCopying(info.config, *text.data, {.length = options.length, .seed = options.seed}, weights));
+  }
+  // Neither a cut between the two files nor a start of other options beside the record is taken for this one.
+  std::error_code ignored;
+  std::filesystem::remove(options.out + "/" + kOriginFileName, ignored);
   const std::string tokenizer = info.tokenizer_file.empty() ? "" : options.plain + "/" + info.tokenizer_file;
-  return SaveCheckpoint(options.out, info, weights, tokenizer).status();
+  RETRO_RETURN_IF_ERROR(SaveCheckpoint(options.out, info, weights, tokenizer).status());
+  return WriteFileAtomically(options.out + "/" + kOriginFileName, origin);
 }
 
 }  // namespace retro

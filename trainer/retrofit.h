@@ -13,17 +13,25 @@ namespace retro {
 // Whether a weight of the table is one of CCA's or of the encoder's.
 bool ServesRetrieval(std::string_view weight_name);
 
+// Where CCA and encoder start.
+enum class NewWeights {
+  kCopying,  // retrieval copies from the start: copying_start.h
+  kRandom,
+};
+
 struct RetrofitOptions {
   std::string plain;   // folder of a model without CCA
   std::string config;  // JSON file: the plain model's config with CCA and encoder
+  std::string data;    // prepared folder that it will be trained on; kCopying listens to the decoder over its text
   std::string out;     // model folder to write: where training starts
-  uint64_t seed = 1;   // of the new weights that are random
-  // Encoder layers start as the decoder's first ones and CCA as the self-attention of its layer, where shapes allow.
-  bool from_decoder = false;
+  NewWeights new_weights = NewWeights::kCopying;
+  int64_t length = 512;  // tokens of a window of that text
+  uint64_t seed = 1;     // of what is random, and of the choice of the windows
 };
 
-// A function of its options: written anew it is the same. INVALID_ARGUMENT if the config is another decoder's than the
-// plain model's, or either has the wrong form.
+// Leaves a start alone that the same options have made: a run that was killed goes on from the very weights that it
+// began with, although sums over the text may be other ones on another machine. INVALID_ARGUMENT if the config is
+// another decoder's than the plain model's, or one of them has the wrong form (CheckCanCopy).
 absl::Status WriteRetrofitStart(const RetrofitOptions& options);
 
 }  // namespace retro

@@ -16,6 +16,7 @@ struct RunOptions {
   TrainingOptions training;
   std::string numbers = "auto";
   std::string trained = "all";
+  std::string new_weights = "copying";
   RetrofitOptions fit;
 };
 
@@ -36,6 +37,9 @@ absl::Status RunTraining(RunOptions& options) {
 absl::Status RunFit(RunOptions& options) {
   RETRO_ASSIGN_OR_RETURN(const ProcessPlace place, OpenProcessPlace(options.training.device));
   options.fit.out = options.training.out + "/start";
+  options.fit.data = options.training.data;
+  options.fit.length = options.training.batch.length;
+  if (options.new_weights == "random") options.fit.new_weights = NewWeights::kRandom;
   if (place.group == nullptr || place.group->rank() == 0) {
     const absl::Status written = WriteRetrofitStart(options.fit);
     if (!written.ok() && place.group != nullptr) place.group->Abort(std::string(MessageOf(written)));
@@ -146,9 +150,13 @@ TrainCommand AddFitCommand(CLI::App& program) {
       "on with all weights");
   app->add_option("--model", options->fit.plain, "Folder of the plain decoder")->required();
   app->add_option("--config", options->fit.config, "Its config (JSON) with CCA and encoder")->required();
+  app->add_option(
+         "--new-weights", options->new_weights,
+         "How CCA and encoder start: copying from neighbours already, or random, which takes far longer to learn "
+         "that")
+      ->check(CLI::IsMember({"copying", "random"}))
+      ->capture_default_str();
   app->add_option("--new-weights-seed", options->fit.seed, "Of the weights of CCA and encoder")->capture_default_str();
-  app->add_flag("--new-weights-from-decoder", options->fit.from_decoder,
-                "Start the encoder as the decoder's first layers and CCA as the self-attention beside it");
   AddTrainingOptions(*app, *options);
   return {app, [options] { return RunFit(*options); }};
 }
