@@ -108,7 +108,7 @@ def init_all():
 def train(name, run_name, data, steps, *more):
     command = ["run", "--model", f"start/{name}"]
     if name == "retro":
-        command = ["fit", "--model", "runs/twin/model" if data == "train" else "start/twin", "--config", "retro.config.json"]
+        command = ["fit", "--model", "runs/twin/model" if data == "train" else "start/twin", "--config", "retro.config.json"]  # --new-weights copying, the default
     run("retro-train", *command, "--data", f"data/{data}", "--out", f"runs/{run_name}", "--device", device, "--windows", WINDOWS, "--length", LENGTH,
         "--steps", steps, "--warmup-steps", min(max(steps // 20, 2), 150), "--learning-rate", LEARNING_RATES[name], "--final-share", 0.05,
         "--beta2", 0.95, *more)
