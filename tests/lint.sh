@@ -45,7 +45,7 @@ for unit in units:
     if name in seen or name.startswith(("..", "build/")):  # a source of several programs is the same in each
         continue
     seen.add(name)
-    key = hashlib.sha256((checks + unit["command"].replace(root, "")).encode())  # another clone's findings are the same
+    key = hashlib.sha256((checks + unit["command"].replace(root, "").replace(root[:-1], ".")).encode())  # another clone's findings are the same
     if name.startswith("tests/"):
         key.update(open("tests/.clang-tidy", "rb").read())
     for path in [name] + sorted(d for d in deps.get(unit.get("output", ""), []) if not os.path.isabs(d) or d.startswith(root)):
