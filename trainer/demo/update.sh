@@ -3,7 +3,7 @@
 # one that holds their earlier versions, and after deleting those again:
 #   trainer/demo/update.sh CORPUS [FIGURES]
 # CORPUS: folder with demo.jsonl.zst; FIGURES (default docs/results) gets update.jsonl. MODEL (default build/release/demo-model).
-# CHARACTERS_MAX (default 3000): of a text, from its start.
+# CHARACTERS_MAX (default 1500): of a text, from its start.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(cd "$here/../.." && pwd)
@@ -30,7 +30,7 @@ for line in sys.stdin:
     text = document["text"][:characters] if new else document["text"]
     target = ("book" if kind == "rust-book" else "speeches") + ("_new" if new else "_old")
     print(json.dumps({"id": document["id"], "text": text}), file=out[target])
-' "$work" "${CHARACTERS_MAX:-3000}"
+' "$work" "${CHARACTERS_MAX:-1500}"
 
 "$bin/retro-retriever" --data "$work/store" --embedder "$embedder" --tokenizer "$root/common/tokenizer/retro-16k.model" --listen $RETRO_RETRIEVER 2>"$work/retriever.log" &
 "$bin/retro-generator" --model "${MODEL:-$root/build/release/demo-model}" --retriever $RETRO_RETRIEVER --listen $RETRO_GENERATOR 2>"$work/generator.log" &
@@ -44,7 +44,7 @@ for what in book speeches; do
   for store in empty earlier deleted; do
     case $store in
       earlier) "$bin/retro" ingest --quiet "$work/${what}_old.jsonl" ;;
-      deleted) "$bin/retro" list --json | jq -r '.document.id // empty' | xargs -d '\n' -n 200 "$bin/retro" delete --yes >/dev/null ;;
+      deleted) "$bin/retro" list --json --limit 0 | jq -r '.document.id // empty' | xargs -d '\n' -n 200 "$bin/retro" delete --yes >/dev/null ;;
     esac
     score $what | jq -c --arg text $what --arg store $store '{text: $text, store: $store, texts, bytes, tokens, chunks, bits_per_byte}'
   done
