@@ -13,17 +13,12 @@ usage() { sed -n '2,9s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 2; }
 bundle_mib_max=60
 programs=(bin/retro-model bench/model_bench tests/model_test tests/engine_test tests/bert_encoder_test)
 
-# Libraries that a program needs and a machine with torch may lack: all but torch's own and the C and C++ run time.
-pack_libraries() { # pack_libraries FOLDER
-  ldd "$1"/bin/* | awk '$2 == "=>" && $3 ~ /^\// { print $3 }' | sort -u |
-    grep -vE '/lib(torch.*|c10.*|cud.*|cupti.*|nv.*|gomp.*|c|m|dl|rt|pthread|stdc\+\+|gcc_s)\.so' | xargs -r cp -L -t "$1/lib"
-}
-
 pack() {
   local root folder size
   root=$(cd "$here/../.." && pwd)
   folder=${1:-$root/build/gpu-bundle}
   cd "$root"
+  . deploy/local/pack_libraries.sh
   [ -f build/release/build.ninja ] || cmake --preset release >/dev/null
   ninja -C build/release "${programs[@]##*/}" >/dev/null
   rm -rf "$folder"

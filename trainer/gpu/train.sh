@@ -20,12 +20,6 @@ usage() { sed -n '2,18s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 2; }
 
 part_mib_max=60
 
-# Libraries that a program needs and a machine with torch may lack: all but torch's own and the C and C++ run time.
-pack_libraries() { # pack_libraries FOLDER
-  ldd "$1"/bin/* | awk '$2 == "=>" && $3 ~ /^\// { print $3 }' | sort -u |
-    grep -vE '/lib(torch.*|c10.*|cud.*|cupti.*|nv.*|gomp.*|c|m|dl|rt|pthread|stdc\+\+|gcc_s)\.so' | xargs -r cp -L -t "$1/lib"
-}
-
 pack() {
   [ $# -ge 1 ] || usage
   local corpus root folder part size program
@@ -33,6 +27,7 @@ pack() {
   root=$(cd "$here/../.." && pwd)
   folder=${2:-$root/build/gpu-train}
   cd "$root"
+  . deploy/local/pack_libraries.sh
   [ -f build/release/build.ninja ] || cmake --preset release >/dev/null
   ninja -C build/release --quiet retro-train retro-model
   mkdir -p "$folder/store"/{bin,lib}
