@@ -12,6 +12,7 @@
 #include <optional>
 #include <thread>
 
+#include "absl/time/time.h"
 #include "common/base/file.h"
 #include "common/base/strings.h"
 #include "common/document/half.h"
@@ -243,6 +244,24 @@ TEST(SegmentedIndexTest, KIsFilledWhenNearlyAllIsGoneFilteredOrLeftOut) {
   ASSERT_TRUE(hits.ok());
   EXPECT_EQ(Flatten(hits->hits[0]), model.BruteForce(queries[0], {.k = 20}));
   EXPECT_EQ(hits->hits[0].size(), 12u);  // doc3999 has three chunks
+}
+
+// A writer that outruns sealing is told so, and what waits is counted as the memory that it takes.
+TEST(SegmentedIndexTest, WritersWaitForSegmentsToBeSealed) {
+  constexpr uint64_t kSealRows = 200;
+  const TemporaryFolder folder;
+  IndexModel model(kDimension, kSeed);
+  SegmentedIndex index(Options(folder.path(), kSealRows), kPosition);
+  index.Filled();
+  while (index.Stats().segments.size() < 4) index.Apply(model.Churn(1, 1 << 20), kPosition);  // three are full
+  for (const SegmentSize& segment : index.Stats().segments) {
+    EXPECT_GE(segment.memory_bytes,
+              (segment.rows + kSmallBlock - 1) / kSmallBlock * kSmallBlock * kDimension * kHalfBytes);
+  }
+  EXPECT_TRUE(index.WaitForMaintenance(3, absl::ZeroDuration()).ok());
+  EXPECT_EQ(index.WaitForMaintenance(2, absl::Milliseconds(20)).code(), absl::StatusCode::kDeadlineExceeded);
+  ASSERT_TRUE(*index.Maintain());
+  EXPECT_TRUE(index.WaitForMaintenance(2, absl::ZeroDuration()).ok());
 }
 
 TEST(SegmentedIndexTest, MemoryCountsWhatIsKnownOfDocuments) {

@@ -376,6 +376,8 @@ absl::StatusOr<std::unique_ptr<QuantisedLists>> QuantisedLists::Parse(std::strin
   RETRO_RETURN_IF_ERROR(Guarded("read an index", 1, [&] {
     BytesReader reader(trained);
     made->index = AsInvertedFile(std::unique_ptr<faiss::Index>(faiss::read_index(&reader)));
+    // 1.7.3 makes a table for residuals of each index that it reads, many times the size of the codes; ours have none.
+    if (auto* codes = dynamic_cast<faiss::IndexIVFPQFastScan*>(made->index.get())) codes->precomputed_table.resize(0);
   }));
   faiss::IndexIVF* index = made->index.get();
   if (index == nullptr || index->d != dimension || !index->is_trained || index->ntotal != static_cast<int64_t>(rows)) {

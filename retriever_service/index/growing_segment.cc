@@ -111,13 +111,13 @@ bool GrowingSegment::GiveUpEmptyBlocks() {
 
 SegmentSize GrowingSegment::Size() const {
   SegmentSize size{.kind = "exact"};
+  const size_t row_bytes = vector_bytes_ + sizeof(uint64_t) * 2 + sizeof(std::shared_ptr<const IndexedDocument>);
   for (size_t b = 0; b < blocks_.size(); ++b) {
     if (blocks_[b] == nullptr) continue;
     size.rows += std::min<uint64_t>(block_rows_, rows_ - b * block_rows_);
+    size.memory_bytes += block_rows_ * row_bytes;
   }
   size.deleted = size.rows - live_total_;
-  size.memory_bytes =
-      size.rows * (vector_bytes_ + sizeof(uint64_t) * 2 + sizeof(std::shared_ptr<const IndexedDocument>));
   return size;
 }
 

@@ -24,6 +24,7 @@
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
+#include "absl/time/time.h"
 #include "common/base/sync.h"
 #include "retriever_service/index/growing_segment.h"
 #include "retriever_service/index/index_folder.h"
@@ -38,7 +39,7 @@ struct SegmentedIndexOptions {
   std::string folder;  // made when the first segment is sealed
   IndexIdentity identity;
   // Tests take small ones.
-  uint32_t block_rows = 16'384;
+  uint32_t block_rows = 1'024;
   // False: nothing is sealed or merged but by Maintain.
   bool background = true;
 };
@@ -64,10 +65,11 @@ class SegmentedIndex : public VectorIndex {
       ABSL_LOCKS_EXCLUDED(view_mutex_);
   IndexStats Stats() const override ABSL_LOCKS_EXCLUDED(writer_mutex_);
 
-  // For writers in bulk, who are faster than the background: waits until at most `frozen_max` segments are left to be
-  // sealed, and with 0 until nothing is left to be merged either. The error that sealing or merging met last, if it did
-  // not go on since.
-  absl::Status WaitForMaintenance(size_t frozen_max) const ABSL_LOCKS_EXCLUDED(writer_mutex_, wake_mutex_);
+  // For writers who are faster than the background: waits until at most `frozen_max` segments are left to be sealed,
+  // and with 0 until nothing is left to be merged either. DEADLINE_EXCEEDED after `most`; the error that sealing or
+  // merging met last, if it did not go on since.
+  absl::Status WaitForMaintenance(size_t frozen_max, absl::Duration most = absl::InfiniteDuration()) const
+      ABSL_LOCKS_EXCLUDED(writer_mutex_, wake_mutex_);
 
   // Does the next piece of sealing, merging or measuring that is due; false if none was. One thread; the index's own if
   // options.background.

@@ -8,6 +8,7 @@
 #include <thread>
 #include <utility>
 
+#include "absl/time/clock.h"
 #include "common/base/error.h"
 #include "common/base/heap.h"
 #include "common/base/status_macros.h"
@@ -211,7 +212,8 @@ absl::Status SegmentedIndex::MeasureRecall() {
   return absl::OkStatus();
 }
 
-absl::Status SegmentedIndex::WaitForMaintenance(size_t frozen_max) const {
+absl::Status SegmentedIndex::WaitForMaintenance(size_t frozen_max, absl::Duration most) const {
+  const absl::Time end = absl::Now() + most;
   while (true) {
     {
       const MutexLock lock(writer_mutex_);
@@ -221,6 +223,7 @@ absl::Status SegmentedIndex::WaitForMaintenance(size_t frozen_max) const {
       const MutexLock lock(wake_mutex_);
       RETRO_RETURN_IF_ERROR(maintained_);
     }
+    if (absl::Now() >= end) return absl::DeadlineExceededError("the index is behind with sealing");
     std::this_thread::sleep_for(kLookEvery);
   }
 }

@@ -2,12 +2,14 @@
 
 #include <spdlog/spdlog.h>
 
+#include <algorithm>
 #include <map>
 #include <memory>
 #include <optional>
 #include <span>
 #include <utility>
 
+#include "absl/time/time.h"
 #include "common/base/error.h"
 #include "common/base/status_macros.h"
 #include "common/base/strings.h"
@@ -21,6 +23,10 @@ namespace {
 // A group is written when it reaches either; what does not fit goes into the next one.
 constexpr int kGroupChangesMax = 1024;
 constexpr size_t kGroupBytesMax = size_t{16} << 20;
+// An index that has more segments left to be sealed than this slows its writers down: every chunk of them is compared
+// by each search, and lies in memory. While a large merge holds up sealing, changes still pass, a group in kPatience.
+constexpr size_t kFrozenMax = 8;
+constexpr absl::Duration kPatience = absl::Seconds(2);
 
 std::string VectorsOf(const shardpb::DocumentChange& change) {
   std::string vectors;
@@ -414,6 +420,12 @@ void ShardWriter::Stage(Job& job, Group& group) {
 
 void ShardWriter::Flush(Group group, std::deque<Job*>& line) {
   const shardpb::Position position = group.transaction.position();
+  for (const auto& [collection, changes] : group.index_changes) {
+    const auto puts = [](const IndexChange& change) { return change.document != nullptr; };
+    if (std::any_of(changes.begin(), changes.end(), puts)) {
+      collection->index->WaitForMaintenance(kFrozenMax, kPatience).IgnoreError();
+    }
+  }
   const absl::Status status = store_.Commit(std::move(group.transaction));
   if (status.ok()) {
     for (const auto& collection : group.new_collections) collections_.Add(collection);
