@@ -70,10 +70,20 @@ class Kubernetes(unittest.TestCase):
             kubernetes_validate.validate({"apiVersion": "v1", "kind": "Service", "spec": {"port": 1}}, KUBERNETES, strict=True)
 
     def test_kustomizations_name_what_is_there(self):
+        overlays = 0
         for path, document in manifests():
-            if document["kind"] == "Kustomization":
-                for resource in document["resources"]:
-                    self.assertTrue(os.path.exists(os.path.join(DEPLOY, os.path.dirname(path), resource)), f"{path}: {resource}")
+            if document["kind"] != "Kustomization":
+                continue
+            folder = os.path.join(DEPLOY, os.path.dirname(path))
+            for resource in document["resources"]:
+                target = os.path.realpath(os.path.join(folder, resource))
+                self.assertTrue(os.path.exists(target), f"{path}: {resource}")
+                # kustomize refuses a base that the overlay lies in: a cycle
+                self.assertNotEqual(os.path.commonpath([target, os.path.realpath(folder)]), target, f"{path}: {resource}")
+                if os.path.isdir(target):
+                    self.assertTrue(os.path.exists(os.path.join(target, "kustomization.yaml")), f"{path}: {resource}")
+            overlays += document["resources"] == ["../base"]
+        self.assertEqual(overlays, 2)
 
     def test_nothing_runs_with_more_rights_than_it_needs(self):
         for path, pod in workloads():
