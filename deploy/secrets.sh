@@ -13,7 +13,7 @@ folder=$1; shift
 mkdir -p "$folder"
 cd "$folder"
 names="DNS:localhost,IP:127.0.0.1"
-for name in "$@"; do names+=",DNS:$name"; done
+for name in "$@"; do [[ $name =~ ^[0-9.]+$|: ]] && names+=",IP:$name" || names+=",DNS:$name"; done
 days=365
 new_key() { openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out "$1"; }
 

@@ -1,11 +1,28 @@
 #!/usr/bin/env bash
 # What deploy/docker-compose.yml mounts, made in deploy/compose/run: secrets, a cluster file, and the demo model
 # (or a copy of the one that RETRO_MODEL names). What is there already stays.
+# As root, or, for podman without root, as: podman unshare bash deploy/compose/prepare.sh
 set -euo pipefail
+[ "$(id -u)" = 0 ] || { sed -n '4s/^# //p' "$0" >&2; exit 2; }
 cd "$(dirname "$0")"
 mkdir -p run/cluster run/model
+chmod 755 run run/cluster run/model
+
+# run/secrets is the operator's; run/secrets-of/SERVICE what that service mounts, its and nobody else's to read.
 bash ../secrets.sh run/secrets router generator shard-0a shard-0b shard-1a shard-1b
-cat run/secrets/server.pem run/secrets/server.key >run/secrets/proxy.pem
+(umask 077; cat run/secrets/server.pem run/secrets/server.key >run/secrets/proxy.pem)
+give() { # give SERVICE FILE...
+  local folder=run/secrets-of/$1 file; shift
+  mkdir -p "$folder"
+  for file in "$@"; do install -m 400 -o 10001 -g 10001 "run/secrets/$file" "$folder/$file"; done
+}
+for shard in shard-0a shard-0b shard-1a shard-1b; do give $shard server.pem server.key api-keys.json ca.pem admin.apikey; done
+give router server.pem server.key api-keys.json ca.pem admin.apikey
+give generator server.pem server.key api-keys.json ca.pem read.apikey
+give proxy proxy.pem ca.pem
+give standalone server.pem server.key api-keys.json
+[ -z "${SUDO_UID:-}" ] || chown -R "$SUDO_UID" run/secrets
+
 if [ ! -f run/cluster/cluster.json ]; then
   cat >run/cluster/cluster.json <<JSON
 {"version": 1, "cluster": "compose", "store_id": "$(openssl rand -hex 16)", "min_in_sync": 1, "shards": [
@@ -15,15 +32,12 @@ if [ ! -f run/cluster/cluster.json ]; then
    "replicas": [{"name": "1a", "address": "shard-1a:7710"}, {"name": "1b", "address": "shard-1b:7710"}]}]}
 JSON
 fi
+chown -R 10001:10001 run/cluster  # the shards write it
 if [ ! -f run/model/config.json ]; then
   if [ -n "${RETRO_MODEL:-}" ]; then
     cp "$RETRO_MODEL"/* run/model/
   else
     ../../trainer/demo/model/unpack.sh run/model
   fi
+  chmod 644 run/model/*
 fi
-# The services run as user 10001, the proxy as haproxy: the folder is theirs to read, and the cluster file to write.
-chmod 755 run run/secrets run/model run/cluster
-chmod 644 run/secrets/* run/model/*
-chmod 600 run/secrets/ca.key
-chown -R 10001:10001 run/cluster

