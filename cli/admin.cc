@@ -118,8 +118,8 @@ void AddAdminCommand(CLI::App& app, Invocation& invocation) {
   CLI::App* promote = AddAction(*command, options, invocation, "promote", "Make a replica the primary", RunPromote);
   AddShardOption(*promote, *options);
   promote->add_option("--replica", options->replica, "The replica's name")->required();
-  CLI::App* compact =
-      AddAction(*command, options, invocation, "compact", "Give back the disk space of what was deleted", RunCompact);
+  CLI::App* compact = AddAction(*command, options, invocation, "compact",
+                                "Give back the disk space of what was deleted and has left the change log", RunCompact);
   AddShardOption(*compact, *options);
   CLI::App* read_only = AddAction(*command, options, invocation, "read-only", "Refuse writes to a shard", RunReadOnly);
   AddShardOption(*read_only, *options);

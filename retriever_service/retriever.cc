@@ -33,6 +33,7 @@ namespace {
 constexpr size_t kIngestDocumentsMax = 4096;                 // in memory, over all streams
 constexpr size_t kIngestQueueMax = 2 * kIngestDocumentsMax;  // never the bound that is met first
 constexpr int kWaitingReadsDivisor = 4;     // the share of the workers that may wait for a consistency token
+constexpr uint64_t kLogChangesMax = 1000;   // no replica needs them, and they hold what they freed on disk
 constexpr double kSelfTestDriftMax = 0.01;  // cosine 0.995; half precision drifts by 1e-6, bfloat16 by 1e-4
 constexpr char kServiceName[] = "retro.retriever.v1.RetrieverService";
 constexpr char kFullCoverageName[] = "full_coverage";
@@ -46,6 +47,7 @@ absl::StatusOr<std::unique_ptr<ShardMap>> OpenShard(const RetrieverOptions& opti
   shard.index = options.index;
   shard.store.verify_tables = options.verify_at_start;
   shard.store.memory_bytes = options.store_memory_bytes;
+  shard.store.log_changes_max = kLogChangesMax;
   shard.reply_bytes_max = reply_bytes_max;
   shard.waiting_reads_max = std::max(1, options.workers / kWaitingReadsDivisor);
   shard.default_collection =

@@ -113,7 +113,8 @@ void AddSettings(CLI::App& app, Settings& settings) {
       ->check(CLI::Range(kStoreMemoryBytesMin, kBytesMax))
       ->capture_default_str()
       ->group(kBounds);
-  app.add_option("--log-changes-max", settings.store.log_changes_max, "Changes that the log keeps")
+  app.add_option("--log-changes-max", settings.store.log_changes_max,
+                 "Changes that the log keeps for replicas that are behind; what they deleted keeps its disk space")
       ->capture_default_str()
       ->check(CLI::PositiveNumber)
       ->group(kBounds);

@@ -10,6 +10,7 @@
 #include "common/base/strings.h"
 #include "common/document/content_hash.h"
 #include "common/document/half.h"
+#include "retriever_service/store/acknowledged_mark.h"
 #include "retriever_service/store/layout.h"
 
 namespace retro {
@@ -240,6 +241,21 @@ TEST_F(StoreTest, SnapshotKeepsWhatItSaw) {
   const auto text = store_->ReadText(0, old, snapshot.get());
   ASSERT_TRUE(text.ok()) << text.status();
   EXPECT_EQ(*text, "old text");
+}
+
+// Of a store that lost the end of its log nobody makes another one in silence.
+TEST_F(StoreTest, OneThatLostAcknowledgedChangesIsNotReadEither) {
+  OpenWithCollection();
+  Put(MakeChange("a", "text", 3, 1));
+  const shardpb::Position last = store_->last_position();
+  store_.reset();
+  EXPECT_TRUE(Store::OpenSnapshot(options_.path).ok());
+  {
+    const auto mark = AcknowledgedMark::Open(options_.path + "/acknowledged");
+    ASSERT_TRUE(mark.ok()) << mark.status();
+    ASSERT_TRUE((*mark)->Write(MakePosition(last.epoch(), last.number() + 1)).ok());
+  }
+  EXPECT_EQ(ReasonOf(Store::OpenSnapshot(options_.path).status()), Reason::kStoreDamaged);
 }
 
 TEST_F(StoreTest, SecondProcessIsRefused) {

@@ -1,6 +1,7 @@
-// Linked into programs that serve metrics and may load CUDA. civetweb (under the prometheus-cpp exposer) asks for 100
-// KiB thread stacks; glibc carves the static TLS of every loaded library out of that, so with libtorch_cuda in the
-// process its pthread_create would fail. Needs -Wl,--export-dynamic-symbol=pthread_attr_setstacksize.
+// Linked into programs that serve metrics. civetweb (under the prometheus-cpp exposer) asks for 100 KiB thread stacks,
+// which serving a scrape overflows; and glibc carves the static TLS of every loaded library out of that, so with
+// libtorch_cuda in the process its pthread_create would fail. Needs
+// -Wl,--export-dynamic-symbol=pthread_attr_setstacksize.
 #include <dlfcn.h>
 #include <pthread.h>
 

@@ -26,7 +26,6 @@ SegmentedIndex::SegmentedIndex(const SegmentedIndexOptions& options, const shard
       folder_(options.folder, options.identity) {
   sealed_ = folder_.Open(last);
   stats_.generation = sealed_.size();
-  recall_is_due_ = !sealed_.empty();
 }
 
 SegmentedIndex::~SegmentedIndex() {

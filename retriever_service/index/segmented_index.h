@@ -105,6 +105,7 @@ class SegmentedIndex : public VectorIndex {
   absl::Status CarryOut(Work& work) ABSL_LOCKS_EXCLUDED(writer_mutex_, view_mutex_);
   void Install(const Work& work, const std::shared_ptr<SealedSegment>& made,
                std::vector<std::shared_ptr<SealedSegment>> segments) ABSL_LOCKS_EXCLUDED(writer_mutex_, view_mutex_);
+  bool RecallIsDue() const ABSL_LOCKS_EXCLUDED(writer_mutex_);
   absl::Status MeasureRecall() ABSL_LOCKS_EXCLUDED(writer_mutex_, view_mutex_);
   bool WorkIsDue() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(writer_mutex_);
   void Wake() ABSL_LOCKS_EXCLUDED(wake_mutex_);
@@ -120,8 +121,9 @@ class SegmentedIndex : public VectorIndex {
   absl::flat_hash_map<std::string, Place> documents_ ABSL_GUARDED_BY(writer_mutex_);
   uint64_t step_ ABSL_GUARDED_BY(writer_mutex_) = 1;  // that is being made, or was made last
   shardpb::Position position_ ABSL_GUARDED_BY(writer_mutex_);
-  IndexStats stats_ ABSL_GUARDED_BY(writer_mutex_);             // what is counted on
-  uint64_t document_bytes_ ABSL_GUARDED_BY(writer_mutex_) = 0;  // of memory, of what is known of documents
+  IndexStats stats_ ABSL_GUARDED_BY(writer_mutex_);              // what is counted on
+  uint64_t document_bytes_ ABSL_GUARDED_BY(writer_mutex_) = 0;   // of memory, of what is known of documents
+  uint64_t measured_chunks_ ABSL_GUARDED_BY(writer_mutex_) = 0;  // of the index when its recall was measured
   bool building_ ABSL_GUARDED_BY(writer_mutex_) = false;
   bool rebuilding_ ABSL_GUARDED_BY(writer_mutex_) = false;  // more came from the store than would be left growing
 
@@ -130,7 +132,6 @@ class SegmentedIndex : public VectorIndex {
 
   // The maintaining thread's.
   IndexFolder folder_;
-  bool recall_is_due_ = false;
 
   std::atomic<bool> stop_ = false;
   mutable Mutex wake_mutex_;

@@ -28,6 +28,7 @@ constexpr std::chrono::milliseconds kLookEvery{5};  // of who waits for the back
 constexpr uint32_t kRecallQueries = 64;
 constexpr uint32_t kRecallK = 10;
 constexpr float kRecallEffort = 0.5;
+constexpr uint64_t kGrowthDivisor = 10;
 
 // 0 below 4 * seal_rows, 1 below 16 * seal_rows, and so on.
 int SizeClass(uint64_t rows, uint64_t seal_rows) {
@@ -158,7 +159,7 @@ void SegmentedIndex::Install(const Work& work, const std::shared_ptr<SealedSegme
 absl::StatusOr<bool> SegmentedIndex::Maintain() {
   std::optional<Work> work = TakeWork();
   if (!work.has_value()) {
-    if (!std::exchange(recall_is_due_, false)) return false;
+    if (!RecallIsDue()) return false;
     RETRO_RETURN_IF_ERROR(MeasureRecall());
     return true;
   }
@@ -168,11 +169,17 @@ absl::StatusOr<bool> SegmentedIndex::Maintain() {
     building_ = false;
     return status;
   }
-  recall_is_due_ = true;
   return true;
 }
 
 // ---------------------------------------------------------------- recall
+
+// Comparing with everything takes as long as the index is large: only when it is a tenth larger or smaller than then.
+bool SegmentedIndex::RecallIsDue() const {
+  const MutexLock lock(writer_mutex_);
+  const uint64_t change = std::max(stats_.chunks, measured_chunks_) - std::min(stats_.chunks, measured_chunks_);
+  return !sealed_.empty() && change >= std::max<uint64_t>(1, stats_.chunks / kGrowthDivisor);
+}
 
 // Looks for stored chunks, their own documents left out, as a text that goes on like them would.
 absl::Status SegmentedIndex::MeasureRecall() {
@@ -181,10 +188,9 @@ absl::Status SegmentedIndex::MeasureRecall() {
   const auto dimension = static_cast<size_t>(dimension_);
   {
     const MutexLock lock(writer_mutex_);
-    const uint64_t stride = std::max<uint64_t>(1, documents_.size() / kRecallQueries);
-    uint64_t i = 0;
-    for (const auto& [id, place] : documents_) {
-      if (i++ % stride != 0 || ids.size() == kRecallQueries) continue;
+    measured_chunks_ = stats_.chunks;
+    for (const auto& [id, place] : documents_) {  // in the order of a hash: any are as good as others
+      if (ids.size() == kRecallQueries) break;
       FromHalf(std::string_view(VectorsAt(place)).substr(0, dimension * kHalfBytes), vectors.emplace_back(dimension));
       ids.push_back(id);
     }

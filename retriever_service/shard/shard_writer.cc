@@ -420,9 +420,11 @@ void ShardWriter::Stage(Job& job, Group& group) {
 
 void ShardWriter::Flush(Group group, std::deque<Job*>& line) {
   const shardpb::Position position = group.transaction.position();
+  const auto is_replayed = [](const Job* job) { return !job->IsAChange(); };  // the primary has waited for both
+  const bool patient = std::none_of(group.jobs.begin(), group.jobs.end(), is_replayed);
   for (const auto& [collection, changes] : group.index_changes) {
     const auto puts = [](const IndexChange& change) { return change.document != nullptr; };
-    if (std::any_of(changes.begin(), changes.end(), puts)) {
+    if (patient && std::any_of(changes.begin(), changes.end(), puts)) {
       collection->index->WaitForMaintenance(kFrozenMax, kPatience).IgnoreError();
     }
   }

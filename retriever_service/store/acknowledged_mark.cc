@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "common/base/error.h"
+#include "common/base/file.h"
 #include "common/base/hash.h"
 #include "common/base/status_macros.h"
 #include "common/base/strings.h"
@@ -41,31 +42,28 @@ absl::Status SystemError(const std::string& path, std::string_view what) {
 
 }  // namespace
 
+absl::StatusOr<std::optional<shardpb::Position>> AcknowledgedMark::Read(const std::string& path) {
+  const absl::StatusOr<std::string> bytes = ReadFile(path);
+  if (absl::IsNotFound(bytes.status())) return std::nullopt;
+  if (!bytes.ok()) return bytes.status();
+  if (bytes->empty()) return std::nullopt;
+  if (auto found = Decode(*bytes); found.has_value()) return found;
+  return Error(absl::StatusCode::kDataLoss, Reason::kStoreDamaged,
+               StrCat(path,
+                      " is damaged, so that nothing tells whether the store beside it is whole: restore both "
+                      "from a snapshot or a replica, or remove this file to serve what is there"));
+}
+
 absl::StatusOr<std::unique_ptr<AcknowledgedMark>> AcknowledgedMark::Open(const std::string& path) {
+  RETRO_ASSIGN_OR_RETURN(auto found, Read(path));
   const int file = open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
   if (file < 0) return SystemError(path, "open");
-  std::unique_ptr<AcknowledgedMark> mark(new AcknowledgedMark(path, file));
-  RETRO_RETURN_IF_ERROR(mark->Read());
-  return mark;
+  return std::unique_ptr<AcknowledgedMark>(new AcknowledgedMark(path, file, std::move(found)));
 }
 
 AcknowledgedMark::~AcknowledgedMark() {
   fdatasync(file_);
   close(file_);
-}
-
-absl::Status AcknowledgedMark::Read() {
-  std::string bytes(kBytes + 1, '\0');
-  const ssize_t size = pread(file_, bytes.data(), bytes.size(), 0);
-  if (size < 0) return SystemError(path_, "read");
-  if (size == 0) return absl::OkStatus();
-  bytes.resize(size);
-  found_ = Decode(bytes);
-  if (found_.has_value()) return absl::OkStatus();
-  return Error(absl::StatusCode::kDataLoss, Reason::kStoreDamaged,
-               StrCat(path_,
-                      " is damaged, so that nothing tells whether the store beside it is whole: restore both "
-                      "from a snapshot or a replica, or remove this file to serve what is there"));
 }
 
 absl::Status AcknowledgedMark::Write(const shardpb::Position& position) {

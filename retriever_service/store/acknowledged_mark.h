@@ -21,7 +21,9 @@ namespace retro {
 
 class AcknowledgedMark {
  public:
-  // Opens the file, or makes it, without a position. DATA_LOSS (STORE_DAMAGED) if it is not as this wrote it.
+  // What the file has, which may be missing. DATA_LOSS (STORE_DAMAGED) if it is not as this wrote it.
+  static absl::StatusOr<std::optional<shardpb::Position>> Read(const std::string& path);
+  // Opens the file, or makes it, without a position.
   static absl::StatusOr<std::unique_ptr<AcknowledgedMark>> Open(const std::string& path);
   // Syncs.
   ~AcknowledgedMark();
@@ -34,12 +36,12 @@ class AcknowledgedMark {
   absl::Status Write(const shardpb::Position& position);
 
  private:
-  AcknowledgedMark(std::string path, int file) : path_(std::move(path)), file_(file) {}
-  absl::Status Read();
+  AcknowledgedMark(std::string path, int file, std::optional<shardpb::Position> found)
+      : path_(std::move(path)), file_(file), found_(std::move(found)) {}
 
   const std::string path_;
   const int file_;
-  std::optional<shardpb::Position> found_;
+  const std::optional<shardpb::Position> found_;
 };
 
 }  // namespace retro

@@ -81,6 +81,8 @@ absl::StatusOr<std::unique_ptr<Store>> Store::OpenSnapshot(const std::string& pa
   std::unique_ptr<Store> store(new Store(options, std::move(rows)));
   RETRO_RETURN_IF_ERROR(store->ReadIdentity());
   RETRO_RETURN_IF_ERROR(store->LoadCounters());
+  RETRO_ASSIGN_OR_RETURN(const auto acknowledged, AcknowledgedMark::Read(options.path + kMarkFile));
+  RETRO_RETURN_IF_ERROR(store->CheckNothingIsMissing(acknowledged));
   RETRO_RETURN_IF_ERROR(store->LoadCollections());
   return store;
 }
@@ -92,7 +94,7 @@ absl::Status Store::Load() {
   RETRO_RETURN_IF_ERROR(ReadIdentity());
   RETRO_RETURN_IF_ERROR(CheckIdentity());
   RETRO_RETURN_IF_ERROR(LoadCounters());
-  RETRO_RETURN_IF_ERROR(CheckNothingIsMissing());
+  RETRO_RETURN_IF_ERROR(CheckNothingIsMissing(mark_->found()));
   RETRO_RETURN_IF_ERROR(mark_->Write(last_position()));
   return LoadCollections();
 }
@@ -158,14 +160,14 @@ absl::Status Store::LoadCounters() {
 }
 
 // Two things that a log cut short would leave: an end before the newest acknowledged change, and numbers left out.
-absl::Status Store::CheckNothingIsMissing() const {
+absl::Status Store::CheckNothingIsMissing(const std::optional<shardpb::Position>& acknowledged) const {
   const shardpb::Position last = last_position();
   const auto lost = [this](const std::string& what) {
     return Damaged(StrCat(what, "; write-ahead logs found: ", rows_->logs_found()));
   };
-  if (mark_->found().has_value() && IsBefore(last, *mark_->found())) {
+  if (acknowledged.has_value() && IsBefore(last, *acknowledged)) {
     return lost(StrCat("it ends at change ", last.number(), ", and ", options_.path, kMarkFile, " has change ",
-                       mark_->found()->number(), " as acknowledged"));
+                       acknowledged->number(), " as acknowledged"));
   }
   const shardpb::Position start = log_start();
   uint64_t next = start.number();
@@ -423,7 +425,9 @@ absl::Status Store::Write(const KeyValueBatch& batch) {
 
 absl::Status Store::TrimLog() {
   const shardpb::Position start = log_start();
-  if (counters_.number - start.number() + 1 <= options_.log_changes_max) return absl::OkStatus();
+  // Each trim is a synced write of its own: not one after every change.
+  const uint64_t due = std::min(kTrimChangesMax, options_.log_changes_max);
+  if (counters_.number - start.number() + 1 < options_.log_changes_max + due) return absl::OkStatus();
   const uint64_t keep_from = counters_.number + 1 - options_.log_changes_max;
   KeyValueBatch batch;
   shardpb::Position next_start = start;

@@ -134,8 +134,8 @@ class Store {
   Transaction Begin() const;
   // OK when all its changes are durable; otherwise none is visible. After a full disk writes are tried again by and by.
   absl::Status Commit(Transaction transaction);
-  // If the log holds more than log_changes_max, drops some of the oldest changes and the rows that they freed. Call it
-  // after commits; each call does a bounded amount of work.
+  // If the log holds well more than log_changes_max, drops some of the oldest changes and the rows that they freed.
+  // Call it after commits; each call does a bounded amount of work, and most do none.
   absl::Status TrimLog();
 
  private:
@@ -155,7 +155,7 @@ class Store {
   absl::Status ReadIdentity();
   absl::Status CheckIdentity() const;
   absl::Status LoadCounters();
-  absl::Status CheckNothingIsMissing() const;
+  absl::Status CheckNothingIsMissing(const std::optional<shardpb::Position>& acknowledged) const;
   absl::Status LoadCollections();
   absl::StatusOr<std::string> ReadMeta(std::string_view key) const;
   absl::StatusOr<shardpb::Position> PositionAt(const Snapshot* at) const;

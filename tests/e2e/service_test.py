@@ -235,6 +235,17 @@ class Serving(harness.EndToEndTest):
         for method in ("POST", "PUT", "DELETE"):
             self.assertIn(self.get(port, method, "/metrics")[0], (404, 405), method)
 
+    def test_a_shard_goes_on_after_its_metrics_were_read(self):
+        port = harness.free_port()
+        shard = self.start("retro-shard", ["--data", self.path("shard"), "--cluster-file", self.write_cluster_file("main", 1), "--shard", "0",
+                                           "--replica", "r0", "--embedder-fingerprint", "a" * 64, "--tokenizer-fingerprint", "b" * 64,
+                                           "--dimension", "8", "--metrics-listen", f"127.0.0.1:{port}"], harness.free_port())
+        for _ in range(3):
+            status, text = self.get(port, "GET", "/metrics")
+            self.assertEqual(status, 200)
+            self.assertIn("retro_", text)
+        self.assertEqual(shard.stop(), 0)
+
     def search_counted(self, port):
         status, text = self.get(port, "GET", "/metrics")
         counted = any(line.startswith("retro_requests_total") and "Search" in line and 'code="OK"' in line and line.endswith(" 1")
