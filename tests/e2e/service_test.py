@@ -243,7 +243,7 @@ class Serving(harness.EndToEndTest):
         for _ in range(3):
             status, text = self.get(port, "GET", "/metrics")
             self.assertEqual(status, 200)
-            self.assertIn("retro_", text)
+            self.assertIn("exposer_scrapes_total", text)
         self.assertEqual(shard.stop(), 0)
 
     def search_counted(self, port):
