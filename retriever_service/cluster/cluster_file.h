@@ -1,20 +1,5 @@
 // The cluster file: which shards a store has, which slots each holds, its replicas and where they listen, which of them
-// is the primary, and which are in sync. JSON:
-//
-//   {
-//     "version": 7,                                raised by every change
-//     "cluster": "retro",                          a name, fixed with the first start
-//     "store_id": "00112233445566778899aabbccddeeff",  32 hexadecimal digits, fixed with the first start
-//     "min_in_sync": 1,                            replicas that must hold a write; default 1
-//     "shards": [
-//       {
-//         "slots": [0, 2047],                      first and last of 4,096; all shards together have each once, in
-//         order "epoch": 3,                              1: a new shard, which its primary founds "primary": "a0",
-//         "in_sync": ["a0", "a1"],                 left out in epoch 1
-//         "replicas": [{"name": "a0", "address": "10.0.0.1:7710"}, {"name": "a1", "address": "10.0.0.2:7710"}]
-//       }
-//     ]
-//   }
+// is the primary, and which are in sync. JSON; docs/consistency.md has an example and says what each key is.
 //
 // Operators write it once. Afterwards the shards' primaries keep epoch and in_sync, and a promotion the primary; all of
 // them change the one file, which must lie on storage that they share: it decides who may acknowledge writes. Routers
