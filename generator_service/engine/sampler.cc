@@ -2,36 +2,70 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <limits>
 
 #include "common/base/error.h"
+#include "common/base/simd.h"
 #include "common/base/status_macros.h"
 #include "generator_service/engine/random.h"
 
 namespace retro {
 namespace {
 
-// log(sum(exp(logits))). INTERNAL for logits that no softmax can take.
-absl::StatusOr<double> LogSumExp(std::span<const float> logits) {
-  float largest = -std::numeric_limits<float>::infinity();
-  bool numbers = !logits.empty();
-  for (const float logit : logits) {
-    numbers = numbers && !std::isnan(logit);
-    largest = std::max(largest, logit);
+using simd::Floats;
+using simd::Ints;
+using simd::kLanes;
+
+// The vector at `from`, of which `count` are there, the others `fill`.
+Floats LoadFilled(const float* from, size_t count, float fill) {
+  if (count >= kLanes) return simd::Load(from);
+  Floats values = simd::Splat(fill);
+  std::memcpy(&values, from, count * sizeof(float));
+  return values;
+}
+
+// NaN if one of them is.
+float LargestOf(std::span<const float> values) {
+  Floats largest = simd::Splat(-std::numeric_limits<float>::infinity());
+  Ints not_numbers = {};
+  for (size_t i = 0; i < values.size(); i += kLanes) {
+    const Floats next = LoadFilled(values.data() + i, values.size() - i, -std::numeric_limits<float>::infinity());
+    not_numbers |= next != next;
+    largest = simd::Max(largest, next);
   }
-  if (!numbers || !std::isfinite(largest))
-    return Error(absl::StatusCode::kInternal, Reason::kInternal,
-                 "the model gave logits that are not finite numbers: are its weights damaged? Try retro-model info");
+  for (int i = 0; i < kLanes; ++i) {
+    if (not_numbers[i] != 0) return std::numeric_limits<float>::quiet_NaN();
+  }
+  return simd::Largest(largest);
+}
+
+// weights[i] = e^((logits[i] - largest) / temperature), which are at most 1; returns their sum.
+double Exponentials(std::span<const float> logits, float largest, float temperature, std::vector<float>& weights) {
+  constexpr size_t kBlock = size_t{32} * kLanes;  // whose sum single precision holds well
+  weights.resize((logits.size() + kLanes - 1) / kLanes * kLanes);
   double sum = 0;
-  for (const float logit : logits) sum += std::exp(static_cast<double>(logit) - largest);
-  return largest + std::log(sum);
+  for (size_t begin = 0; begin < logits.size(); begin += kBlock) {
+    Floats sums = {};
+    for (size_t i = begin; i < std::min(begin + kBlock, logits.size()); i += kLanes) {
+      const Floats from_largest = LoadFilled(logits.data() + i, logits.size() - i, largest) - largest;
+      const Floats weight = simd::Exp(from_largest / temperature);
+      simd::Store(weights.data() + i, weight);
+      sums += weight;
+    }
+    sum += simd::Sum(sums);
+  }
+  const size_t filled = weights.size() - logits.size();  // each of them e^0
+  weights.resize(logits.size());
+  return sum - static_cast<double>(filled);
 }
 
 }  // namespace
 
 Sampler::Sampler(int64_t vocabulary) {
   candidates_.reserve(static_cast<size_t>(vocabulary));
-  weights_.reserve(static_cast<size_t>(vocabulary));
+  logits_.reserve(static_cast<size_t>(vocabulary));
+  weights_.reserve(static_cast<size_t>(vocabulary) + kLanes);
 }
 
 // Likelier first; the lower id where equal, so that the order is the same everywhere.
@@ -46,9 +80,10 @@ void Sampler::TakeAll(std::span<const float> logits) {
 
 void Sampler::KeepBest(size_t count) {
   count = std::min(count, candidates_.size());
-  std::partial_sort(candidates_.begin(), candidates_.begin() + static_cast<ptrdiff_t>(count), candidates_.end(),
-                    Before);
+  const auto end = candidates_.begin() + static_cast<ptrdiff_t>(count);
+  if (end != candidates_.end()) std::nth_element(candidates_.begin(), end, candidates_.end(), Before);
   candidates_.resize(count);
+  std::sort(candidates_.begin(), candidates_.end(), Before);
 }
 
 ScoredToken Sampler::Scored(std::span<const float> logits, double log_sum, TokenId id, int top_logprobs) {
@@ -72,17 +107,20 @@ void Sampler::Adjust(const SamplingSettings& settings, const SeenTokens& seen) {
   for (const auto& [id, bias] : settings.logit_bias) candidates_[static_cast<size_t>(id)].logit += bias;
 }
 
+// log(sum(exp(logits))). INTERNAL for logits that no softmax can take.
+absl::StatusOr<double> Sampler::LogSumExp(std::span<const float> logits) {
+  const float largest = logits.empty() ? std::numeric_limits<float>::quiet_NaN() : LargestOf(logits);
+  if (!std::isfinite(largest))
+    return Error(absl::StatusCode::kInternal, Reason::kInternal,
+                 "the model gave logits that are not finite numbers: are its weights damaged? Try retro-model info");
+  return largest + std::log(Exponentials(logits, largest, 1.0F, weights_));
+}
+
 // weights_ = exp((logit - largest) / temperature) of each; returns their sum.
 double Sampler::Weigh(float temperature) {
-  float largest = -std::numeric_limits<float>::infinity();
-  for (const Candidate& c : candidates_) largest = std::max(largest, c.logit);
-  weights_.resize(candidates_.size());
-  double sum = 0;
-  for (size_t i = 0; i < weights_.size(); ++i) {
-    weights_[i] = std::exp((static_cast<double>(candidates_[i].logit) - largest) / temperature);
-    sum += weights_[i];
-  }
-  return sum;
+  logits_.resize(candidates_.size());
+  for (size_t i = 0; i < logits_.size(); ++i) logits_[i] = candidates_[i].logit;
+  return Exponentials(logits_, LargestOf(logits_), temperature, weights_);
 }
 
 // The nucleus: the fewest most likely candidates with `top_p` of the weight. Tokens of probability below (1 - top_p) /

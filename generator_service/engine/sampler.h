@@ -70,6 +70,7 @@ class Sampler {
   };
 
   static bool Before(const Candidate& a, const Candidate& b);
+  absl::StatusOr<double> LogSumExp(std::span<const float> logits);
   void TakeAll(std::span<const float> logits);
   void Adjust(const SamplingSettings& settings, const SeenTokens& seen);
   void KeepBest(size_t count);
@@ -79,7 +80,8 @@ class Sampler {
   ScoredToken Scored(std::span<const float> logits, double log_sum, TokenId id, int top_logprobs);
 
   std::vector<Candidate> candidates_;
-  std::vector<double> weights_;  // of the candidates
+  std::vector<float> logits_;   // of the candidates
+  std::vector<float> weights_;  // of the candidates, or of all
 };
 
 }  // namespace retro
