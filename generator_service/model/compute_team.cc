@@ -3,6 +3,7 @@
 #include <ATen/Parallel.h>
 
 #include <algorithm>
+#include <atomic>
 #include <memory>
 
 #include "common/base/standing_team.h"
@@ -26,6 +27,15 @@ void ShareOut(int64_t count, const std::function<void(int64_t begin, int64_t end
   StandingTeam& team = TeamOfThisThread();
   const int64_t size = team.size();
   team.Run([&](int worker) { body(count * worker / size, count * (worker + 1) / size); });
+}
+
+void TakeInTurns(int64_t count, int64_t turn, const std::function<void(int64_t begin, int64_t end)>& body) {
+  std::atomic<int64_t> next = 0;
+  TeamOfThisThread().Run([&](int) {
+    for (int64_t begin = next.fetch_add(turn); begin < count; begin = next.fetch_add(turn)) {
+      body(begin, std::min(begin + turn, count));
+    }
+  });
 }
 
 }  // namespace retro

@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <new>
+#include <optional>
 
 #include "common/base/huge_pages.h"
 #include "common/base/simd.h"
@@ -14,9 +15,14 @@
 namespace retro {
 namespace {
 
+using simd::Floats;
+using simd::Ints;
+using simd::kLanes;
+
 constexpr float kInt8Largest = 127.0F;
 // Products that are done before another core has heard of them.
 constexpr int64_t kSharedWork = 1 << 15;
+constexpr int64_t kPanelsInTurn = 4;
 
 int64_t PanelBytes(MatrixFormat format, int64_t depth) {
   switch (format) {
@@ -31,51 +37,57 @@ int64_t PanelBytes(MatrixFormat format, int64_t depth) {
 }
 
 // The rows of one panel in the weight; those past the end are zeros.
-class PanelRows {
- public:
-  PanelRows(std::span<const float> weight, int64_t outputs, int64_t inputs, int64_t panel) : zeros_(inputs) {
-    for (int64_t i = 0; i < kPanelOutputs; ++i) {
-      const int64_t output = panel * kPanelOutputs + i;
-      rows_[i] = output < outputs ? weight.data() + output * inputs : zeros_.data();
+using PanelRows = std::array<const float*, kPanelOutputs>;
+
+constexpr int64_t kVectors = kPanelOutputs / kLanes;
+
+// kLanes steps of a panel: [step, outputs].
+using Steps = Floats[kLanes][kVectors];
+
+// From step k on; zeros past the end of the rows.
+void TakeSteps(const PanelRows& rows, int64_t k, int64_t inputs, Steps& steps) {
+  for (int64_t v = 0; v < kVectors; ++v) {
+    Floats square[kLanes] = {};
+    for (int64_t i = 0; i < kLanes; ++i) {
+      const float* from = rows[v * kLanes + i] + k;
+      if (k + kLanes <= inputs) {
+        square[i] = simd::Load(from);
+      } else {
+        std::memcpy(&square[i], from, sizeof(float) * std::max<int64_t>(inputs - k, 0));
+      }
+    }
+    simd::Transpose(square);
+    for (int64_t i = 0; i < kLanes; ++i) steps[i][v] = square[i];
+  }
+}
+
+template <typename Element, void (*kStore)(Element*, Floats)>
+void PackNumbers(const PanelRows& rows, int64_t inputs, Element* to) {
+  Steps steps;
+  for (int64_t k = 0; k < inputs; k += kLanes) {
+    TakeSteps(rows, k, inputs, steps);
+    for (int64_t i = 0; i < std::min<int64_t>(kLanes, inputs - k); ++i, to += kPanelOutputs) {
+      for (int64_t v = 0; v < kVectors; ++v) kStore(to + v * kLanes, steps[i][v]);
     }
   }
-  const float* operator[](int64_t i) const { return rows_[i]; }
-
- private:
-  std::vector<float> zeros_;
-  std::array<const float*, kPanelOutputs> rows_ = {};
-};
-
-float LargestMagnitude(const float* row, int64_t count) {
-  float largest = 0;
-  for (int64_t i = 0; i < count; ++i) largest = std::max(largest, std::abs(row[i]));
-  return largest;
 }
 
-void PackFloats(const PanelRows& rows, int64_t inputs, float* to) {
-  for (int64_t k = 0; k < inputs; ++k) {
-    for (int64_t i = 0; i < kPanelOutputs; ++i) *to++ = rows[i][k];
-  }
-}
-
-void PackHalves(const PanelRows& rows, int64_t inputs, uint16_t* to) {
-  for (int64_t k = 0; k < inputs; ++k) {
-    float step[kPanelOutputs];
-    for (int64_t i = 0; i < kPanelOutputs; ++i) step[i] = rows[i][k];
-    for (int64_t i = 0; i < kPanelOutputs; i += simd::kLanes) simd::StoreHalves(to + i, simd::Load(step + i));
-    to += kPanelOutputs;
-  }
-}
-
-// See kByteMasks in matrix_kernels.cc: bytes but the last of a word are stored with 128 added.
-void PackBytes(const PanelRows& rows, int64_t inputs, int64_t depth, const float* scales, uint8_t* to) {
-  for (int64_t i = 0; i < kPanelOutputs; ++i) {
-    for (int64_t k = 0; k < depth; ++k) {
-      const float scaled = k < inputs && scales[i] > 0 ? rows[i][k] / scales[i] : 0.0F;
-      const int64_t byte = k % kInt8Depth;
-      const int offset = byte == kInt8Depth - 1 ? 0 : 128;
-      to[(k / kInt8Depth * kPanelOutputs + i) * kInt8Depth + byte] =
-          static_cast<uint8_t>(static_cast<int>(std::lrint(scaled)) + offset);
+// scales: of the panel's outputs. To the words of matrix_kernels.h.
+void PackBytes(const PanelRows& rows, int64_t inputs, int64_t depth, const float* scales, int32_t* to) {
+  constexpr int64_t kWords = kLanes / kInt8Depth;  // of an output in the steps taken at once
+  Steps steps;
+  for (int64_t k = 0; k < depth; k += kLanes) {
+    TakeSteps(rows, k, inputs, steps);
+    for (int64_t word = 0; word < std::min(kWords, (depth - k) / kInt8Depth); ++word, to += kPanelOutputs) {
+      for (int64_t v = 0; v < kVectors; ++v) {
+        const Floats scale = simd::Load(scales + v * kLanes);
+        Ints bytes = {};
+        for (int i = kInt8Depth - 1; i >= 0; --i) {
+          const Floats scaled = steps[word * kInt8Depth + i][v] / scale;
+          bytes = (bytes << 8) | (simd::Rounded(scale > 0 ? scaled : Floats{}, 1.0F) + kByteOffset);
+        }
+        simd::StoreInts(to + v * kLanes, bytes);
+      }
     }
   }
 }
@@ -95,44 +107,49 @@ PackedMatrix::PackedMatrix(std::span<const float> weight, int64_t outputs, int64
   memory_.reset(static_cast<char*>(AllocateInHugePages(bytes_)));
   if (memory_ == nullptr) throw std::bad_alloc();
   if (format == MatrixFormat::kInt8) scales_.resize(panels_ * kPanelOutputs);
-  for (int64_t panel = 0; panel < panels_; ++panel) PackPanel(weight, panel);
+  const std::vector<float> zeros(inputs);
+  TakeInTurns(panels_, kPanelsInTurn, [&](int64_t begin, int64_t end) {
+    for (int64_t panel = begin; panel < end; ++panel) PackPanel(weight, zeros, panel);
+  });
 }
 
-void PackedMatrix::PackPanel(std::span<const float> weight, int64_t panel) {
-  const PanelRows rows(weight, outputs_, inputs_, panel);
+void PackedMatrix::PackPanel(std::span<const float> weight, std::span<const float> zeros, int64_t panel) {
+  PanelRows rows;
+  for (int64_t i = 0; i < kPanelOutputs; ++i) {
+    const int64_t output = panel * kPanelOutputs + i;
+    rows[i] = output < outputs_ ? weight.data() + output * inputs_ : zeros.data();
+  }
   switch (format_) {
     case MatrixFormat::kFp32:
-      return PackFloats(rows, inputs_, reinterpret_cast<float*>(Panel(panel)));
+      return PackNumbers<float, simd::Store>(rows, inputs_, reinterpret_cast<float*>(Panel(panel)));
     case MatrixFormat::kFp16:
-      return PackHalves(rows, inputs_, reinterpret_cast<uint16_t*>(Panel(panel)));
+      return PackNumbers<uint16_t, simd::StoreHalves>(rows, inputs_, reinterpret_cast<uint16_t*>(Panel(panel)));
     case MatrixFormat::kInt8:
       break;
   }
   float* scales = scales_.data() + panel * kPanelOutputs;
-  for (int64_t i = 0; i < kPanelOutputs; ++i) scales[i] = LargestMagnitude(rows[i], inputs_) / kInt8Largest;
-  PackBytes(rows, inputs_, depth_, scales, reinterpret_cast<uint8_t*>(Panel(panel)));
+  for (int64_t i = 0; i < kPanelOutputs; ++i) scales[i] = simd::LargestMagnitude(rows[i], inputs_) / kInt8Largest;
+  PackBytes(rows, inputs_, depth_, scales, reinterpret_cast<int32_t*>(Panel(panel)));
 }
 
-void PackedMatrix::Multiply(const float* x, int64_t rows, float* y) const {
-  if (rows == 0) return;      // the kernels' last tile has at least one
-  std::vector<float> filled;  // x with zeros up to depth_
-  if (depth_ != inputs_) {
-    filled.resize(rows * depth_);
-    for (int64_t r = 0; r < rows; ++r) std::copy_n(x + r * inputs_, inputs_, filled.data() + r * depth_);
-    x = filled.data();
-  }
+void PackedMatrix::Multiply(const float* x, int64_t rows, float* y, InstructionSet instructions) const {
+  if (rows == 0) return;
+  std::optional<ByteRows> bytes;
+  if (format_ == MatrixFormat::kInt8) bytes.emplace(x, rows, inputs_);
   const PanelProduct product{.panels = memory_.get(),
                              .panel_bytes = panel_bytes_,
                              .scales = scales_.data(),
                              .depth = depth_,
                              .rows = rows,
                              .x = x,
-                             .x_stride = depth_,
+                             .x_stride = inputs_,
+                             .bytes = bytes ? &*bytes : nullptr,
                              .y = y,
                              .y_stride = outputs_,
                              .outputs = outputs_};
-  if (outputs_ * depth_ * rows < kSharedWork) return MultiplyPanels(format_, product, 0, panels_);
-  ShareOut(panels_, [&](int64_t begin, int64_t end) { MultiplyPanels(format_, product, begin, end); });
+  const auto multiply = [&](int64_t begin, int64_t end) { MultiplyPanels(format_, product, begin, end, instructions); };
+  if (outputs_ * depth_ * rows < kSharedWork) return multiply(0, panels_);
+  ShareOut(panels_, multiply);
 }
 
 void PackedMatrix::ReadRow(int64_t output, float* to) const {
@@ -145,10 +162,8 @@ void PackedMatrix::ReadRow(int64_t output, float* to) const {
     } else if (format_ == MatrixFormat::kFp16) {
       to[k] = simd::FromHalf(reinterpret_cast<const uint16_t*>(panel)[at]);
     } else {
-      const int64_t byte = k % kInt8Depth;
-      const auto stored = static_cast<uint8_t>(panel[(k / kInt8Depth * kPanelOutputs + lane) * kInt8Depth + byte]);
-      const int value = byte == kInt8Depth - 1 ? static_cast<int8_t>(stored) : stored - 128;
-      to[k] = static_cast<float>(value) * scales_[output];
+      const int64_t byte = (k / kInt8Depth * kPanelOutputs + lane) * kInt8Depth + k % kInt8Depth;
+      to[k] = static_cast<float>(static_cast<uint8_t>(panel[byte]) - kByteOffset) * scales_[output];
     }
   }
 }

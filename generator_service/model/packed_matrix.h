@@ -1,5 +1,5 @@
 // A weight matrix [out, in] packed once for products on the CPU: fp32; fp16, half the memory and so twice the speed of
-// one token; or int8 with one scale an output, a quarter. Activations stay fp32 throughout.
+// one token; or int8 with one scale an output, a quarter. Activations are fp32; int8's products round them to 14 bits.
 #pragma once
 
 #include <cstddef>
@@ -16,10 +16,11 @@ namespace retro {
 class PackedMatrix {
  public:
   // weight: [outputs, inputs], fp32. int8: w = scale * q, q in -127 ... 127, scale = max |w| / 127 of each output.
+  // Packing is shared out over the calling thread's workers.
   PackedMatrix(std::span<const float> weight, int64_t outputs, int64_t inputs, MatrixFormat format);
 
   // y [rows, outputs] = x [rows, inputs] W^T, shared out over the calling thread's workers (compute_team.h).
-  void Multiply(const float* x, int64_t rows, float* y) const;
+  void Multiply(const float* x, int64_t rows, float* y, InstructionSet instructions = BestInstructions()) const;
 
   // Row `output` of the matrix, inputs() values: an embedding and its readout are one matrix.
   void ReadRow(int64_t output, float* to) const;
@@ -34,7 +35,8 @@ class PackedMatrix {
     void operator()(char* memory) const;
   };
 
-  void PackPanel(std::span<const float> weight, int64_t panel);
+  // zeros: [inputs], for outputs past the last.
+  void PackPanel(std::span<const float> weight, std::span<const float> zeros, int64_t panel);
   char* Panel(int64_t panel) const { return memory_.get() + panel * panel_bytes_; }
 
   MatrixFormat format_;

@@ -1,14 +1,7 @@
 #include "generator_service/model/weight_placement.h"
 
-#include <ATen/Parallel.h>
+#include <span>
 
-#include <atomic>
-#include <exception>
-#include <utility>
-#include <vector>
-
-#include "common/base/sync.h"
-#include "generator_service/model/compute_team.h"
 #include "generator_service/model/weight_table.h"
 
 namespace retro {
@@ -29,30 +22,10 @@ bool IsMultiplied(const WeightSpec& spec) {
 
 bool MakesTable(const WeightSpec& spec) { return spec.kind == WeightKind::kMatrix && !IsMultiplied(spec); }
 
-using PackedMap = std::map<std::string, std::shared_ptr<const PackedMatrix>>;
-
-// The workers take one matrix after the other, for they differ in size.
-PackedMap PackMatrices(const std::vector<std::pair<std::string, at::Tensor>>& matrices, MatrixFormat format) {
-  std::vector<std::shared_ptr<const PackedMatrix>> packed(matrices.size());
-  std::atomic<size_t> next = 0;
-  Mutex mutex;
-  std::exception_ptr error;
-  ShareOut(at::get_num_threads(), [&](int64_t, int64_t) {
-    try {
-      for (size_t i = next++; i < matrices.size(); i = next++) {
-        const at::Tensor& weight = matrices[i].second;
-        const std::span<const float> values(weight.const_data_ptr<float>(), weight.numel());
-        packed[i] = std::make_shared<PackedMatrix>(values, weight.size(0), weight.size(1), format);
-      }
-    } catch (...) {
-      const MutexLock lock(mutex);
-      error = std::current_exception();
-    }
-  });
-  if (error) std::rethrow_exception(error);
-  PackedMap map;
-  for (size_t i = 0; i < matrices.size(); ++i) map.emplace(matrices[i].first, std::move(packed[i]));
-  return map;
+std::shared_ptr<const PackedMatrix> Pack(const at::Tensor& weight, MatrixFormat format) {
+  const at::Tensor plain = weight.contiguous();
+  const std::span<const float> values(plain.const_data_ptr<float>(), plain.numel());
+  return std::make_shared<PackedMatrix>(values, plain.size(0), plain.size(1), format);
 }
 
 std::optional<at::ScalarType> TableType(ModelNumbers numbers) {
@@ -67,12 +40,11 @@ PlacedWeights PlaceWeights(const ModelConfig& config, const WeightMap& weights, 
   const std::optional<MatrixFormat> format = device.is_cpu() ? PackedFormat(numbers) : std::nullopt;
   PlacedWeights placed;
   placed.tables = TableType(numbers);
-  std::vector<std::pair<std::string, at::Tensor>> matrices;
   for (const WeightSpec& spec : WeightTable(config)) {
     const at::Tensor& weight = weights.at(spec.name);
     const bool multiplied = IsMultiplied(spec);
     if (multiplied && format) {
-      matrices.emplace_back(spec.name, weight.contiguous());
+      placed.packed.emplace(spec.name, Pack(weight, *format));
     } else if (MakesTable(spec)) {
       placed.tensors.emplace(spec.name, weight.to(device));
     } else {
@@ -80,7 +52,6 @@ PlacedWeights PlaceWeights(const ModelConfig& config, const WeightMap& weights, 
       placed.tensors.emplace(spec.name, weight.to(device, type, /*non_blocking=*/false, /*copy=*/true));
     }
   }
-  if (format) placed.packed = PackMatrices(matrices, *format);
   return placed;
 }
 
