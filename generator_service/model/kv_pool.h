@@ -15,7 +15,7 @@ namespace retro {
 // One thread at a time.
 class KvPool {
  public:
-  // Throws c10::Error if the device has no room for it.
+  // Throws c10::Error or std::bad_alloc if the device has no room for it.
   KvPool(const ModelConfig& config, int64_t blocks, const at::TensorOptions& options);
 
   // Bytes of one block whose numbers take `element_bytes` each.

@@ -10,6 +10,7 @@
 #include "common/base/strings.h"
 #include "common/safetensors/safetensors.h"
 #include "generator_service/model/attention.h"
+#include "generator_service/model/huge_tensor.h"
 #include "generator_service/model/position_tables.h"
 #include "generator_service/model/weight_table.h"
 
@@ -147,8 +148,10 @@ class Binder {
   }
 
   at::Tensor BoundTable(const std::string& matrix, DistanceRange distances, int64_t heads) const {
-    const at::Tensor table = PositionTable(At(matrix), distances.largest, distances.count, heads, sinusoids_);
-    return weights_.tables ? table.to(*weights_.tables) : table;
+    at::Tensor table = PositionTable(At(matrix), distances.largest, distances.count, heads, sinusoids_);
+    if (!weights_.tables) return table;
+    if (!table.is_cpu()) return table.to(*weights_.tables);
+    return EmptyInHugePages(table.sizes(), *weights_.tables).copy_(table);
   }
 
   // [heads * head] -> [heads, 1, head]
@@ -216,7 +219,8 @@ absl::StatusOr<ModelWeights> BindWeights(const ModelConfig& config, const Weight
 absl::StatusOr<ModelWeights> BindWeights(const ModelConfig& config, const WeightMap& weights, const at::Device& device,
                                          ModelNumbers numbers) {
   RETRO_RETURN_IF_ERROR(CheckAgainstTable(config, weights));
-  ModelWeights bound = Bind(config, PlaceWeights(config, weights, device, numbers), /*sinusoids=*/nullptr);
+  SinusoidCache sinusoids;  // all layers' tables are made from the same rows
+  ModelWeights bound = Bind(config, PlaceWeights(config, weights, device, numbers), &sinusoids);
   bound.apart = device.is_cpu() && numbers == ModelNumbers::kFp32;
   return bound;
 }
