@@ -17,8 +17,6 @@ using simd::kLanes;
 
 // Columns of the values that are summed at once: their sums stay in registers.
 inline constexpr int64_t kValueVectors = 8;
-// Steps of kLanes rows whose memory is asked for ahead of its use.
-inline constexpr int64_t kStepsAhead = 3;
 
 inline int64_t RoundUp(int64_t value) { return (value + kLanes - 1) / kLanes * kLanes; }
 
@@ -52,6 +50,7 @@ struct HeadView {
     const int64_t place = first / block_rows;
     return (blocks.empty() ? place : blocks[place]) * block_stride;
   }
+  bool IsLast(int64_t first) const { return first + block_rows >= count; }
 };
 
 // Scratch of one worker.
@@ -95,11 +94,14 @@ float OneLogit(const Scratch& scratch, int64_t head_size, const typename Format:
   return logit;
 }
 
-// Asks for memory that is read soon. Rows that are read side by side look like many streams to the processor, which
-// follows none of them.
+// Asks the second cache for memory that is read one block later. The processor itself follows a stream only from its
+// third line on, and blocks are short.
 inline void FetchAhead(const void* from, int64_t bytes) {
   constexpr int64_t kLine = 64;
-  for (int64_t at = 0; at < bytes; at += kLine) __builtin_prefetch(static_cast<const char*>(from) + at);
+  constexpr int kSecondCache = 2;
+  for (int64_t at = 0; at < bytes; at += kLine) {
+    __builtin_prefetch(static_cast<const char*>(from) + at, /*rw=*/0, kSecondCache);
+  }
 }
 
 template <typename Format>
@@ -109,11 +111,14 @@ void Logits(const HeadView<Format>& head, Scratch& scratch) {
   for (int64_t first = 0; first < head.count; first += head.block_rows) {
     const auto* keys = head.keys + head.BlockOffset(first);
     const auto* table = head.table + first / head.block_rows * head.table_step * head.head_size;
+    const auto* next_table = table + head.table_step * head.head_size;
+    const auto* next =
+        head.IsLast(first) ? head.values + head.BlockOffset(0) : head.keys + head.BlockOffset(first + head.block_rows);
     const int64_t rows = std::min(head.block_rows, head.count - first);
     int64_t r = 0;
     for (; r + kLanes <= rows; r += kLanes) {
-      FetchAhead(keys + (r + kStepsAhead * kLanes) * head.head_size, step_bytes);
-      FetchAhead(table + (r + kStepsAhead * kLanes) * head.head_size, step_bytes);
+      FetchAhead(next + r * head.head_size, step_bytes);
+      FetchAhead(next_table + r * head.head_size, step_bytes);
       simd::Store(logits + first + r,
                   EightLogits<Format>(scratch, head.head_size, keys + r * head.head_size, table + r * head.head_size));
     }
@@ -139,13 +144,15 @@ inline float Exponentials(float* logits, int64_t count) {
   return 1.0F / simd::Sum(sums);
 }
 
-// sums [kVectors * kLanes] += shares . values, `columns` from the values' first.
+// attended [kVectors * kLanes] += shares . values; `next`: where the next block's values lie.
 template <typename Format, int64_t kVectors>
-void AddValues(const float* shares, int64_t rows, const typename Format::Element* values, int64_t head_size,
-               float* attended) {
+void AddValues(const float* shares, int64_t rows, const typename Format::Element* values,
+               const typename Format::Element* next, int64_t head_size, float* attended) {
   Floats sums[kVectors];
   for (int64_t v = 0; v < kVectors; ++v) sums[v] = simd::Load(attended + v * kLanes);
+  constexpr int64_t kRowBytes = kVectors * kLanes * static_cast<int64_t>(sizeof(typename Format::Element));
   for (int64_t r = 0; r < rows; ++r) {
+    FetchAhead(next + r * head_size, kRowBytes);
     const Floats share = simd::Splat(shares[r]);
     for (int64_t v = 0; v < kVectors; ++v) {
       sums[v] = simd::MultiplyAdd(share, Format::Load(values + r * head_size + v * kLanes), sums[v]);
@@ -160,12 +167,15 @@ void WeighValues(const HeadView<Format>& head, const float* shares, float* atten
   for (int64_t first = 0; first < head.count; first += head.block_rows) {
     const auto* values = head.values + head.BlockOffset(first);
     const int64_t rows = std::min(head.block_rows, head.count - first);
+    // After the last block comes the next head, whose keys lie behind this one's in every page.
+    const auto* next = head.IsLast(first) ? head.keys + head.BlockOffset(0) + head.block_rows * head.head_size
+                                          : head.values + head.BlockOffset(first + head.block_rows);
     int64_t i = 0;
     for (; i + kValueVectors * kLanes <= head.head_size; i += kValueVectors * kLanes) {
-      AddValues<Format, kValueVectors>(shares + first, rows, values + i, head.head_size, attended + i);
+      AddValues<Format, kValueVectors>(shares + first, rows, values + i, next + i, head.head_size, attended + i);
     }
     for (; i + kLanes <= head.head_size; i += kLanes) {
-      AddValues<Format, 1>(shares + first, rows, values + i, head.head_size, attended + i);
+      AddValues<Format, 1>(shares + first, rows, values + i, next + i, head.head_size, attended + i);
     }
     for (; i < head.head_size; ++i) {
       for (int64_t r = 0; r < rows; ++r) {
