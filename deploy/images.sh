@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Builds the images retro-retriever, retro-shard, retro-generator, retro, retro-proxy and retro-prometheus from deploy/Dockerfile.
+# Builds the images retro-retriever, retro-shard, retro-generator, retro, retro-build, retro-proxy and retro-prometheus from
+# deploy/Dockerfile.
 #
 #   images.sh                  everything in containers
 #   images.sh --prebuilt       with the programs of build/release, built on this machine (Debian 12 too): minutes less
@@ -17,8 +18,8 @@ case ${1:-} in
     bash deploy/docker/collect.sh build/release/bin "${RETRO_DEPS:-$HOME/.cache/retro-deps}" "$folder/out"
     tar -C "$folder" -c out | "$engine" import - localhost/retro-programs >/dev/null
     arguments+=(--build-arg PROGRAMS=localhost/retro-programs) ;;
-  *) sed -n '2,6s/^# \{0,1\}//p' "$0"; exit 2 ;;
+  *) sed -n '2,7s/^# \{0,1\}//p' "$0"; exit 2 ;;
 esac
-for image in retro-retriever retro-shard retro-generator retro retro-proxy retro-prometheus; do
+for image in retro-retriever retro-shard retro-generator retro retro-build retro-proxy retro-prometheus; do
   "$engine" build -q -f deploy/Dockerfile --target "$image" -t "localhost/$image:${TAG:-latest}" "${arguments[@]}" .
 done

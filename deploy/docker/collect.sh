@@ -7,7 +7,7 @@ set -euo pipefail
 bin=$1 deps=$2 out=$3
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 mkdir -p "$out/bin" "$out/lib" "$out/share"
-for program in retro retro-model retro-retriever retro-shard retro-generator; do
+for program in retro retro-build retro-model retro-retriever retro-shard retro-generator; do
   objcopy --strip-debug "$bin/$program" "$out/bin/$program"
   ldd "$bin/$program" | awk '$3 ~ /^\// { print $3 }' | while read -r library; do
     case $(readlink -f "$library") in
