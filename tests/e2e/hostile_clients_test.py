@@ -1,0 +1,251 @@
+"""Clients that mean harm, spoken by hand frame by frame, against a live retriever: directly, and through the proxy of deploy/compose with
+TLS. Whatever they do, others are served, memory is bounded and the service goes on. docs/security.md says what is only the proxy's doing."""
+
+import contextlib
+import os
+import socket
+import ssl
+import struct
+import subprocess
+import time
+
+import harness
+
+MIB = 1 << 20
+MESSAGE_BYTES_MAX = 64 * MIB
+REQUEST_BYTES_MAX = 64 * MIB  # --request-bytes-max, as small as it can be
+GROWTH_MAX_MIB = 256  # requests and replies as bounded, as much again in the library's buffers, and what the allocator keeps
+HOSTILE_ADDRESS = "127.0.0.2"  # another than the other clients', as the proxy counts by address
+HANDSHAKE_S = 20
+CONNECTIONS = 100
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+DATA, HEADERS, RESET, SETTINGS, PING = 0, 1, 3, 4, 6
+END_STREAM, END_HEADERS = 1, 4
+CANCEL = 8
+INITIAL_WINDOW = 4
+SEARCH = "/retro.retriever.v1.RetrieverService/Search"
+UPSERT = "/retro.retriever.v1.RetrieverService/UpsertDocuments"
+INVALID_ARGUMENT, RESOURCE_EXHAUSTED = 3, 8
+
+
+def frame(kind, flags, stream, payload=b""):
+    return struct.pack(">I", len(payload))[1:] + bytes([kind, flags]) + struct.pack(">I", stream) + payload
+
+
+def header(name, value):
+    """HPACK: literal, neither indexed nor compressed."""
+    return b"\x00" + bytes([len(name)]) + name.encode() + bytes([len(value)]) + value.encode()
+
+
+def call_headers(stream, method):
+    fields = ((":method", "POST"), (":scheme", "http"), (":path", method), (":authority", "x"), ("content-type", "application/grpc"),
+              ("te", "trailers"))
+    return frame(HEADERS, END_HEADERS, stream, b"".join(header(*field) for field in fields))
+
+
+def grpc_message(payload, claimed=None):
+    return b"\0" + struct.pack(">I", len(payload) if claimed is None else claimed) + payload
+
+
+def search_message(k=1000):
+    """A SearchRequest of one text."""
+    query = harness.protobuf_field(1, b"a lighthouse by the harbour")
+    return harness.protobuf_field(2, query) + harness.varint(3 << 3) + harness.varint(k)
+
+
+class Hostile:
+    """A connection that no library would make."""
+
+    def __init__(self, port, tls=None):
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout=harness.WAIT_S, source_address=(HOSTILE_ADDRESS, 0))
+        if tls is not None:
+            self.socket = tls.wrap_socket(self.socket, server_hostname="localhost")
+
+    def greet(self, window=None):
+        settings = b"" if window is None else struct.pack(">HI", INITIAL_WINDOW, window)
+        return self.send(PREFACE + frame(SETTINGS, 0, 0, settings))
+
+    def send(self, data):
+        """False once the other side has had enough."""
+        try:
+            self.socket.sendall(data)
+            return True
+        except OSError:
+            return False
+
+    def swallow(self):
+        """Reads what has come, so that the other side is never the one that waits."""
+        self.socket.settimeout(0.001)
+        with contextlib.suppress(OSError):
+            while self.socket.recv(1 << 16):
+                pass
+        self.socket.settimeout(harness.WAIT_S)
+
+    def is_closed(self):
+        """By the other side, looking at what has come."""
+        self.socket.settimeout(0.001)
+        try:
+            while self.socket.recv(1 << 16):
+                pass
+            return True
+        except TimeoutError:
+            return False
+        except OSError as error:
+            return not isinstance(error, ssl.SSLWantReadError)
+
+    def close(self):
+        self.socket.close()
+
+
+class HostileClients:
+    """What is tried; how the service is reached is the subclasses'."""
+
+    def start_service(self, *flags):
+        self.service = self.start_retriever("--request-bytes-max", str(REQUEST_BYTES_MAX), *flags)
+        self.hostile = []
+        self.addCleanup(lambda: [connection.close() for connection in self.hostile])
+
+    def fill(self):
+        text = "a document of a harbour and its lighthouse. " * 40
+        self.write_jsonl("docs.jsonl", [{"id": f"d{i}", "text": f"{i}: {text}"} for i in range(300)])
+        self.retro_ok("ingest", "docs.jsonl")
+
+    def connect(self):
+        connection = Hostile(self.hostile_port, self.hostile_tls)
+        self.hostile.append(connection)
+        return connection
+
+    def resident_mib(self):
+        with open(f"/proc/{self.service.process.pid}/status", encoding="ascii") as f:
+            return next(int(line.split()[1]) for line in f if line.startswith("VmRSS:")) / 1024
+
+    @contextlib.contextmanager
+    def nobody_else_notices(self, growth_max_mib=GROWTH_MAX_MIB):
+        """After what is done here others are served, and memory stays in its bounds."""
+        self.assertIn("document", self.retro_ok("search", "lighthouse").out)
+        before = self.resident_mib()
+        yield
+        self.assertIn("document", self.retro_ok("search", "lighthouse").out)
+        self.assertIsNone(self.service.process.poll(), "the service is gone")
+        growth = self.resident_mib() - before
+        print(f"{self.id()}: {growth:.0f} MiB more", flush=True)
+        self.assertLess(growth, growth_max_mib)
+
+    def test_connections_that_never_say_anything_are_ended(self):
+        beginnings = (b"", PREFACE[:10], PREFACE, PREFACE + frame(SETTINGS, 0, 0)[:5])
+        with self.nobody_else_notices():
+            connections = [self.connect() for _ in range(CONNECTIONS)]
+            for i, connection in enumerate(connections):
+                connection.send(beginnings[i % len(beginnings)])
+        harness.wait_for("all are ended", lambda: all(connection.is_closed() for connection in connections), HANDSHAKE_S + harness.WAIT_S)
+
+    def test_messages_that_are_promised_and_never_come(self):
+        with self.nobody_else_notices():
+            for _ in range(CONNECTIONS):
+                connection = self.connect()
+                connection.greet()
+                for stream in range(1, 41, 2):
+                    connection.send(call_headers(stream, UPSERT) + frame(DATA, 0, stream, grpc_message(b"x", claimed=MESSAGE_BYTES_MAX)))
+
+    def test_a_reader_that_never_reads(self):
+        with self.nobody_else_notices():
+            for _ in range(4):
+                connection = self.connect()
+                connection.greet(window=0)
+                for stream in range(1, 201, 2):
+                    connection.send(call_headers(stream, SEARCH) + frame(DATA, END_STREAM, stream, grpc_message(search_message())))
+            time.sleep(3)  # for the replies to pile up
+        for connection in self.hostile:
+            connection.close()
+        self.assertIn("document", self.retro_ok("search", "lighthouse").out)
+
+    def flood(self, frames_of):
+        """`frames_of` each stream number, over as many connections as the other side wants to have it."""
+        with self.nobody_else_notices(self.flood_growth_max_mib):
+            connection, number = None, 1
+            for done in range(self.flood_calls):
+                if connection is None or number > 1 << 30:
+                    connection, number = self.connect(), 1
+                    connection.greet()
+                if not connection.send(frames_of(number)):
+                    connection.close()
+                    connection = None
+                    continue
+                number += 2
+                if done % 500 == 0:
+                    connection.swallow()
+
+    def test_a_flood_of_calls_that_never_end(self):
+        self.flood(lambda stream: call_headers(stream, SEARCH))
+
+    def test_a_flood_of_calls_that_are_cancelled_at_once(self):
+        message = grpc_message(search_message())
+        self.flood(lambda stream: call_headers(stream, SEARCH) + frame(DATA, END_STREAM, stream, message) +
+                   frame(RESET, 0, stream, struct.pack(">I", CANCEL)))
+
+    def test_a_flood_of_pings(self):
+        self.flood(lambda stream: frame(PING, 0, 0, struct.pack(">Q", stream)))
+
+    def test_frames_that_are_no_frames(self):
+        with self.nobody_else_notices():
+            for junk in (b"GET / HTTP/1.1\r\n\r\n", os.urandom(4096), PREFACE + os.urandom(65536),
+                         PREFACE + frame(SETTINGS, 0, 0) + frame(HEADERS, END_HEADERS, 1, b"\xff" * 9000),
+                         PREFACE + frame(SETTINGS, 0, 0) + frame(DATA, 0, 77, b"x" * 100),
+                         PREFACE + frame(SETTINGS, 0, 0) + b"\xff\xff\xff" + bytes(60000)):
+                self.connect().send(junk)
+
+
+class Direct(HostileClients, harness.EndToEndTest):
+    flood_calls = 20_000
+    flood_growth_max_mib = 64 * flood_calls / 1024  # gRPC 1.51 bounds the bytes of such a call, not their number
+
+    def setUp(self):
+        super().setUp()
+        self.start_service()
+        self.hostile_port, self.hostile_tls = self.retriever_port, None
+        self.fill()
+
+    def test_a_message_one_byte_past_the_bound(self):
+        with self.nobody_else_notices():
+            for size, code in ((MESSAGE_BYTES_MAX, INVALID_ARGUMENT), (MESSAGE_BYTES_MAX + 1, RESOURCE_EXHAUSTED)):
+                overhead = len(harness.protobuf_field(1, bytes(size))) - size
+                document = harness.protobuf_field(1, bytes(size - overhead))  # bytes that are no write
+                self.assertEqual(len(document), size)
+                self.assertEqual(self.rpc(self.service.address, UPSERT, document)[0], code, size)
+
+
+class ThroughTheProxy(HostileClients, harness.EndToEndTest):
+    flood_calls = 100_000
+    flood_growth_max_mib = GROWTH_MAX_MIB
+
+    def setUp(self):
+        super().setUp()
+        subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2", "-subj",
+                        "/CN=router", "-addext", "subjectAltName=DNS:router,DNS:localhost,IP:127.0.0.1", "-keyout", "key.pem", "-out",
+                        "ca.pem"], cwd=self.folder, check=True, capture_output=True)
+        self.start_service("--tls-certificate", self.path("ca.pem"), "--tls-key", self.path("key.pem"))
+        self.hostile_tls = ssl.create_default_context(cafile=self.path("ca.pem"))
+        self.hostile_tls.set_alpn_protocols(["h2"])
+        self.hostile_port = self.start_proxy()
+        self.retriever_port = self.hostile_port  # the others come through it as well
+        os.environ["RETRO_TLS_CA"] = self.path("ca.pem")
+        self.addCleanup(os.environ.pop, "RETRO_TLS_CA")
+        harness.wait_for("the proxy finds the service", lambda: self.retro("stats").code == 0)
+        self.fill()
+
+    def start_proxy(self):
+        with open(self.path("ca.pem"), encoding="ascii") as certificate, open(self.path("key.pem"), encoding="ascii") as key:
+            self.write("proxy.pem", certificate.read() + key.read())
+        with open(os.path.join(harness.ROOT, "deploy", "compose", "haproxy.cfg"), encoding="utf-8") as f:
+            config = f.read()
+        port, other_port = harness.free_port(), harness.free_port()
+        for old, new in (("/secrets", self.folder), ("bind :7700", f"bind 127.0.0.1:{port}"), ("bind :7800", f"bind 127.0.0.1:{other_port}"),
+                         ("router:7700", self.service.address), ("generator:7800", f"127.0.0.1:{other_port}")):
+            self.assertIn(old, config)
+            config = config.replace(old, new)
+        self.popen(["haproxy", "-db", "-f", self.write("haproxy.cfg", config)])
+        return port
+
+
+if __name__ == "__main__":
+    harness.main()
