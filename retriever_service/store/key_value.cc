@@ -22,6 +22,7 @@
 #include "common/base/heap.h"
 #include "common/base/status_macros.h"
 #include "common/base/strings.h"
+#include "retriever_service/store/table_tail.h"
 
 namespace retro {
 namespace {
@@ -201,6 +202,7 @@ absl::StatusOr<std::unique_ptr<KeyValueStore>> KeyValueStore::Open(const KeyValu
     rocks->logs_found = LogsIn(options.path);
     const rocksdb::DBOptions database_options = DatabaseOptions(options, rocks->cache);
     RETRO_RETURN_IF_ERROR(CheckFamilies(database_options, options.path));
+    RETRO_RETURN_IF_ERROR(CheckTableTails(options.path));
     std::vector<rocksdb::ColumnFamilyDescriptor> families;
     families.reserve(kFamilyCount + 1);
     for (int i = 0; i < kFamilyCount; ++i) {
