@@ -149,6 +149,57 @@ TEST_F(CheckpointTest, AFlippedWeightIsFoundByTheRevision) {
                {"model.safetensors", "SHA-256"});
 }
 
+TEST_F(CheckpointTest, AFailedReplacementLeavesTheOldModel) {
+  Save();
+  const std::string old = ReadCheckpointInfo(directory_)->revision;
+  weights_ = *RandomWeights(info_.config, kSeed + 1);
+  // The weights find room, the config none, under whatever name it is first written.
+  for (const char* taken : {"config.json.tmp", "config.json.next.tmp"}) std::filesystem::create_directory(Path(taken));
+  ASSERT_FALSE(SaveCheckpoint(directory_, info_, weights_, "").ok());
+  EXPECT_EQ(ReadCheckpointInfo(directory_)->revision, old);
+  const absl::Status loaded = LoadModel(directory_, "cpu").status();
+  EXPECT_TRUE(loaded.ok()) << loaded;
+}
+
+// Every point at which a writer of another model, with another tokenizer, may be cut.
+TEST_F(CheckpointTest, ACutReplacementLeavesTheOldModelOrTheNew) {
+  info_.tokenizer_file = "tokenizer.model";
+  const std::string tokenizer = StrCat(::testing::TempDir(), "/checkpoint_test_cut.model");
+  ASSERT_TRUE(WriteFileAtomically(tokenizer, "old pieces").ok());
+  const std::string old = *SaveCheckpoint(directory_, info_, weights_, tokenizer);
+  const std::string other = Path("other");
+  ASSERT_TRUE(WriteFileAtomically(tokenizer, "new pieces").ok());
+  info_.config.layers = 4;
+  const std::string revision = *SaveCheckpoint(other, info_, *RandomWeights(info_.config, kSeed), tokenizer);
+  const auto expect = [&](const std::string& expected, const std::string& pieces) {
+    const auto loaded = LoadModel(directory_, "cpu");
+    ASSERT_TRUE(loaded.ok()) << loaded.status();
+    EXPECT_EQ(loaded->info.revision, expected);
+    EXPECT_EQ(*ReadFile(ModelFilePath(directory_, "tokenizer.model")), pieces);
+  };
+  for (const std::string name : {"tokenizer.model", kWeightsFileName}) {
+    std::filesystem::copy_file(other + "/" + name, Path(name + ".next"));
+    expect(old, "old pieces");
+  }
+  std::filesystem::copy_file(other + "/" + kConfigFileName, Path("config.json.next"));
+  expect(revision, "new pieces");
+  for (const std::string name : {"tokenizer.model", kWeightsFileName}) {
+    std::filesystem::rename(Path(name + ".next"), Path(name));
+    expect(revision, "new pieces");
+  }
+  std::filesystem::copy_file(other + "/" + kConfigFileName, Path(kConfigFileName),
+                             std::filesystem::copy_options::overwrite_existing);
+  expect(revision, "new pieces");
+  // The next writer clears up, and takes the tokenizer from wherever the folder has it.
+  const auto again = SaveCheckpoint(directory_, info_, *RandomWeights(info_.config, kSeed + 2),
+                                    ModelFilePath(directory_, "tokenizer.model"));
+  ASSERT_TRUE(again.ok()) << again.status();
+  expect(*again, "new pieces");
+  for (const auto& entry : std::filesystem::directory_iterator(directory_)) {
+    EXPECT_NE(entry.path().extension(), ".next") << entry.path();
+  }
+}
+
 TEST_F(CheckpointTest, HalfPrecisionWeightsAreRead) {
   Save();
   const SafetensorsFile file = *SafetensorsFile::Open(Path(kWeightsFileName));

@@ -102,7 +102,7 @@ absl::Status WriteRetrofitStart(const RetrofitOptions& options) {
   // Neither a cut between the two files nor a start of other options beside the record is taken for this one.
   std::error_code ignored;
   std::filesystem::remove(options.out + "/" + kOriginFileName, ignored);
-  const std::string tokenizer = info.tokenizer_file.empty() ? "" : options.plain + "/" + info.tokenizer_file;
+  const std::string tokenizer = info.tokenizer_file.empty() ? "" : ModelFilePath(options.plain, info.tokenizer_file);
   RETRO_RETURN_IF_ERROR(SaveCheckpoint(options.out, info, weights, tokenizer).status());
   return WriteFileAtomically(options.out + "/" + kOriginFileName, origin);
 }

@@ -320,7 +320,8 @@ class Training {
   absl::Status WriteModel() {
     const RunIdentity identity = Identity();
     RETRO_RETURN_IF_ERROR(WriteTrainCheckpoint(options_.out, identity, weights_, *optimiser_, step_));
-    const std::string tokenizer = info_.tokenizer_file.empty() ? "" : options_.model + "/" + info_.tokenizer_file;
+    const std::string tokenizer =
+        info_.tokenizer_file.empty() ? "" : ModelFilePath(options_.model, info_.tokenizer_file);
     const auto saved = SaveCheckpoint(options_.out + "/" + kModelFolder, info_, weights_, tokenizer);
     return saved.status();
   }

@@ -28,10 +28,20 @@ using Json = nlohmann::ordered_json;
 
 constexpr char kFormat[] = "retro-model";
 constexpr int64_t kFormatVersion = 1;
+constexpr char kNext[] = ".next";         // suffix of what takes a file's place: see the header
 constexpr size_t kHashedBytes = 1 << 24;  // at a time: a file may be larger than memory
 
 std::string PathIn(const std::string& directory, std::string_view name) {
   return (std::filesystem::path(directory) / name).string();
+}
+
+std::string NextPathIn(const std::string& directory, std::string_view name) {
+  return StrCat(PathIn(directory, name), kNext);
+}
+
+bool Exists(const std::string& path) {
+  std::error_code error;
+  return std::filesystem::exists(path, error);
 }
 
 // A member that is a string if it is there at all.
@@ -154,10 +164,42 @@ absl::Status MakeDirectory(const std::string& directory) {
   return absl::OkStatus();
 }
 
+// Renames what took the place of an older model. The config's own successor goes last, when the others' names are on
+// the disk.
+absl::Status FinishReplacing(const std::string& directory) {
+  const std::string next_config = NextPathIn(directory, kConfigFileName);
+  if (!Exists(next_config)) return absl::OkStatus();
+  RETRO_ASSIGN_OR_RETURN(const CheckpointInfo info, ReadCheckpointInfo(directory));
+  RETRO_ASSIGN_OR_RETURN(const std::string config, ReadFile(next_config));
+  std::error_code error;
+  for (const std::string& name : {info.tokenizer_file, std::string(kWeightsFileName)}) {
+    const std::string next = NextPathIn(directory, name);
+    if (!name.empty() && Exists(next)) std::filesystem::rename(next, PathIn(directory, name), error);
+    if (error) return ErrnoStatus(error.value(), "cannot rename", next);
+  }
+  RETRO_RETURN_IF_ERROR(WriteFileAtomically(PathIn(directory, kConfigFileName), config));
+  std::filesystem::remove(next_config, error);
+  return error ? ErrnoStatus(error.value(), "cannot remove", next_config) : absl::OkStatus();
+}
+
+absl::Status WriteNextTokenizer(const std::string& directory, const std::string& name,
+                                const std::optional<std::string>& bytes) {
+  if (bytes) return WriteFileAtomically(NextPathIn(directory, name), *bytes);
+  // The folder's own stays: not what a killed writer left.
+  std::error_code error;
+  if (!name.empty()) std::filesystem::remove(NextPathIn(directory, name), error);
+  return error ? ErrnoStatus(error.value(), "cannot remove", NextPathIn(directory, name)) : absl::OkStatus();
+}
+
 }  // namespace
 
+std::string ModelFilePath(const std::string& directory, const std::string& name) {
+  const std::string next = NextPathIn(directory, name);
+  return Exists(NextPathIn(directory, kConfigFileName)) && Exists(next) ? next : PathIn(directory, name);
+}
+
 absl::StatusOr<CheckpointInfo> ReadCheckpointInfo(const std::string& directory) {
-  const std::string path = PathIn(directory, kConfigFileName);
+  const std::string path = ModelFilePath(directory, kConfigFileName);
   absl::StatusOr<std::string> text = ReadFile(path);
   if (absl::IsNotFound(text.status())) {
     return absl::NotFoundError(StrCat(directory, " is no model folder, it has no ", kConfigFileName,
@@ -171,7 +213,7 @@ absl::StatusOr<CheckpointInfo> ReadCheckpointInfo(const std::string& directory) 
 
 absl::StatusOr<std::map<std::string, at::Tensor>> ReadCheckpointWeights(const std::string& directory,
                                                                         const CheckpointInfo& info) {
-  const std::string path = PathIn(directory, kWeightsFileName);
+  const std::string path = ModelFilePath(directory, kWeightsFileName);
   RETRO_ASSIGN_OR_RETURN(WeightMap weights, MapWeights(path, info.config));
   RETRO_RETURN_IF_ERROR(CheckWeights(path, info, weights));
   return weights;
@@ -181,7 +223,7 @@ absl::StatusOr<LoadedModel> LoadModel(const std::string& directory, const std::s
                                       const ModelOptions& options) {
   LoadedModel loaded;
   RETRO_ASSIGN_OR_RETURN(loaded.info, ReadCheckpointInfo(directory));
-  const std::string path = PathIn(directory, kWeightsFileName);
+  const std::string path = ModelFilePath(directory, kWeightsFileName);
   RETRO_ASSIGN_OR_RETURN(const WeightMap weights, MapWeights(path, loaded.info.config));
   // Checking takes as long as making the model does: both at once, and the check has the word.
   std::future<absl::Status> check =
@@ -208,24 +250,28 @@ absl::StatusOr<std::string> SaveCheckpoint(const std::string& directory, const C
                                            const WeightGiver& weight, const std::string& tokenizer_path) {
   RETRO_RETURN_IF_ERROR(ValidateModelConfig(info.config));
   RETRO_RETURN_IF_ERROR(MakeDirectory(directory));
+  std::optional<std::string> tokenizer;
   if (!tokenizer_path.empty()) {
-    RETRO_ASSIGN_OR_RETURN(const std::string bytes, ReadFile(tokenizer_path));
-    RETRO_RETURN_IF_ERROR(WriteFileAtomically(PathIn(directory, info.tokenizer_file), bytes));
+    RETRO_ASSIGN_OR_RETURN(tokenizer, ReadFile(tokenizer_path));  // which may be the folder's own
   }
+  RETRO_RETURN_IF_ERROR(FinishReplacing(directory));
+  RETRO_RETURN_IF_ERROR(WriteNextTokenizer(directory, info.tokenizer_file, tokenizer));
   std::map<std::string, WeightSpec> table;
   std::map<std::string, std::vector<int64_t>> shapes;
   for (const WeightSpec& spec : WeightTable(info.config)) {
     table.emplace(spec.name, spec);
     shapes[spec.name] = spec.shape;
   }
-  const std::string path = PathIn(directory, kWeightsFileName);
+  const std::string path = NextPathIn(directory, kWeightsFileName);
   RETRO_RETURN_IF_ERROR(CatchTorch([&] {
     return WriteWeights(path, shapes, {{"format", kFormat}},
                         [&](const std::string& name) { return weight(table.at(name)); });
   }));
   CheckpointInfo written = info;
   RETRO_ASSIGN_OR_RETURN(written.revision, FileRevision(path));
-  RETRO_RETURN_IF_ERROR(WriteFileAtomically(PathIn(directory, kConfigFileName), InfoToJson(written)));
+  // From here on the folder holds the new model.
+  RETRO_RETURN_IF_ERROR(WriteFileAtomically(NextPathIn(directory, kConfigFileName), InfoToJson(written)));
+  RETRO_RETURN_IF_ERROR(FinishReplacing(directory));
   return written.revision;
 }
 

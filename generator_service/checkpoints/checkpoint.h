@@ -4,7 +4,9 @@
 //   model.safetensors  the weights, fp32 (F16 and BF16 are read too), by the names of the weight table, matrices
 //                      [out, in]
 //   tokenizer.model    or vocab.txt: a copy of the tokenizer, if the model has its own
-// Weights are written first and config.json last, so that a folder whose writing was cut is noticed by its revision.
+// A folder is replaced as a whole, although no file system renames several files at once: new files are written beside
+// the old ones as NAME.next, config.json.next last of all. Once that stands there, every NAME.next is the folder's
+// NAME, wherever the writer was cut before it had renamed them.
 #pragma once
 
 #include <functional>
@@ -35,6 +37,9 @@ struct CheckpointInfo {
 inline constexpr char kConfigFileName[] = "config.json";
 inline constexpr char kWeightsFileName[] = "model.safetensors";
 
+// The path of the folder's file of this name, which is NAME.next where a writer was cut before it had renamed it.
+std::string ModelFilePath(const std::string& directory, const std::string& name);
+
 // config.json alone. NOT_FOUND if the folder is no model; INVALID_ARGUMENT naming file and key; FAILED_PRECONDITION for
 // a newer format version.
 absl::StatusOr<CheckpointInfo> ReadCheckpointInfo(const std::string& directory);
@@ -55,7 +60,8 @@ absl::StatusOr<LoadedModel> LoadModel(const std::string& directory, const std::s
                                       const ModelOptions& options = {});
 
 // Writes the folder, making it if need be; `info.revision` is ignored and computed. `tokenizer_path`, if not empty, is
-// copied to `info.tokenizer_file`. Returns the revision.
+// copied to `info.tokenizer_file`. Returns the revision. One that fails or is killed leaves the folder's old model or,
+// from the moment that all of it is on the disk, the new one. One writer at a time.
 absl::StatusOr<std::string> SaveCheckpoint(const std::string& directory, const CheckpointInfo& info,
                                            const std::map<std::string, at::Tensor>& weights,
                                            const std::string& tokenizer_path);

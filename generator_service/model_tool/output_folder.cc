@@ -33,7 +33,7 @@ void AddOutputOptions(CLI::App& app, OutputOptions& options) {
 
 absl::Status CheckOutputFolder(const OutputOptions& options) {
   std::error_code error;
-  if (options.force || !std::filesystem::exists(std::filesystem::path(options.directory) / kConfigFileName, error)) {
+  if (options.force || !std::filesystem::exists(ModelFilePath(options.directory, kConfigFileName), error)) {
     return absl::OkStatus();
   }
   return absl::AlreadyExistsError(

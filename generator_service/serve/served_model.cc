@@ -1,7 +1,5 @@
 #include "generator_service/serve/served_model.h"
 
-#include <filesystem>
-
 #include "common/base/error.h"
 #include "common/base/hash.h"
 #include "common/base/status_macros.h"
@@ -19,7 +17,7 @@ absl::StatusOr<ServedModel> LoadServedModel(const std::string& directory, const 
     return Error(absl::StatusCode::kInvalidArgument, Reason::kModelInvalid,
                  StrCat(directory, ": the model has no tokenizer of its own; make it again with --tokenizer"));
   }
-  const std::string tokenizer = (std::filesystem::path(directory) / served.info.tokenizer_file).string();
+  const std::string tokenizer = ModelFilePath(directory, served.info.tokenizer_file);
   RETRO_ASSIGN_OR_RETURN(served.tokenizer, LoadTokenizer(tokenizer));
   if (served.tokenizer->vocabulary_size() > served.config().vocabulary) {
     return Error(absl::StatusCode::kInvalidArgument, Reason::kModelInvalid,

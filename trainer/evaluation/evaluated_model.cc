@@ -39,7 +39,7 @@ absl::StatusOr<EvaluatedModel> OpenEvaluatedModel(const EvaluationOptions& optio
   if (result.info.tokenizer_file.empty()) {
     return absl::InvalidArgumentError(StrCat(options.model, " has no tokenizer"));
   }
-  RETRO_ASSIGN_OR_RETURN(result.tokenizer, LoadTokenizer(options.model + "/" + result.info.tokenizer_file));
+  RETRO_ASSIGN_OR_RETURN(result.tokenizer, LoadTokenizer(ModelFilePath(options.model, result.info.tokenizer_file)));
   if (!result.tokenizer->lossless()) {
     return absl::InvalidArgumentError(StrCat("the tokenizer of ", options.model,
                                              " does not give back a text byte for byte: its bytes cannot be counted"));
