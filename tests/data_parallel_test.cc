@@ -10,6 +10,7 @@
 #include <filesystem>
 #include <fstream>
 #include <map>
+#include <numeric>
 #include <sstream>
 #include <string>
 #include <thread>
@@ -201,6 +202,31 @@ TEST_F(DataParallelTest, LabelsAreCountedAsTheBatchesHaveThem) {
   for (uint64_t number = 0; number < 2 * maker.windows_per_epoch(); ++number) {
     const Batch batch = maker.Make(number);
     EXPECT_EQ(maker.CountLabels(number), batch.label_count) << number;
+  }
+}
+
+// A store cuts no character in two: its chunks may be short in the middle of a document, and the first one too.
+TEST_F(DataParallelTest, LabelsOfUnevenChunksAreCountedAsTheBatchesHaveThem) {
+  const auto tokenizer = LoadTokenizer(TinyTokenizerPath());
+  auto writer = DataSetWriter::Open(folder_ / "uneven", *HeaderOf(**tokenizer, "", kTinyChunk), "");
+  ASSERT_TRUE(writer.ok()) << writer.status();
+  const std::vector<std::vector<uint32_t>> cuts = {{5, 8, 7, 3}, {7, 8}, {8, 6, 8, 8, 5}, {6, 7, 8, 8}};
+  for (int d = 0; d < 40; ++d) {
+    const std::vector<uint32_t>& chunks = cuts[d % cuts.size()];
+    ASSERT_TRUE(writer->Add({}, std::vector<TokenId>(std::reduce(chunks.begin(), chunks.end()), 7), chunks).ok());
+  }
+  ASSERT_TRUE(writer->Publish().ok());
+  const DataSet data = *DataSet::Open(folder_ / "uneven");
+  const ModelConfig config = TinyTrainingConfig();
+  BatchMaker maker(data, nullptr, config, {.windows = 3, .length = 32, .offset_share = 0.6});
+  for (uint64_t number = 0; number < 2 * maker.windows_per_epoch(); ++number) {
+    const Batch batch = maker.Make(number);
+    EXPECT_EQ(maker.CountLabels(number), batch.label_count) << number;
+    // Nothing of the document before stands in front of a window's first one.
+    const at::Tensor ended = batch.tokens.narrow(1, 0, 31).eq(data.header().eos_id);
+    const at::Tensor same = batch.segments.narrow(1, 0, 31).eq(batch.segments.narrow(1, 1, 31));
+    const at::Tensor text = batch.tokens.narrow(1, 1, 31).ne(data.header().pad_id);
+    EXPECT_FALSE(ended.logical_and(same).logical_and(text).any().item<bool>()) << number;
   }
 }
 

@@ -83,7 +83,6 @@ Batch BatchMaker::Make(uint64_t number) {
 }
 
 int64_t BatchMaker::CountLabels(uint64_t number) {
-  const auto m = static_cast<uint64_t>(config_.chunk_length);
   const auto windows = static_cast<uint64_t>(options_.windows);
   int64_t labels = 0;
   for (uint64_t index = number * windows; index < (number + 1) * windows; ++index) {
@@ -93,19 +92,22 @@ int64_t BatchMaker::CountLabels(uint64_t number) {
     labels += offset;
     int64_t left = options_.length - offset;  // places
     for (const Slot& slot : window) {
-      const auto places = static_cast<uint64_t>(std::clamp<int64_t>(left, 0, static_cast<int64_t>(m)));
-      const uint64_t text = data_.text_tokens(slot.document);
-      labels += static_cast<int64_t>(std::min(text, slot.chunk * m + places) - std::min(text, slot.chunk * m));
-      left -= static_cast<int64_t>(m);
+      const uint64_t chunk = data_.first_chunk(slot.document) + slot.chunk;
+      const bool is_text = chunk < data_.end_chunk(slot.document);  // else the eos alone
+      if (is_text) labels += std::clamp<int64_t>(left, 0, data_.chunks()[chunk].tokens);
+      left -= config_.chunk_length;
     }
   }
   return labels;
 }
 
-// The length of the short chunk that the window begins with; 0: none.
+// The length of the short chunk that the window begins with; 0: none, as where the chunk before is not m tokens of
+// text.
 int64_t BatchMaker::Offset(const std::vector<Slot>& window, uint64_t index) const {
   const uint64_t seed = WindowSeed();
-  if (MixedUnit(seed, 3 * index) >= options_.offset_share || window[0].chunk == 0) return 0;
+  const Slot& slot = window[0];
+  if (MixedUnit(seed, 3 * index) >= options_.offset_share || slot.chunk == 0) return 0;
+  if (data_.chunks()[data_.first_chunk(slot.document) + slot.chunk - 1].tokens < config_.chunk_length) return 0;
   return 1 + static_cast<int64_t>(MixedBits(seed, 3 * index + 1) % static_cast<uint64_t>(config_.chunk_length - 1));
 }
 
