@@ -61,6 +61,34 @@ TEST(Prepare, GoesOnAfterTheLastWholeFile) {
   EXPECT_TRUE(absl::IsFailedPrecondition(WriteTokenFiles(TinyTokenFiles(folder / "data", {files[0]}), Quietly)));
 }
 
+TEST(Prepare, GoesOnWithinAFile) {
+  const TemporaryFolder folder;
+  const std::string path = folder / "texts.jsonl";
+  const std::vector<std::string> texts = TinyTexts(700, 1);
+  WriteDocuments(path, texts);
+  TokenFileOptions options = TinyTokenFiles(folder / "whole", {path});
+  options.commit_seconds = 0;
+  ASSERT_TRUE(WriteTokenFiles(options, Quietly).ok());
+  std::ofstream(path, std::ios::app) << "broken\n";
+  options.out = folder / "data";
+  EXPECT_THAT(std::string(WriteTokenFiles(options, Quietly).message()), HasSubstr("texts.jsonl:701"));
+  // What was read is trusted, so it can be told from a run that begins again.
+  std::vector<std::string> changed = texts;
+  changed[0] = "another text";
+  WriteDocuments(path, changed);
+  ASSERT_TRUE(WriteTokenFiles(options, Quietly).ok());
+  for (const char* name : {kTokensName, kDocumentsName, kChunksName, kDocumentListName, kDataHeaderName}) {
+    EXPECT_EQ(*ReadFile(folder / "data/" + name), *ReadFile(folder / "whole/" + name)) << name;
+  }
+  // A file that has lost documents is none to go on with.
+  std::ofstream(path, std::ios::app) << "broken\n";
+  options.out = folder / "cut";
+  EXPECT_FALSE(WriteTokenFiles(options, Quietly).ok());
+  WriteDocuments(path, {texts[0]});
+  const absl::Status cut = WriteTokenFiles(options, Quietly);
+  EXPECT_TRUE(absl::IsFailedPrecondition(cut)) << cut;
+}
+
 TEST(Prepare, LeavesOutNearDuplicates) {
   const TemporaryFolder folder;
   std::string story;

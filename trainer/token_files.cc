@@ -1,6 +1,8 @@
 #include "trainer/token_files.h"
 
 #include <algorithm>
+#include <charconv>
+#include <chrono>
 #include <memory>
 #include <optional>
 #include <utility>
@@ -16,6 +18,8 @@
 
 namespace retro {
 namespace {
+
+using Clock = std::chrono::steady_clock;
 
 constexpr size_t kBatchDocuments = 256;
 
@@ -50,6 +54,7 @@ class Reader {
     while (writer_.progress().sources < options_.documents.size()) {
       RETRO_RETURN_IF_ERROR(AddFile(options_.documents[writer_.progress().sources]));
       ++writer_.progress().sources;
+      writer_.progress().place.clear();
       RETRO_RETURN_IF_ERROR(writer_.Commit());
     }
     return writer_.Publish();
@@ -58,6 +63,8 @@ class Reader {
  private:
   absl::Status AddFile(const std::string& path) {
     RETRO_ASSIGN_OR_RETURN(DocumentLines lines, DocumentLines::Open(path));
+    RETRO_ASSIGN_OR_RETURN(uint64_t read, PassOver(lines, path));
+    Clock::time_point committed = Clock::now();
     bool more = true;
     while (more) {
       std::vector<TrainingDocument> batch(kBatchDocuments);
@@ -69,10 +76,31 @@ class Reader {
       }
       batch.resize(count);
       RETRO_RETURN_IF_ERROR(AddBatch(batch));
+      read += count;
+      if (std::chrono::duration<double>(Clock::now() - committed).count() >= options_.commit_seconds) {
+        writer_.progress().place = StrCat(read);
+        RETRO_RETURN_IF_ERROR(writer_.Commit());
+        committed = Clock::now();
+      }
       const DataSetProgress& done = writer_.progress();
       report_(StrCat(path, ": ", done.documents, " documents, ", done.tokens, " tokens, ", done.left_out, " left out"));
     }
     return absl::OkStatus();
+  }
+
+  // Reads on to where an earlier run committed; returns how many documents of the file that is.
+  absl::StatusOr<uint64_t> PassOver(DocumentLines& lines, const std::string& path) const {
+    const std::string& place = writer_.progress().place;
+    uint64_t count = 0;
+    std::from_chars(place.data(), place.data() + place.size(), count);
+    TrainingDocument document;
+    for (uint64_t i = 0; i < count; ++i) {
+      RETRO_ASSIGN_OR_RETURN(const bool there, lines.Next(document));
+      if (there) continue;
+      return absl::FailedPreconditionError(
+          StrCat(path, " has ", i, " documents, ", count, " were read of it: put it back, or name another folder"));
+    }
+    return count;
   }
 
   absl::Status AddBatch(const std::vector<TrainingDocument>& batch) {

@@ -19,13 +19,14 @@ struct TokenFileOptions {
   std::string leave_out_near_duplicates_of;  // a .jsonl file; empty: none
   double near_duplicate_share = 0.2;         // a document with at least this share of its shingles there is left out
   int threads = 1;
+  double commit_seconds = 5;  // so much work, at most, is lost by a kill
 };
 
 // Told from time to time what is done, for a progress line.
 using Report = std::function<void(const std::string& line)>;
 
-// Goes on after the last whole file of documents if it was killed, and does nothing if the folder is complete.
-// FAILED_PRECONDITION if the folder was begun with other options.
+// Goes on where it last committed if it was killed, and does nothing if the folder is complete. FAILED_PRECONDITION if
+// the folder was begun with other options, or a file has fewer documents than were read of it.
 absl::Status WriteTokenFiles(const TokenFileOptions& options, const Report& report);
 
 }  // namespace retro
