@@ -224,6 +224,38 @@ TEST(HostileFilesTest, PicklesByHand) {
   EXPECT_EQ(call->root().callable->text, "os\nsystem");
 }
 
+// A zip archive of one stored entry.
+std::string ZipOf(const std::string& name, const std::string& bytes) {
+  const auto number = [](uint64_t value, size_t size) {
+    return std::string(reinterpret_cast<const char*>(&value), size);  // little-endian
+  };
+  const std::string sizes = number(0, 4) + number(bytes.size(), 4) + number(bytes.size(), 4) + number(name.size(), 2);
+  const std::string local = "PK\3\4" + number(20, 2) + number(0, 8) + sizes + number(0, 2) + name;
+  const std::string directory =
+      "PK\1\2" + number(20, 2) + number(20, 2) + number(0, 8) + sizes + std::string(16, '\0') + name;
+  const std::string end = "PK\5\6" + number(0, 4) + number(1, 2) + number(1, 2) + number(directory.size(), 4) +
+                          number(local.size() + bytes.size(), 4) + number(0, 2);
+  return local + bytes + directory + end;
+}
+
+// A long name or text that a pickle keeps once and names many times would take its length each time.
+TEST(HostileFilesTest, NamesThatArePutTogetherAreBounded) {
+  constexpr uint32_t kLong = 1 << 16;
+  const std::string text =
+      "X" + std::string(reinterpret_cast<const char*>(&kLong), 4) + std::string(kLong, 'a') + "q\0"s;
+  const auto says = [&](const std::string& entry, const std::string& last) {
+    std::string pickle = "\x80\2}(" + text + "N";
+    for (int i = 0; i < 2000; ++i) pickle += entry;
+    pickle += last + "u.";
+    return std::string(MessageOf(TorchArchive::Open(Put("names.pt", ZipOf("a/data.pkl", pickle))).status()));
+  };
+  const std::string key = "h\0"s;
+  EXPECT_THAT(says(key + "N", ""), HasSubstr("bytes of names"));                    // of what is no tensor
+  EXPECT_THAT(says(key + "}U\1cNs", ""), HasSubstr("bytes of names"));              // of what is in it
+  EXPECT_THAT(says("U\1b" + key, "U\5model}U\1cNs"), HasSubstr("bytes of names"));  // a text beside the weights
+  EXPECT_THAT(says(key + "N", "U\5model}U\1cNs"), HasSubstr("bytes of names"));     // and its name
+}
+
 TEST(HostileFilesTest, TensorsBeyondTheirStorageAreRefused) {
   const std::string archive = *ReadFile(RankFile());
   // The word embedding's row count (128 = K\x80) in its shape tuple, enlarged.

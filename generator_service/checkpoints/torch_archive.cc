@@ -21,8 +21,9 @@ constexpr std::string_view kPickleEntry = "data.pkl";
 constexpr std::string_view kRebuildTensor = "torch._utils\n_rebuild_tensor_v2";
 constexpr std::string_view kRebuildParameter = "torch._utils\n_rebuild_parameter";
 constexpr size_t kDimensionsMax = 16;
-constexpr int kDepthMax = 32;           // of dictionaries in dictionaries
-constexpr size_t kVisitsMax = 1 << 20;  // of values: dictionaries may be shared
+constexpr int kDepthMax = 32;                      // of dictionaries in dictionaries
+constexpr size_t kVisitsMax = 1 << 20;             // of values: dictionaries may be shared
+constexpr size_t kTextBytesMax = kPickleBytesMax;  // of all names and texts kept: a pickle may name one many times
 
 std::optional<at::ScalarType> StorageType(std::string_view global) {
   static const auto* types = new std::map<std::string_view, at::ScalarType>{
@@ -89,7 +90,7 @@ class TorchArchiveReader {
     for (const char* key : {"state_dict", "model"}) {
       const PickleValue* weights = root.Find(key);
       if (weights == nullptr || !HasEntries(*weights)) continue;
-      ReadFacts(root, key);
+      RETRO_RETURN_IF_ERROR(ReadFacts(root, key));
       return Walk(*weights, "", 0);
     }
     return Walk(root, "", 0);
@@ -119,16 +120,25 @@ class TorchArchiveReader {
     return absl::OkStatus();
   }
 
+  // To be asked before texts of so many bytes are copied.
+  absl::Status KeepText(size_t bytes) {
+    text_bytes_ += bytes;
+    if (text_bytes_ <= kTextBytesMax) return absl::OkStatus();
+    return absl::InvalidArgumentError(StrCat("has more than ", kTextBytesMax, " bytes of names"));
+  }
+
   // Whatever stands beside the weights: plain values, also those of an object with named arguments.
-  void ReadFacts(const PickleValue& root, std::string_view weights) {
+  absl::Status ReadFacts(const PickleValue& root, std::string_view weights) {
     for (const auto& [name, value] : root.entries) {
       if (name->kind != Kind::kText || name->text == weights) continue;
+      RETRO_RETURN_IF_ERROR(KeepText(name->text.size() + value->text.size()));
       const std::string key(name->text);
       if (const std::optional<Json> plain = PlainJson(*value)) {
         archive_.facts_[key] = *plain;
       } else if (value->state != nullptr && value->state->kind == Kind::kDict) {
         Json& facts = archive_.facts_[key] = Json::object();
         for (const auto& [field, field_value] : value->state->entries) {
+          RETRO_RETURN_IF_ERROR(KeepText(field->text.size() + field_value->text.size()));
           const std::optional<Json> plain_field = PlainJson(*field_value);
           if (field->kind == Kind::kText && plain_field) facts[std::string(field->text)] = *plain_field;
         }
@@ -136,6 +146,7 @@ class TorchArchiveReader {
         beside_.push_back(key);
       }
     }
+    return absl::OkStatus();
   }
 
   absl::Status Walk(const PickleValue& dictionary, const std::string& prefix, int depth) {
@@ -143,6 +154,7 @@ class TorchArchiveReader {
     for (const auto& [key, value] : dictionary.entries) {
       if (++visits_ > kVisitsMax) return absl::InvalidArgumentError(StrCat("has more than ", kVisitsMax, " values"));
       if (key->kind != Kind::kText) continue;
+      RETRO_RETURN_IF_ERROR(KeepText(prefix.size() + key->text.size()));
       const std::string name = prefix + std::string(key->text);
       const PickleValue* tensor = value;
       if (IsCallOf(*tensor, kRebuildParameter, 1)) tensor = tensor->arguments->items[0];
@@ -217,6 +229,7 @@ class TorchArchiveReader {
   std::vector<std::string> beside_;      // keys beside the weights that are no plain values
   std::vector<std::string> no_tensors_;  // names among the weights
   size_t visits_ = 0;
+  size_t text_bytes_ = 0;
 };
 
 absl::StatusOr<std::unique_ptr<TorchArchive>> TorchArchive::Open(const std::string& path) {
