@@ -33,7 +33,9 @@
 namespace retro {
 namespace {
 
+using ::testing::Contains;
 using ::testing::HasSubstr;
+using ::testing::Not;
 namespace fs = std::filesystem;
 
 constexpr double kTolerance = 2e-4;
@@ -389,11 +391,18 @@ class RankFolder {
     ASSERT_TRUE(WriteFileAtomically(File(rank), bytes).ok());
   }
 
-  std::string Says(const std::string& weights) const {
-    const auto opened = ForeignModel::Open(**FindForeignFormat("instructretro"),
-                                           SourcePath("tests/goldens/foreign/instructretro_tp2.json"), weights);
+  // What reading says, with `from` in the config replaced by `to`.
+  std::string Says(const std::string& weights, const std::string& from = "", const std::string& to = "") const {
+    const auto opened = ForeignModel::Open(**FindForeignFormat("instructretro"), Config(from, to), weights);
     if (!opened.ok()) return std::string(MessageOf(opened.status()));
     return std::string(MessageOf(opened->ReadAll().status()));
+  }
+
+  std::string Config(const std::string& from, const std::string& to) const {
+    std::string config = *ReadFile(SourcePath("tests/goldens/foreign/instructretro_tp2.json"));
+    config.replace(config.find(from), from.size(), to);
+    EXPECT_TRUE(WriteFileAtomically(path_ + "/config.json", config).ok());
+    return path_ + "/config.json";
   }
 
  private:
@@ -412,6 +421,13 @@ TEST(TensorParallelTest, WhatDoesNotGoTogetherIsNamed) {
   EXPECT_THAT(folder.Says(folder.path()), HasSubstr("'checkpoint_version' below 2"));
   for (const int rank : {0, 1}) folder.Patch(rank, "checkpoint_version", one, three);
 
+  // Without any, in a file that does not say it under that name.
+  for (const int rank : {0, 1}) folder.Patch(rank, "", "checkpoint_version", "checkpoint_versiom");
+  EXPECT_THAT(folder.Says(folder.path(), "\"checkpoint_version\"", "\"_version\""),
+              HasSubstr("'checkpoint_version' is missing"));
+  EXPECT_EQ(folder.Says(folder.path()), "");  // the config says it
+  for (const int rank : {0, 1}) folder.Patch(rank, "", "checkpoint_versiom", "checkpoint_version");
+
   // The training's own arguments against the config: 4 heads.
   folder.Patch(0, "num_attention_heads", "K\x04", "K\x08");
   EXPECT_THAT(folder.Says(folder.path()),
@@ -424,6 +440,21 @@ TEST(TensorParallelTest, WhatDoesNotGoTogetherIsNamed) {
   EXPECT_THAT(folder.Says(folder.path()), HasSubstr("'mp_rank_00_000' where rank 0 should be"));
   ASSERT_TRUE(WriteFileAtomically(StrCat(folder.path(), "/latest_checkpointed_iteration.txt"), "soon\n").ok());
   EXPECT_THAT(folder.Says(folder.path()), HasSubstr("says 'soon', neither release nor a number"));
+}
+
+TEST(TensorParallelTest, TheGateIsTheConfigsElseTheTrainingsElseOne) {
+  const RankFolder folder;
+  const auto open = [&](const std::string& from, const std::string& to) {
+    return *ForeignModel::Open(**FindForeignFormat("instructretro"), folder.Config(from, to), folder.path());
+  };
+  const std::string key = "\"retro_attention_gate\"";
+  const auto tells = Contains(HasSubstr("'retro_attention_gate' is not given"));
+  const ForeignModel off = open(key + ": 1.0", key + ": 0.0");
+  EXPECT_EQ(off.config().gate, 0.0);
+  EXPECT_THAT(off.notes(), Not(tells));
+  const ForeignModel neither = open(key, "\"_gate\"");
+  EXPECT_EQ(neither.config().gate, 1.0);
+  EXPECT_THAT(neither.notes(), tells);
 }
 
 // Norms are on every rank, and the same: here one rank's last bytes are another's.

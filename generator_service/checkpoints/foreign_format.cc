@@ -97,6 +97,7 @@ absl::StatusOr<ForeignModel> ForeignModel::Open(const ForeignFormat& format, con
   for (const std::string& key : model.reading_.unused_keys) {
     model.notes_.push_back(StrCat(config_path, ": key '", key, "' was not used"));
   }
+  for (const std::string& note : model.reading_.notes) model.notes_.push_back(StrCat(config_path, ": ", note));
   RETRO_RETURN_IF_ERROR(model.CheckTensors());
   RETRO_RETURN_IF_ERROR(CatchTorch([&] { return model.CheckCopies(); }));
   return model;

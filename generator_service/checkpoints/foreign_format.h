@@ -26,6 +26,8 @@ struct ForeignReading {
   std::map<std::string, std::string> copies;
   // Config keys that had no use.
   std::vector<std::string> unused_keys;
+  // What else the user should know, one line each.
+  std::vector<std::string> notes;
 };
 
 struct ForeignFormat {

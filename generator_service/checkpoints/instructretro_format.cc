@@ -22,6 +22,7 @@ using Names = std::map<std::string, std::string>;  // today's name -> the checkp
 constexpr std::string_view kPrefix = "language_model.";
 constexpr std::string_view kSecondEncoder = "encoder.retriever.";
 constexpr char kReadout[] = "output_layer.weight";
+constexpr char kGate[] = "retro_attention_gate";
 
 class Placer {
  public:
@@ -107,14 +108,18 @@ bool ReadFields(ForeignConfig& fields, ModelConfig& config) {
   config.output_biases = fields.Flag("add_bias_linear", false);
   config.query_key_value_biases = config.output_biases;
   config.tied_readout = !fields.Flag("untie_embeddings_and_output_weights", true);
-  config.gate = fields.Number("retro_attention_gate", 1.0);
+  config.gate = fields.Number(kGate, 1.0);
   const std::string positions = fields.Text("position_embedding_type", "rope");
   if (positions != "rope") fields.Fail(StrCat("'position_embedding_type' ", positions, " is not rope"));
   ReadMegatronRotary(fields, config);
   fields.Refuse({"openai_gelu", "squared_relu", "group_query_attention", "num_experts",
                  "apply_residual_connection_post_layernorm", "rotary_seq_len_interpolation_factor"});
   fields.Ignore({"retro_num_neighbors", "retro_num_retrieved_chunks", "tensor_model_parallel_size"});
-  if (fields.Number("checkpoint_version", 3.0) < 2.0) {
+  if (!fields.Has("checkpoint_version")) {
+    fields.Fail(
+        "'checkpoint_version' is missing here and in the checkpoint, which so is of version 0, or lost it: if it is of "
+        "2 or later, say so");
+  } else if (fields.Number("checkpoint_version", 0.0) < 2.0) {
     fields.Fail("'checkpoint_version' below 2 orders queries, keys and values otherwise and is not read here");
   }
   return fields.Flag("apply_layernorm_1p", false);
@@ -178,8 +183,10 @@ absl::StatusOr<Json> WithArguments(const Json& config, const Json& facts) {
   if (!version.is_null()) merged["checkpoint_version"] = version;
   const Json arguments = facts.value("args", Json::object());
   for (const auto& [key, value] : arguments.items()) {
-    if (!taken.contains(key) || value.is_null()) continue;
     const auto said = config.find(key);
+    // What CCA is scaled by is the user's choice, whatever it was trained with.
+    if (key == kGate && said == config.end()) merged[key] = value;
+    if (!taken.contains(key) || value.is_null()) continue;
     if (said != config.end() && !said->is_null() && *said != value) {
       return absl::InvalidArgumentError(
           StrCat("'", key, "' is ", said->dump(), ", the checkpoint's own arguments say ", value.dump()));
@@ -201,6 +208,11 @@ absl::StatusOr<ForeignReading> Read(const Json& json, const TensorSource& source
   RETRO_RETURN_IF_ERROR(fields.status());
   reading.place = Placer(config, SortNames(source, config, reading), gains_less_one);
   reading.unused_keys = fields.UnusedKeys();
+  if (!json.contains(kGate)) {
+    reading.notes.push_back(StrCat("'", kGate, "' is not given: the model's gate is ", config.gate,
+                                   ", which scales what CCA adds; 0, as in generation scripts published with these "
+                                   "models, turns retrieval off"));
+  }
   return reading;
 }
 

@@ -47,7 +47,11 @@ Command AddImportCommand(CLI::App& program) {
   const auto options = std::make_shared<ImportOptions>();
   CLI::App* app = program.add_subcommand("import", "Make a model folder from another program's checkpoint");
   app->add_option("--from", options->format, FormatsHelp())->required();
-  app->add_option("--config", options->config_path, "The checkpoint's config, JSON")->required();
+  app->add_option(
+         "--config", options->config_path,
+         "The checkpoint's config, JSON. instructretro: retro_attention_gate there (0: retrieval off, as in NVIDIA's "
+         "generation scripts; default: the checkpoint's, else 1) is the model's gate")
+      ->required();
   app->add_option("--weights", options->weights_path,
                   "The checkpoint's weights: safetensors; a PyTorch file (.pt, .pth, .ckpt), read without running "
                   "anything in it; or the folder of a tensor-parallel training (latest_checkpointed_iteration.txt)")
