@@ -3,6 +3,7 @@
 
 #include <ATen/ATen.h>
 #include <gmock/gmock.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <filesystem>
@@ -115,6 +116,13 @@ TEST(Prepare, LargestOfGroupsAreTheLargest) {
     EXPECT_TRUE(at::equal(top.scores.narrow(1, 0, kept), std::get<0>(scores.topk(kept, 1)))) << count;
     EXPECT_TRUE(at::equal(scores.gather(1, top.rows.narrow(1, 0, kept)), top.scores.narrow(1, 0, kept))) << count;
   }
+}
+
+TEST(Prepare, SearchLeavesTheMachineItsMemory) {
+  const auto memory = static_cast<uint64_t>(sysconf(_SC_PHYS_PAGES)) * static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
+  const uint64_t resident = ResidentBytesMax(at::kCPU);
+  EXPECT_GT(resident, 0U);
+  EXPECT_LE(resident, memory / 4);
 }
 
 TEST(Prepare, NeighboursAreTheNearestOfOtherDocuments) {

@@ -4,8 +4,10 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <fstream>
 #include <limits>
 #include <numeric>
+#include <string>
 #include <string_view>
 #include <unordered_map>
 #include <utility>
@@ -21,6 +23,7 @@ namespace {
 
 constexpr int64_t kGroup = 64;  // scores looked at through their maximum first
 constexpr uint64_t kResidentBytesMax = uint64_t{8} << 30;
+constexpr uint64_t kResidentPart = 4;  // of a CPU's memory that is available, at most one part in so many
 constexpr float kLowest = -std::numeric_limits<float>::infinity();
 
 struct BlockSizes {
@@ -100,7 +103,7 @@ class Search {
       number += chunks;
     }
     if (number >= kNoNeighbour) return absl::ResourceExhaustedError("the databases have more than 2^32 chunks");
-    const bool fits = number * own_[0].header.dimension * sizeof(float) <= kResidentBytesMax;
+    const bool fits = number * own_[0].header.dimension * sizeof(float) <= ResidentBytesMax(options_.device);
     for (Block& block : blocks_) {
       if (fits) block.resident = UploadRows(*block.vectors, block.first_row, block.rows, options_.device);
     }
@@ -204,6 +207,17 @@ absl::StatusOr<uint64_t> ChunksDone(const std::string& partial, const NeighbourH
 }
 
 }  // namespace
+
+uint64_t ResidentBytesMax(const at::Device& device) {
+  if (!device.is_cpu()) return kResidentBytesMax;
+  std::ifstream facts("/proc/meminfo");
+  for (std::string name, unit; facts >> name;) {
+    uint64_t kib = 0;
+    if (name == "MemAvailable:" && facts >> kib) return std::min(kResidentBytesMax, (kib << 10) / kResidentPart);
+    std::getline(facts, unit);
+  }
+  return 0;  // a system that does not say
+}
 
 TopRows LargestOf(const at::Tensor& scores, int64_t k) {
   const int64_t count = scores.size(1);

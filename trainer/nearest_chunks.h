@@ -4,6 +4,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <cstdint>
 #include <span>
 #include <vector>
 
@@ -21,6 +22,10 @@ struct TopRows {
 
 // The k largest of each row of scores [Q, N].
 TopRows LargestOf(const at::Tensor& scores, int64_t k);
+
+// What the databases' vectors may take of the device, as fp32, to be held there throughout; else they are read anew for
+// each block of queries. On a CPU at most a quarter of what is available of its memory.
+uint64_t ResidentBytesMax(const at::Device& device);
 
 struct NearestOptions {
   int64_t k = 2;
