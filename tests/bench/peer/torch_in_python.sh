@@ -1,4 +1,4 @@
-# For benchmarks against retro-pytorch, to be sourced: lets Python import torch, from the wheel that we link, and peer.py.
+# To be sourced, by what compares with PyTorch: lets Python import torch, from the wheel that we link, and peer.py of the benchmarks.
 # torch in Python wants every library of CUDA to be there, though nothing of them is called here: those that are missing are stood in
 # for by empty ones.
 packages=("$RETRO_DEPS"/venv/lib/python3*/site-packages)
