@@ -42,7 +42,7 @@ at::Tensor Logits(const Fixture& fixture) {
   const int64_t rows = static_cast<int64_t>(fixture.reference.tokens.size());
   const DecoderPiece piece{.state = &state, .rows = rows, .neighbours = fixture.reference.neighbours};
   const at::Tensor tokens = at::tensor(at::ArrayRef<TokenId>(fixture.reference.tokens), at::kLong);
-  return ReadOut(weights, fixture.config, RunDecoder(weights, fixture.config, tokens, {&piece, 1}));
+  return ReadOut(weights, fixture.config, RunDecoder(weights, fixture.config, tokens, {&piece, 1}).h);
 }
 
 class DecoderTest : public ::testing::TestWithParam<std::string> {

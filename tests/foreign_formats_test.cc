@@ -142,7 +142,7 @@ at::Tensor TrainingLogits(const ModelConfig& config, const WeightMap& weights, c
   const int64_t complete = state.geometry.CompleteChunks(rows);
   const DecoderPiece piece{.state = &state, .rows = rows, .neighbours = std::span(text.neighbours).first(complete)};
   const at::Tensor tokens = at::tensor(at::ArrayRef<TokenId>(text.tokens), at::kLong);
-  return ReadOut(bound, config, RunDecoder(bound, config, tokens, {&piece, 1}));
+  return ReadOut(bound, config, RunDecoder(bound, config, tokens, {&piece, 1}).h);
 }
 
 // In fp64, where an error of layout cannot hide in rounding.

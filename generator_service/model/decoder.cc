@@ -73,25 +73,28 @@ at::Tensor AttendToNeighbours(const AttentionWeights& weights, const ModelConfig
   return at::cat(rows);
 }
 
-// Moves the states past their pieces.
-void Advance(const ModelConfig& config, std::span<const DecoderPiece> pieces, std::span<PieceRetrieval> retrievals,
-             std::span<const AttendingSpan> spans) {
+// What the pieces leave behind, made before any of it is kept.
+std::vector<SequenceMove> Moves(const ModelConfig& config, std::span<const DecoderPiece> pieces,
+                                std::span<PieceRetrieval> retrievals, std::span<const AttendingSpan> spans) {
+  std::vector<SequenceMove> moves(pieces.size());
   for (size_t i = 0; i < pieces.size(); ++i) {
-    SequenceState& state = *pieces[i].state;
+    moves[i].state = pieces[i].state;
+    moves[i].rows = pieces[i].rows;
+    moves[i].memory = pieces[i].state->memory;
     if (pieces[i].want_mass) {
-      state.attention_mass = CollectMass(pieces[i], spans, static_cast<int64_t>(config.cca_layers.size()));
+      moves[i].attention_mass = CollectMass(pieces[i], spans, static_cast<int64_t>(config.cca_layers.size()));
     }
-    state.position += pieces[i].rows;
     if (retrievals.empty()) continue;
-    state.conditioning = retrievals[i].conditioning;
-    if (!retrievals[i].memories.empty()) state.memory = retrievals[i].memories.back();
+    moves[i].conditioning = retrievals[i].conditioning;
+    if (!retrievals[i].memories.empty()) moves[i].memory = retrievals[i].memories.back();
   }
+  return moves;
 }
 
 }  // namespace
 
-at::Tensor RunDecoder(const ModelWeights& weights, const ModelConfig& config, const at::Tensor& tokens,
-                      std::span<const DecoderPiece> pieces) {
+DecoderPass RunDecoder(const ModelWeights& weights, const ModelConfig& config, const at::Tensor& tokens,
+                       std::span<const DecoderPiece> pieces) {
   std::vector<PieceRetrieval> retrievals;
   std::vector<AttendingSpan> spans;
   int64_t cca_index = 0;
@@ -111,8 +114,17 @@ at::Tensor RunDecoder(const ModelWeights& weights, const ModelConfig& config, co
   for (const DecoderPiece& piece : pieces) {
     if (piece.trace != nullptr) piece.trace->last = h.narrow(0, piece.first_row, piece.rows);
   }
-  Advance(config, pieces, retrievals, spans);
-  return h;
+  return {.h = h, .moves = Moves(config, pieces, retrievals, spans)};
+}
+
+void Advance(std::span<SequenceMove> moves) noexcept {
+  for (SequenceMove& move : moves) {
+    SequenceState& state = *move.state;
+    state.position += move.rows;
+    state.conditioning = std::move(move.conditioning);
+    state.memory = std::move(move.memory);
+    if (move.attention_mass.has_value()) state.attention_mass = *std::move(move.attention_mass);
+  }
 }
 
 at::Tensor ReadOut(const ModelWeights& weights, const ModelConfig& config, const at::Tensor& h) {

@@ -5,6 +5,7 @@
 #include <ATen/ATen.h>
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -34,10 +35,27 @@ struct DecoderPiece {
   Trace* trace = nullptr;
 };
 
-// tokens: [N] ids; `pieces` tile the N rows. Returns H after the last layer, before the final norm: [N, d]. The states
-// move on past the pieces once everything has been computed: an exception leaves them where they were.
-at::Tensor RunDecoder(const ModelWeights& weights, const ModelConfig& config, const at::Tensor& tokens,
-                      std::span<const DecoderPiece> pieces);
+// Where a sequence will stand once its piece counts.
+struct SequenceMove {
+  SequenceState* state = nullptr;
+  int64_t rows = 0;         // that it moves on by
+  at::Tensor conditioning;  // as in SequenceState
+  ChunkMemoryPtr memory;
+  std::optional<std::vector<std::vector<float>>> attention_mass;  // where it was wanted
+};
+
+struct DecoderPass {
+  at::Tensor h;  // [N, d]: after the last layer, before the final norm
+  std::vector<SequenceMove> moves;
+};
+
+// tokens: [N] ids; `pieces` tile the N rows. The states stay where they are, with their caches filled ahead: pass the
+// moves to Advance once everything else that is wanted of the pieces has been computed, or else run them again.
+DecoderPass RunDecoder(const ModelWeights& weights, const ModelConfig& config, const at::Tensor& tokens,
+                       std::span<const DecoderPiece> pieces);
+
+// Moves the states past their pieces.
+void Advance(std::span<SequenceMove> moves) noexcept;
 
 // The final norm and READ: [..., d] -> [..., V].
 at::Tensor ReadOut(const ModelWeights& weights, const ModelConfig& config, const at::Tensor& h);

@@ -231,8 +231,10 @@ absl::StatusOr<std::vector<at::Tensor>> RetroModel::Forward(std::span<const Piec
   return CatchTorch([&]() -> absl::StatusOr<std::vector<at::Tensor>> {
     const c10::InferenceMode inference;
     const at::Tensor tokens = TokenRows(pieces, pool_->keys(0).device());
-    const at::Tensor h = RunDecoder(*weights_, config_, tokens, DecoderPieces(pieces));
-    return ReadOutPieces(*weights_, config_, h, pieces);
+    DecoderPass pass = RunDecoder(*weights_, config_, tokens, DecoderPieces(pieces));
+    std::vector<at::Tensor> logits = ReadOutPieces(*weights_, config_, pass.h, pieces);
+    Advance(pass.moves);  // last: nothing can fail any more
+    return logits;
   });
 }
 
