@@ -16,6 +16,8 @@ namespace retro {
 namespace {
 
 constexpr char kAutomatic[] = "auto";
+constexpr uint64_t kRequestBytesMaxMin = uint64_t{20} << 20;  // the largest message
+constexpr uint64_t kBytesMax = uint64_t{1} << 40;
 
 std::vector<std::string> DtypeNames() {
   std::vector<std::string> names = ModelNumbersNames();
@@ -61,12 +63,19 @@ void AddSettings(CLI::App& app, Settings& settings) {
   add_bound("--sessions-max", limits.sessions_max, "Generations that run at once", 1);
   add_bound("--waiting-max", limits.waiting_max, "Generations that may wait for a place; more are refused at once", 0);
   add_bound("--cache-mib", settings.cache_mib,
-            "Memory for the keys and values of all running generations, taken at start; one that does not fit waits",
+            "Memory for the keys and values of all running generations, taken at start; one that does not fit, with "
+            "the neighbours that it reads, waits",
             1);
   add_bound("--prefill-tokens-max", limits.prefill_tokens_max, "Tokens of prompts a step, while nobody generates", 1);
   add_bound("--prefill-tokens-shared-max", limits.prefill_tokens_shared_max,
             "Tokens of prompts a step, while somebody does", 1);
   add_bound("--encoder-neighbours-max", limits.encoder_rows_max, "Neighbours encoded in a step", 1);
+  app.add_option("--request-bytes-max", settings.generator.request_bytes_max,
+                 "Bytes of requests, for as long as their generations last, and of replies in memory at once; more are "
+                 "refused at once")
+      ->check(CLI::Range(kRequestBytesMaxMin, kBytesMax))
+      ->capture_default_str()
+      ->group(kBounds);
   app.add_option("--stall-ms-max", limits.stall_ms_max, "A stream that nobody reads for so long is ended")
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 32))
       ->default_str(std::to_string(limits.stall_ms_max.count()))

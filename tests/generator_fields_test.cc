@@ -15,6 +15,7 @@ namespace {
 
 namespace pb = ::retro::generator::v1;
 using testing::HasSubstr;
+using testing::Not;
 
 class GeneratorFieldsTest : public GeneratorServiceTest {};
 
@@ -215,6 +216,11 @@ std::vector<BadRequest> BadRetrieval() {
       {"retrieval.effort.level", [nan](auto& r) { r.mutable_retrieval()->mutable_effort()->set_level(nan); }},
       {"retrieval.max_distance", [](auto& r) { r.mutable_retrieval()->set_max_distance(-1); }},
       {"retrieval.collection", [](auto& r) { r.mutable_retrieval()->set_collection(std::string(129, 'x')); }},
+      {"retrieval.filter",
+       [](auto& r) {
+         auto* field = r.mutable_retrieval()->mutable_filter()->mutable_exists()->mutable_field();
+         field->set_metadata_key(std::string(257 << 10, 'x'));
+       }},
       {"retrieval.exclude_document_ids[0]", [](auto& r) { r.mutable_retrieval()->add_exclude_document_ids(""); }},
       {"retrieval.timeout", [](auto& r) { r.mutable_retrieval()->mutable_timeout()->set_seconds(61); }},
       {"retrieval.timeout", [](auto& r) { r.mutable_retrieval()->mutable_timeout()->set_seconds(-1); }},
@@ -271,6 +277,20 @@ TEST_F(GeneratorFieldsTest, OnRequestTheContextSlides) {
   const absl::Status endless = Generate(request).status;
   EXPECT_EQ(ReasonOf(endless), Reason::kContextTooLong);
   EXPECT_THAT(std::string(endless.message()), HasSubstr("2048"));
+}
+
+TEST_F(GeneratorFieldsTest, ALongItemOfAScoreIsToldWhatToShorten) {
+  Serve();
+  pb::ScoreRequest request;
+  pb::ScoreItem* item = request.add_items();
+  item->set_context_text(std::string(100, 'x'));
+  item->set_continuation_text(std::string(29, 'x'));
+  grpc::ClientContext context;
+  pb::ScoreResponse response;
+  const absl::Status status = FromGrpcStatus(stub_->Score(&context, request, &response));
+  EXPECT_EQ(ReasonOf(status), Reason::kContextTooLong);
+  EXPECT_EQ(FieldOf(status), std::optional<std::string>("items[0]"));
+  EXPECT_THAT(std::string(status.message()), Not(HasSubstr("max_tokens")));  // which Score has none of
 }
 
 TEST_F(GeneratorFieldsTest, ALongPromptsErrorNamesTheLimit) {

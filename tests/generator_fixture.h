@@ -42,8 +42,7 @@ class GeneratorServiceTest : public testing::Test {
   GeneratorServiceTest() : retriever_(std::string(32, 'b')) {}
 
   void Serve(const std::string& retriever, SchedulerLimits limits = {},
-             std::chrono::milliseconds drain_max = std::chrono::milliseconds(3000)) {
-    GeneratorOptions options;
+             std::chrono::milliseconds drain_max = std::chrono::milliseconds(3000), GeneratorOptions options = {}) {
     options.retriever = retriever;
     options.limits = limits;
     options.server.drain_max = drain_max;

@@ -3,6 +3,7 @@
 
 #include <gmock/gmock.h>
 
+#include <functional>
 #include <thread>
 
 #include "common/base/error.h"
@@ -15,6 +16,16 @@ namespace {
 namespace pb = ::retro::generator::v1;
 using std::chrono::milliseconds;
 using testing::HasSubstr;
+
+// A call's memory is given back a moment after its caller has the answer.
+bool EventuallyOk(const std::function<absl::Status()>& call) {
+  const auto until = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+  while (!call().ok()) {
+    if (std::chrono::steady_clock::now() > until) return false;
+    std::this_thread::sleep_for(milliseconds(5));
+  }
+  return true;
+}
 
 TEST_F(GeneratorServiceTest, StreamsTokensRetrievalsAndAFinish) {
   Serve();
@@ -338,6 +349,39 @@ TEST_F(GeneratorServiceTest, ACallThatNobodyReadsEnds) {
   EXPECT_EQ(cancelled.Value(), 1);
   context.TryCancel();
   reader->Finish();
+}
+
+TEST_F(GeneratorServiceTest, BytesOfRequestsAreBoundedWhileTheirGenerationsLast) {
+  Serve(retriever_.address(), {}, milliseconds(3000), {.request_bytes_max = 50'000});
+  auto request = Request("counted", 20);
+  request.mutable_retrieval()->add_neighbours()->add_neighbours()->mutable_chunk()->set_text(std::string(30'000, 'x'));
+  // Each gives its room back.
+  for (int i = 0; i < 5; ++i) ASSERT_TRUE(EventuallyOk([&] { return Generate(request).status; }));
+  auto larger = request;
+  larger.mutable_retrieval()->mutable_neighbours(0)->mutable_neighbours(0)->mutable_chunk()->set_text(
+      std::string(50'000, 'x'));
+  const absl::Status refused = Generate(larger).status;
+  EXPECT_EQ(refused.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(ReasonOf(refused), Reason::kQueueFull);
+
+  pb::ScoreRequest score;
+  *score.mutable_retrieval() = request.retrieval();
+  score.add_items()->set_context_text("item");
+  score.mutable_items(0)->set_continuation_text(" of one");
+  // Its reply names the neighbours again, and finds no room beside the request.
+  grpc::ClientContext context;
+  pb::ScoreResponse response;
+  EXPECT_EQ(ReasonOf(FromGrpcStatus(stub_->Score(&context, score, &response))), Reason::kQueueFull);
+  EXPECT_TRUE(EventuallyOk([&] { return Generate(request).status; }));
+}
+
+TEST_F(GeneratorServiceTest, ARequestThatDoesNotParseIsToldSo) {
+  Serve();
+  auto request = Request("fine", 2);
+  request.set_text("not UTF-8: \xff");
+  const absl::Status status = Generate(request).status;
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("does not parse"));
 }
 
 TEST_F(GeneratorServiceTest, GetModelDescribesTheModel) {

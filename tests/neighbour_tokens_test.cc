@@ -14,9 +14,11 @@ class CountingTokenizer : public ByteTokenizer {
  public:
   std::vector<Token> Encode(std::string_view text) const override {
     ++calls;
+    bytes += text.size();
     return ByteTokenizer::Encode(text);
   }
   mutable int calls = 0;
+  mutable size_t bytes = 0;
 };
 
 pb::Neighbour Neighbour(uint64_t id, const std::string& text, const std::string& continuation) {
@@ -52,6 +54,16 @@ TEST_F(NeighbourTokensTest, EachPartIsCutAndPaddedToItsOwnRoom) {
   EXPECT_EQ(rows.tokens, (std::vector<TokenId>{a, a + 1, a + 2, a + 3, v + 2, 0,     0,     0,      //
                                                a, a + 1, 0,     0,     v,     v + 1, v + 2, v + 3,  //
                                                a, 0,     0,     0,     0,     0,     0,     0}));
+}
+
+TEST_F(NeighbourTokensTest, OfALongTextOnlySoMuchIsTokenisedAsCanFit) {
+  std::string text = "a";  // what is cut off ends between two bytes of a character
+  for (int i = 0; i < 1 << 20; ++i) text += "\u00e9";
+  pb::Neighbour neighbour = Neighbour(1, text, text);
+  EXPECT_TRUE(tokens_.Fit(/*same_tokenizer=*/false, "", &neighbour));
+  EXPECT_EQ(tokenizer_.bytes, 2U * (8 * 256 - 1));
+  EXPECT_EQ(neighbour.chunk().token_ids_size(), 4);
+  EXPECT_EQ(neighbour.chunk().text(), text);
 }
 
 TEST_F(NeighbourTokensTest, IdsOfTheModelsOwnTokenizerAreTaken) {

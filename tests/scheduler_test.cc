@@ -215,6 +215,26 @@ TEST_F(SchedulerTest, PastTheBoundsASessionIsRefused) {
   EXPECT_EQ(harness.scheduler().Add(4, Request("x", 1), sink).code(), absl::StatusCode::kResourceExhausted);
 }
 
+TEST_F(SchedulerTest, NeighboursCountAmongTheCacheBlocks) {
+  ModelFacts facts = TinyFacts(*model_, tokenizer_);
+  facts.neighbour_tokens = 12;
+  Scheduler scheduler(facts, {.cache_blocks_max = 8});
+  const auto sink = std::make_shared<RecordingSink>();
+  GenerationRequest request = Request("x", 15);  // two chunks of 8
+  request.retrieval.neighbours_max = 4;          // as large as six
+  ASSERT_TRUE(scheduler.Add(1, request, sink).ok());
+  ASSERT_TRUE(scheduler.Add(2, request, sink).ok());
+  scheduler.Settle(Clock::now());
+  EXPECT_EQ(scheduler.cache_blocks(), 8);
+  EXPECT_EQ(scheduler.running(), 1);
+  request.retrieval.neighbours_max = 5;
+  const absl::Status refused = scheduler.Add(3, request, sink);
+  EXPECT_EQ(refused.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(refused.message()), testing::HasSubstr("5 neighbours"));
+  request.retrieval.enabled = false;
+  EXPECT_TRUE(scheduler.Add(4, request, sink).ok());
+}
+
 TEST_F(SchedulerTest, ALookupWithoutAnAnswerEndsByItself) {
   for (const FailurePolicy policy : {FailurePolicy::kGoOnWithout, FailurePolicy::kFail}) {
     SchedulerHarness harness(*model_, tokenizer_);

@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <cstddef>
+#include <utility>
 
 namespace retro {
 
@@ -26,6 +27,29 @@ class ByteBudget {
  private:
   const size_t bytes_max_;
   std::atomic<size_t> bytes_ = 0;
+};
+
+// Bytes taken of a budget, given back with this.
+class HeldBytes {
+ public:
+  // `budget` must outlive this.
+  explicit HeldBytes(ByteBudget& budget) : budget_(&budget) {}
+  ~HeldBytes() { budget_->Release(bytes_); }
+  HeldBytes(HeldBytes&& other) noexcept : budget_(other.budget_), bytes_(std::exchange(other.bytes_, 0)) {}
+  HeldBytes(const HeldBytes&) = delete;
+  HeldBytes& operator=(const HeldBytes&) = delete;
+  HeldBytes& operator=(HeldBytes&&) = delete;
+
+  // As ByteBudget::TryAcquire, beside what is held already.
+  bool TryAdd(size_t bytes) {
+    if (!budget_->TryAcquire(bytes)) return false;
+    bytes_ += bytes;
+    return true;
+  }
+
+ private:
+  ByteBudget* budget_;
+  size_t bytes_ = 0;
 };
 
 }  // namespace retro

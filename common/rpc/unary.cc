@@ -14,10 +14,8 @@ namespace retro {
 namespace {
 
 constexpr size_t kRequestIdBytesMax = 128;
-constexpr std::chrono::milliseconds kRetryAfter{200};
 constexpr int kWaitShare = 2;  // of a call's time, the part that it may wait
 constexpr size_t kAuditedRequestBytesMax = 1024;
-constexpr char kMemoryOfCalls[] = "the memory for requests and replies";
 
 std::string NewRequestId() {
   thread_local std::mt19937_64 random{std::random_device{}()};
@@ -124,7 +122,7 @@ class UnaryRunner::Call : public grpc::ServerUnaryReactor {
                    StrCat("the reply would have ", bytes, " bytes, and at most ", runner_.options_.reply_bytes_max,
                           " are sent: ask for less at once"));
     }
-    if (!TryHold(bytes)) return QueueFullError(kMemoryOfCalls, kRetryAfter);
+    if (!TryHold(bytes)) return MemoryFullError();
     SerializeMessage(*reply, reply_);
     return absl::OkStatus();
   }
@@ -143,6 +141,10 @@ bool UnaryRunner::WouldBeLate(const CallContext& call) const {
   return pool_.queued() > 0 && call.deadline - Clock::now() < kWaitShare * last_wait_.load();
 }
 
+absl::Status UnaryRunner::MemoryFullError() {
+  return QueueFullError("the memory for requests and replies", kRetryAfter);
+}
+
 absl::Status UnaryRunner::UnreadableError() {
   return Error(absl::StatusCode::kInvalidArgument, Reason::kInvalidField,
                "the request does not parse: is it of the right type, and every text in it UTF-8?");
@@ -154,7 +156,7 @@ grpc::ServerUnaryReactor* UnaryRunner::Start(grpc::CallbackServerContext* contex
   if (!call->admitted().ok()) {
     call->End(call->admitted());
   } else if (!call->TryHold(request.Length())) {
-    call->End(QueueFullError(kMemoryOfCalls, kRetryAfter));
+    call->End(MemoryFullError());
   } else if (WouldBeLate(call->context())) {
     const auto wait = std::chrono::duration_cast<std::chrono::milliseconds>(last_wait_.load());
     call->End(QueueFullError("the queue of requests, for so short a deadline,", wait));

@@ -85,6 +85,11 @@ class UnaryRunner {
   // Answers a method that this version does not serve: NOT_SUPPORTED to whoever may call it.
   grpc::ServerUnaryReactor* Refuse(grpc::CallbackServerContext* context, std::string method, std::string_view what);
 
+  // Answers to a request that does not parse, and to one that finds no room in a budget of bytes.
+  static absl::Status UnreadableError();
+  static absl::Status MemoryFullError();
+  static constexpr std::chrono::milliseconds kRetryAfter{200};
+
   AccessControl* access() const { return options_.access.get(); }
 
   // Bytes of requests and replies that are in memory.
@@ -96,7 +101,6 @@ class UnaryRunner {
   using MessagePtr = std::unique_ptr<google::protobuf::Message>;
   using Work = std::function<absl::StatusOr<MessagePtr>(const grpc::ByteBuffer&, const CallContext&, CallRecord&)>;
 
-  static absl::Status UnreadableError();
   // True if the call would spend most of its time waiting, as the last one did that was taken out: it would be worked
   // on for nobody, and so would all that come after it, each as late as the one before.
   bool WouldBeLate(const CallContext& call) const;

@@ -21,8 +21,9 @@ enum class FailurePolicy { kFail, kGoOnWithout };
 
 struct RetrievalSettings {
   bool enabled = false;
-  int64_t offset = 0;         // tokens of the first chunk, 0 (a full one) ... m-1
-  std::optional<float> gate;  // the model's own if not set
+  int64_t offset = 0;          // tokens of the first chunk, 0 (a full one) ... m-1
+  std::optional<float> gate;   // the model's own if not set
+  int64_t neighbours_max = 0;  // of one chunk
   FailurePolicy on_failure = FailurePolicy::kFail;
   std::chrono::milliseconds timeout_ms{2000};  // of one look-up
   std::shared_ptr<const NeighbourScope> scope;

@@ -23,7 +23,7 @@ absl::Status StalledError(std::chrono::milliseconds stall_ms_max) {
 
 int64_t Scheduler::CacheBlocks(const Session& session) const {
   const int64_t m = facts_.chunk_length;
-  return (session.cached_tokens_max() + m - 1) / m;
+  return (session.cached_tokens_max() + session.neighbour_tokens_max() + m - 1) / m;
 }
 
 absl::Status Scheduler::Add(uint64_t id, GenerationRequest request, std::shared_ptr<EventSink> sink) {
@@ -31,9 +31,11 @@ absl::Status Scheduler::Add(uint64_t id, GenerationRequest request, std::shared_
     return QueueFullError("the queue of generations", kRetryAfter);
   auto session = std::make_unique<Session>(id, std::move(request), std::move(sink), facts_);
   if (CacheBlocks(*session) > limits_.cache_blocks_max) {
-    return Error(absl::StatusCode::kInvalidArgument, Reason::kContextTooLong,
-                 StrCat("prompt and max_tokens take ", CacheBlocks(*session), " cache blocks of ", facts_.chunk_length,
-                        " tokens, this server has ", limits_.cache_blocks_max, " (--cache-mib)"));
+    return Error(
+        absl::StatusCode::kInvalidArgument, Reason::kContextTooLong,
+        StrCat("prompt, max_tokens and ", session->request().retrieval.neighbours_max, " neighbours a chunk take ",
+               CacheBlocks(*session), " cache blocks of ", facts_.chunk_length, " tokens, this server has ",
+               limits_.cache_blocks_max, " (--cache-mib): ask for fewer tokens or neighbours"));
   }
   waiting_.push_back({std::move(session), std::nullopt});
   return absl::OkStatus();

@@ -27,9 +27,10 @@
 namespace retro {
 
 struct SchedulerLimits {
-  int64_t sessions_max = 16;               // that have a place
-  int64_t waiting_max = 32;                // for one
-  int64_t cache_blocks_max = 512;          // of m tokens, of all sessions with a place, each counted at its longest
+  int64_t sessions_max = 16;  // that have a place
+  int64_t waiting_max = 32;   // for one
+  // Of m tokens, of all sessions with a place: each counted at its longest, with the neighbours that it attends to.
+  int64_t cache_blocks_max = 512;
   int64_t prefill_tokens_max = 256;        // in a step where nobody decodes
   int64_t prefill_tokens_shared_max = 32;  // in a step where somebody does; fewer where that would be slow
   int64_t encoder_rows_max = 64;           // neighbours encoded in a step; a chunk with more is encoded by itself

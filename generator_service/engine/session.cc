@@ -51,6 +51,10 @@ int64_t Session::cached_tokens_max() const {
   return request_.slide ? std::min(tokens, facts_.context_length) : tokens;
 }
 
+int64_t Session::neighbour_tokens_max() const {
+  return request_.retrieval.enabled ? request_.retrieval.neighbours_max * facts_.neighbour_tokens : 0;
+}
+
 SessionState Session::state() const {
   if (finished_) return SessionState::kFinished;
   if (!admitted_) return SessionState::kWaitingForPlace;

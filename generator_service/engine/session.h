@@ -33,6 +33,7 @@ struct ModelFacts {
   int64_t context_length = 2048;         // n
   TokenId pad_id = 0;                    // of neighbour rows
   const Tokenizer* tokenizer = nullptr;  // outlives the engine
+  int64_t neighbour_tokens = 0;          // of the cache, as large as what CCA keeps of one neighbour
 };
 
 enum class SessionState { kWaitingForPlace, kPrefill, kDecode, kWaitingForNeighbours, kFinished };
@@ -47,8 +48,10 @@ class Session {
   bool paused() const { return totals_.generated_tokens > 0 && state() == SessionState::kWaitingForNeighbours; }
   const GenerationRequest& request() const { return request_; }
   const EventSink& sink() const { return *sink_; }
-  // Tokens that its caches may come to hold: what has to be reserved for it.
+  // Tokens that its caches may come to hold, and as many as the neighbours of the chunk attended to are as large as:
+  // what has to be reserved for it.
   int64_t cached_tokens_max() const;
+  int64_t neighbour_tokens_max() const;
 
   // It has a place; the prompt's look-up may start.
   void Admit(Clock::time_point now);

@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "common/rpc/message.h"
 #include "generator_service/serve/event_messages.h"
 
 namespace retro {
@@ -9,8 +10,9 @@ namespace retro {
 namespace pb = ::retro::generator::v1;
 
 std::shared_ptr<GenerateStream> GenerateStream::Create(grpc::CallbackServerContext& context, CallRecord record,
-                                                       Engine& engine, GeneratorMetrics& metrics) {
-  std::shared_ptr<GenerateStream> stream(new GenerateStream(context, std::move(record), engine, metrics));
+                                                       HeldBytes held, Engine& engine, GeneratorMetrics& metrics) {
+  std::shared_ptr<GenerateStream> stream(
+      new GenerateStream(context, std::move(record), std::move(held), engine, metrics));
   stream->self_ = stream;
   return stream;
 }
@@ -56,21 +58,21 @@ void GenerateStream::OnToken(TokenOutput output) {
   }
   pb::GenerateResponse event;
   *event.mutable_token() = TokenMessage(output);
-  Push(std::move(event));
+  Push(event);
 }
 
 void GenerateStream::OnChunk(ChunkOutput output) {
   metrics_.OnChunk(output);
   pb::GenerateResponse event;
   *event.mutable_retrieval() = RetrievalMessage(output);
-  Push(std::move(event));
+  Push(event);
 }
 
 void GenerateStream::OnFinish(FinishOutput output) {
   metrics_.OnFinish(output);
   pb::GenerateResponse event;
   *event.mutable_finish() = FinishMessage(output, seed_, offset_);
-  Push(std::move(event));
+  Push(event);
   End(absl::OkStatus());
 }
 
@@ -85,11 +87,13 @@ bool GenerateStream::HasRoom() const {
   return queue_.size() < kEventsQueuedMax;
 }
 
-void GenerateStream::Push(pb::GenerateResponse event) {
+void GenerateStream::Push(const pb::GenerateResponse& event) {
+  grpc::ByteBuffer bytes;
+  SerializeMessage(event, bytes);
   {
     MutexLock lock(mutex_);
     if (broken_) return;
-    queue_.push_back(std::move(event));
+    queue_.push_back(std::move(bytes));
   }
   Pump();
 }

@@ -8,6 +8,7 @@
 #include <memory>
 #include <optional>
 
+#include "common/base/byte_budget.h"
 #include "common/base/sync.h"
 #include "common/rpc/unary.h"
 #include "generator_service/engine/engine.h"
@@ -17,13 +18,13 @@
 namespace retro {
 
 // Lives until both gRPC and the engine have let go of it.
-class GenerateStream : public grpc::ServerWriteReactor<generator::v1::GenerateResponse>, public EventSink {
+class GenerateStream : public grpc::ServerWriteReactor<grpc::ByteBuffer>, public EventSink {
  public:
   static constexpr size_t kEventsQueuedMax = 32;
 
-  // `context` is the call's own; `engine` and `metrics` must outlive the call.
-  static std::shared_ptr<GenerateStream> Create(grpc::CallbackServerContext& context, CallRecord record, Engine& engine,
-                                                GeneratorMetrics& metrics);
+  // `context` is the call's own; `engine` and `metrics` must outlive the call, which holds what `held` holds.
+  static std::shared_ptr<GenerateStream> Create(grpc::CallbackServerContext& context, CallRecord record, HeldBytes held,
+                                                Engine& engine, GeneratorMetrics& metrics);
 
   // Hands the request to the engine, or ends the call with the error.
   void Start(absl::StatusOr<GenerationRequest> request);
@@ -41,15 +42,17 @@ class GenerateStream : public grpc::ServerWriteReactor<generator::v1::GenerateRe
   bool HasRoom() const override;
 
  private:
-  GenerateStream(grpc::CallbackServerContext& context, CallRecord record, Engine& engine, GeneratorMetrics& metrics)
-      : context_(context), record_(std::move(record)), engine_(engine), metrics_(metrics) {}
+  GenerateStream(grpc::CallbackServerContext& context, CallRecord record, HeldBytes held, Engine& engine,
+                 GeneratorMetrics& metrics)
+      : context_(context), record_(std::move(record)), held_(std::move(held)), engine_(engine), metrics_(metrics) {}
 
-  void Push(generator::v1::GenerateResponse event);
+  void Push(const generator::v1::GenerateResponse& event);
   void End(const absl::Status& status);
   void Pump();
 
   grpc::CallbackServerContext& context_;  // valid until OnDone
   const CallRecord record_;
+  const HeldBytes held_;
   Engine& engine_;
   GeneratorMetrics& metrics_;
   std::shared_ptr<GenerateStream> self_;  // gRPC's hold, until OnDone
@@ -60,8 +63,8 @@ class GenerateStream : public grpc::ServerWriteReactor<generator::v1::GenerateRe
   std::optional<Clock::time_point> last_token_;  // engine's thread
 
   mutable Mutex mutex_;
-  std::deque<generator::v1::GenerateResponse> queue_ ABSL_GUARDED_BY(mutex_);
-  generator::v1::GenerateResponse writing_;  // gRPC's while a write is under way
+  std::deque<grpc::ByteBuffer> queue_ ABSL_GUARDED_BY(mutex_);  // events as bytes
+  grpc::ByteBuffer writing_;                                    // gRPC's while a write is under way
   bool write_under_way_ ABSL_GUARDED_BY(mutex_) = false;
   bool broken_ ABSL_GUARDED_BY(mutex_) = false;  // the reader is gone: events are dropped
   bool cancelled_ ABSL_GUARDED_BY(mutex_) = false;

@@ -3,10 +3,13 @@
 #include <algorithm>
 #include <utility>
 
+#include "common/base/byte_budget.h"
 #include "common/base/error.h"
+#include "common/base/status_macros.h"
 #include "common/base/strings.h"
 #include "common/base/worker_pool.h"
 #include "common/rpc/log.h"
+#include "common/rpc/message.h"
 #include "generator_service/engine/engine.h"
 #include "generator_service/engine/model_runner.h"
 #include "generator_service/serve/generate_stream.h"
@@ -27,13 +30,19 @@ constexpr int kDrainShare = 5;
 // Requests that are read and tokenised at once, and that wait for it.
 constexpr int kParsersMax = 2;
 constexpr size_t kRequestsQueuedMax = 64;
-constexpr std::chrono::milliseconds kRetryAfter{200};
+// The largest request: all given neighbours that a generation may have, and a prompt beside them.
+constexpr int kMessageBytesMax = 20 << 20;
 
-class GeneratorRpcs : public pb::GeneratorService::CallbackService {
+using Rpcs = pb::GeneratorService;
+using ServiceBase = Rpcs::WithRawCallbackMethod_Generate<
+    Rpcs::WithRawCallbackMethod_Score<Rpcs::WithCallbackMethod_GetModel<Rpcs::Service>>>;
+
+class GeneratorRpcs : public ServiceBase {
  public:
   // All must outlive this.
   GeneratorRpcs(const ServedModel& model, const StoreView& store, const RequestParser& parser, WorkerPool& workers,
-                Engine& engine, Metrics& metrics, GeneratorMetrics& generator_metrics, AccessControl* access)
+                Engine& engine, Metrics& metrics, GeneratorMetrics& generator_metrics, ByteBudget& budget,
+                AccessControl* access)
       : model_(model),
         store_(store),
         parser_(parser),
@@ -41,24 +50,32 @@ class GeneratorRpcs : public pb::GeneratorService::CallbackService {
         engine_(engine),
         metrics_(metrics),
         generator_metrics_(generator_metrics),
+        budget_(budget),
         access_(access) {}
 
-  grpc::ServerWriteReactor<pb::GenerateResponse>* Generate(grpc::CallbackServerContext* context,
-                                                           const pb::GenerateRequest* request) override {
+  grpc::ServerWriteReactor<grpc::ByteBuffer>* Generate(grpc::CallbackServerContext* context,
+                                                       const grpc::ByteBuffer* request) override {
     CallContext call = MakeCallContext(*context);
-    const absl::Status admitted = Admit(access_, *context, "Generate", call);
-    const auto stream =
-        GenerateStream::Create(*context, CallRecord(metrics_, "Generate", call), engine_, generator_metrics_);
-    InBackground(stream, call, admitted, [this, request, call] { return parser_.ParseGenerate(*request, call); });
+    HeldBytes held(budget_);
+    const absl::Status admitted = AdmitRequest(*context, "Generate", *request, call, held);
+    const auto stream = GenerateStream::Create(*context, CallRecord(metrics_, "Generate", call), std::move(held),
+                                               engine_, generator_metrics_);
+    InBackground<pb::GenerateRequest>(
+        stream, *request, call, admitted,
+        [this, call](const pb::GenerateRequest& message) { return parser_.ParseGenerate(message, call); });
     return stream.get();
   }
 
-  grpc::ServerUnaryReactor* Score(grpc::CallbackServerContext* context, const pb::ScoreRequest* request,
-                                  pb::ScoreResponse* response) override {
+  grpc::ServerUnaryReactor* Score(grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
+                                  grpc::ByteBuffer* reply) override {
     CallContext call = MakeCallContext(*context);
-    const absl::Status admitted = Admit(access_, *context, "Score", call);
-    const auto score = ScoreCall::Create(CallRecord(metrics_, "Score", call), engine_, generator_metrics_, response);
-    InBackground(score, call, admitted, [this, request, call] { return parser_.ParseScore(*request, call); });
+    HeldBytes held(budget_);
+    const absl::Status admitted = AdmitRequest(*context, "Score", *request, call, held);
+    const auto score =
+        ScoreCall::Create(CallRecord(metrics_, "Score", call), std::move(held), engine_, generator_metrics_, reply);
+    InBackground<pb::ScoreRequest>(score, *request, call, admitted, [this, call](const pb::ScoreRequest& message) {
+      return parser_.ParseScore(message, call);
+    });
     return score.get();
   }
 
@@ -73,16 +90,28 @@ class GeneratorRpcs : public pb::GeneratorService::CallbackService {
   }
 
  private:
-  // Prompts are tokenised by a worker, so that gRPC's threads stay free for the streams that run. A request whose
-  // caller has left meanwhile is dropped.
-  void InBackground(const auto& reactor, const CallContext& call, const absl::Status& admitted, const auto& parse) {
+  // Whether the caller may call and its request, which `held` then holds, has room.
+  absl::Status AdmitRequest(const grpc::CallbackServerContext& context, const char* method,
+                            const grpc::ByteBuffer& request, CallContext& call, HeldBytes& held) {
+    RETRO_RETURN_IF_ERROR(Admit(access_, context, method, call));
+    return held.TryAdd(request.Length()) ? absl::OkStatus() : UnaryRunner::MemoryFullError();
+  }
+
+  // Requests are parsed and their prompts tokenised by a worker, so that gRPC's threads stay free for the streams that
+  // run. A request whose caller has left meanwhile is dropped. `request` is gRPC's, until the reactor's OnDone.
+  template <typename Message>
+  void InBackground(const auto& reactor, const grpc::ByteBuffer& request, const CallContext& call,
+                    const absl::Status& admitted, const auto& parse) {
     if (!admitted.ok()) return reactor->Start(admitted);
-    const auto work = [reactor, call, parse] {
+    const auto work = [reactor, &request, call, parse] {
       const absl::Status wanted = call.Check();
-      reactor->Start(wanted.ok() ? parse() : wanted);
+      if (!wanted.ok()) return reactor->Start(wanted);
+      Message message;
+      if (!ParseMessage(request, message)) return reactor->Start(UnaryRunner::UnreadableError());
+      reactor->Start(parse(message));
     };
     const bool taken = workers_.Submit(work, call.caller == nullptr ? "" : call.caller->key);
-    if (!taken) reactor->Start(QueueFullError("the queue of requests", kRetryAfter));
+    if (!taken) reactor->Start(QueueFullError("the queue of requests", UnaryRunner::kRetryAfter));
   }
 
   const ServedModel& model_;
@@ -92,6 +121,7 @@ class GeneratorRpcs : public pb::GeneratorService::CallbackService {
   Engine& engine_;
   Metrics& metrics_;
   GeneratorMetrics& generator_metrics_;
+  ByteBudget& budget_;
   AccessControl* const access_;
 };
 
@@ -105,11 +135,22 @@ NeighbourShape ShapeOf(const ServedModel& model) {
   return {config.chunk_length, config.neighbour_length, config.vocabulary, static_cast<TokenId>(config.pad_id)};
 }
 
+// What CCA keeps of a neighbour, its r rows' keys and values in each CCA layer, in tokens of the cache, which has the
+// same of every layer: rounded up.
+int64_t NeighbourCacheTokens(const ModelConfig& config) {
+  const auto cca_layers = static_cast<int64_t>(config.cca_layers.size());
+  return (cca_layers * config.neighbour_length + config.layers - 1) / config.layers;
+}
+
 EngineOptions OptionsOf(const GeneratorOptions& options, const ServedModel& model, GeneratorMetrics& metrics) {
   EngineOptions engine;
   const ModelConfig& config = model.config();
-  engine.facts = {config.vocabulary, config.chunk_length, config.max_length, static_cast<TokenId>(config.pad_id),
-                  model.tokenizer.get()};
+  engine.facts = {.vocabulary = config.vocabulary,
+                  .chunk_length = config.chunk_length,
+                  .context_length = config.max_length,
+                  .pad_id = static_cast<TokenId>(config.pad_id),
+                  .tokenizer = model.tokenizer.get(),
+                  .neighbour_tokens = NeighbourCacheTokens(config)};
   engine.limits = options.limits;
   engine.limits.cache_blocks_max = model.model->cache_blocks();
   engine.on_step = [&metrics](const StepReport& step) { metrics.OnStep(step); };
@@ -125,6 +166,7 @@ struct Generator::Parts {
       : options(all_options),
         model(std::move(served)),
         metrics(process_metrics, model.model->cache_blocks()),
+        request_bytes(options.request_bytes_max),
         store(model),
         tokens(*model.tokenizer, ShapeOf(model), options.retokenised_cache_chunks_max),
         parser(model, tokens),
@@ -132,11 +174,13 @@ struct Generator::Parts {
         engine(OptionsOf(options, model, metrics), std::make_unique<ModelRunner>(*model.model, options.threads),
                retriever),
         workers(kParsersMax, RequestsQueuedMax(options.limits)),
-        rpcs(model, store, parser, workers, engine, process_metrics, metrics, options.server.access.get()) {}
+        rpcs(model, store, parser, workers, engine, process_metrics, metrics, request_bytes,
+             options.server.access.get()) {}
 
   const GeneratorOptions options;
   const ServedModel model;
   GeneratorMetrics metrics;
+  ByteBudget request_bytes;
   StoreView store;
   NeighbourTokens tokens;
   const RequestParser parser;
@@ -155,15 +199,19 @@ Generator::~Generator() { Stop(); }
 absl::StatusOr<std::unique_ptr<Generator>> Generator::Start(const GeneratorOptions& options, ServedModel model,
                                                             Metrics& metrics) {
   const int64_t m = model.config().chunk_length;
-  const int64_t longest = (model.config().max_length + m - 1) / m;
+  const int64_t longest =
+      (model.config().max_length + model.trained_neighbours * NeighbourCacheTokens(model.config()) + m - 1) / m;
   if (model.model->cache_blocks() < longest) {
     return FieldError("--cache-mib", StrCat("leaves room for ", model.model->cache_blocks(), " blocks of ", m,
-                                            " tokens, the model's context takes ", longest));
+                                            " tokens, the model's context with ", model.trained_neighbours,
+                                            " neighbours takes ", longest));
   }
   auto channel = MakeRetrieverChannel(options.retriever, options.retriever_security);
   if (!channel.ok()) return channel.status();
   auto parts = std::make_unique<Parts>(options, std::move(model), *std::move(channel), metrics);
-  auto server = RpcServer::Start(options.server, {&parts->rpcs});
+  ServerOptions server_options = options.server;
+  server_options.message_bytes_max = std::min(server_options.message_bytes_max, kMessageBytesMax);
+  auto server = RpcServer::Start(server_options, {&parts->rpcs});
   if (!server.ok()) return server.status();
   parts->server = *std::move(server);
   parts->server->SetServing("", true);

@@ -23,8 +23,9 @@ struct GeneratorOptions {
   ClientSecurity retriever_security;
   int threads = 0;  // that compute; 0: one a core
   SchedulerLimits limits;
-  size_t retokenised_cache_chunks_max = 65536;  // chunks of collections with another tokenizer
-  std::chrono::milliseconds probe_ms{2000};     // between two looks at the retriever
+  size_t request_bytes_max = size_t{256} << 20;  // of the requests, and the replies of Score, in memory at once
+  size_t retokenised_cache_chunks_max = 65536;   // chunks of collections with another tokenizer
+  std::chrono::milliseconds probe_ms{2000};      // between two looks at the retriever
 };
 
 class Generator {

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "generator_service/engine/text_assembler.h"
+
 namespace retro {
 namespace {
 
@@ -46,7 +48,11 @@ std::vector<TokenId> NeighbourTokens::Tokenise(const std::string& store, const p
     }
   }
   std::vector<TokenId> ids;
-  for (const Token& token : tokenizer_.Encode(chunk.text())) ids.push_back(token.id);
+  // The same for every place of the chunk, for what is remembered serves all of them.
+  const auto bytes_max = static_cast<size_t>(shape_.neighbour_length * kTextBytesPerTokenMax);
+  std::string_view text = chunk.text();
+  if (text.size() > bytes_max) text = LongestValidUtf8(text.substr(0, bytes_max));
+  for (const Token& token : tokenizer_.Encode(text)) ids.push_back(token.id);
   if (store.empty()) return ids;
   MutexLock lock(mutex_);
   if (cache_.contains(key)) return ids;  // somebody else was quicker

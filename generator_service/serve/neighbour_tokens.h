@@ -17,6 +17,9 @@
 
 namespace retro {
 
+// Bytes of text that are tokenised for a token at most: no piece of a vocabulary is anywhere near as long.
+inline constexpr int64_t kTextBytesPerTokenMax = 256;
+
 struct NeighbourShape {
   int64_t chunk_length = 64;       // m: room for N
   int64_t neighbour_length = 128;  // r: the rest of it is room for F
@@ -31,9 +34,9 @@ class NeighbourTokens {
   NeighbourTokens(const Tokenizer& tokenizer, const NeighbourShape& shape, size_t cache_chunks_max)
       : tokenizer_(tokenizer), shape_(shape), cache_chunks_max_(cache_chunks_max) {}
 
-  // Makes the ids in `neighbour` the model's own, cut to what the encoder takes; its text stays. `same_tokenizer`: its
-  // ids are the model's already. `store` names the store that its chunk ids belong to; "" for none, then nothing is
-  // remembered. True if it had to be tokenised again.
+  // Makes the ids in `neighbour` the model's own, cut to what the encoder takes; its text stays, of which so much is
+  // tokenised as can fit. `same_tokenizer`: its ids are the model's already. `store` names the store that its chunk ids
+  // belong to; "" for none, then nothing is remembered. True if it had to be tokenised again.
   bool Fit(bool same_tokenizer, const std::string& store, retriever::v1::Neighbour* neighbour);
 
   // Rows [count, r] of neighbours that fit.

@@ -1,5 +1,6 @@
 #include "generator_service/serve/request_parser.h"
 
+#include <algorithm>
 #include <cmath>
 #include <random>
 #include <set>
@@ -30,8 +31,6 @@ constexpr int kScoreItemsMax = 64;
 constexpr int kGivenNeighboursMax = 64;
 // Held as long as the generation runs. All neighbours of a context of 4,096 tokens, 64 a chunk, have about 8 MB.
 constexpr size_t kGivenBytesMax = 16 << 20;
-// Text is tokenised before it is counted; this bounds that work. No piece of a vocabulary is anywhere near as long.
-constexpr int64_t kBytesPerTokenMax = 256;
 
 std::string Indexed(std::string_view field, int64_t index) { return StrCat(field, "[", index, "]"); }
 
@@ -42,12 +41,22 @@ uint64_t RandomSeed() {
   return static_cast<uint64_t>(device()) << 32 | device();
 }
 
-absl::Status ContextError(std::string_view field, int64_t tokens, int64_t limit) {
-  absl::Status status = Error(absl::StatusCode::kInvalidArgument, Reason::kContextTooLong,
-                              StrCat(field, ": makes ", tokens, " tokens, where the context has room for ", limit,
-                                     "; shorten the prompt or lower max_tokens, or send context_policy = SLIDE"));
+constexpr char kGenerateAdvice[] = "shorten the prompt or lower max_tokens, or send context_policy = SLIDE";
+constexpr char kScoreAdvice[] = "shorten the item's context or continuation";
+
+absl::Status ContextError(std::string_view field, int64_t tokens, int64_t limit, std::string_view advice) {
+  absl::Status status =
+      Error(absl::StatusCode::kInvalidArgument, Reason::kContextTooLong,
+            StrCat(field, ": makes ", tokens, " tokens, where the context has room for ", limit, "; ", advice));
   SetField(status, field);
   return status;
+}
+
+// Found ones fill up to k behind those that are given.
+int64_t NeighboursMax(const RetrievalScope& scope) {
+  int64_t most = scope.search.k();
+  for (const auto& [chunk, given] : scope.given) most = std::max<int64_t>(most, given.neighbours_size());
+  return most;
 }
 
 absl::Status CheckPolicies(const pb::Retrieval& message) {
@@ -76,7 +85,8 @@ absl::Status RequestParser::CheckIds(const std::string& field,
 absl::StatusOr<std::vector<TokenId>> RequestParser::Tokenise(const std::string& field, const std::string& text,
                                                              int64_t tokens_max) const {
   if (!IsUtf8(text)) return FieldError(field, "is not valid UTF-8");
-  const int64_t bytes_max = tokens_max * kBytesPerTokenMax;
+  // It is tokenised before it is counted: this bounds that work.
+  const int64_t bytes_max = tokens_max * kTextBytesPerTokenMax;
   if (static_cast<int64_t>(text.size()) > bytes_max)
     return FieldError(field,
                       StrCat("has ", text.size(), " bytes, at most ", bytes_max, " can fit the model's context"));
@@ -118,11 +128,12 @@ absl::StatusOr<int64_t> RequestParser::ParseMaxTokens(const pb::GenerateRequest&
                                                       int64_t tokens_max) const {
   if (message.has_max_tokens() && message.max_tokens() < 1) return FieldError("max_tokens", "must be 1 or more");
   if (prompt >= tokens_max) {
-    return ContextError(message.prompt_case() == pb::GenerateRequest::kText ? "text" : "tokens", prompt, tokens_max);
+    return ContextError(message.prompt_case() == pb::GenerateRequest::kText ? "text" : "tokens", prompt, tokens_max,
+                        kGenerateAdvice);
   }
   if (!message.has_max_tokens()) return std::min(kMaxTokensDefault, tokens_max - prompt);
   const int64_t total = prompt + static_cast<int64_t>(message.max_tokens());
-  if (total > tokens_max) return ContextError("max_tokens", total, tokens_max);
+  if (total > tokens_max) return ContextError("max_tokens", total, tokens_max, kGenerateAdvice);
   return static_cast<int64_t>(message.max_tokens());
 }
 
@@ -195,6 +206,7 @@ absl::StatusOr<RetrievalSettings> RequestParser::ParseRetrieval(const pb::Retrie
   scope->go_on_without = settings.on_failure == FailurePolicy::kGoOnWithout;
   scope->timeout_ms = settings.timeout_ms;
   RETRO_RETURN_IF_ERROR(ParseGiven(message, tokens_max, *scope));
+  settings.neighbours_max = NeighboursMax(*scope);
   settings.scope = std::move(scope);
   return settings;
 }
@@ -280,7 +292,7 @@ absl::StatusOr<GenerationRequest> RequestParser::ParseItem(const std::string& pa
   request.echo_from = *context;
   request.prompt.insert(request.prompt.end(), continuation.begin(), continuation.end());
   const auto length = static_cast<int64_t>(request.prompt.size());
-  if (length > model_.config().max_length) return ContextError(path, length, model_.config().max_length);
+  if (length > model_.config().max_length) return ContextError(path, length, model_.config().max_length, kScoreAdvice);
   request.sampling.top_logprobs = 1;
   return request;
 }

@@ -13,6 +13,7 @@ namespace pb = ::retro::generator::v1;
 
 constexpr uint32_t kNeighboursMax = 64;
 constexpr size_t kCollectionBytesMax = 128;
+constexpr size_t kFilterBytesMax = 256 << 10;
 constexpr int kExcludedMax = 1024;
 constexpr size_t kDocumentIdBytesMax = 512;
 constexpr size_t kTokenBytesMax = 64 << 10;
@@ -51,6 +52,8 @@ absl::StatusOr<retriever::v1::SearchRequest> SearchOf(const pb::Retrieval& messa
     return FieldError("retrieval.max_distance", "must be a finite number above 0");
   if (message.consistency_token().size() > kTokenBytesMax)
     return FieldError("retrieval.consistency_token", "is too long to be one of ours");
+  if (message.filter().ByteSizeLong() > kFilterBytesMax)
+    return FieldError("retrieval.filter", "must have at most 256 KiB");
   RETRO_RETURN_IF_ERROR(CheckExcluded(message));
 
   retriever::v1::SearchRequest search;

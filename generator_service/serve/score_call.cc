@@ -4,6 +4,7 @@
 
 #include "common/base/error.h"
 #include "common/base/strings.h"
+#include "common/rpc/message.h"
 #include "generator_service/serve/event_messages.h"
 
 namespace retro {
@@ -16,9 +17,9 @@ absl::Status TooLargeError() {
 
 }  // namespace
 
-std::shared_ptr<ScoreCall> ScoreCall::Create(CallRecord record, Engine& engine, GeneratorMetrics& metrics,
-                                             generator::v1::ScoreResponse* response) {
-  std::shared_ptr<ScoreCall> call(new ScoreCall(std::move(record), engine, metrics, response));
+std::shared_ptr<ScoreCall> ScoreCall::Create(CallRecord record, HeldBytes held, Engine& engine,
+                                             GeneratorMetrics& metrics, grpc::ByteBuffer* reply) {
+  std::shared_ptr<ScoreCall> call(new ScoreCall(std::move(record), std::move(held), engine, metrics, reply));
   call->self_ = call;
   return call;
 }
@@ -32,8 +33,8 @@ void ScoreCall::Start(absl::StatusOr<std::vector<GenerationRequest>> requests) {
 // The engine may already be at work on the item when Submit returns, and go on with the next one: what is noted here is
 // only ever the newest session's name.
 void ScoreCall::SubmitNext() {
-  if (next_ == requests_.size()) return End(absl::OkStatus());
-  response_->add_results();
+  if (next_ == requests_.size()) return Answer();
+  response_.add_results();
   const bool first = next_ == 0;
   GenerationRequest request = std::move(requests_[next_++]);
   request.arrival = Clock::now();  // of an item: the ones before it are no time in a queue
@@ -53,6 +54,12 @@ void ScoreCall::SubmitNext() {
     }
   }
   if (failed.has_value()) End(*failed);
+}
+
+void ScoreCall::Answer() {
+  if (!held_.TryAdd(response_.ByteSizeLong())) return End(UnaryRunner::MemoryFullError());
+  SerializeMessage(response_, *reply_);
+  End(absl::OkStatus());
 }
 
 void ScoreCall::OnCancel() {
@@ -78,7 +85,7 @@ void ScoreCall::OnDone() {
 }
 
 void ScoreCall::OnToken(TokenOutput output) {
-  generator::v1::ScoreResult& result = *response_->mutable_results(response_->results_size() - 1);
+  generator::v1::ScoreResult& result = *response_.mutable_results(response_.results_size() - 1);
   result.add_tokens(output.token.id);
   result.add_logprobs(output.token.logprob);
   result.add_greedy(!output.token.top.empty() && output.token.top.front().id == output.token.id);
@@ -93,7 +100,7 @@ void ScoreCall::OnChunk(ChunkOutput output) {
   retrieval_bytes_ += event.ByteSizeLong();
   too_large_ = retrieval_bytes_ > kRetrievalBytesMax;
   if (too_large_) return CancelSession();
-  *response_->mutable_results(response_->results_size() - 1)->add_retrievals() = std::move(event);
+  *response_.mutable_results(response_.results_size() - 1)->add_retrievals() = std::move(event);
 }
 
 void ScoreCall::OnFinish(FinishOutput output) {

@@ -6,8 +6,10 @@
 
 #include <memory>
 #include <optional>
+#include <utility>
 #include <vector>
 
+#include "common/base/byte_budget.h"
 #include "common/base/sync.h"
 #include "common/rpc/unary.h"
 #include "generator_service/engine/engine.h"
@@ -21,9 +23,10 @@ class ScoreCall : public grpc::ServerUnaryReactor, public EventSink {
  public:
   static constexpr size_t kRetrievalBytesMax = 16 << 20;
 
-  // `engine` and `metrics` must outlive the call, `response` lives as long as gRPC's part of it.
-  static std::shared_ptr<ScoreCall> Create(CallRecord record, Engine& engine, GeneratorMetrics& metrics,
-                                           generator::v1::ScoreResponse* response);
+  // `engine` and `metrics` must outlive the call, which holds what `held` holds; `reply` lives as long as gRPC's part
+  // of it.
+  static std::shared_ptr<ScoreCall> Create(CallRecord record, HeldBytes held, Engine& engine, GeneratorMetrics& metrics,
+                                           grpc::ByteBuffer* reply);
 
   void Start(absl::StatusOr<std::vector<GenerationRequest>> requests);
 
@@ -39,17 +42,20 @@ class ScoreCall : public grpc::ServerUnaryReactor, public EventSink {
   bool HasRoom() const override { return true; }
 
  private:
-  ScoreCall(CallRecord record, Engine& engine, GeneratorMetrics& metrics, generator::v1::ScoreResponse* response)
-      : record_(std::move(record)), engine_(engine), metrics_(metrics), response_(response) {}
+  ScoreCall(CallRecord record, HeldBytes held, Engine& engine, GeneratorMetrics& metrics, grpc::ByteBuffer* reply)
+      : record_(std::move(record)), held_(std::move(held)), engine_(engine), metrics_(metrics), reply_(reply) {}
 
   void SubmitNext();
   void CancelSession();
   void End(const absl::Status& status) { Finish(record_.Finish(status)); }
+  void Answer();
 
   const CallRecord record_;
+  HeldBytes held_;  // the request's, then the reply's too
   Engine& engine_;
   GeneratorMetrics& metrics_;
-  generator::v1::ScoreResponse* const response_;
+  grpc::ByteBuffer* const reply_;
+  generator::v1::ScoreResponse response_;
   std::shared_ptr<ScoreCall> self_;  // gRPC's hold, until OnDone
   std::vector<GenerationRequest> requests_;
   size_t next_ = 0;
