@@ -36,7 +36,7 @@ struct Settings {
 
 void AddBounds(CLI::App& app, Settings& settings) {
   constexpr char kBounds[] = "Bounds";
-  app.add_option("--workers", settings.retriever.workers, "Calls worked on at once")
+  app.add_option("--workers", settings.retriever.workers, "Calls worked on at once, and as many writes beside them")
       ->check(CLI::Range(1, kThreadsMax))
       ->capture_default_str()
       ->group(kBounds);

@@ -125,14 +125,16 @@ class ServedRetriever final : public Retriever {
         writer_(*shards_, embedding_, *tokenizer_),
         budget_(kIngestDocumentsMax, options.ingest_bytes_max),
         workers_(options.workers, static_cast<size_t>(options.requests_waiting_max)),
+        writers_(options.workers, static_cast<size_t>(options.requests_waiting_max)),
         ingest_workers_(options.ingest_workers, kIngestQueueMax),
         metrics_(metrics),
         runner_(workers_, metrics,
                 {.bytes_max = options.request_bytes_max,
                  .reply_bytes_max = static_cast<size_t>(server.message_bytes_max),
                  .access = server.access}),
-        service_(MakeRetrieverService({*shards_, router_, writer_, embedding_, *tokenizer_, runner_, ingest_workers_,
-                                       budget_, open_streams_, metrics, metrics_,
+        write_runner_(writers_, runner_),
+        service_(MakeRetrieverService({*shards_, router_, writer_, embedding_, *tokenizer_, runner_, write_runner_,
+                                       ingest_workers_, budget_, open_streams_, metrics, metrics_,
                                        static_cast<uint64_t>(server.message_bytes_max)})),
         admin_service_(MakeAdminService(*admin_, runner_)) {
     metrics.BeforeScrape([this] {
@@ -165,6 +167,7 @@ class ServedRetriever final : public Retriever {
     open_streams_.Drain();
     if (server_ != nullptr) server_->Stop();
     workers_.Stop();
+    writers_.Stop();
     ingest_workers_.Stop();
     batcher_.Stop();
   }
@@ -182,9 +185,11 @@ class ServedRetriever final : public Retriever {
   DocumentWriter writer_;
   IngestBudget budget_;
   WorkerPool workers_;
+  WorkerPool writers_;
   WorkerPool ingest_workers_;
   RetrieverMetrics metrics_;
   UnaryRunner runner_;
+  UnaryRunner write_runner_;
   OpenStreams open_streams_;
   const std::unique_ptr<grpc::Service> service_;
   const std::unique_ptr<grpc::Service> admin_service_;

@@ -94,7 +94,7 @@ void AddSettings(CLI::App& app, Settings& settings) {
   AddIndexFlags(app, settings.index);
 
   constexpr char kBounds[] = "Bounds";
-  app.add_option("--workers", settings.workers, "Calls worked on at once")
+  app.add_option("--workers", settings.workers, "Calls worked on at once, beside 16 writes")
       ->check(CLI::Range(1, kThreadsMax))
       ->capture_default_str()
       ->group(kBounds);

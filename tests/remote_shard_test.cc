@@ -18,6 +18,7 @@
 #include "common/rpc/server.h"
 #include "common/rpc/status.h"
 #include "retriever_service/shard/local_shard.h"
+#include "retriever_service/shard/message_parts.h"
 #include "retriever_service/shard/shard_channel.h"
 #include "retriever_service/shard/shard_service.h"
 
@@ -113,6 +114,56 @@ TEST_F(RemoteShardTest, AnswersAsTheShardBehindIt) {
   EXPECT_EQ(shard_->Delete(deletion, context_)->deleted_count(), 1u);
 }
 
+TEST_F(RemoteShardTest, ARequestInPartsIsTheSame) {
+  shardpb::WriteRequest request;
+  request.set_collection("c");
+  request.set_epoch(7);
+  for (const int chunks : {0, 1, 50, 3}) {
+    shardpb::DocumentChange& change = *request.add_changes();
+    change.mutable_document()->set_id(StrCat("d", chunks));
+    change.set_content_hash("hash");
+    for (int i = 0; i < chunks; ++i) {
+      change.add_chunks()->set_end(i + 1);
+      change.mutable_chunks(i)->set_vector_fp16(std::string(10, static_cast<char>('a' + i % 26)));
+    }
+  }
+  WriteParts parts(request, /*bytes_max=*/100);
+  shardpb::WriteRequest joined;
+  int count = 0;
+  for (auto part = parts.Next(); part.has_value(); part = parts.Next(), ++count) {
+    EXPECT_LE(part->ByteSizeLong(), 150u);
+    ASSERT_TRUE(AddPart(*std::move(part), joined).ok());
+  }
+  EXPECT_GT(count, 8);
+  EXPECT_EQ(joined.SerializeAsString(), request.SerializeAsString());
+  shardpb::WriteRequest lost;
+  lost.add_changes()->add_chunks();
+  shardpb::WriteRequest empty;
+  EXPECT_EQ(ReasonOf(AddPart(lost, empty)), Reason::kInvalidField);
+}
+
+TEST_F(RemoteShardTest, ADocumentLargerThanAMessageIsWritten) {
+  shardpb::WriteRequest request = OneDocument();
+  shardpb::DocumentChange& change = *request.mutable_changes(0);
+  std::string& text = *change.mutable_document()->mutable_text();
+  text.clear();
+  change.clear_chunks();
+  constexpr int kTokensAChunk = 640;  // of 10 bytes each: it is they that make it large
+  while (request.changes(0).chunks_size() < 11'000) {
+    text += "text";
+    shardpb::ChunkContent& chunk = *change.add_chunks();
+    chunk.set_end(text.size());
+    for (int i = 0; i < kTokensAChunk; ++i) chunk.add_token_ids(-1);
+    chunk.set_vector_fp16(ToHalf(std::vector<float>{1, 0}));
+  }
+  change.set_content_hash(ContentHash(change.document()));
+  change.set_text_hash(TextHash(text));
+  ASSERT_GT(request.ByteSizeLong(), size_t{64} << 20);
+  const auto written = shard_->Write(request, context_);
+  ASSERT_TRUE(written.ok()) << written.status();
+  EXPECT_EQ(written->results(0).chunk_count(), 11'000u) << written->DebugString();
+}
+
 TEST_F(RemoteShardTest, ErrorsKeepTheirReasons) {
   shardpb::GetDocumentRequest get;
   get.set_document_id("none");
@@ -198,12 +249,18 @@ class SlowShard final : public shardpb::ShardService::Service {
   }
   grpc::Status GetShardInfo(grpc::ServerContext*, const shardpb::GetShardInfoRequest*,
                             shardpb::GetShardInfoResponse* info) override {
+    ++asked;
+    if (busy) return ToGrpcStatus(QueueFullError("the queue of requests", std::chrono::milliseconds(1)));
     info->set_store_id("0123456789abcdef");
     info->set_shard_count(1);
     return grpc::Status::OK;
   }
-  std::atomic<bool> slow = false;
-  std::atomic<int> calls = 0;
+  grpc::Status Write(grpc::ServerContext* context, const shardpb::WriteRequest*, shardpb::WriteResponse*) override {
+    while (slow && !context->IsCancelled()) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    return grpc::Status::OK;
+  }
+  std::atomic<bool> slow = false, busy = false;
+  std::atomic<int> calls = 0, asked = 0;
 };
 
 class ReplicasTest : public testing::Test {
@@ -256,6 +313,37 @@ TEST_F(ReplicasTest, OneThatIsGoneCostsNobodyAnAnswerAndIsTakenBack) {
   services_[0].calls = 0;
   servers_[0] = *RpcServer::Start(again, {&services_[0]});
   while (services_[0].calls == 0) EXPECT_TRUE(shard_->Stats({}, {}).ok());
+}
+
+TEST_F(ReplicasTest, ACallersHurryIsNotHeldAgainstThem) {
+  for (SlowShard& service : services_) service.slow = true;
+  for (int i = 0; i < 20; ++i) {
+    CallContext hurried;
+    hurried.deadline = std::chrono::steady_clock::now() + std::chrono::milliseconds(10 + i);
+    EXPECT_FALSE(shard_->Stats({}, hurried).ok());
+    EXPECT_TRUE(shard_->available());
+  }
+  for (const char* replica : {"r0", "r1"}) {
+    EXPECT_EQ(metrics_.Counter("retro_replica_ejections_total", "", {{"shard", "0"}, {"replica", replica}}).Value(), 0);
+  }
+}
+
+TEST_F(ReplicasTest, BusyOnesAreThere) {
+  for (SlowShard& service : services_) service.busy = true;
+  for (SlowShard& service : services_) {
+    const int before = service.asked;
+    while (service.asked < before + 3) std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  }
+  EXPECT_TRUE(shard_->available());
+}
+
+TEST_F(ReplicasTest, AWriteWhoseAnswerIsLateMayBeRepeated) {
+  services_[0].slow = true;
+  CallContext hurried;
+  hurried.deadline = std::chrono::steady_clock::now() + std::chrono::milliseconds(200);
+  const absl::Status status = shard_->Write({}, hurried).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable) << status;
+  EXPECT_EQ(ReasonOf(status), Reason::kWriteOutcomeUnknown);
 }
 
 TEST_F(ReplicasTest, OneThatIsNotInSyncIsNotRead) {

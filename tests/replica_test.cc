@@ -9,6 +9,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <filesystem>
 #include <functional>
 #include <map>
@@ -169,6 +170,25 @@ class ReplicaTest : public testing::Test {
     return request;
   }
 
+  // More than a message may be, as a write and all the more as a change, whose rows repeat the document's id.
+  static constexpr size_t kLargeDocumentChunks = 12'000;
+  static shardpb::WriteRequest LargeDocument(const std::string& id) {
+    constexpr int kTokensAChunk = 560;  // of 10 bytes each
+    shardpb::WriteRequest request = Document(id, std::string(kLargeDocumentChunks, 'x'));
+    shardpb::DocumentChange& change = *request.mutable_changes(0);
+    (*change.mutable_document()->mutable_metadata()).clear();
+    change.set_content_hash(ContentHash(change.document()));
+    const std::string vector = change.chunks(0).vector_fp16();
+    change.clear_chunks();
+    for (size_t end = 1; end <= kLargeDocumentChunks; ++end) {
+      shardpb::ChunkContent& chunk = *change.add_chunks();
+      chunk.set_end(end);
+      for (int i = 0; i < kTokensAChunk; ++i) chunk.add_token_ids(-1);
+      chunk.set_vector_fp16(vector);
+    }
+    return request;
+  }
+
   // Through the router, until it is acknowledged.
   void Write(const std::string& id, const std::string& text) {
     WaitUntil(StrCat("write of ", id), [&] {
@@ -240,6 +260,122 @@ TEST_F(ReplicaTest, AcknowledgedIsOnAllReplicas) {
   ExpectEqual("a", "b");
   ExpectEqual("a", "c");
   EXPECT_EQ(ReasonOf(members_.at("b")->shard().Write(Document("x", "y"), CallContext()).status()), Reason::kStaleEpoch);
+}
+
+TEST_F(ReplicaTest, ADocumentLargerThanAMessageIsReplicated) {
+  late_after_ = std::chrono::minutes(1);
+  MakeCluster({"a", "b"}, /*min_in_sync=*/2);
+  WaitForInSync({"a", "b"});
+  const std::string id(512, 'i');
+  const auto written = router_->Write(LargeDocument(id), CallContext());
+  ASSERT_TRUE(written.ok()) << written.status();
+  EXPECT_EQ(ReadOn("b", id)->size(), kLargeDocumentChunks);
+  ExpectEqual("a", "b");
+}
+
+// The version of the cluster file rises all the time, as it does when other shards' replicas come and go.
+TEST_F(ReplicaTest, NewsOfOthersDoesNotEndACopy) {
+  log_changes_max_ = 1;
+  MakeCluster({"a", "b"});
+  WaitForInSync({"a", "b"});
+  StopMember("b");
+  ASSERT_TRUE(router_->Write(LargeDocument("large"), CallContext()).ok());
+  Write("one", "x");
+  WaitForInSync({"a"});
+  std::filesystem::remove_all(folder_ / "b");
+  std::atomic<bool> done = false;
+  std::thread news([&] {
+    while (!done) {
+      EXPECT_TRUE(UpdateClusterFile(file_, [](ClusterConfig&) { return absl::OkStatus(); }).ok());
+      std::this_thread::sleep_for(milliseconds(10));
+    }
+  });
+  StartMember("b");
+  WaitUntil("b has it", [&] {
+    const auto local = members_.at("b")->shard().local();
+    return local.ok() && (*local)->position().number() > 0;
+  });
+  done = true;
+  news.join();
+  WaitForInSync({"a", "b"});
+}
+
+TEST_F(ReplicaTest, TheLogIsKeptForACopyUnderWay) {
+  log_changes_max_ = 5;
+  MakeCluster({"a"});
+  Write("one", "x");
+  const auto local = *members_.at("a")->shard().local();
+  const shardpb::Position copied = local->position();
+  shardpb::FetchSnapshotRequest request;
+  request.set_replica("b");
+  bool first = true;
+  ASSERT_TRUE(members_.at("a")
+                  ->replica()
+                  .SendSnapshot(request, CallContext(),
+                                [&](const auto&) {
+                                  for (int i = 0; first && i < 20; ++i) Write(StrCat("d", i), "x");
+                                  first = false;
+                                  return absl::OkStatus();
+                                })
+                  .ok());
+  const auto changes = local->ReadChanges(copied, size_t{1} << 20, std::chrono::steady_clock::now());
+  ASSERT_TRUE(changes.ok()) << changes.status();
+  EXPECT_EQ(changes->size(), 20u);
+}
+
+TEST_F(ReplicaTest, WritesThatWaitForAReplicaHoldUpNoReads) {
+  late_after_ = std::chrono::minutes(10);
+  MakeCluster({"a", "b"});
+  WaitForInSync({"a", "b"});
+  Write("one", "x");
+  StopMember("b");
+  std::vector<std::thread> writers;
+  for (int i = 0; i < 12; ++i) {  // more than a member has workers
+    writers.emplace_back([this, i] {
+      CallContext context;
+      context.deadline = std::chrono::steady_clock::now() + std::chrono::seconds(3);
+      EXPECT_FALSE(router_->Write(Document(StrCat("late", i), "x"), context).ok());
+    });
+  }
+  WaitUntil("they are under way", [&] { return ReadOn("a", "late0").ok() && ReadOn("a", "late11").ok(); });
+  shardpb::GetDocumentRequest get;
+  get.set_document_id("one");
+  CallContext context;
+  context.deadline = std::chrono::steady_clock::now() + std::chrono::seconds(1);
+  const auto read = router_->GetDocument(get, context);
+  EXPECT_TRUE(read.ok()) << read.status();
+  for (std::thread& writer : writers) writer.join();
+}
+
+TEST_F(ReplicaTest, AReplicaWhoseStoreDidNotOpenTriesAgain) {
+  MakeCluster({"a", "b"});
+  WaitForInSync({"a", "b"});
+  Write("one", "x");
+  members_.at("b")->shard().CloseLocal();  // as after an opening that failed
+  Write("two", "xx");
+  WaitForInSync({"a", "b"});
+  ExpectEqual("a", "b");
+}
+
+TEST_F(ReplicaTest, AClosedStoreCanBeOpenedAtOnce) {
+  MakeCluster({"a"});
+  ReplicaShard shard(*watch_, 0, "a", late_after_);
+  LocalShardOptions options;
+  options.store.path = folder_ / "alone";
+  options.default_collection.emplace().set_dimension(2);
+  for (int i = 0; i < 20; ++i) {
+    auto opened = LocalShard::Open(options);
+    ASSERT_TRUE(opened.ok()) << opened.status();
+    shard.SetLocal(*std::move(opened));
+    std::shared_ptr<LocalShard> used = *shard.local();
+    std::thread user([&used] {
+      std::this_thread::sleep_for(milliseconds(10));
+      used.reset();  // the last one, so that it is closed here
+    });
+    shard.CloseLocal();
+    EXPECT_TRUE(LocalShard::Open(options).ok());
+    user.join();
+  }
 }
 
 TEST_F(ReplicaTest, AReplicaThatIsDownIsDroppedAndCatchesUp) {

@@ -7,8 +7,11 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <atomic>
+#include <chrono>
 #include <map>
 #include <memory>
+#include <span>
 #include <string>
 #include <thread>
 #include <vector>
@@ -35,6 +38,19 @@ std::string LongText(const std::string& word, int words) {
   return text;
 }
 
+// Embeds while its gate is open, and waits while it is not.
+class GatedEmbedder final : public HashEmbedder {
+ public:
+  GatedEmbedder(int dimension, const std::atomic<bool>& open) : HashEmbedder(dimension), open_(open) {}
+  absl::StatusOr<std::vector<float>> Embed(std::span<const TokenSequence> sequences) override {
+    while (!open_) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    return HashEmbedder::Embed(sequences);
+  }
+
+ private:
+  const std::atomic<bool>& open_;
+};
+
 class RetrieverTest : public testing::Test {
  protected:
   void SetUp() override { Restart(); }
@@ -45,7 +61,8 @@ class RetrieverTest : public testing::Test {
   absl::Status TryStart(int dimension, const std::string& tokenizer) {
     options_.data = folder_ / "store";
     options_.tokenizer = tokenizer;
-    auto retriever = Retriever::Start(options_, server_options_, std::make_unique<HashEmbedder>(dimension), metrics_);
+    auto retriever =
+        Retriever::Start(options_, server_options_, std::make_unique<GatedEmbedder>(dimension, gate_), metrics_);
     if (!retriever.ok()) return retriever.status();
     retriever_ = *std::move(retriever);
     stub_ = pb::RetrieverService::NewStub(
@@ -99,6 +116,7 @@ class RetrieverTest : public testing::Test {
 
   static inline const std::string kTokenizer = SourcePath("common/tokenizer/retro-16k.model");
   TemporaryFolder folder_;
+  std::atomic<bool> gate_ = true;  // embeddings wait while it is shut
   RetrieverOptions options_;
   ServerOptions server_options_;
   Metrics metrics_;
@@ -235,6 +253,39 @@ TEST_F(RetrieverTest, RequestsBeyondTheMemoryForThemAreRefusedAtOnce) {
   EXPECT_EQ(ReasonOf(status), Reason::kQueueFull);
   EXPECT_TRUE(RetryAfterOf(status).has_value());
   for (int i = 0; i < 200; ++i) EXPECT_TRUE(Search(TextSearch(std::string(100, 'x'))).ok()) << "room is given back";
+}
+
+TEST_F(RetrieverTest, WritesThatWaitHoldUpNeitherReadsNorOthersWhoseCallersLeft) {
+  options_.workers = 1;
+  Restart();
+  gate_ = false;
+  const auto in = [](std::chrono::milliseconds time) { return std::chrono::system_clock::now() + time; };
+  pb::UpsertDocumentsRequest request;
+  request.add_writes()->mutable_document()->set_id("a");
+  request.mutable_writes(0)->mutable_document()->set_text("text");
+  std::atomic<bool> left = false;
+  std::thread writer([&] {
+    grpc::ClientContext context;
+    context.set_deadline(in(std::chrono::seconds(1)));
+    pb::UpsertDocumentsResponse response;
+    EXPECT_EQ(stub_->UpsertDocuments(&context, request, &response).error_code(), grpc::StatusCode::DEADLINE_EXCEEDED);
+    left = true;
+  });
+  while (!left) {
+    grpc::ClientContext reading;
+    reading.set_deadline(in(std::chrono::milliseconds(500)));
+    pb::GetInfoResponse info;
+    EXPECT_TRUE(stub_->GetInfo(&reading, {}, &info).ok());
+  }
+  writer.join();
+  grpc::ClientContext deleting;
+  deleting.set_deadline(in(std::chrono::seconds(10)));
+  pb::DeleteDocumentsRequest deletion;
+  deletion.add_document_ids("none");
+  pb::DeleteDocumentsResponse deleted;
+  const grpc::Status status = stub_->DeleteDocuments(&deleting, deletion, &deleted);
+  EXPECT_TRUE(status.ok()) << status.error_message();
+  gate_ = true;
 }
 
 TEST_F(RetrieverTest, AReplyBeyondOneMessageIsAWrongRequest) {

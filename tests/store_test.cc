@@ -258,6 +258,27 @@ TEST_F(StoreTest, OneThatLostAcknowledgedChangesIsNotReadEither) {
   EXPECT_EQ(ReasonOf(Store::OpenSnapshot(options_.path).status()), Reason::kStoreDamaged);
 }
 
+TEST_F(StoreTest, AReplicatedChangeThatFailsLeavesNoHoleInTheLog) {
+  OpenWithCollection();
+  Transaction transaction = store_->Begin();
+  shardpb::PullChangesResponse removal, unknown, torn;
+  *removal.mutable_change()->mutable_position() = transaction.position();
+  removal.mutable_change()->mutable_position()->set_number(transaction.position().number() + 1);
+  unknown = torn = removal;
+  removal.mutable_change()->mutable_remove()->set_document_id("none");
+  ASSERT_TRUE(transaction.Replay(removal).ok());
+  const shardpb::Position last = transaction.position();
+  unknown.mutable_change()->mutable_position()->set_number(last.number() + 1);
+  EXPECT_EQ(ReasonOf(transaction.Replay(unknown)), Reason::kLayoutUnknown);
+  *torn.mutable_change()->mutable_position() = unknown.change().position();
+  torn.mutable_change()->mutable_put()->mutable_record()->mutable_chunks()->set_count(2);
+  torn.add_chunks();
+  EXPECT_EQ(ReasonOf(transaction.Replay(torn)), Reason::kStoreDamaged);
+  ASSERT_TRUE(store_->Commit(std::move(transaction)).ok());
+  EXPECT_EQ(store_->last_position().number(), last.number());
+  EXPECT_TRUE(*store_->HasChange(store_->last_position(), nullptr));
+}
+
 TEST_F(StoreTest, SecondProcessIsRefused) {
   OpenWithCollection();
   const absl::Status status = Reopen();

@@ -46,6 +46,7 @@ constexpr std::array kPolicies = {
     MethodPolicy{"shard.Stats", Role::kRead},
     MethodPolicy{"shard.GetShardInfo", Role::kRead},
     MethodPolicy{"shard.Write", Role::kWrite},
+    MethodPolicy{"shard.WriteInParts", Role::kWrite},
     MethodPolicy{"shard.Delete", Role::kWrite, true},
     MethodPolicy{"shard.PullChanges", Role::kAdmin},
     MethodPolicy{"shard.FetchSnapshot", Role::kAdmin},

@@ -95,7 +95,7 @@ class UnaryRunner::Call : public grpc::ServerUnaryReactor {
         reply_(reply) {}
 
   bool TryHold(size_t bytes) {
-    if (!runner_.budget_.TryAcquire(bytes)) return false;
+    if (!runner_.budget_->TryAcquire(bytes)) return false;
     bytes_held_ += bytes;
     return true;
   }
@@ -107,7 +107,7 @@ class UnaryRunner::Call : public grpc::ServerUnaryReactor {
   void End(const absl::Status& status) { Finish(record_.Finish(status)); }  // may delete this
 
   void OnDone() override {
-    runner_.budget_.Release(bytes_held_);
+    runner_.budget_->Release(bytes_held_);
     delete this;
   }
 

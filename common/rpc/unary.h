@@ -59,7 +59,10 @@ class UnaryRunner {
  public:
   // Both must outlive this; the pool must be stopped only after the server.
   UnaryRunner(WorkerPool& pool, Metrics& metrics, const UnaryOptions& options)
-      : pool_(pool), metrics_(metrics), options_(options), budget_(options.bytes_max) {}
+      : pool_(pool), metrics_(metrics), options_(options), budget_(std::make_shared<ByteBudget>(options.bytes_max)) {}
+  // As `other`, with which it shares the memory for requests and replies, but with workers of its own.
+  UnaryRunner(WorkerPool& pool, const UnaryRunner& other)
+      : pool_(pool), metrics_(other.metrics_), options_(other.options_), budget_(other.budget_) {}
 
   // `request` and `reply` are those that a raw RPC method was given. `work` answers on a worker. INVALID_ARGUMENT for a
   // request that does not parse and for one whose reply would be too large; errors of AccessControl; PERMISSION_DENIED
@@ -93,7 +96,9 @@ class UnaryRunner {
   AccessControl* access() const { return options_.access.get(); }
 
   // Bytes of requests and replies that are in memory.
-  size_t bytes() const { return budget_.bytes(); }
+  size_t bytes() const { return budget_->bytes(); }
+  // For requests that come by another way.
+  ByteBudget& budget() const { return *budget_; }
 
  private:
   class Call;
@@ -110,7 +115,7 @@ class UnaryRunner {
   WorkerPool& pool_;
   Metrics& metrics_;
   const UnaryOptions options_;
-  ByteBudget budget_;
+  const std::shared_ptr<ByteBudget> budget_;
   std::atomic<Clock::duration> last_wait_{Clock::duration::zero()};  // of the call that was taken out last
 };
 

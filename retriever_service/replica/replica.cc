@@ -10,6 +10,7 @@
 #include "common/base/strings.h"
 #include "common/rpc/status.h"
 #include "retriever_service/replica/store_copy.h"
+#include "retriever_service/shard/message_parts.h"
 #include "retriever_service/shard/shard_channel.h"
 
 namespace retro {
@@ -22,6 +23,10 @@ constexpr milliseconds kAskPeersEvery{1000};
 constexpr milliseconds kAskPeerMax{200};          // for an answer while it leads
 constexpr milliseconds kAskPeerAtFirstMax{2000};  // before it does
 constexpr milliseconds kAfterError{100};
+// The log is kept for a replica that takes a copy so long after each part of it: it must write that, open the store and
+// pull what came meanwhile.
+constexpr std::chrono::minutes kKeepLog{15};
+constexpr milliseconds kAfterFailedOpening{1000};
 constexpr milliseconds kPullWait{500};  // of a primary that has nothing new
 constexpr size_t kPullBytesMax = size_t{4} << 20;
 
@@ -44,16 +49,10 @@ absl::StatusOr<std::unique_ptr<Replica>> Replica::Start(const ReplicaOptions& op
                                           "\" of shard ", options.shard));
   }
   RETRO_RETURN_IF_ERROR(CheckShardSecurity(*config, options.security));
-  RETRO_RETURN_IF_ERROR(FinishStoreCopy(options.local.store.path));
   std::unique_ptr<Replica> replica(new Replica(options, watch));
-  RETRO_ASSIGN_OR_RETURN(std::unique_ptr<LocalShard> local, LocalShard::Open(replica->local_options_));
-  replica->shard_.SetLocal(std::move(local));
+  RETRO_RETURN_IF_ERROR(replica->OpenLocal());
   replica->thread_ = std::thread([replica = replica.get()] { replica->Run(); });
-  watch.SetListener([replica = replica.get()] {
-    const MutexLock lock(replica->mutex_);
-    if (replica->call_ != nullptr) replica->call_->TryCancel();
-    replica->wake_.NotifyAll();
-  });
+  watch.SetListener([replica = replica.get()] { replica->OnClusterFile(); });
   return replica;
 }
 
@@ -83,6 +82,23 @@ Replica::~Replica() {
   shard_.in_sync().Follow(Error(absl::StatusCode::kUnavailable, Reason::kShuttingDown, "this replica is stopping"));
 }
 
+// What a copy is of only matters while it is the primary's; other news would have it begun again and again.
+void Replica::OnClusterFile() {
+  const auto config = watch_.Get();
+  const MutexLock lock(mutex_);
+  const bool still_wanted = config->shards[shard_.number()].primary == copied_;
+  if (call_ != nullptr && !still_wanted) call_->TryCancel();
+  wake_.NotifyAll();
+}
+
+absl::Status Replica::OpenLocal() {
+  RETRO_RETURN_IF_ERROR(FinishStoreCopy(local_options_.store.path));
+  RETRO_ASSIGN_OR_RETURN(std::unique_ptr<LocalShard> local, LocalShard::Open(local_options_));
+  shard_.SetLocal(std::move(local));
+  follows_ = true;
+  return absl::OkStatus();
+}
+
 // ---------------------------------------------------------------- the thread
 
 bool Replica::stopping() const {
@@ -106,7 +122,8 @@ void Replica::Run() {
   while (pause.count() == 0 ? !stopping() : Pause(pause)) {
     const auto config = watch_.Get();
     const bool leads = config->shards[shard_.number()].primary == shard_.name();
-    const absl::Status status = leads ? Lead(*config) : Follow(*config);
+    absl::Status status = shard_.local().ok() ? absl::OkStatus() : OpenLocal();  // after a copy, it may have failed
+    if (status.ok()) status = leads ? Lead(*config) : Follow(*config);
     if (!status.ok()) {
       led_epoch_ = 0;
       if (leads) shard_.in_sync().Follow(status);
@@ -116,7 +133,7 @@ void Replica::Run() {
       if (ReasonOf(status) == Reason::kStaleEpoch) watch_.Reload();
     }
     last_error_ = MessageOf(status);
-    pause = !status.ok() ? kAfterError : leads ? kTick : milliseconds(0);
+    pause = !shard_.local().ok() ? kAfterFailedOpening : !status.ok() ? kAfterError : leads ? kTick : milliseconds(0);
   }
 }
 
@@ -282,15 +299,19 @@ absl::StatusOr<std::vector<shardpb::PullChangesResponse>> Replica::Pull(const sh
   std::vector<shardpb::PullChangesResponse> changes = *std::move(read);
   if (changes.empty()) changes.emplace_back();
   *changes.back().mutable_newest() = local->position();
-  return changes;
+  return request.takes_parts() ? CutIntoParts(std::move(changes)) : changes;
 }
 
 absl::Status Replica::SendSnapshot(const shardpb::FetchSnapshotRequest& request, const CallContext& context,
                                    const SnapshotSink& send) {
   RETRO_ASSIGN_OR_RETURN(const auto local, shard_.local());
   spdlog::info("shard {}: sending a copy of the store to {}", shard_.number(), request.replica());
+  const shardpb::Position position = local->position();
+  const auto keep_log = [&] { local->KeepLog(request.replica(), position, Store::Clock::now() + kKeepLog); };
+  keep_log();
   return SendStoreCopy(*local, local_options_.store.path, [&](const shardpb::FetchSnapshotResponse& part) {
     RETRO_RETURN_IF_ERROR(context.Check());
+    keep_log();
     return send(part);
   });
 }

@@ -56,8 +56,12 @@ class Replica : public Replication {
   void Run() ABSL_LOCKS_EXCLUDED(mutex_);
   // Waits; false at the end.
   bool Pause(std::chrono::milliseconds pause) ABSL_LOCKS_EXCLUDED(mutex_);
+  void OnClusterFile() ABSL_LOCKS_EXCLUDED(mutex_);
   bool stopping() const ABSL_LOCKS_EXCLUDED(mutex_);
   absl::Status overtaken() const ABSL_LOCKS_EXCLUDED(mutex_);
+
+  // The store, which may be a copy that was not put in its place yet.
+  absl::Status OpenLocal();
 
   // ------------------------------------------------------------ as the primary
   absl::Status Lead(const ClusterConfig& config);
@@ -73,8 +77,9 @@ class Replica : public Replication {
   absl::Status PullFrom(const ShardConfig& config);
   absl::Status TakeCopy(const ShardConfig& config);
   shardpb::ShardService::Stub& StubOf(const std::string& address);
-  // A call that ends when the cluster file changes or this stops; call `end` after it.
-  void BeginCall(grpc::ClientContext& context) ABSL_LOCKS_EXCLUDED(mutex_);
+  // A call that ends when this stops or the cluster file changes; if it copies a replica's store, only when that is no
+  // longer the primary's. EndCall after it.
+  void BeginCall(grpc::ClientContext& context, const std::string& copied = "") ABSL_LOCKS_EXCLUDED(mutex_);
   void EndCall() ABSL_LOCKS_EXCLUDED(mutex_);
 
   LocalShardOptions local_options_;
@@ -95,6 +100,7 @@ class Replica : public Replication {
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
   absl::Status overtaken_ ABSL_GUARDED_BY(mutex_);               // a replica in sync has what this primary lost
   grpc::ClientContext* call_ ABSL_GUARDED_BY(mutex_) = nullptr;  // that is under way
+  std::string copied_ ABSL_GUARDED_BY(mutex_);                   // the replica whose store it copies; "" for none
   std::thread thread_;                                           // last: it uses all of the above
 };
 

@@ -9,6 +9,7 @@
 #include "common/rpc/status.h"
 #include "retriever_service/replica/replica.h"
 #include "retriever_service/replica/store_copy.h"
+#include "retriever_service/shard/message_parts.h"
 #include "retriever_service/shard/shard_channel.h"
 
 namespace retro {
@@ -25,9 +26,10 @@ shardpb::ShardService::Stub& Replica::StubOf(const std::string& address) {
   return *stub;
 }
 
-void Replica::BeginCall(grpc::ClientContext& context) {
+void Replica::BeginCall(grpc::ClientContext& context, const std::string& copied) {
   const MutexLock lock(mutex_);
   call_ = &context;
+  copied_ = copied;
   if (stopping_) context.TryCancel();
 }
 
@@ -69,15 +71,14 @@ absl::Status Replica::PullFrom(const ShardConfig& config) {
   *request.mutable_after() = local->position();
   request.set_replica(shard_.name());
   request.set_epoch(config.epoch);
+  request.set_takes_parts(true);
   grpc::ClientContext context;
   context.set_deadline(std::chrono::system_clock::now() + kPullMax);
   BeginCall(context);
   auto reader = StubOf(config.Find(config.primary)->address).PullChanges(&context, request);
   std::vector<shardpb::PullChangesResponse> changes;
   shardpb::PullChangesResponse part;
-  while (reader->Read(&part)) {
-    if (part.has_change()) changes.push_back(std::exchange(part, {}));
-  }
+  while (reader->Read(&part)) AddPart(std::exchange(part, {}), changes);
   const absl::Status status = FromGrpcStatus(reader->Finish());
   EndCall();
   if (status.code() == absl::StatusCode::kCancelled) return absl::OkStatus();  // the cluster file changed
@@ -93,7 +94,7 @@ absl::Status Replica::TakeCopy(const ShardConfig& config) {
   request.set_replica(shard_.name());
   grpc::ClientContext context;
   context.set_deadline(std::chrono::system_clock::now() + kCopyMax);
-  BeginCall(context);
+  BeginCall(context, config.primary);
   auto reader = StubOf(config.Find(config.primary)->address).FetchSnapshot(&context, request);
   shardpb::FetchSnapshotResponse part;
   absl::Status taken;
@@ -107,11 +108,8 @@ absl::Status Replica::TakeCopy(const ShardConfig& config) {
   RETRO_RETURN_IF_ERROR(taken);
   RETRO_RETURN_IF_ERROR(sent);
   shard_.CloseLocal();
-  absl::Status status = receiver.Install();
-  auto opened = LocalShard::Open(local_options_);
-  if (status.ok()) status = opened.status();
-  if (opened.ok()) shard_.SetLocal(*std::move(opened));
-  return status;
+  RETRO_RETURN_IF_ERROR(receiver.Install());  // whatever fails from here on, Run opens what there is
+  return OpenLocal();
 }
 
 }  // namespace retro

@@ -1,7 +1,5 @@
 #include "retriever_service/replica/replica_shard.h"
 
-#include <chrono>
-#include <thread>
 #include <utility>
 
 #include "common/base/error.h"
@@ -10,8 +8,6 @@
 
 namespace retro {
 namespace {
-
-constexpr std::chrono::milliseconds kCloseCheckEvery{5};
 
 absl::Status Unavailable(std::string_view what) {
   return Error(absl::StatusCode::kUnavailable, Reason::kShardUnavailable, what);
@@ -36,18 +32,28 @@ absl::StatusOr<std::shared_ptr<LocalShard>> ReplicaShard::local() const {
   return Unavailable(StrCat("replica ", name_, " of shard ", number_, " is taking a copy of the store"));
 }
 
-void ReplicaShard::SetLocal(std::shared_ptr<LocalShard> local) {
+// A weak pointer would not do: it has expired while the last user is still inside the destructor.
+void ReplicaShard::SetLocal(std::unique_ptr<LocalShard> local) {
+  const auto closed = std::make_shared<std::promise<void>>();
+  std::shared_ptr<LocalShard> shared(local.release(), [closed](const LocalShard* shard) {
+    delete shard;
+    closed->set_value();
+  });
   const MutexLock lock(mutex_);
-  local_ = std::move(local);
+  local_ = std::move(shared);
+  closed_ = closed->get_future();
 }
 
 void ReplicaShard::CloseLocal() {
-  std::weak_ptr<LocalShard> closing;
+  std::shared_ptr<LocalShard> closing;
+  std::future<void> closed;
   {
     const MutexLock lock(mutex_);
     closing = std::exchange(local_, nullptr);
+    closed = std::move(closed_);
   }
-  while (!closing.expired()) std::this_thread::sleep_for(kCloseCheckEvery);
+  closing.reset();
+  if (closed.valid()) closed.wait();
 }
 
 absl::StatusOr<std::shared_ptr<LocalShard>> ReplicaShard::Readable() const {

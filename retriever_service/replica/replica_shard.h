@@ -3,6 +3,7 @@
 #pragma once
 
 #include <chrono>
+#include <future>
 #include <memory>
 #include <string>
 #include <utility>
@@ -47,8 +48,8 @@ class ReplicaShard : public Shard {
   ClusterWatch& watch() { return watch_; }
   // UNAVAILABLE while the store is being replaced.
   absl::StatusOr<std::shared_ptr<LocalShard>> local() const ABSL_LOCKS_EXCLUDED(mutex_);
-  void SetLocal(std::shared_ptr<LocalShard> local) ABSL_LOCKS_EXCLUDED(mutex_);
-  // Takes the store from everybody and waits until nobody uses it any more; then it is closed.
+  void SetLocal(std::unique_ptr<LocalShard> local) ABSL_LOCKS_EXCLUDED(mutex_);
+  // Takes the store from everybody and waits until whoever uses it last has closed it: its files are free then.
   void CloseLocal() ABSL_LOCKS_EXCLUDED(mutex_);
 
  private:
@@ -65,6 +66,7 @@ class ReplicaShard : public Shard {
   InSyncSet in_sync_;
   mutable Mutex mutex_;
   std::shared_ptr<LocalShard> local_ ABSL_GUARDED_BY(mutex_);
+  std::future<void> closed_ ABSL_GUARDED_BY(mutex_);  // ready once local_ has been destroyed
 };
 
 }  // namespace retro

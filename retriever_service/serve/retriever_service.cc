@@ -3,7 +3,9 @@
 #include <grpcpp/server_context.h>
 #include <grpcpp/support/byte_buffer.h>
 
+#include <atomic>
 #include <chrono>
+#include <memory>
 #include <utility>
 #include <vector>
 
@@ -25,6 +27,42 @@ namespace {
 using grpc::ByteBuffer;
 using grpc::CallbackServerContext;
 using grpc::ServerUnaryReactor;
+
+// How often a call that waits for its documents looks whether its caller is still there.
+constexpr std::chrono::milliseconds kCheckEvery{50};
+
+// What becomes of the documents of one UpsertDocuments; they outlive the call if its caller leaves.
+struct UpsertedDocuments {
+  UpsertedDocuments(const CallContext& caller, std::string store_id) : call(caller) {
+    token.set_store_id(std::move(store_id));
+    call.cancelled = [this] { return gone.load(); };
+  }
+  void Add(const WriteResult& result) {
+    const MutexLock lock(mutex);
+    *response.add_results() = result.document;
+    if (result.status.ok()) Cover(token, result.shard, result.position);
+    reported.NotifyOne();
+  }
+  absl::StatusOr<pb::UpsertDocumentsResponse> WaitFor(int documents, const CallContext& caller) {
+    const MutexLock lock(mutex);
+    while (response.results_size() < documents) {
+      if (const absl::Status status = caller.Check(); !status.ok()) {
+        gone = true;
+        return status;
+      }
+      reported.WaitUntil(mutex, std::chrono::steady_clock::now() + kCheckEvery);
+    }
+    response.set_consistency_token(EncodeConsistencyToken(token));
+    return std::move(response);
+  }
+
+  CallContext call;  // of the documents
+  std::atomic<bool> gone = false;
+  Mutex mutex;
+  CondVar reported;
+  pb::UpsertDocumentsResponse response ABSL_GUARDED_BY(mutex);
+  shardpb::ConsistencyToken token ABSL_GUARDED_BY(mutex);
+};
 
 // RetrieverService::CallbackService, but that messages come as bytes (see unary.h and ingest_stream.h).
 using Rpcs = pb::RetrieverService;
@@ -69,7 +107,8 @@ class RetrieverService final : public ServiceBase {
                                       ByteBuffer* reply) override {
     return Run<pb::UpsertDocumentsRequest, pb::UpsertDocumentsResponse>(
         context, "UpsertDocuments", request, reply,
-        [this](pb::UpsertDocumentsRequest& message, const CallContext& call) { return Upsert(message, call); });
+        [this](pb::UpsertDocumentsRequest& message, const CallContext& call) { return Upsert(message, call); },
+        &parts_.write_runner);
   }
 
   ServerUnaryReactor* DeleteDocuments(CallbackServerContext* context, const ByteBuffer* request,
@@ -78,7 +117,8 @@ class RetrieverService final : public ServiceBase {
         context, "DeleteDocuments", request, reply,
         [this](pb::DeleteDocumentsRequest& message, const CallContext& call) {
           return parts_.router.DeleteDocuments(message, call);
-        });
+        },
+        &parts_.write_runner);
   }
 
   ServerUnaryReactor* GetDocument(CallbackServerContext* context, const ByteBuffer* request,
@@ -147,13 +187,14 @@ class RetrieverService final : public ServiceBase {
   // Validates, where there is something to validate, and works.
   template <typename Request, typename Response, typename Work>
   ServerUnaryReactor* Run(CallbackServerContext* context, const char* method, const ByteBuffer* request,
-                          ByteBuffer* reply, Work work) {
-    return parts_.runner.Run<Request, Response>(
-        context, method, request, reply,
-        [work = std::move(work)](Request& message, const CallContext& call) -> absl::StatusOr<Response> {
-          if constexpr (requires { Validate(message); }) RETRO_RETURN_IF_ERROR(Validate(message));
-          return work(message, call);
-        });
+                          ByteBuffer* reply, Work work, UnaryRunner* runner = nullptr) {
+    return (runner == nullptr ? parts_.runner : *runner)
+        .Run<Request, Response>(
+            context, method, request, reply,
+            [work = std::move(work)](Request& message, const CallContext& call) -> absl::StatusOr<Response> {
+              if constexpr (requires { Validate(message); }) RETRO_RETURN_IF_ERROR(Validate(message));
+              return work(message, call);
+            });
   }
 
   absl::StatusOr<pb::CutChunksResponse> Cut(const pb::CutChunksRequest& request) const;
@@ -185,26 +226,16 @@ absl::StatusOr<pb::CutChunksResponse> RetrieverService::Cut(const pb::CutChunksR
 
 absl::StatusOr<pb::UpsertDocumentsResponse> RetrieverService::Upsert(pb::UpsertDocumentsRequest& request,
                                                                      const CallContext& call) {
-  pb::UpsertDocumentsResponse response;
-  shardpb::ConsistencyToken token;
-  token.set_store_id(parts_.shards.store_id());
-  Mutex mutex;
-  CondVar reported;
+  const auto written = std::make_shared<UpsertedDocuments>(call, parts_.shards.store_id());
   const auto writer = OrderedWriter::Create(parts_.writer, parts_.ingest_workers);
   for (int i = 0; i < request.writes_size(); ++i) {
-    writer->Submit(request.collection(), std::move(*request.mutable_writes(i)), StrCat("writes[", i, "]"), call,
-                   [&](const WriteResult& result) {
-                     MutexLock lock(mutex);
-                     *response.add_results() = result.document;
+    writer->Submit(request.collection(), std::move(*request.mutable_writes(i)), StrCat("writes[", i, "]"),
+                   written->call, [this, written](const WriteResult& result) {
                      parts_.retriever_metrics.OnDocument(result.document);
-                     if (result.status.ok()) Cover(token, result.shard, result.position);
-                     reported.NotifyOne();
+                     written->Add(result);
                    });
   }
-  MutexLock lock(mutex);
-  while (response.results_size() < request.writes_size()) reported.Wait(mutex);
-  response.set_consistency_token(EncodeConsistencyToken(token));
-  return response;
+  return written->WaitFor(request.writes_size(), call);
 }
 
 absl::StatusOr<pb::GetInfoResponse> RetrieverService::Info(const CallContext& call) const {

@@ -26,6 +26,7 @@ struct RetrieverParts {
   Embedding& embedding;
   const Tokenizer& tokenizer;
   UnaryRunner& runner;
+  UnaryRunner& write_runner;   // with workers of its own: writes wait for disks and replicas
   WorkerPool& ingest_workers;  // documents
   IngestBudget& ingest_budget;
   OpenStreams& open_streams;

@@ -77,6 +77,9 @@ class LocalShard : public Shard {
       const shardpb::Position& after, size_t bytes_max, std::chrono::steady_clock::time_point deadline) const;
   // Store::Copy, of a state that everything acknowledged so far is in.
   absl::Status Copy(const std::string& folder) const { return store_->Copy(folder); }
+  void KeepLog(const std::string& who, const shardpb::Position& from, std::chrono::steady_clock::time_point until) {
+    store_->KeepLog(who, from, until);  // as there
+  }
   absl::Status Compact() { return store_->Compact(); }
 
  private:

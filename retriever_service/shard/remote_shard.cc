@@ -3,7 +3,9 @@
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
+#include <functional>
 #include <list>
+#include <optional>
 #include <tuple>
 #include <utility>
 
@@ -11,6 +13,7 @@
 #include "common/base/status_macros.h"
 #include "common/base/strings.h"
 #include "common/rpc/status.h"
+#include "retriever_service/shard/message_parts.h"
 
 namespace retro {
 namespace {
@@ -26,10 +29,45 @@ constexpr milliseconds kHedgeAfterFirst{100};  // before anything is learnt
 constexpr uint64_t kLearnEvery = 16;           // answers
 
 constexpr milliseconds kAskEvery{200};
-constexpr milliseconds kAnswerMax{1000};  // of a replica that is asked how it is
+constexpr milliseconds kAnswerMax{1000};  // of a replica that is asked how it is, or whatever else; less proves nothing
 
 constexpr milliseconds kNewPrimaryWaitMax{2000};  // for one that is named and does not act yet
 constexpr milliseconds kNewPrimaryPause{20};
+
+// Sends a request in parts; deletes itself at the end.
+class PartsSender final : public grpc::ClientWriteReactor<shardpb::WriteRequest> {
+ public:
+  // `request` must outlive the call of `done`.
+  PartsSender(const shardpb::WriteRequest& request, std::function<void(grpc::Status)> done)
+      : parts_(request), done_(std::move(done)) {}
+
+  void Start(Async& async, grpc::ClientContext* client, shardpb::WriteResponse* response) {
+    async.WriteInParts(client, response, this);
+    SendNext();
+    StartCall();
+  }
+  void OnWriteDone(bool ok) override {
+    if (ok) SendNext();  // else the end is near
+  }
+  void OnDone(const grpc::Status& status) override {
+    done_(status);
+    delete this;
+  }
+
+ private:
+  void SendNext() {
+    part_ = parts_.Next();
+    if (part_.has_value()) {
+      StartWrite(&*part_);
+    } else {
+      StartWritesDone();
+    }
+  }
+
+  WriteParts parts_;
+  std::optional<shardpb::WriteRequest> part_;
+  const std::function<void(grpc::Status)> done_;
+};
 
 }  // namespace
 
@@ -139,8 +177,8 @@ absl::StatusOr<Response> RemoteShard::Change(Request request, const CallContext&
     request.set_epoch(own.epoch);
     ReplicaCall<Response> call({primary}, Effect::kChange, kHedgeAfterMax, *this,
                                [&](RemoteReplica& replica, auto* client, auto* response, auto done) {
-                                 (static_cast<Async*>(replica.stub().async())->*method)(client, &request, response,
-                                                                                        std::move(done));
+                                 std::invoke(method, static_cast<Async*>(replica.stub().async()), client, &request,
+                                             response, std::move(done));
                                });
     absl::StatusOr<Response> answer = call.Run(context);
     if (answer.ok() || ReasonOf(answer.status()) != Reason::kStaleEpoch || Clock::now() >= give_up) return answer;
@@ -162,7 +200,15 @@ absl::StatusOr<shardpb::WriteResponse> RemoteShard::Write(const shardpb::WriteRe
                                                           const CallContext& context) {
   using Method = void (Async::*)(grpc::ClientContext*, const shardpb::WriteRequest*, shardpb::WriteResponse*,
                                  std::function<void(grpc::Status)>);
-  return Change<shardpb::WriteResponse>(request, context, static_cast<Method>(&Async::Write));
+  if (request.ByteSizeLong() <= kPartBytesMax) {
+    return Change<shardpb::WriteResponse>(request, context, static_cast<Method>(&Async::Write));
+  }
+  return Change<shardpb::WriteResponse>(
+      request, context,
+      [](Async* async, grpc::ClientContext* client, const shardpb::WriteRequest* whole,
+         shardpb::WriteResponse* response, std::function<void(grpc::Status)> done) {
+        (new PartsSender(*whole, std::move(done)))->Start(*async, client, response);
+      });
 }
 
 absl::StatusOr<shardpb::DeleteResponse> RemoteShard::Delete(const shardpb::DeleteRequest& request,
@@ -224,11 +270,12 @@ void RemoteShard::OnAnswer(RemoteReplica&, Clock::duration took) {
   hedge_after_ = std::clamp<Clock::duration>(*nth, kHedgeAfterMin, kHedgeAfterMax);
 }
 
-// Of what was said by the replica itself, only that it can't answer now counts against it.
-void RemoteShard::OnFailure(RemoteReplica& replica, const absl::Status& status) {
+// Of what was said by the replica itself, only that it can't answer now counts against it; that it did not answer, only
+// if it had the time.
+void RemoteShard::OnFailure(RemoteReplica& replica, const absl::Status& status, Clock::duration took) {
   const auto reason = ReasonOf(status);
   const bool away = reason == Reason::kShardUnavailable || reason == Reason::kShuttingDown ||
-                    reason == Reason::kStoreDamaged || reason == Reason::kCallerGone;
+                    reason == Reason::kStoreDamaged || (reason == Reason::kCallerGone && took >= kAnswerMax);
   if (away && replica.state() == RemoteReplica::State::kUsable) SetState(replica, RemoteReplica::State::kAway, status);
 }
 
@@ -289,6 +336,7 @@ void RemoteShard::Ask() {
   for (Question& question : questions) {
     RemoteReplica& replica = *question.replica;
     absl::Status status = FromShardCall(question.status, Effect::kRead, Where(replica));
+    if (status.code() == absl::StatusCode::kResourceExhausted) continue;  // it is busy: who says so is there
     if (!status.ok()) {
       SetState(replica, RemoteReplica::State::kAway, status);
       continue;

@@ -75,7 +75,7 @@ class RemoteShard : public Shard, private CallObserver {
   // ------------------------------------------------------------ as CallObserver
   std::string Where(const RemoteReplica& replica) const override;
   void OnAnswer(RemoteReplica& replica, Clock::duration took) override ABSL_LOCKS_EXCLUDED(mutex_);
-  void OnFailure(RemoteReplica& replica, const absl::Status& status) override;
+  void OnFailure(RemoteReplica& replica, const absl::Status& status, Clock::duration took) override;
   void OnHedge() override;
 
   // ------------------------------------------------------------ asking how they are

@@ -32,7 +32,7 @@ absl::Status FromShardCall(const grpc::Status& status, Effect effect, const std:
                                                              error.code() == absl::StatusCode::kDeadlineExceeded ||
                                                              error.code() == absl::StatusCode::kCancelled);
   if (outcome_unknown) {
-    return Error(error.code(), Reason::kWriteOutcomeUnknown,
+    return Error(absl::StatusCode::kUnavailable, Reason::kWriteOutcomeUnknown,
                  StrCat(where, " did not say whether it made the change, repeat it: ", MessageOf(error)));
   }
   if (error.code() == absl::StatusCode::kUnavailable) {

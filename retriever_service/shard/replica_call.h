@@ -29,7 +29,7 @@ enum class Effect { kRead, kChange };
 void PrepareCall(const CallContext& call, grpc::ClientContext& context);
 
 // Errors of the shard keep their reasons; those of the way there get one: SHARD_UNAVAILABLE, or WRITE_OUTCOME_UNKNOWN
-// for a change. `where` names the replica.
+// for a change, which is UNAVAILABLE however the answer was lost. `where` names the replica.
 absl::Status FromShardCall(const grpc::Status& status, Effect effect, const std::string& where);
 
 // Whether another replica may do better.
@@ -41,7 +41,8 @@ class CallObserver {
   virtual ~CallObserver() = default;
   virtual std::string Where(const RemoteReplica& replica) const = 0;
   virtual void OnAnswer(RemoteReplica& replica, std::chrono::steady_clock::duration took) = 0;
-  virtual void OnFailure(RemoteReplica& replica, const absl::Status& status) = 0;
+  virtual void OnFailure(RemoteReplica& replica, const absl::Status& status,
+                         std::chrono::steady_clock::duration took) = 0;
   virtual void OnHedge() = 0;
 };
 
@@ -93,7 +94,7 @@ class ReplicaCall {
           observer_.OnAnswer(*ended->replica, Clock::now() - ended->start);
           return std::move(ended->response);
         }
-        if (caller.Check().ok()) observer_.OnFailure(*ended->replica, error);
+        if (caller.Check().ok()) observer_.OnFailure(*ended->replica, error, Clock::now() - ended->start);
         if (!IsWorthAnother(error)) return error;
         if (MayStart()) {
           Start(caller);

@@ -17,7 +17,8 @@ class Replication {
  public:
   virtual ~Replication() = default;
 
-  // Some changes; after a while without any, none but what says where the primary is.
+  // Some changes, in parts if the caller takes them; after a while without any, none but what says where the primary
+  // is.
   virtual absl::StatusOr<std::vector<shardpb::PullChangesResponse>> Pull(const shardpb::PullChangesRequest& request,
                                                                          const CallContext& context) = 0;
   // An error of the sink ends it.

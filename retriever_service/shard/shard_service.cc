@@ -12,6 +12,7 @@
 #include "common/base/error.h"
 #include "common/base/status_macros.h"
 #include "common/base/sync.h"
+#include "retriever_service/shard/message_parts.h"
 #include "retro/shard/v1/shard.grpc.pb.h"
 
 namespace retro {
@@ -21,6 +22,9 @@ using grpc::ByteBuffer;
 using grpc::CallbackServerContext;
 using grpc::ServerUnaryReactor;
 
+constexpr int kWriters = 16;  // of their own: a write waits for replicas, and must not take the place of searches
+constexpr size_t kWritesWaitingMax = 1024;
+constexpr std::chrono::milliseconds kWriteRetryAfter{200};
 constexpr int kStreamThreads = 16;  // a replica each that waits for changes
 constexpr size_t kStreamsWaitingMax = 64;
 constexpr std::chrono::milliseconds kStreamRetryAfter{200};
@@ -51,20 +55,78 @@ class BlockingStream final : public grpc::ServerWriteReactor<Response> {
   std::optional<bool> sent_ ABSL_GUARDED_BY(mutex_);  // the last one, once that is known
 };
 
+// Takes a request that comes in parts and hands it to a worker when it is whole; deletes itself at the end. Of one that
+// was cut off, a document that lacks chunks is refused for that.
+class PartsReader final : public grpc::ServerReadReactor<shardpb::WriteRequest> {
+ public:
+  using Work = std::function<absl::Status(const shardpb::WriteRequest& request, const CallContext& call)>;
+
+  PartsReader(CallbackServerContext& context, const char* method, const UnaryRunner& runner, WorkerPool& workers,
+              Metrics& metrics, Work work)
+      : budget_(runner.budget()),
+        workers_(workers),
+        work_(std::move(work)),
+        call_(MakeCallContext(context)),
+        admitted_(Admit(runner.access(), context, method, call_)),
+        record_(metrics, method, call_) {
+    if (admitted_.ok()) {
+      StartRead(&part_);
+    } else {
+      End(admitted_);
+    }
+  }
+
+  void OnReadDone(bool ok) override {
+    if (!ok) return CarryOut();
+    const size_t bytes = part_.ByteSizeLong();
+    absl::Status status = QueueFullError("the memory for requests and replies", kWriteRetryAfter);
+    if (budget_.TryAcquire(bytes)) {
+      bytes_held_ += bytes;
+      status = AddPart(std::exchange(part_, {}), request_);
+    }
+    if (!status.ok()) return End(status);
+    StartRead(&part_);
+  }
+  void OnDone() override {
+    budget_.Release(bytes_held_);
+    delete this;
+  }
+
+ private:
+  void CarryOut() {
+    const std::string key = call_.caller == nullptr ? "" : call_.caller->key;
+    if (!workers_.Submit([this] { End(work_(request_, call_)); }, key)) {
+      End(QueueFullError("the queue of writes", kWriteRetryAfter));
+    }
+  }
+  void End(const absl::Status& status) { Finish(record_.Finish(status)); }  // may delete this
+
+  ByteBudget& budget_;
+  WorkerPool& workers_;
+  const Work work_;
+  CallContext call_;
+  const absl::Status admitted_;
+  const CallRecord record_;
+  shardpb::WriteRequest part_, request_;
+  size_t bytes_held_ = 0;
+};
+
 // shardpb::ShardService::CallbackService, but that unary requests come as bytes (see unary.h).
 using Rpcs = shardpb::ShardService;
-using ServiceBase = Rpcs::WithRawCallbackMethod_Search<
-    Rpcs::WithRawCallbackMethod_Write<Rpcs::WithRawCallbackMethod_Delete<Rpcs::WithRawCallbackMethod_GetDocument<
-        Rpcs::WithRawCallbackMethod_GetChunks<Rpcs::WithRawCallbackMethod_ListDocuments<
-            Rpcs::WithRawCallbackMethod_Stats<Rpcs::WithRawCallbackMethod_GetShardInfo<
-                Rpcs::WithCallbackMethod_PullChanges<Rpcs::WithCallbackMethod_FetchSnapshot<Rpcs::Service>>>>>>>>>>;
+using ServiceBase = Rpcs::WithRawCallbackMethod_Search<Rpcs::WithRawCallbackMethod_Write<
+    Rpcs::WithRawCallbackMethod_Delete<Rpcs::WithRawCallbackMethod_GetDocument<Rpcs::WithRawCallbackMethod_GetChunks<
+        Rpcs::WithRawCallbackMethod_ListDocuments<Rpcs::WithRawCallbackMethod_Stats<
+            Rpcs::WithRawCallbackMethod_GetShardInfo<Rpcs::WithCallbackMethod_WriteInParts<
+                Rpcs::WithCallbackMethod_PullChanges<Rpcs::WithCallbackMethod_FetchSnapshot<Rpcs::Service>>>>>>>>>>>;
 
 class ShardService final : public ServiceBase {
  public:
   ShardService(Shard& shard, WorkerPool& workers, Metrics& metrics, const UnaryOptions& options,
                Replication* replication)
       : shard_(shard),
+        writers_(kWriters, kWritesWaitingMax),
         runner_(workers, metrics, options),
+        write_runner_(writers_, runner_),
         metrics_(metrics),
         replication_(replication),
         streams_(replication == nullptr ? 1 : kStreamThreads, kStreamsWaitingMax) {}
@@ -73,10 +135,19 @@ class ShardService final : public ServiceBase {
     return Run(context, "shard.Search", request, reply, &Shard::Search);
   }
   ServerUnaryReactor* Write(CallbackServerContext* context, const ByteBuffer* request, ByteBuffer* reply) override {
-    return Run(context, "shard.Write", request, reply, &Shard::Write);
+    return Run(context, "shard.Write", request, reply, &Shard::Write, &write_runner_);
+  }
+  grpc::ServerReadReactor<shardpb::WriteRequest>* WriteInParts(CallbackServerContext* context,
+                                                               shardpb::WriteResponse* response) override {
+    return new PartsReader(*context, "shard.WriteInParts", runner_, writers_, metrics_,
+                           [this, response](const shardpb::WriteRequest& request, const CallContext& call) {
+                             auto written = shard_.Write(request, call);
+                             if (written.ok()) *response = *std::move(written);
+                             return written.status();
+                           });
   }
   ServerUnaryReactor* Delete(CallbackServerContext* context, const ByteBuffer* request, ByteBuffer* reply) override {
-    return Run(context, "shard.Delete", request, reply, &Shard::Delete);
+    return Run(context, "shard.Delete", request, reply, &Shard::Delete, &write_runner_);
   }
   ServerUnaryReactor* GetDocument(CallbackServerContext* context, const ByteBuffer* request,
                                   ByteBuffer* reply) override {
@@ -120,10 +191,13 @@ class ShardService final : public ServiceBase {
   template <typename Request, typename Response>
   ServerUnaryReactor* Run(CallbackServerContext* context, const char* name, const ByteBuffer* request,
                           ByteBuffer* reply,
-                          absl::StatusOr<Response> (Shard::*method)(const Request&, const CallContext&)) {
-    return runner_.Run<Request, Response>(
-        context, name, request, reply,
-        [this, method](const Request& message, const CallContext& call) { return (shard_.*method)(message, call); });
+                          absl::StatusOr<Response> (Shard::*method)(const Request&, const CallContext&),
+                          UnaryRunner* runner = nullptr) {
+    return (runner == nullptr ? runner_ : *runner)
+        .Run<Request, Response>(context, name, request, reply,
+                                [this, method](const Request& message, const CallContext& call) {
+                                  return (shard_.*method)(message, call);
+                                });
   }
 
   // `work` runs on a thread of its own kind: replicas wait long, and must not take the place of searches.
@@ -148,7 +222,8 @@ class ShardService final : public ServiceBase {
   }
 
   Shard& shard_;
-  UnaryRunner runner_;
+  WorkerPool writers_;
+  UnaryRunner runner_, write_runner_;
   Metrics& metrics_;
   Replication* const replication_;
   WorkerPool streams_;

@@ -251,6 +251,11 @@ class ShardWriter::ReplayJob : public Job {
   absl::Status StageNext(Group& group) override {
     const shardpb::PullChangesResponse& replicated = changes_[next_++];
     const shardpb::Change& change = replicated.change();
+    const bool of_document = change.has_put() || change.has_remove();
+    const auto collection = of_document ? CollectionOf(change.collection_id(), group) : nullptr;
+    if (of_document && collection == nullptr) {
+      return absl::InternalError("a change of a collection that the log never made");
+    }
     RETRO_RETURN_IF_ERROR(group.transaction.Replay(replicated));
     if (change.has_create_collection()) {
       group.new_collections.push_back(MakeLiveCollection(store_, {change.collection_id(), change.create_collection()},
@@ -258,9 +263,7 @@ class ShardWriter::ReplayJob : public Job {
       group.new_collections.back()->index->Filled();
       return absl::OkStatus();
     }
-    if (!change.has_put() && !change.has_remove()) return absl::OkStatus();
-    const auto collection = CollectionOf(change.collection_id(), group);
-    if (collection == nullptr) return absl::InternalError("a change of a collection that the log never made");
+    if (!of_document) return absl::OkStatus();
     group.Changed(collection, change.has_remove() ? IndexChange{change.remove().document_id(), nullptr, {}}
                                                   : ToIndexChange(replicated));
     return absl::OkStatus();

@@ -423,12 +423,26 @@ absl::Status Store::Write(const KeyValueBatch& batch) {
   return status;
 }
 
+void Store::KeepLog(const std::string& who, const shardpb::Position& from, Clock::time_point until) {
+  const MutexLock lock(mutex_);
+  kept_[who] = {from.number(), until};
+}
+
+uint64_t Store::KeepLogFrom() {
+  uint64_t from = counters_.number + 1 - options_.log_changes_max;
+  const MutexLock lock(mutex_);
+  std::erase_if(kept_, [now = Clock::now()](const auto& kept) { return kept.second.until <= now; });
+  for (const auto& [who, kept] : kept_) from = std::min(from, kept.from);
+  return from;
+}
+
 absl::Status Store::TrimLog() {
   const shardpb::Position start = log_start();
   // Each trim is a synced write of its own: not one after every change.
   const uint64_t due = std::min(kTrimChangesMax, options_.log_changes_max);
   if (counters_.number - start.number() + 1 < options_.log_changes_max + due) return absl::OkStatus();
-  const uint64_t keep_from = counters_.number + 1 - options_.log_changes_max;
+  const uint64_t keep_from = KeepLogFrom();
+  if (keep_from <= start.number()) return absl::OkStatus();
   KeyValueBatch batch;
   shardpb::Position next_start = start;
   uint64_t trimmed = 0;

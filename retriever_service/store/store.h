@@ -5,8 +5,10 @@
 // other.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <span>
@@ -137,6 +139,11 @@ class Store {
   // If the log holds well more than log_changes_max, drops some of the oldest changes and the rows that they freed.
   // Call it after commits; each call does a bounded amount of work, and most do none.
   absl::Status TrimLog();
+  // Until then the log keeps this change and what comes after it, however many that are: `who` copies the store as it
+  // was then. A later call for the same replaces this one. Any thread.
+  using Clock = std::chrono::steady_clock;
+  void KeepLog(const std::string& who, const shardpb::Position& from, Clock::time_point until)
+      ABSL_LOCKS_EXCLUDED(mutex_);
 
  private:
   friend class Transaction;
@@ -157,6 +164,8 @@ class Store {
   absl::Status LoadCounters();
   absl::Status CheckNothingIsMissing(const std::optional<shardpb::Position>& acknowledged) const;
   absl::Status LoadCollections();
+  // The oldest change that the log must keep.
+  uint64_t KeepLogFrom() ABSL_LOCKS_EXCLUDED(mutex_);
   absl::StatusOr<std::string> ReadMeta(std::string_view key) const;
   absl::StatusOr<shardpb::Position> PositionAt(const Snapshot* at) const;
   absl::StatusOr<uint64_t> ReadMetaNumber(std::string_view key) const;
@@ -176,6 +185,11 @@ class Store {
   shardpb::Position last_position_ ABSL_GUARDED_BY(mutex_);
   shardpb::Position log_start_ ABSL_GUARDED_BY(mutex_);
   bool write_failed_ ABSL_GUARDED_BY(mutex_) = false;
+  struct Kept {
+    uint64_t from;
+    Clock::time_point until;
+  };
+  std::map<std::string, Kept> kept_ ABSL_GUARDED_BY(mutex_);  // by who copies
 };
 
 // Changes that become durable together; sees its own. Made by Store::Begin, used on the writer thread.
@@ -199,8 +213,9 @@ class Transaction {
   uint32_t CreateCollection(const pb::CollectionSpec& spec);
   // Begins an epoch, which must be later than the one before.
   void StartEpoch(uint64_t epoch, const shardpb::EpochStart& start);
-  // Carries out a change that the shard's primary made, as it made it. FAILED_PRECONDITION (BEHIND_LOG) if it is not
-  // the next one.
+  // Carries out a change that the shard's primary made, as it made it; nothing of one that fails. FAILED_PRECONDITION:
+  // BEHIND_LOG if it is not the next one, LAYOUT_UNKNOWN if it is of an unknown kind. DATA_LOSS (STORE_DAMAGED) if rows
+  // are missing.
   absl::Status Replay(const shardpb::PullChangesResponse& replicated);
 
   // Of the newest change in it.
@@ -212,6 +227,7 @@ class Transaction {
   friend class Store;
   explicit Transaction(const Store& store);
   shardpb::Change NextChange(uint32_t collection);
+  absl::Status CheckReplicated(const shardpb::PullChangesResponse& replicated) const;
   void ReplayPut(const shardpb::PullChangesResponse& replicated);
   void Log(const shardpb::Change& change);
   void Bury(uint32_t collection, const shardpb::ChunkRange& rows, const shardpb::Position& position);

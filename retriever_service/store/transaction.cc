@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "common/base/error.h"
+#include "common/base/status_macros.h"
 #include "common/base/strings.h"
 #include "retriever_service/store/layout.h"
 #include "retriever_service/store/store.h"
@@ -99,13 +100,31 @@ void Transaction::StartEpoch(uint64_t epoch, const shardpb::EpochStart& start) {
 
 // ---------------------------------------------------------------- as a replica
 
-absl::Status Transaction::Replay(const shardpb::PullChangesResponse& replicated) {
+// All of it before anything is staged: a position without its change would be a hole in the log.
+absl::Status Transaction::CheckReplicated(const shardpb::PullChangesResponse& replicated) const {
   const shardpb::Change& change = replicated.change();
   if (change.position().number() != counters_.number + 1 || change.position().epoch() < counters_.epoch) {
     return Error(absl::StatusCode::kFailedPrecondition, Reason::kBehindLog,
                  StrCat("change ", change.position().epoch(), "/", change.position().number(), " does not follow ",
                         counters_.epoch, "/", counters_.number));
   }
+  const bool known =
+      change.has_put() || change.has_remove() || change.has_create_collection() || change.has_epoch_start();
+  if (!known) {
+    return Error(absl::StatusCode::kFailedPrecondition, Reason::kLayoutUnknown,
+                 "the primary made a change of a kind that this version does not know: use the primary's version");
+  }
+  const uint32_t rows = change.put().rows_kept() ? 0 : change.put().record().chunks().count();
+  if (static_cast<uint32_t>(replicated.chunks_size()) != rows) {
+    return Error(absl::StatusCode::kDataLoss, Reason::kStoreDamaged,
+                 StrCat("a change of ", rows, " rows came with ", replicated.chunks_size()));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Transaction::Replay(const shardpb::PullChangesResponse& replicated) {
+  RETRO_RETURN_IF_ERROR(CheckReplicated(replicated));
+  const shardpb::Change& change = replicated.change();
   counters_.epoch = change.position().epoch();
   ++counters_.number;
   ++changes_;
@@ -123,11 +142,8 @@ absl::Status Transaction::Replay(const shardpb::PullChangesResponse& replicated)
                  change.create_collection().SerializeAsString());
       new_collections_.push_back({change.collection_id(), change.create_collection()});
       break;
-    case shardpb::Change::kEpochStart:
+    default:  // the start of an epoch is in its position
       break;
-    default:
-      return Error(absl::StatusCode::kFailedPrecondition, Reason::kLayoutUnknown,
-                   "the primary made a change of a kind that this version does not know: use the primary's version");
   }
   Log(change);
   return absl::OkStatus();
