@@ -32,6 +32,7 @@ namespace {
 
 constexpr size_t kIngestDocumentsMax = 4096;                 // in memory, over all streams
 constexpr size_t kIngestQueueMax = 2 * kIngestDocumentsMax;  // never the bound that is met first
+constexpr std::chrono::milliseconds kScrapeMax{1000};        // that shards have to tell their sizes
 constexpr int kWaitingReadsDivisor = 4;     // the share of the workers that may wait for a consistency token
 constexpr uint64_t kLogChangesMax = 1000;   // no replica needs them, and they hold what they freed on disk
 constexpr double kSelfTestDriftMax = 0.01;  // cosine 0.995; half precision drifts by 1e-6, bfloat16 by 1e-4
@@ -139,7 +140,9 @@ class ServedRetriever final : public Retriever {
         admin_service_(MakeAdminService(*admin_, runner_)) {
     metrics.BeforeScrape([this] {
       if (cluster_ != nullptr) cluster_->RefreshMetrics();
-      const auto stats = router_.Stats({});
+      CallContext context;
+      context.deadline = std::chrono::steady_clock::now() + kScrapeMax;
+      const auto stats = router_.Stats(context);
       if (stats.ok()) metrics_.Refresh(batcher_.stats(), budget_, *stats);
     });
   }

@@ -81,7 +81,7 @@ inline Store::Digest DigestOf(const std::string& folder) {
   const auto store = Store::OpenSnapshot(folder);
   EXPECT_TRUE(store.ok()) << store.status();
   if (!store.ok()) return {};
-  const auto digest = (*store)->ComputeDigest();
+  const auto digest = (*store)->ComputeDigest(CallContext());
   EXPECT_TRUE(digest.ok()) << digest.status();
   return digest.value_or(Store::Digest());
 }

@@ -11,9 +11,9 @@ namespace {
 TEST(IngestBudgetTest, WhatDoesNotFitWaitsInOrder) {
   IngestBudget budget(/*documents_max=*/10, /*bytes_max=*/100);
   std::vector<std::string> order;
-  budget.Acquire(60, [&] { order.push_back("a"); });
-  budget.Acquire(60, [&] { order.push_back("b"); });
-  budget.Acquire(10, [&] { order.push_back("c"); });  // would fit, but must not overtake b
+  budget.Acquire(60, "", [&] { order.push_back("a"); });
+  budget.Acquire(60, "", [&] { order.push_back("b"); });
+  budget.Acquire(10, "", [&] { order.push_back("c"); });  // would fit, but must not overtake b
   EXPECT_EQ(order, std::vector<std::string>({"a"}));
   budget.Release(60);
   EXPECT_EQ(order, std::vector<std::string>({"a", "b", "c"}));
@@ -21,10 +21,20 @@ TEST(IngestBudgetTest, WhatDoesNotFitWaitsInOrder) {
   EXPECT_EQ(budget.documents(), 2u);
 }
 
+TEST(IngestBudgetTest, KeysThatWaitTakeTurns) {
+  IngestBudget budget(/*documents_max=*/1, /*bytes_max=*/100);
+  std::string order;
+  budget.Acquire(1, "a", [&] { order += 'a'; });
+  for (int i = 0; i < 3; ++i) budget.Acquire(1, "a", [&] { order += 'a'; });
+  for (int i = 0; i < 2; ++i) budget.Acquire(1, "b", [&] { order += 'b'; });
+  for (int i = 0; i < 5; ++i) budget.Release(1);
+  EXPECT_EQ(order, "aababa");
+}
+
 TEST(IngestBudgetTest, DocumentsAreBoundedToo) {
   IngestBudget budget(/*documents_max=*/2, /*bytes_max=*/1000);
   int entered = 0;
-  for (int i = 0; i < 5; ++i) budget.Acquire(1, [&] { ++entered; });
+  for (int i = 0; i < 5; ++i) budget.Acquire(1, "", [&] { ++entered; });
   EXPECT_EQ(entered, 2);
   budget.Release(1);
   EXPECT_EQ(entered, 3);
@@ -33,8 +43,8 @@ TEST(IngestBudgetTest, DocumentsAreBoundedToo) {
 TEST(IngestBudgetTest, ADocumentLargerThanTheBudgetGetsInAlone) {
   IngestBudget budget(/*documents_max=*/10, /*bytes_max=*/100);
   bool small = false, large = false;
-  budget.Acquire(1, [&] { small = true; });
-  budget.Acquire(500, [&] { large = true; });
+  budget.Acquire(1, "", [&] { small = true; });
+  budget.Acquire(500, "", [&] { large = true; });
   EXPECT_TRUE(small);
   EXPECT_FALSE(large);
   budget.Release(1);

@@ -242,7 +242,12 @@ TEST_F(RemoteShardTest, AnotherStoresShardIsRefused) {
 // Answers when it is told to.
 class SlowShard final : public shardpb::ShardService::Service {
  public:
-  grpc::Status Stats(grpc::ServerContext* context, const shardpb::StatsRequest*, shardpb::StatsResponse*) override {
+  grpc::Status Stats(grpc::ServerContext*, const shardpb::StatsRequest*, shardpb::StatsResponse*) override {
+    ++stats;
+    return grpc::Status::OK;
+  }
+  grpc::Status GetDocument(grpc::ServerContext* context, const shardpb::GetDocumentRequest*,
+                           shardpb::GetDocumentResponse*) override {
     ++calls;
     while (slow && !context->IsCancelled()) std::this_thread::sleep_for(std::chrono::milliseconds(1));
     return grpc::Status::OK;
@@ -260,7 +265,7 @@ class SlowShard final : public shardpb::ShardService::Service {
     return grpc::Status::OK;
   }
   std::atomic<bool> slow = false, busy = false;
-  std::atomic<int> calls = 0, asked = 0;
+  std::atomic<int> calls = 0, asked = 0, stats = 0;
 };
 
 class ReplicasTest : public testing::Test {
@@ -292,13 +297,22 @@ class ReplicasTest : public testing::Test {
 };
 
 TEST_F(ReplicasTest, ReadsAreShared) {
-  for (int i = 0; i < 40; ++i) EXPECT_TRUE(shard_->Stats({}, {}).ok());
+  for (int i = 0; i < 40; ++i) EXPECT_TRUE(shard_->GetDocument({}, {}).ok());
   for (SlowShard& service : services_) EXPECT_GE(service.calls, 10);
+}
+
+// It alone knows whether writes are refused.
+TEST_F(ReplicasTest, StatsAreThePrimarys) {
+  for (int i = 0; i < 10; ++i) EXPECT_TRUE(shard_->Stats({}, {}).ok());
+  EXPECT_EQ(services_[0].stats, 10);
+  servers_[0]->Stop();
+  EXPECT_TRUE(shard_->Stats({}, {}).ok());
+  EXPECT_GE(services_[1].stats, 1);
 }
 
 TEST_F(ReplicasTest, ASlowOneIsNotWaitedFor) {
   services_[0].slow = true;
-  for (int i = 0; i < 10; ++i) EXPECT_TRUE(shard_->Stats({}, {}).ok());
+  for (int i = 0; i < 10; ++i) EXPECT_TRUE(shard_->GetDocument({}, {}).ok());
   EXPECT_GE(services_[1].calls, 10);
   EXPECT_GE(metrics_.Counter("retro_shard_hedges_total", "", {{"shard", "0"}}).Value(), 1);
 }
@@ -306,13 +320,13 @@ TEST_F(ReplicasTest, ASlowOneIsNotWaitedFor) {
 TEST_F(ReplicasTest, OneThatIsGoneCostsNobodyAnAnswerAndIsTakenBack) {
   const int port = servers_[0]->port();
   servers_[0]->Stop();
-  for (int i = 0; i < 20; ++i) EXPECT_TRUE(shard_->Stats({}, {}).ok());
+  for (int i = 0; i < 20; ++i) EXPECT_TRUE(shard_->GetDocument({}, {}).ok());
   EXPECT_TRUE(shard_->available());
   ServerOptions again;
   again.listen = StrCat("127.0.0.1:", port);
   services_[0].calls = 0;
   servers_[0] = *RpcServer::Start(again, {&services_[0]});
-  while (services_[0].calls == 0) EXPECT_TRUE(shard_->Stats({}, {}).ok());
+  while (services_[0].calls == 0) EXPECT_TRUE(shard_->GetDocument({}, {}).ok());
 }
 
 TEST_F(ReplicasTest, ACallersHurryIsNotHeldAgainstThem) {
@@ -320,7 +334,7 @@ TEST_F(ReplicasTest, ACallersHurryIsNotHeldAgainstThem) {
   for (int i = 0; i < 20; ++i) {
     CallContext hurried;
     hurried.deadline = std::chrono::steady_clock::now() + std::chrono::milliseconds(10 + i);
-    EXPECT_FALSE(shard_->Stats({}, hurried).ok());
+    EXPECT_FALSE(shard_->GetDocument({}, hurried).ok());
     EXPECT_TRUE(shard_->available());
   }
   for (const char* replica : {"r0", "r1"}) {
@@ -351,12 +365,12 @@ TEST_F(ReplicasTest, OneThatIsNotInSyncIsNotRead) {
   config.shards[0].in_sync = {"r0"};
   const auto one = std::make_shared<const ClusterConfig>(config);
   RemoteShard shard(0, ClusterView{[&] { return one; }, [] {}, {}}, metrics_);
-  for (int i = 0; i < 10; ++i) EXPECT_TRUE(shard.Stats({}, {}).ok());
+  for (int i = 0; i < 10; ++i) EXPECT_TRUE(shard.GetDocument({}, {}).ok());
   EXPECT_EQ(services_[1].calls, 0);
   config.shards[0].in_sync.clear();
   const auto none = std::make_shared<const ClusterConfig>(config);
   RemoteShard founding(0, ClusterView{[&] { return none; }, [] {}, {}}, metrics_);
-  EXPECT_EQ(ReasonOf(founding.Stats({}, {}).status()), Reason::kShardUnavailable);
+  EXPECT_EQ(ReasonOf(founding.GetDocument({}, {}).status()), Reason::kShardUnavailable);
   EXPECT_FALSE(founding.available());
 }
 

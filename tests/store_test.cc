@@ -258,6 +258,15 @@ TEST_F(StoreTest, OneThatLostAcknowledgedChangesIsNotReadEither) {
   EXPECT_EQ(ReasonOf(Store::OpenSnapshot(options_.path).status()), Reason::kStoreDamaged);
 }
 
+TEST_F(StoreTest, ADigestIsNotMadeForACallerWhoLeft) {
+  OpenWithCollection();
+  Put(MakeChange("a", "some text", 2, 1));
+  EXPECT_TRUE(store_->ComputeDigest(CallContext()).ok());
+  CallContext gone;
+  gone.cancelled = [] { return true; };
+  EXPECT_EQ(store_->ComputeDigest(gone).status().code(), absl::StatusCode::kCancelled);
+}
+
 TEST_F(StoreTest, AReplicatedChangeThatFailsLeavesNoHoleInTheLog) {
   OpenWithCollection();
   Transaction transaction = store_->Begin();

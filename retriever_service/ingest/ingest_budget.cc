@@ -9,11 +9,13 @@ bool IngestBudget::Fits(size_t bytes) const {
   return documents_ == 0 || (documents_ < documents_max_ && bytes_ + bytes <= bytes_max_);
 }
 
-void IngestBudget::Acquire(size_t bytes, std::function<void()> ready) {
+void IngestBudget::Acquire(size_t bytes, const std::string& key, std::function<void()> ready) {
   {
     MutexLock lock(mutex_);
     if (!waiting_.empty() || !Fits(bytes)) {
-      waiting_.push_back({bytes, std::move(ready)});
+      std::deque<Waiting>& same_key = waiting_[key];
+      if (same_key.empty()) turns_.push_back(key);
+      same_key.push_back({bytes, std::move(ready)});
       return;
     }
     ++documents_;
@@ -28,11 +30,18 @@ void IngestBudget::Release(size_t bytes) {
     MutexLock lock(mutex_);
     --documents_;
     bytes_ -= bytes;
-    while (!waiting_.empty() && Fits(waiting_.front().bytes)) {
+    while (!turns_.empty() && Fits(waiting_[turns_.front()].front().bytes)) {
+      const auto next = waiting_.find(turns_.front());
       ++documents_;
-      bytes_ += waiting_.front().bytes;
-      ready.push_back(std::move(waiting_.front().ready));
-      waiting_.pop_front();
+      bytes_ += next->second.front().bytes;
+      ready.push_back(std::move(next->second.front().ready));
+      next->second.pop_front();
+      if (next->second.empty()) {
+        waiting_.erase(next);
+      } else {
+        turns_.push_back(turns_.front());
+      }
+      turns_.pop_front();
     }
   }
   for (const auto& callback : ready) callback();

@@ -5,6 +5,8 @@
 #include <cstddef>
 #include <deque>
 #include <functional>
+#include <map>
+#include <string>
 
 #include "common/base/sync.h"
 
@@ -15,9 +17,9 @@ class IngestBudget {
   IngestBudget(size_t documents_max, size_t bytes_max) : documents_max_(documents_max), bytes_max_(bytes_max) {}
 
   // Takes room for one document of `bytes`; `ready` is called once it is there: at once on this thread, or later on a
-  // thread that releases. In the order of the calls. A document larger than the whole budget gets in when nothing else
-  // is.
-  void Acquire(size_t bytes, std::function<void()> ready);
+  // thread that releases. In the order of the calls with the same `key`; keys that wait take turns. A document larger
+  // than the whole budget gets in when nothing else is.
+  void Acquire(size_t bytes, const std::string& key, std::function<void()> ready);
   void Release(size_t bytes);
 
   size_t documents() const;
@@ -35,7 +37,8 @@ class IngestBudget {
   mutable Mutex mutex_;
   size_t documents_ ABSL_GUARDED_BY(mutex_) = 0;
   size_t bytes_ ABSL_GUARDED_BY(mutex_) = 0;
-  std::deque<Waiting> waiting_ ABSL_GUARDED_BY(mutex_);
+  std::map<std::string, std::deque<Waiting>> waiting_ ABSL_GUARDED_BY(mutex_);  // by key; none is empty
+  std::deque<std::string> turns_ ABSL_GUARDED_BY(mutex_);  // the keys of waiting_, whose turn it is first
 };
 
 }  // namespace retro

@@ -50,10 +50,11 @@ void OrderedWriter::Refuse(const absl::Status& status, Done done) {
 }
 
 void OrderedWriter::Start(const ItemPtr& item) {
-  const bool taken = pool_.Submit([self = shared_from_this(), item] {
+  const auto write = [self = shared_from_this(), item] {
     item->result = self->writer_.Write(item->collection, std::move(item->write), item->field, *item->context);
     self->Finish(item);
-  });
+  };
+  const bool taken = pool_.Submit(write, item->context->caller == nullptr ? "" : item->context->caller->key);
   if (taken) return;
   item->result = FailedWrite(item->document_id, QueueFullError("the queue of documents", kRetryAfter));
   Finish(item);

@@ -58,7 +58,8 @@ class IngestStream : public IngestReactor, public OpenStream {
       if (draining_) return;  // not taken, and not acknowledged
       ++under_way_;
     }
-    parts_.ingest_budget.Acquire(bytes, [this, message, bytes] { Accept(*message, bytes); });
+    parts_.ingest_budget.Acquire(bytes, call_.caller == nullptr ? "" : call_.caller->key,
+                                 [this, message, bytes] { Accept(*message, bytes); });
   }
 
   void OnWriteDone(bool ok) override {

@@ -148,7 +148,7 @@ class RetrieverService final : public ServiceBase {
                                        pb::CreateCollectionResponse*) override {
     return parts_.runner.Refuse(
         context, "CreateCollection",
-        "collections beside the default one are not served yet: the change log has them, their indexes are lacking");
+        "collections beside the default one are not served yet: shards have no call that makes or drops one");
   }
 
   ServerUnaryReactor* ListCollections(CallbackServerContext* context, const ByteBuffer* request,

@@ -18,34 +18,39 @@ using ServiceBase = Rpcs::WithRawCallbackMethod_CreateSnapshot<Rpcs::WithRawCall
             Rpcs::WithRawCallbackMethod_TrainIndex<Rpcs::WithRawCallbackMethod_ListReplicas<
                 Rpcs::WithRawCallbackMethod_Promote<Rpcs::WithRawCallbackMethod_GetOperation<Rpcs::Service>>>>>>>>>>>;
 
+constexpr size_t kUrgentWaitingMax = 16;
+
 class AdminService final : public ServiceBase {
  public:
-  AdminService(Admin& admin, UnaryRunner& runner) : admin_(admin), runner_(runner) {}
+  AdminService(Admin& admin, UnaryRunner& runner)
+      : admin_(admin), runner_(runner), urgent_worker_(1, kUrgentWaitingMax), urgent_runner_(urgent_worker_, runner) {}
 
-#define RETRO_ADMIN_RPC(Method)                                                                                       \
+#define RETRO_ADMIN_RPC(Method, runner)                                                                               \
   ServerUnaryReactor* Method(CallbackServerContext* context, const ByteBuffer* request, ByteBuffer* reply) override { \
-    return runner_.Run<adminpb::Method##Request, adminpb::Method##Response>(                                          \
+    return (runner).Run<adminpb::Method##Request, adminpb::Method##Response>(                                         \
         context, "admin." #Method, request, reply,                                                                    \
         [this](const adminpb::Method##Request& message, const CallContext& call) {                                    \
           return admin_.Method(message, call);                                                                        \
         });                                                                                                           \
   }
-  RETRO_ADMIN_RPC(CreateSnapshot)
-  RETRO_ADMIN_RPC(ListSnapshots)
-  RETRO_ADMIN_RPC(DeleteSnapshot)
-  RETRO_ADMIN_RPC(RestoreSnapshot)
-  RETRO_ADMIN_RPC(Verify)
-  RETRO_ADMIN_RPC(Compact)
-  RETRO_ADMIN_RPC(SetReadOnly)
-  RETRO_ADMIN_RPC(TrainIndex)
-  RETRO_ADMIN_RPC(ListReplicas)
-  RETRO_ADMIN_RPC(Promote)
-  RETRO_ADMIN_RPC(GetOperation)
+  RETRO_ADMIN_RPC(CreateSnapshot, runner_)
+  RETRO_ADMIN_RPC(ListSnapshots, runner_)
+  RETRO_ADMIN_RPC(DeleteSnapshot, runner_)
+  RETRO_ADMIN_RPC(RestoreSnapshot, runner_)
+  RETRO_ADMIN_RPC(Verify, runner_)
+  RETRO_ADMIN_RPC(Compact, runner_)
+  RETRO_ADMIN_RPC(SetReadOnly, urgent_runner_)
+  RETRO_ADMIN_RPC(TrainIndex, runner_)
+  RETRO_ADMIN_RPC(ListReplicas, runner_)
+  RETRO_ADMIN_RPC(Promote, urgent_runner_)
+  RETRO_ADMIN_RPC(GetOperation, runner_)
 #undef RETRO_ADMIN_RPC
 
  private:
   Admin& admin_;
   UnaryRunner& runner_;
+  WorkerPool urgent_worker_;  // a promotion must not wait for checksums of everything
+  UnaryRunner urgent_runner_;
 };
 
 }  // namespace

@@ -39,10 +39,11 @@ absl::StatusOr<adminpb::DeleteSnapshotResponse> LocalAdmin::DeleteSnapshot(
   return adminpb::DeleteSnapshotResponse();
 }
 
-absl::StatusOr<adminpb::VerifyResponse> LocalAdmin::Verify(const adminpb::VerifyRequest& request, const CallContext&) {
+absl::StatusOr<adminpb::VerifyResponse> LocalAdmin::Verify(const adminpb::VerifyRequest& request,
+                                                           const CallContext& context) {
   RETRO_RETURN_IF_ERROR(CheckShard(request.shard()));
   RETRO_ASSIGN_OR_RETURN(const auto shard, options_.open());
-  RETRO_ASSIGN_OR_RETURN(const Store::Digest digest, shard->store().ComputeDigest());
+  RETRO_ASSIGN_OR_RETURN(const Store::Digest digest, shard->store().ComputeDigest(context));
   adminpb::VerifyResponse response;
   response.set_content_sha256(digest.sha256);
   response.set_epoch(digest.position.epoch());

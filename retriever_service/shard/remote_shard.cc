@@ -27,6 +27,7 @@ constexpr milliseconds kHedgeAfterMin{5};
 constexpr milliseconds kHedgeAfterMax{1000};
 constexpr milliseconds kHedgeAfterFirst{100};  // before anything is learnt
 constexpr uint64_t kLearnEvery = 16;           // answers
+constexpr milliseconds kStatsHedgeAfter{500};  // half of the time that a scrape has
 
 constexpr milliseconds kAskEvery{200};
 constexpr milliseconds kAnswerMax{1000};  // of a replica that is asked how it is, or whatever else; less proves nothing
@@ -150,7 +151,13 @@ RemoteShard::Clock::duration RemoteShard::HedgeAfter() const {
 template <typename Response, typename Request, typename Method>
 absl::StatusOr<Response> RemoteShard::Read(const Request& request, const CallContext& context, Method method) {
   RETRO_ASSIGN_OR_RETURN(auto readers, Readers());
-  ReplicaCall<Response> call(std::move(readers), Effect::kRead, HedgeAfter(), *this,
+  return ReadFrom<Response>(std::move(readers), HedgeAfter(), request, context, method);
+}
+
+template <typename Response, typename Request, typename Method>
+absl::StatusOr<Response> RemoteShard::ReadFrom(std::vector<ReplicaPtr> readers, Clock::duration hedge_after,
+                                               const Request& request, const CallContext& context, Method method) {
+  ReplicaCall<Response> call(std::move(readers), Effect::kRead, hedge_after, *this,
                              [&](RemoteReplica& replica, auto* client, auto* response, auto done) {
                                (static_cast<Async*>(replica.stub().async())->*method)(client, &request, response,
                                                                                       std::move(done));
@@ -240,11 +247,19 @@ absl::StatusOr<shardpb::ListDocumentsResponse> RemoteShard::ListDocuments(const 
   return Read<shardpb::ListDocumentsResponse>(request, context, static_cast<Method>(&Async::ListDocuments));
 }
 
+// The primary's, if it answers: it alone knows whether writes are refused.
 absl::StatusOr<shardpb::StatsResponse> RemoteShard::Stats(const shardpb::StatsRequest& request,
                                                           const CallContext& context) {
   using Method = void (Async::*)(grpc::ClientContext*, const shardpb::StatsRequest*, shardpb::StatsResponse*,
                                  std::function<void(grpc::Status)>);
-  return Read<shardpb::StatsResponse>(request, context, static_cast<Method>(&Async::Stats));
+  RETRO_ASSIGN_OR_RETURN(auto readers, Readers());
+  const auto config = cluster_.get();
+  const std::string& primary = config->shards[number_].primary;
+  std::stable_partition(readers.begin(), readers.end(), [&](const ReplicaPtr& reader) {
+    return reader->name() == primary && reader->state() == RemoteReplica::State::kUsable;
+  });
+  return ReadFrom<shardpb::StatsResponse>(std::move(readers), kStatsHedgeAfter, request, context,
+                                          static_cast<Method>(&Async::Stats));
 }
 
 absl::StatusOr<shardpb::GetShardInfoResponse> RemoteShard::GetShardInfo(const shardpb::GetShardInfoRequest& request,

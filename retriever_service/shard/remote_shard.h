@@ -69,6 +69,10 @@ class RemoteShard : public Shard, private CallObserver {
   Clock::duration HedgeAfter() const ABSL_LOCKS_EXCLUDED(mutex_);
   template <typename Response, typename Request, typename Method>
   absl::StatusOr<Response> Read(const Request& request, const CallContext& context, Method method);
+  // Asks the next one when the one before has not answered for `hedge_after`.
+  template <typename Response, typename Request, typename Method>
+  absl::StatusOr<Response> ReadFrom(std::vector<ReplicaPtr> readers, Clock::duration hedge_after,
+                                    const Request& request, const CallContext& context, Method method);
   template <typename Response, typename Request, typename Method>
   absl::StatusOr<Response> Change(Request request, const CallContext& context, Method method);
 

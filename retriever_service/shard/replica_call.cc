@@ -16,9 +16,10 @@ constexpr std::chrono::seconds kCallMax{60};  // of a caller without a deadline
 }  // namespace
 
 void PrepareCall(const CallContext& call, grpc::ClientContext& context) {
-  const auto given = call.deadline == Clock::time_point::max() ? Clock::duration::max()
-                                                               : call.deadline - Clock::now() - kDeadlineMargin;
-  const auto left = std::clamp<Clock::duration>(given, Clock::duration::zero(), kCallMax);
+  const Clock::duration given = call.deadline == Clock::time_point::max()
+                                    ? Clock::duration(kCallMax)
+                                    : call.deadline - Clock::now() - kDeadlineMargin;
+  const auto left = std::max(given, Clock::duration::zero());
   context.set_deadline(std::chrono::system_clock::now() +
                        std::chrono::duration_cast<std::chrono::system_clock::duration>(left));
   if (!call.request_id.empty()) context.AddMetadata("x-request-id", call.request_id);

@@ -19,6 +19,7 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "common/base/call_context.h"
 #include "common/base/sync.h"
 #include "common/document/protos.h"
 #include "retriever_service/store/acknowledged_mark.h"
@@ -26,6 +27,8 @@
 #include "retro/shard/v1/shard.pb.h"
 
 namespace retro {
+
+class Sha256;
 
 inline constexpr size_t kStoreIdBytes = 16;
 
@@ -121,7 +124,8 @@ class Store {
     uint64_t documents = 0;
     uint64_t chunks = 0;
   };
-  absl::StatusOr<Digest> ComputeDigest() const;
+  // Reads everything; ends when nobody waits for it any more.
+  absl::StatusOr<Digest> ComputeDigest(const CallContext& context) const;
   // A consistent copy in a folder that must not exist, on the same file system; as KeyValueStore::Copy.
   absl::Status Copy(const std::string& folder) const { return rows_->Copy(folder); }
   absl::Status Compact() { return rows_->Compact(); }
@@ -169,6 +173,9 @@ class Store {
   absl::StatusOr<std::string> ReadMeta(std::string_view key) const;
   absl::StatusOr<shardpb::Position> PositionAt(const Snapshot* at) const;
   absl::StatusOr<uint64_t> ReadMetaNumber(std::string_view key) const;
+  // Chunks and vectors of a document, alternating, as they are stored.
+  absl::Status HashRows(uint32_t collection, const shardpb::ChunkRange& chunks, const Snapshot* at,
+                        const CallContext& context, Sha256& hasher) const;
   absl::Status VisitSlotVectors(uint32_t collection, std::vector<shardpb::DocumentRecord> documents, const Snapshot* at,
                                 const VectorVisitor& visit) const;
   absl::Status Damaged(std::string_view what) const;

@@ -2,6 +2,7 @@
 #include <google/protobuf/io/coded_stream.h>
 #include <google/protobuf/io/zero_copy_stream_impl_lite.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "common/base/hash.h"
@@ -12,6 +13,8 @@
 
 namespace retro {
 namespace {
+
+constexpr uint32_t kRowsAtOnce = 1024;  // of a document, in memory
 
 // The same bytes for the same content: maps have no order of their own.
 std::string Canonical(const google::protobuf::Message& message) {
@@ -65,7 +68,28 @@ absl::StatusOr<bool> Store::HasChange(const shardpb::Position& position, const S
   return entry.has_value();
 }
 
-absl::StatusOr<Store::Digest> Store::ComputeDigest() const {
+absl::Status Store::HashRows(uint32_t collection, const shardpb::ChunkRange& chunks, const Snapshot* at,
+                             const CallContext& context, Sha256& hasher) const {
+  for (uint32_t begin = 0; begin < chunks.count(); begin += kRowsAtOnce) {
+    RETRO_RETURN_IF_ERROR(context.Check());
+    std::vector<std::string> keys(std::min(kRowsAtOnce, chunks.count() - begin));
+    for (uint32_t i = 0; i < keys.size(); ++i) {
+      keys[i] = ChunkKey(collection, ChunkIdAt(chunks.first_chunk_id(), begin + i));
+    }
+    RETRO_ASSIGN_OR_RETURN(const auto rows, rows_->MultiGet(Family::kChunks, keys, at));
+    RETRO_ASSIGN_OR_RETURN(const auto vectors, rows_->MultiGet(Family::kVectors, keys, at));
+    for (size_t i = 0; i < keys.size(); ++i) {
+      if (!rows[i].has_value() || !vectors[i].has_value()) {
+        return Damaged(StrCat("chunk ", ChunkIdAt(chunks.first_chunk_id(), begin + i), " is missing"));
+      }
+      hasher.UpdateField(*rows[i]);
+      hasher.UpdateField(*vectors[i]);
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<Store::Digest> Store::ComputeDigest(const CallContext& context) const {
   const auto at = TakeSnapshot();
   Digest digest;
   RETRO_ASSIGN_OR_RETURN(digest.position, PositionAt(at.get()));
@@ -79,21 +103,15 @@ absl::StatusOr<Store::Digest> Store::ComputeDigest() const {
                                       return true;
                                     }));
   for (const uint32_t collection : collections) {
-    RETRO_RETURN_IF_ERROR(ScanDocuments(
-        collection, std::nullopt, at.get(),
-        [&](uint32_t, const shardpb::DocumentRecord& record) -> absl::StatusOr<bool> {
-          ++digest.documents;
-          digest.chunks += record.chunks().count();
-          hasher.UpdateField(Canonical(record));
-          for (const uint64_t id : ChunkIds(record.chunks())) {
-            for (const Family family : {Family::kChunks, Family::kVectors}) {
-              RETRO_ASSIGN_OR_RETURN(const auto row, rows_->Get(family, ChunkKey(collection, id), at.get()));
-              if (!row.has_value()) return Damaged(StrCat("chunk ", id, " is missing"));
-              hasher.UpdateField(*row);
-            }
-          }
-          return true;
-        }));
+    RETRO_RETURN_IF_ERROR(ScanDocuments(collection, std::nullopt, at.get(),
+                                        [&](uint32_t, const shardpb::DocumentRecord& record) -> absl::StatusOr<bool> {
+                                          ++digest.documents;
+                                          digest.chunks += record.chunks().count();
+                                          hasher.UpdateField(Canonical(record));
+                                          RETRO_RETURN_IF_ERROR(
+                                              HashRows(collection, record.chunks(), at.get(), context, hasher));
+                                          return true;
+                                        }));
   }
   digest.sha256 = hasher.Finish();
   return digest;
