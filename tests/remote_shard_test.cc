@@ -17,10 +17,15 @@
 #include "common/rpc/metrics.h"
 #include "common/rpc/server.h"
 #include "common/rpc/status.h"
+#include "common/rpc/unary.h"
+#include "retriever_service/shard/admin.h"
+#include "retriever_service/shard/admin_service.h"
 #include "retriever_service/shard/local_shard.h"
 #include "retriever_service/shard/message_parts.h"
+#include "retriever_service/shard/replica_call.h"
 #include "retriever_service/shard/shard_channel.h"
 #include "retriever_service/shard/shard_service.h"
+#include "retro/admin/v1/admin.grpc.pb.h"
 
 namespace retro {
 namespace {
@@ -221,6 +226,50 @@ TEST_F(RemoteShardTest, ReplicationSaysWhatItLacks) {
   const absl::Status status = FromGrpcStatus(reader->Finish());
   EXPECT_EQ(status.code(), absl::StatusCode::kUnimplemented);
   EXPECT_EQ(ReasonOf(status), Reason::kNotSupported);
+}
+
+TEST_F(RemoteShardTest, ACallMayLastAsLongAsItsCallerWaits) {
+  CallContext patient;
+  patient.deadline = std::chrono::steady_clock::now() + std::chrono::hours(1);
+  grpc::ClientContext context;
+  PrepareCall(patient, context);
+  EXPECT_GT(context.deadline(), std::chrono::system_clock::now() + std::chrono::minutes(50));
+}
+
+// Verifies until it may end.
+class VerifyingAdmin final : public Admin {
+ public:
+  absl::StatusOr<adminpb::VerifyResponse> Verify(const adminpb::VerifyRequest&, const CallContext&) override {
+    verifying = true;
+    while (!may_end) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    return adminpb::VerifyResponse();
+  }
+  absl::StatusOr<adminpb::PromoteResponse> Promote(const adminpb::PromoteRequest&, const CallContext&) override {
+    return adminpb::PromoteResponse();
+  }
+  std::atomic<bool> verifying = false, may_end = false;
+};
+
+TEST_F(RemoteShardTest, APromotionWaitsForNoChecksum) {
+  VerifyingAdmin admin;
+  WorkerPool workers(1, 4);
+  UnaryRunner runner(workers, metrics_, UnaryOptions());
+  const auto service = MakeAdminService(admin, runner);
+  auto server = *RpcServer::Start({}, {service.get()});
+  const auto stub = adminpb::AdminService::NewStub(MakeShardChannel(StrCat("127.0.0.1:", server->port())));
+  std::thread verification([&] {
+    grpc::ClientContext context;
+    adminpb::VerifyResponse response;
+    EXPECT_TRUE(stub->Verify(&context, {}, &response).ok());
+  });
+  while (!admin.verifying) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  grpc::ClientContext context;
+  context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(10));
+  adminpb::PromoteResponse response;
+  EXPECT_TRUE(stub->Promote(&context, {}, &response).ok());
+  admin.may_end = true;
+  verification.join();
+  server->Stop();
 }
 
 TEST_F(RemoteShardTest, AnotherStoresShardIsRefused) {
