@@ -169,6 +169,30 @@ TEST_F(RemoteShardTest, ADocumentLargerThanAMessageIsWritten) {
   EXPECT_EQ(written->results(0).chunk_count(), 11'000u) << written->DebugString();
 }
 
+TEST_F(RemoteShardTest, AnswersTakeMemoryAsTheyGrow) {
+  ASSERT_TRUE(shard_->Write(OneDocument(), context_).ok());
+  shardpb::SearchRequest search;
+  search.set_k(1);
+  search.add_queries()->mutable_vector()->add_values(1);
+  search.mutable_queries(0)->mutable_vector()->add_values(0);
+  std::atomic<size_t> held = 0;
+  CallContext context;
+  context.hold = [&held](size_t bytes) {
+    held += bytes;
+    return true;
+  };
+  const auto here = local_->Search(search, context);
+  ASSERT_TRUE(here.ok()) << here.status();
+  EXPECT_EQ(held, here->results(0).neighbours(0).ByteSizeLong());
+  held = 0;
+  const auto there = shard_->Search(search, context);
+  ASSERT_TRUE(there.ok()) << there.status();
+  EXPECT_EQ(held, there->ByteSizeLong());
+  context.hold = [](size_t) { return false; };
+  EXPECT_EQ(ReasonOf(local_->Search(search, context).status()), Reason::kQueueFull);
+  EXPECT_EQ(ReasonOf(shard_->Search(search, context).status()), Reason::kQueueFull);
+}
+
 TEST_F(RemoteShardTest, ErrorsKeepTheirReasons) {
   shardpb::GetDocumentRequest get;
   get.set_document_id("none");

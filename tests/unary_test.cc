@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "common/base/error.h"
+#include "common/base/status_macros.h"
 #include "common/base/strings.h"
 #include "common/rpc/server.h"
 #include "common/rpc/status.h"
@@ -22,7 +23,7 @@ namespace {
 namespace spb = shard::v1;
 using std::chrono::milliseconds;
 
-// Stats waits for its turn; nothing else is called.
+// Stats waits for its turn; GetDocument holds a MiB for each byte of the id; nothing else is called.
 class SlowShard : public Shard {
  public:
   absl::StatusOr<spb::StatsResponse> Stats(const spb::StatsRequest&, const CallContext&) override {
@@ -46,8 +47,10 @@ class SlowShard : public Shard {
   absl::StatusOr<spb::SearchResponse> Search(const spb::SearchRequest&, const CallContext&) override { return None(); }
   absl::StatusOr<spb::WriteResponse> Write(const spb::WriteRequest&, const CallContext&) override { return None(); }
   absl::StatusOr<spb::DeleteResponse> Delete(const spb::DeleteRequest&, const CallContext&) override { return None(); }
-  absl::StatusOr<spb::GetDocumentResponse> GetDocument(const spb::GetDocumentRequest&, const CallContext&) override {
-    return None();
+  absl::StatusOr<spb::GetDocumentResponse> GetDocument(const spb::GetDocumentRequest& request,
+                                                       const CallContext& context) override {
+    for (size_t i = 0; i < request.document_id().size(); ++i) RETRO_RETURN_IF_ERROR(context.Hold(size_t{1} << 20));
+    return spb::GetDocumentResponse();
   }
   absl::StatusOr<spb::GetChunksResponse> GetChunks(const spb::GetChunksRequest&, const CallContext&) override {
     return None();
@@ -118,6 +121,20 @@ TEST_F(UnaryTest, WhoFindsTheQueueFullIsToldAtOnceWhenToComeBack) {
   EXPECT_TRUE(RetryAfterOf(refused).has_value());
   shard_.GiveTurns(4);
   for (auto& call : taken) EXPECT_TRUE(call.get().ok());
+}
+
+TEST_F(UnaryTest, WhatAnAnswerTakesIsBoundedAndGivenBack) {
+  const auto take = [this](size_t mebibytes) {
+    grpc::ClientContext context;
+    spb::GetDocumentRequest request;
+    request.set_document_id(std::string(mebibytes, 'x'));
+    spb::GetDocumentResponse response;
+    return FromGrpcStatus(stub_->GetDocument(&context, request, &response));
+  };
+  for (int i = 0; i < 3; ++i) {
+    EXPECT_TRUE(take(200).ok());
+    EXPECT_EQ(ReasonOf(take(300)), Reason::kQueueFull);
+  }
 }
 
 TEST_F(UnaryTest, WhoseCallerHasLeftIsNotWorkedOn) {

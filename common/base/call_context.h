@@ -2,6 +2,7 @@
 #pragma once
 
 #include <chrono>
+#include <cstddef>
 #include <functional>
 #include <memory>
 #include <string>
@@ -19,6 +20,16 @@ struct CallContext {
   std::string traceparent;               // W3C trace context of this hop, for logs and for the next one
   std::string parent_span;               // of the caller, for logs; empty at the beginning of a trace
   std::shared_ptr<const Caller> caller;  // null: no API keys are in force
+  // Takes memory for what the answer is about to grow by; false if there is none. Empty: it may take any. From any
+  // thread while the call lasts, which gives all of it back.
+  std::function<bool(size_t bytes)> hold;
+
+  // RESOURCE_EXHAUSTED (QUEUE_FULL) if there is no memory for so much more of an answer.
+  absl::Status Hold(size_t bytes) const {
+    constexpr std::chrono::milliseconds kRetryAfter{200};
+    if (!hold || hold(bytes)) return absl::OkStatus();
+    return QueueFullError("the memory for requests and replies", kRetryAfter);
+  }
 
   // OK while somebody waits for the answer.
   absl::Status Check() const {

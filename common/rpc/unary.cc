@@ -92,7 +92,9 @@ class UnaryRunner::Call : public grpc::ServerUnaryReactor {
         admitted_(Admit(runner.options_.access.get(), context, method, context_)),
         record_(runner.metrics_, std::move(method), context_),
         request_(request),
-        reply_(reply) {}
+        reply_(reply) {
+    context_.hold = [this](size_t bytes) { return TryHold(bytes); };
+  }
 
   bool TryHold(size_t bytes) {
     if (!runner_.budget_->TryAcquire(bytes)) return false;
@@ -115,14 +117,16 @@ class UnaryRunner::Call : public grpc::ServerUnaryReactor {
   absl::Status TryAnswer(const Work& work) {
     runner_.last_wait_ = Clock::now() - arrival_;
     RETRO_RETURN_IF_ERROR(context_.Check());
+    const size_t held_before = bytes_held_;
     RETRO_ASSIGN_OR_RETURN(const MessagePtr reply, work(request_, context_, record_));
+    const size_t held = bytes_held_ - held_before;  // what the work took for it
     const size_t bytes = reply->ByteSizeLong();
     if (bytes > runner_.options_.reply_bytes_max) {
       return Error(absl::StatusCode::kInvalidArgument, Reason::kInvalidField,
                    StrCat("the reply would have ", bytes, " bytes, and at most ", runner_.options_.reply_bytes_max,
                           " are sent: ask for less at once"));
     }
-    if (!TryHold(bytes)) return MemoryFullError();
+    if (bytes > held) RETRO_RETURN_IF_ERROR(context_.Hold(bytes - held));
     SerializeMessage(*reply, reply_);
     return absl::OkStatus();
   }
@@ -134,7 +138,7 @@ class UnaryRunner::Call : public grpc::ServerUnaryReactor {
   const grpc::ByteBuffer& request_;  // both are gRPC's, until OnDone
   grpc::ByteBuffer& reply_;
   const Clock::time_point arrival_ = Clock::now();
-  size_t bytes_held_ = 0;
+  std::atomic<size_t> bytes_held_ = 0;
 };
 
 bool UnaryRunner::WouldBeLate(const CallContext& call) const {

@@ -36,6 +36,7 @@ struct UpsertedDocuments {
   UpsertedDocuments(const CallContext& caller, std::string store_id) : call(caller) {
     token.set_store_id(std::move(store_id));
     call.cancelled = [this] { return gone.load(); };
+    call.hold = nullptr;  // which ends with the call
   }
   void Add(const WriteResult& result) {
     const MutexLock lock(mutex);

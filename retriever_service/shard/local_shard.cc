@@ -214,8 +214,8 @@ absl::StatusOr<bool> LocalShard::SearchOnce(const LiveCollection& collection, co
   const Clock::time_point start = Clock::now();
   RETRO_ASSIGN_OR_RETURN(const IndexAnswer answer, collection.index->Search(queries, options, context));
   const Clock::time_point found = Clock::now();
-  RETRO_ASSIGN_OR_RETURN(auto results,
-                         FetchNeighbours(*store_, collection.id, answer.hits, request.fields(), reply_bytes_max_));
+  RETRO_ASSIGN_OR_RETURN(
+      auto results, FetchNeighbours(*store_, collection.id, answer.hits, request.fields(), reply_bytes_max_, context));
   if (!results.has_value()) return false;
   for (pb::QueryResult& result : *results) *response.add_results() = std::move(result);
   response.set_index_generation(answer.generation);

@@ -82,7 +82,7 @@ void FillChunk(uint64_t chunk_id, const shardpb::ChunkRecord& from, const pb::Ne
 
 absl::StatusOr<std::optional<std::vector<pb::QueryResult>>> FetchNeighbours(
     const Store& store, uint32_t collection, const std::vector<std::vector<IndexHit>>& hits,
-    const pb::NeighbourFields& fields, size_t bytes_max) {
+    const pb::NeighbourFields& fields, size_t bytes_max, const CallContext& context) {
   std::vector<pb::QueryResult> results(hits.size());
   size_t bytes = 0;
   for (size_t begin = 0; begin < hits.size();) {
@@ -97,7 +97,9 @@ absl::StatusOr<std::optional<std::vector<pb::QueryResult>>> FetchNeighbours(
       for (const IndexHit& hit : hits[begin]) {
         pb::Neighbour& neighbour = *results[begin].add_neighbours();
         FillNeighbour(hit, rows, fields, store.identity().shard, neighbour);
-        bytes += neighbour.ByteSizeLong();
+        const size_t size = neighbour.ByteSizeLong();
+        RETRO_RETURN_IF_ERROR(context.Hold(size));
+        bytes += size;
       }
       if (bytes > bytes_max) return TooLarge(begin + 1, hits.size(), bytes_max);
     }

@@ -162,7 +162,9 @@ absl::StatusOr<Response> RemoteShard::ReadFrom(std::vector<ReplicaPtr> readers, 
                                (static_cast<Async*>(replica.stub().async())->*method)(client, &request, response,
                                                                                       std::move(done));
                              });
-  return call.Run(context);
+  absl::StatusOr<Response> answer = call.Run(context);
+  if (answer.ok()) RETRO_RETURN_IF_ERROR(context.Hold(answer->ByteSizeLong()));
+  return answer;
 }
 
 // Who is told that its epoch is old, or that its primary is none, looks at the cluster file again; a primary that was
