@@ -4,9 +4,7 @@
 #include <grpcpp/create_channel.h>
 #include <grpcpp/security/credentials.h>
 #include <gtest/gtest.h>
-#include <netinet/in.h>
 #include <sys/prctl.h>
-#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -22,6 +20,7 @@
 #include "retriever_service/embed/hash_embedder.h"
 #include "retriever_service/shard/shard_channel.h"
 #include "retro/shard/v1/shard.grpc.pb.h"
+#include "tests/free_port.h"
 #include "tests/test_paths.h"
 
 namespace retro {
@@ -29,18 +28,6 @@ namespace {
 
 constexpr std::chrono::seconds kWaitMax{120};
 constexpr std::chrono::milliseconds kPause{20};
-
-int FreePort() {
-  const int fd = socket(AF_INET, SOCK_STREAM, 0);
-  sockaddr_in address = {};
-  address.sin_family = AF_INET;
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  socklen_t size = sizeof address;
-  bind(fd, reinterpret_cast<sockaddr*>(&address), size);
-  getsockname(fd, reinterpret_cast<sockaddr*>(&address), &size);
-  close(fd);
-  return ntohs(address.sin_port);
-}
 
 std::string Program(const std::string& name) {
   return std::filesystem::canonical("/proc/self/exe").parent_path().parent_path() / "bin" / name;

@@ -4,10 +4,7 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <netinet/in.h>
 #include <spdlog/spdlog.h>
-#include <sys/socket.h>
-#include <unistd.h>
 
 #include <atomic>
 #include <filesystem>
@@ -32,24 +29,13 @@
 #include "retriever_service/replica/store_copy.h"
 #include "retriever_service/shard/remote_shard.h"
 #include "retriever_service/shard/shard_service.h"
+#include "tests/free_port.h"
 #include "tests/temporary_folder.h"
 
 namespace retro {
 namespace {
 
 using std::chrono::milliseconds;
-
-int FreePort() {
-  const int fd = socket(AF_INET, SOCK_STREAM, 0);
-  sockaddr_in address = {};
-  address.sin_family = AF_INET;
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  socklen_t size = sizeof address;
-  EXPECT_EQ(bind(fd, reinterpret_cast<sockaddr*>(&address), size), 0);
-  EXPECT_EQ(getsockname(fd, reinterpret_cast<sockaddr*>(&address), &size), 0);
-  close(fd);
-  return ntohs(address.sin_port);
-}
 
 void WaitUntil(const std::string& what, const std::function<bool()>& condition) {
   const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(60);
@@ -198,6 +184,12 @@ class ReplicaTest : public testing::Test {
   }
   absl::Status TryWrite(const std::string& id, const std::string& text) {
     return router_->Write(Document(id, text), CallContext()).status();
+  }
+  // A write of the cluster file's epoch.
+  bool Refuses(const std::string& member, Reason reason) {
+    auto request = Document("refused", "x");
+    request.set_epoch(watch_->Get()->shards[0].epoch);
+    return ReasonOf(members_.at(member)->shard().Write(request, CallContext()).status()) == reason;
   }
   void Delete(const std::string& id) {
     shardpb::DeleteRequest request;
@@ -362,13 +354,9 @@ TEST_F(ReplicaTest, AClosedStoreCanBeOpenedAtOnce) {
   ReplicaShard shard(*watch_, 0, "a", late_after_);
   LocalShardOptions options;
   options.store.path = folder_ / "alone";
-  options.default_collection.emplace().set_dimension(2);
   for (int i = 0; i < 20; ++i) {
-    auto opened = LocalShard::Open(options);
-    ASSERT_TRUE(opened.ok()) << opened.status();
-    shard.SetLocal(*std::move(opened));
-    std::shared_ptr<LocalShard> used = *shard.local();
-    std::thread user([&used] {
+    shard.SetLocal(*LocalShard::Open(options));
+    std::thread user([used = *shard.local()]() mutable {
       std::this_thread::sleep_for(milliseconds(10));
       used.reset();  // the last one, so that it is closed here
     });
@@ -540,11 +528,7 @@ TEST_F(ReplicaTest, AWipedPrimaryRefusesToLead) {
   StopMember("a");
   std::filesystem::remove_all(folder_ / "a");
   StartMember("a");
-  WaitUntil("refused", [&] {
-    auto request = Document("two", "x");
-    request.set_epoch(watch_->Get()->shards[0].epoch);
-    return ReasonOf(members_.at("a")->shard().Write(request, CallContext()).status()) == Reason::kStoreDamaged;
-  });
+  WaitUntil("refused", [&] { return Refuses("a", Reason::kStoreDamaged); });
   ASSERT_TRUE(members_.at("b")->replica().Promote().ok());
   Write("two", "x");
   WaitForInSync({"a", "b"});
@@ -564,11 +548,7 @@ TEST_F(ReplicaTest, APrimaryThatCameBackOlderRefusesToLead) {
   std::filesystem::remove_all(folder_ / "a");
   std::filesystem::rename(folder_ / "older", folder_ / "a");
   StartMember("a");
-  WaitUntil("refused", [&] {
-    auto request = Document("three", "x");
-    request.set_epoch(watch_->Get()->shards[0].epoch);
-    return ReasonOf(members_.at("a")->shard().Write(request, CallContext()).status()) == Reason::kStoreDamaged;
-  });
+  WaitUntil("refused", [&] { return Refuses("a", Reason::kStoreDamaged); });
   EXPECT_EQ(*ReadOn("b", "two"), "x");
   ASSERT_TRUE(members_.at("b")->replica().Promote().ok());
   Write("three", "x");
@@ -588,12 +568,8 @@ TEST_F(ReplicaTest, FilesThatDisagreeStopWrites) {
   ASSERT_TRUE(WriteFileAtomically(other_file, FormatClusterFile(other)).ok());
   members_["b"] =
       std::make_unique<Member>(other_file, folder_ / "b", "b", other.shards[0].Find("b")->address, 1000, late_after_);
-  const auto refuses = [&](const std::string& member) {
-    auto request = Document("two", "x");
-    request.set_epoch(other.shards[0].epoch);
-    return ReasonOf(members_.at(member)->shard().Write(request, CallContext()).status()) == Reason::kClusterMismatch;
-  };
-  WaitUntil("both notice", [&] { return refuses("a") && refuses("b"); });
+  WaitUntil("both notice",
+            [&] { return Refuses("a", Reason::kClusterMismatch) && Refuses("b", Reason::kClusterMismatch); });
   WaitUntil("so does the router", [&] { return ReasonOf(TryWrite("two", "x")) == Reason::kClusterMismatch; });
 }
 
