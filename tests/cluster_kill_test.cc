@@ -49,6 +49,8 @@ void SetDeadline(grpc::ClientContext& context, milliseconds time) {
 
 constexpr int kDocuments = 300;
 constexpr uint32_t kNearest = 10;
+constexpr int kSearchers = 4;
+constexpr milliseconds kSearchEvery{40};  // of each searcher: 100 a second
 
 std::string TextOf(int document) { return StrCat("document number ", document, " of the test"); }
 
@@ -95,10 +97,12 @@ struct SearchLoad {
   std::vector<double> ms ABSL_GUARDED_BY(mutex);
 };
 
+// At a fixed rate, however long the answers take: what had to wait for an earlier one is late itself.
 void SearchUntilStopped(pb::RetrieverService::Stub& stub, const std::vector<std::vector<std::string>>& expected,
                         uint32_t seed, SearchLoad& load) {
   std::mt19937 random(seed);
-  while (!load.stop) {
+  for (auto due = Clock::now(); !load.stop; due += kSearchEvery) {
+    std::this_thread::sleep_until(due);
     const int number = static_cast<int>(random() % expected.size());
     pb::SearchRequest request;
     request.add_queries()->set_text(TextOf(number));
@@ -107,7 +111,6 @@ void SearchUntilStopped(pb::RetrieverService::Stub& stub, const std::vector<std:
     grpc::ClientContext context;
     SetDeadline(context, milliseconds(30'000));
     pb::SearchResponse response;
-    const auto start = Clock::now();
     const grpc::Status status = stub.Search(&context, request, &response);
     ++load.searches;
     std::vector<std::string> found;
@@ -121,8 +124,7 @@ void SearchUntilStopped(pb::RetrieverService::Stub& stub, const std::vector<std:
                     << response.coverage().shards_answered() << ", " << found.size() << " found";
     }
     const MutexLock lock(load.mutex);
-    load.ms.push_back(std::chrono::duration<double, std::milli>(Clock::now() - start).count());
-    std::this_thread::sleep_for(milliseconds(10));
+    load.ms.push_back(std::chrono::duration<double, std::milli>(Clock::now() - due).count());
   }
 }
 
@@ -155,11 +157,11 @@ TEST(ClusterKillTest, SearchesNoticeNothing) {
   for (int i = 0; i < kDocuments; ++i) expected.push_back(oracle.Nearest(TextOf(i)));
   SearchLoad load;
   std::vector<std::thread> searchers;
-  searchers.reserve(2);
-  for (int i = 0; i < 2; ++i) {
+  searchers.reserve(kSearchers);
+  for (int i = 0; i < kSearchers; ++i) {
     searchers.emplace_back([&, i] { SearchUntilStopped(*stub, expected, seed + i, load); });
   }
-  std::this_thread::sleep_for(milliseconds(2000));
+  std::this_thread::sleep_for(milliseconds(4000));
   PrintTimes("quiet", load);
   for (const std::string& name : cluster.names()) {
     if (name[0] == 'r') continue;  // whoever asks it sees that it is gone

@@ -22,6 +22,8 @@
 #include "common/document/half.h"
 #include "common/tokenizer/utf8.h"
 #include "retriever_service/shard/local_shard.h"
+#include "retriever_service/shard/snapshots.h"
+#include "retriever_service/store/store.h"
 
 namespace retro {
 namespace {
@@ -30,8 +32,9 @@ constexpr uint32_t kDimension = 8;
 constexpr int kWriters = 4;
 constexpr int kDocumentsEach = 12;
 constexpr size_t kChunkBytes = 40;
-constexpr int kRoundsDefault = 50;
+constexpr int kRoundsDefault = 200;
 constexpr uint32_t kSeedDefault = 4711;
+constexpr uint32_t kRoundsASnapshot = 4;  // one of so many makes them
 constexpr int kAcknowledgementFd = 3;  // in the child
 
 // A document's state is two numbers: the text is a function of its id and the first, the title of the second.
@@ -155,6 +158,22 @@ void WriteForever(LocalShard& shard, int writer, uint32_t seed, uint32_t first_v
   }
 }
 
+std::string SnapshotsOf(const std::string& path) { return path + "-snapshots"; }
+
+// One after the other, of which the last two stay.
+void SnapshotForever(const LocalShard& shard, const std::string& folder) {
+  const Snapshots snapshots(folder);
+  for (;;) {
+    const auto name = snapshots.NewName(shard);
+    if (!name.ok() || !snapshots.Create(*name, shard, 0, kSlotCount - 1).ok()) _exit(7);
+    const auto all = snapshots.List();
+    if (!all.ok()) _exit(8);
+    for (size_t i = 2; i < all->size(); ++i) {
+      if (!snapshots.Delete((*all)[i].name()).ok()) _exit(9);
+    }
+  }
+}
+
 int RunChild(const std::string& path, uint32_t seed, uint32_t first_version) {
   spdlog::set_level(spdlog::level::err);
   auto shard = LocalShard::Open(Options(path));
@@ -166,6 +185,9 @@ int RunChild(const std::string& path, uint32_t seed, uint32_t first_version) {
   writers.reserve(kWriters);
   for (int w = 0; w < kWriters; ++w) {
     writers.emplace_back([&, w] { WriteForever(**shard, w, seed, first_version); });
+  }
+  if (seed % kRoundsASnapshot == 0) {  // each moves the log into tables, which is not what most rounds are about
+    writers.emplace_back([&] { SnapshotForever(**shard, SnapshotsOf(path)); });
   }
   for (std::thread& writer : writers) writer.join();
   return 0;
@@ -180,8 +202,13 @@ struct Expected {
 
 class CrashTest : public testing::Test {
  protected:
-  CrashTest() : path_(testing::TempDir() + "crash_test") { std::filesystem::remove_all(path_); }
-  ~CrashTest() override { std::filesystem::remove_all(path_); }
+  CrashTest() : path_(testing::TempDir() + "crash_test") { RemoveAll(); }
+  ~CrashTest() override { RemoveAll(); }
+
+  void RemoveAll() {
+    std::filesystem::remove_all(path_);
+    std::filesystem::remove_all(SnapshotsOf(path_));
+  }
 
   // Runs a child for so long; what it reported goes into `expected_`.
   void RunAndKill(uint32_t seed, uint32_t first_version, std::chrono::microseconds after) {
@@ -293,11 +320,28 @@ class CrashTest : public testing::Test {
     with_segments_ += stats->stats().collections(0).segments_size() > 1;
   }
 
+  // A snapshot that is listed is whole, whenever the process died that made it.
+  void CheckSnapshots() {
+    const Snapshots snapshots(SnapshotsOf(path_));
+    const auto all = snapshots.List();
+    ASSERT_TRUE(all.ok()) << all.status();
+    for (const auto& snapshot : *all) {
+      const auto store = Store::OpenSnapshot(snapshots.PathOf(snapshot.name()));
+      ASSERT_TRUE(store.ok()) << store.status();
+      const auto digest = (*store)->ComputeDigest();
+      ASSERT_TRUE(digest.ok()) << digest.status();
+      EXPECT_GE(digest->position.number(), snapshot.position());  // the copy is made after it is looked at
+      ++snapshots_;
+    }
+    std::filesystem::remove_all(SnapshotsOf(path_));
+  }
+
   const std::string path_;
   std::map<std::string, Expected> expected_;
   uint64_t acknowledged_ = 0;
   uint64_t interrupted_ = 0;
   uint64_t with_segments_ = 0;  // rounds that found sealed segments
+  uint64_t snapshots_ = 0;
 };
 
 uint32_t FromEnvironment(const char* name, uint32_t otherwise) {
@@ -318,12 +362,14 @@ TEST_F(CrashTest, NothingAcknowledgedIsLostAndNothingIsHalfThere) {
     const uint32_t milliseconds = random() % 4 == 0 ? random() % 60 : 60 + random() % 240;
     RunAndKill(random(), (round + 1) * kVersionsARound, std::chrono::milliseconds(milliseconds));
     CheckAll();
+    CheckSnapshots();
   }
-  std::printf("%lu changes acknowledged, %lu interrupted, %lu rounds with sealed segments\n", acknowledged_,
-              interrupted_, with_segments_);
+  std::printf("%lu changes acknowledged, %lu interrupted, %lu rounds with sealed segments, %lu snapshots\n",
+              acknowledged_, interrupted_, with_segments_, snapshots_);
   EXPECT_GT(acknowledged_, rounds) << "the child hardly wrote";
   EXPECT_GT(interrupted_, 0u);
   EXPECT_GT(with_segments_, 0u);
+  EXPECT_GT(snapshots_, 0u);
 }
 
 // A folder left by a process that died while it made the store is no obstacle.
@@ -333,7 +379,7 @@ TEST_F(CrashTest, AStoreHalfMadeIsMadeAgain) {
   std::mt19937 random(kSeedDefault);
   for (uint32_t round = 0; round < kRounds && !HasFailure(); ++round) {
     SCOPED_TRACE(StrCat("seed ", kSeedDefault, " round ", round));
-    std::filesystem::remove_all(path_);
+    RemoveAll();
     expected_.clear();
     RunAndKill(random(), 1, std::chrono::microseconds(random() % 60'000));
     CheckAll();

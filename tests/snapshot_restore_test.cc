@@ -28,6 +28,7 @@ namespace {
 
 constexpr uint32_t kDimension = 4;
 constexpr uint32_t kSeed = 4711;
+constexpr int kQueries = 1000;
 
 // Some shards of one store in this process, as a router has them.
 class SomeShards {
@@ -92,7 +93,7 @@ class SomeShards {
   std::vector<std::string> Answers() {
     std::mt19937 random(kSeed);
     std::vector<std::string> answers;
-    for (int q = 0; q < 100; ++q) {
+    for (int q = 0; q < kQueries; ++q) {
       shardpb::SearchRequest request;
       request.set_k(5);
       for (uint32_t d = 0; d < kDimension; ++d) {
