@@ -4,7 +4,6 @@
 #include <grpc/support/log.h>
 #include <grpcpp/ext/proto_server_reflection_plugin.h>
 #include <grpcpp/health_check_service_interface.h>
-#include <grpcpp/resource_quota.h>
 #include <grpcpp/server_builder.h>
 
 #include <csignal>
@@ -27,9 +26,6 @@ constexpr int kKeepaliveTimeoutMs = 20'000;
 constexpr int kHandshakeMsMax = 20'000;
 
 void SetBounds(const ServerOptions& options, grpc::ServerBuilder& builder) {
-  grpc::ResourceQuota memory("server");
-  memory.Resize(options.connection_bytes_max);
-  builder.SetResourceQuota(memory);
   builder.SetMaxReceiveMessageSize(options.message_bytes_max);
   builder.SetMaxSendMessageSize(options.message_bytes_max);
   builder.AddChannelArgument(GRPC_ARG_MAX_METADATA_SIZE, kMetadataBytesMax);

@@ -6,7 +6,6 @@
 #include <grpcpp/support/server_callback.h>
 
 #include <chrono>
-#include <cstddef>
 #include <memory>
 #include <string>
 #include <vector>
@@ -26,9 +25,6 @@ struct ServerOptions {
   bool reflection = true;                 // gRPC server reflection
   int message_bytes_max = 64 << 20;       // of one message received
   int streams_per_connection_max = 256;   // calls at once on one connection; more wait at the client
-  // Of all connections and calls together, messages on their way in among it; past it the library ends idle
-  // connections and cuts calls.
-  size_t connection_bytes_max = size_t{1} << 30;
   // A connection is closed at this age, once its calls have ended: clients see new addresses and new certificates.
   std::chrono::milliseconds connection_age_max{30 * 60 * 1000};
   std::chrono::milliseconds drain_max{10'000};  // Stop() cuts calls that last longer

@@ -32,11 +32,6 @@ void AddSecuritySettings(CLI::App& app, ServiceSettings& settings) {
       ->check(CLI::Range(1, 65'536))
       ->capture_default_str()
       ->group(kSecurity);
-  app.add_option("--connection-bytes-max", settings.server.connection_bytes_max,
-                 "Bytes of all connections and calls, messages on their way in among it; past it calls are cut")
-      ->check(CLI::Range(uint64_t{64} << 20, uint64_t{1} << 40))
-      ->capture_default_str()
-      ->group(kSecurity);
   app.add_option("--connection-age-ms-max", settings.server.connection_age_max,
                  "Close a connection at this age, once its calls have ended")
       ->check(CLI::Range(int64_t{100}, int64_t{86'400'000}))

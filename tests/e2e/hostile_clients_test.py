@@ -14,8 +14,7 @@ import harness
 MIB = 1 << 20
 MESSAGE_BYTES_MAX = 64 * MIB
 REQUEST_BYTES_MAX = 64 * MIB  # --request-bytes-max, as small as it can be
-CONNECTION_BYTES_MAX = 128 * MIB
-GROWTH_MAX_MIB = 448  # twice these, and what the allocator keeps
+GROWTH_MAX_MIB = 256  # requests and replies as bounded, as much again in the library's buffers, and what the allocator keeps
 HOSTILE_ADDRESS = "127.0.0.2"  # another than the other clients', as the proxy counts by address
 HANDSHAKE_S = 20
 CONNECTIONS = 100
@@ -102,8 +101,7 @@ class HostileClients:
     """What is tried; how the service is reached is the subclasses'."""
 
     def start_service(self, *flags):
-        self.service = self.start_retriever("--request-bytes-max", str(REQUEST_BYTES_MAX), "--connection-bytes-max",
-                                            str(CONNECTION_BYTES_MAX), *flags)
+        self.service = self.start_retriever("--request-bytes-max", str(REQUEST_BYTES_MAX), *flags)
         self.hostile = []
         self.addCleanup(lambda: [connection.close() for connection in self.hostile])
 
