@@ -6,7 +6,9 @@
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
+#include <filesystem>
 #include <functional>
+#include <iterator>
 #include <map>
 #include <memory>
 #include <optional>
@@ -15,6 +17,7 @@
 #include <vector>
 
 #include "common/base/error.h"
+#include "common/base/file_lock.h"
 #include "common/base/hash.h"
 #include "common/base/strings.h"
 #include "common/document/content_hash.h"
@@ -221,6 +224,22 @@ TEST_F(SnapshotRestoreTest, AreListedAndDeletedByNameAlone) {
   ASSERT_TRUE(snapshots_.Delete(names[0]).ok());
   EXPECT_EQ(snapshots_.List()->size(), 2u);
   EXPECT_EQ(ReasonOf(Snapshots("").List().status()), Reason::kNotSupported);
+}
+
+TEST_F(SnapshotRestoreTest, WhatAProcessThatDiedHasLeftIsRemovedByTheNextOne) {
+  const std::string left = folder_ / "snapshots/.unfinished-left", made = folder_ / "snapshots/.unfinished-made";
+  std::filesystem::create_directories(left + "/rocksdb");
+  std::filesystem::create_directories(made + "/rocksdb");
+  {
+    const auto lock = FileLock::Take(made + ".lock");  // by another process, say
+    ASSERT_TRUE(lock.ok()) << lock.status();
+    Take();
+    EXPECT_FALSE(std::filesystem::exists(left));
+    EXPECT_TRUE(std::filesystem::exists(made + "/rocksdb"));
+  }
+  Take();
+  const std::filesystem::directory_iterator all(folder_ / "snapshots");
+  EXPECT_EQ(std::distance(begin(all), end(all)), 6) << "snapshots and nothing else";
 }
 
 TEST_F(SnapshotRestoreTest, AnOperationTellsHowItGoes) {

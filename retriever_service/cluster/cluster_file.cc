@@ -1,11 +1,6 @@
 #include "retriever_service/cluster/cluster_file.h"
 
-#include <fcntl.h>
-#include <sys/file.h>
-#include <unistd.h>
-
 #include <algorithm>
-#include <cerrno>
 #include <initializer_list>
 #include <nlohmann/json.hpp>
 #include <set>
@@ -14,6 +9,7 @@
 #include "absl/strings/escaping.h"
 #include "common/base/error.h"
 #include "common/base/file.h"
+#include "common/base/file_lock.h"
 #include "common/base/hash.h"
 #include "common/base/status_macros.h"
 #include "common/base/strings.h"
@@ -151,29 +147,6 @@ void CheckShards(Reader& reader, const std::vector<ShardConfig>& shards) {
         StrCat("has shards up to slot ", static_cast<int64_t>(next_slot) - 1, ", the last one is ", kSlotCount - 1));
   }
 }
-
-// Closed, and with it unlocked, by the destructor.
-class FileLock {
- public:
-  static absl::StatusOr<FileLock> Take(const std::string& path) {
-    const int descriptor = open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
-    if (descriptor < 0) return ErrnoStatus(errno, "cannot open", path);
-    FileLock lock(descriptor);
-    while (flock(descriptor, LOCK_EX) != 0) {
-      if (errno != EINTR) return ErrnoStatus(errno, "cannot lock", path);
-    }
-    return lock;
-  }
-  FileLock(FileLock&& other) noexcept : descriptor_(std::exchange(other.descriptor_, -1)) {}
-  FileLock& operator=(FileLock&&) = delete;
-  ~FileLock() {
-    if (descriptor_ >= 0) close(descriptor_);
-  }
-
- private:
-  explicit FileLock(int descriptor) : descriptor_(descriptor) {}
-  int descriptor_;
-};
 
 }  // namespace
 

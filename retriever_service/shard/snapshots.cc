@@ -12,6 +12,7 @@
 
 #include "common/base/error.h"
 #include "common/base/file.h"
+#include "common/base/file_lock.h"
 #include "common/base/status_macros.h"
 #include "common/base/strings.h"
 
@@ -22,7 +23,10 @@ namespace fs = std::filesystem;
 using google::protobuf::util::TimeUtil;
 
 constexpr char kManifest[] = "/snapshot";
-constexpr char kUnfinished[] = ".unfinished-";  // what a snapshot's folder begins with until it is whole
+// What the name of a snapshot's folder begins with until it is whole, and once it is being deleted; with a lock beside
+// it that who makes it holds.
+constexpr char kUnfinished[] = ".unfinished-";
+constexpr char kLock[] = ".lock";
 
 absl::Status FromSystem(const std::error_code& error, std::string_view what, const std::string& path) {
   return error ? ErrnoStatus(error.value(), what, path) : absl::OkStatus();
@@ -42,6 +46,22 @@ bool IsName(const std::string& name) {
   return !name.empty() && name[0] != '.' && std::all_of(name.begin(), name.end(), [](unsigned char c) {
     return std::isalnum(c) != 0 || c == '-' || c == '.';
   });
+}
+
+// Removes what processes that died have left in the folder: nobody holds its lock. Of no matter to what comes after it.
+void RemoveRemains(const std::string& folder) {
+  std::error_code error;
+  std::vector<std::string> remains;
+  for (const auto& entry : fs::directory_iterator(folder, error)) {
+    const std::string name = entry.path().filename();
+    if (name.starts_with(kUnfinished) && !name.ends_with(kLock)) remains.push_back(entry.path());
+  }
+  for (const std::string& path : remains) {
+    const auto lock = FileLock::TryTake(path + kLock);
+    if (!lock.ok() || !lock->has_value()) continue;
+    fs::remove_all(path, error);
+    fs::remove(path + kLock, error);
+  }
 }
 
 }  // namespace
@@ -75,7 +95,11 @@ absl::Status Snapshots::Create(const std::string& name, const LocalShard& shard,
   manifest.set_last_slot(last_slot);
   const std::string folder = PathOf(kUnfinished + name);
   std::error_code error;
-  fs::create_directories(folder, error);
+  fs::create_directories(folder_, error);
+  RETRO_RETURN_IF_ERROR(FromSystem(error, "cannot make", folder_));
+  RemoveRemains(folder_);
+  RETRO_ASSIGN_OR_RETURN(const FileLock lock, FileLock::Take(folder + kLock));
+  fs::create_directory(folder, error);
   RETRO_RETURN_IF_ERROR(FromSystem(error, "cannot make", folder));
   const shardpb::Position position = shard.position();  // before the copy, which holds at least this
   absl::Status status = shard.Copy(folder + "/rocksdb");
@@ -90,6 +114,7 @@ absl::Status Snapshots::Create(const std::string& name, const LocalShard& shard,
     status = FromSystem(error, "cannot move", folder);
   }
   if (!status.ok()) fs::remove_all(folder, error);
+  fs::remove(folder + kLock, error);
   return status;
 }
 
