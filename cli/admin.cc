@@ -108,7 +108,6 @@ void AddShardOption(CLI::App& action, Options& options) {
 void AddAdminCommand(CLI::App& app, Invocation& invocation) {
   const auto options = std::make_shared<Options>();
   CLI::App* command = app.add_subcommand("admin", "Look after shards and replicas");
-  command->footer(kFooter);
   command->require_subcommand(1);
   AddAction(*command, options, invocation, "replicas", "Show all replicas of all shards", RunReplicas);
   CLI::App* verify =
@@ -124,6 +123,7 @@ void AddAdminCommand(CLI::App& app, Invocation& invocation) {
   CLI::App* read_only = AddAction(*command, options, invocation, "read-only", "Refuse writes to a shard", RunReadOnly);
   AddShardOption(*read_only, *options);
   read_only->add_flag("--off", options->off, "Take writes again");
+  command->footer(kFooter);  // last: subcommands would inherit it
 }
 
 }  // namespace retro::cli

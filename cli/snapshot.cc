@@ -110,7 +110,6 @@ CLI::App* AddAction(CLI::App& command, const std::shared_ptr<Options>& options, 
 void AddSnapshotCommand(CLI::App& app, Invocation& invocation) {
   const auto options = std::make_shared<Options>();
   CLI::App* command = app.add_subcommand("snapshot", "Make, list, delete and restore snapshots");
-  command->footer(kFooter);
   command->require_subcommand(1);
   CLI::App* create = AddAction(*command, options, invocation, "create", "Make snapshots", RunCreate);
   create->add_option("--shard", options->shards, "A shard's number, as often as wanted; all if not given");
@@ -121,6 +120,7 @@ void AddSnapshotCommand(CLI::App& app, Invocation& invocation) {
                   restores ? "Restore snapshots" : "Delete snapshots", restores ? RunRestore : RunDelete);
     action->add_option("name", options->names, "As listed")->required();
   }
+  command->footer(kFooter);  // last: subcommands would inherit it
 }
 
 }  // namespace retro::cli

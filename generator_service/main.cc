@@ -10,6 +10,7 @@
 #include "common/rpc/service_main.h"
 #include "common/rpc/settings.h"
 #include "generator_service/serve/generator_service.h"
+#include "generator_service/serve/retriever_client.h"
 #include "generator_service/serve/served_model.h"
 
 namespace retro {
@@ -90,12 +91,22 @@ absl::StatusOr<ServedModel> LoadModelOf(const Settings& settings) {
   return LoadServedModel(settings.model, settings.device, options);
 }
 
+ClientSecurity RetrieverSecurity(const Settings& settings) {
+  ClientSecurity security = settings.generator.retriever_security;
+  security.allow_plaintext_key_beyond_loopback = settings.service.server.allow_plaintext_beyond_loopback;
+  return security;
+}
+
+absl::Status Check(const Settings& settings) {
+  RETRO_RETURN_IF_ERROR(MakeRetrieverChannel(settings.generator.retriever, RetrieverSecurity(settings)).status());
+  return CheckModelFolder(settings.model);
+}
+
 absl::Status Serve(Settings& settings) {
   RETRO_ASSIGN_OR_RETURN(ServedModel model, LoadModelOf(settings));
   Metrics metrics;
   settings.generator.server = settings.service.server;
-  settings.generator.retriever_security.allow_plaintext_key_beyond_loopback =
-      settings.service.server.allow_plaintext_beyond_loopback;
+  settings.generator.retriever_security = RetrieverSecurity(settings);
   RETRO_ASSIGN_OR_RETURN(const std::unique_ptr<Generator> generator,
                          Generator::Start(settings.generator, std::move(model), metrics));
   return ServeUntilStopped(settings.service, metrics, generator->port(), [&generator] { generator->Stop(); });
@@ -105,7 +116,9 @@ int Main(int argc, char** argv) {
   Settings settings;
   CLI::App app("Continues texts with a RETRO model, with neighbours fetched for every chunk.", "retro-generator");
   AddSettings(app, settings);
-  return RunService(app, "RETRO_GENERATOR_", settings.service, argc, argv, [&settings] { return Serve(settings); });
+  return RunService(
+      app, "RETRO_GENERATOR_", settings.service, argc, argv, [&settings] { return Check(settings); },
+      [&settings] { return Serve(settings); });
 }
 
 }  // namespace

@@ -31,8 +31,6 @@ absl::StatusOr<std::unique_ptr<ClusterShards>> ClusterShards::Start(const std::s
   return cluster;
 }
 
-ClusterShards::~ClusterShards() { StopWatching(); }
-
 std::unique_ptr<ShardMap> ClusterShards::MakeMap() {
   const auto config = watch_->Get();
   std::vector<uint32_t> last_slots;
@@ -45,27 +43,10 @@ std::unique_ptr<Admin> ClusterShards::MakeAdmin() {
 }
 
 void ClusterShards::WatchCoverage(const std::function<void(uint32_t answering)>& show) {
-  const auto look = [this, show] {
+  watching_ = std::make_unique<Repeating>(kLookEvery, [this, show] {
     show(static_cast<uint32_t>(
         std::count_if(shards_.begin(), shards_.end(), [](const RemoteShard* shard) { return shard->available(); })));
-  };
-  look();
-  thread_ = std::thread([this, look] {
-    const MutexLock lock(mutex_);
-    while (!stopping_) {
-      look();
-      wake_.WaitUntil(mutex_, std::chrono::steady_clock::now() + kLookEvery);
-    }
   });
-}
-
-void ClusterShards::StopWatching() {
-  {
-    const MutexLock lock(mutex_);
-    stopping_ = true;
-    wake_.NotifyAll();
-  }
-  if (thread_.joinable()) thread_.join();
 }
 
 void ClusterShards::RefreshMetrics() {

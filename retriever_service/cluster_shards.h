@@ -4,11 +4,10 @@
 #include <functional>
 #include <memory>
 #include <string>
-#include <thread>
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "common/base/sync.h"
+#include "common/base/repeating.h"
 #include "common/rpc/credentials.h"
 #include "common/rpc/metrics.h"
 #include "retriever_service/cluster/cluster_watch.h"
@@ -23,7 +22,6 @@ class ClusterShards {
   // Reads the file; no shard need answer. `security` is that of calls to them. `metrics` must outlive the result.
   static absl::StatusOr<std::unique_ptr<ClusterShards>> Start(const std::string& cluster_file,
                                                               const ClientSecurity& security, Metrics& metrics);
-  ~ClusterShards();
 
   // Once; must not outlive this.
   std::unique_ptr<ShardMap> MakeMap();
@@ -31,8 +29,8 @@ class ClusterShards {
   std::unique_ptr<Admin> MakeAdmin();
 
   // Tells `show` how many shards answer, at once and whenever that may have changed, until StopWatching.
-  void WatchCoverage(const std::function<void(uint32_t answering)>& show) ABSL_LOCKS_EXCLUDED(mutex_);
-  void StopWatching() ABSL_LOCKS_EXCLUDED(mutex_);
+  void WatchCoverage(const std::function<void(uint32_t answering)>& show);
+  void StopWatching() { watching_.reset(); }
 
   // Before each scrape, on its thread.
   void RefreshMetrics();
@@ -45,10 +43,7 @@ class ClusterShards {
   const ClientSecurity security_;
   std::vector<std::unique_ptr<Shard>> made_;  // until MakeMap
   std::vector<RemoteShard*> shards_;
-  Mutex mutex_;
-  CondVar wake_;
-  bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
-  std::thread thread_;
+  std::unique_ptr<Repeating> watching_;  // last: it uses all of the above
 };
 
 }  // namespace retro

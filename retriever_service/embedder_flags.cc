@@ -4,6 +4,8 @@
 
 #include "absl/strings/numbers.h"
 #include "common/base/error.h"
+#include "common/base/status_macros.h"
+#include "retriever_service/embed/bert_config.h"
 #include "retriever_service/embed/bert_embedder.h"
 #include "retriever_service/embed/hash_embedder.h"
 
@@ -12,6 +14,16 @@ namespace {
 
 constexpr int kThreadsMax = 1024;
 constexpr std::string_view kHash = "hash:";
+
+bool IsHash(const EmbedderSettings& settings) { return settings.embedder.starts_with(kHash); }
+
+absl::StatusOr<int> HashDimension(const EmbedderSettings& settings) {
+  int dimension = 0;
+  if (!absl::SimpleAtoi(settings.embedder.substr(kHash.size()), &dimension) || dimension < 1) {
+    return FieldError("--embedder", "hash:N needs a positive number of dimensions");
+  }
+  return dimension;
+}
 
 }  // namespace
 
@@ -33,11 +45,14 @@ void AddEmbedderFlags(CLI::App& app, EmbedderSettings& settings) {
       ->group(kEmbedder);
 }
 
+absl::Status CheckEmbedder(const EmbedderSettings& settings) {
+  if (IsHash(settings)) return HashDimension(settings).status();
+  return ReadBertConfig(settings.embedder).status();
+}
+
 absl::StatusOr<std::unique_ptr<Embedder>> MakeEmbedder(const EmbedderSettings& settings) {
-  if (settings.embedder.starts_with(kHash)) {
-    int dimension = 0;
-    if (!absl::SimpleAtoi(settings.embedder.substr(kHash.size()), &dimension) || dimension < 1)
-      return FieldError("--embedder", "hash:N needs a positive number of dimensions");
+  if (IsHash(settings)) {
+    RETRO_ASSIGN_OR_RETURN(const int dimension, HashDimension(settings));
     return std::make_unique<HashEmbedder>(dimension);
   }
   BertEncoderOptions options;

@@ -20,6 +20,8 @@ struct EmbedderSettings {
 // `settings` must outlive `app`.
 void AddEmbedderFlags(CLI::App& app, EmbedderSettings& settings);
 
+// Without reading its weights. Errors as MakeEmbedder.
+absl::Status CheckEmbedder(const EmbedderSettings& settings);
 absl::StatusOr<std::unique_ptr<Embedder>> MakeEmbedder(const EmbedderSettings& settings);
 
 }  // namespace retro

@@ -87,7 +87,7 @@ void AddSettings(CLI::App& app, Settings& settings) {
       ->default_str("true");
 }
 
-absl::Status Serve(const Settings& settings) {
+absl::Status Check(const Settings& settings) {
   const bool routes = settings.role == "router";
   if (routes != !settings.retriever.cluster_file.empty()) {
     return FieldError("--cluster-file", "a router needs one, and nobody else does: say --role=router with it");
@@ -95,6 +95,11 @@ absl::Status Serve(const Settings& settings) {
   if (routes != settings.retriever.data.empty()) {
     return FieldError("--data", "name the store's folder, which a router has not");
   }
+  RETRO_RETURN_IF_ERROR(CheckRetrieverOptions(settings.retriever));
+  return CheckEmbedder(settings.embedder);
+}
+
+absl::Status Serve(const Settings& settings) {
   RETRO_ASSIGN_OR_RETURN(std::unique_ptr<Embedder> embedder, MakeEmbedder(settings.embedder));
   Metrics metrics;
   RETRO_ASSIGN_OR_RETURN(std::unique_ptr<Retriever> retriever,
@@ -109,7 +114,9 @@ int Main(int argc, char** argv) {
   AddEmbedderFlags(app, settings.embedder);
   AddIndexFlags(app, settings.retriever.index);
   AddBounds(app, settings);
-  return RunService(app, "RETRO_RETRIEVER_", settings.service, argc, argv, [&settings] { return Serve(settings); });
+  return RunService(
+      app, "RETRO_RETRIEVER_", settings.service, argc, argv, [&settings] { return Check(settings); },
+      [&settings] { return Serve(settings); });
 }
 
 }  // namespace

@@ -12,6 +12,7 @@
 #include "common/document/half.h"
 #include "common/rpc/log.h"
 #include "common/tokenizer/tokenizer.h"
+#include "retriever_service/cluster/cluster_file.h"
 #include "retriever_service/cluster_shards.h"
 #include "retriever_service/embed/batcher.h"
 #include "retriever_service/ingest/collection_spec.h"
@@ -26,13 +27,14 @@
 #include "retriever_service/shard/admin_service.h"
 #include "retriever_service/shard/local_admin.h"
 #include "retriever_service/shard/local_shard.h"
+#include "retriever_service/shard/shard_channel.h"
+#include "retriever_service/shard/store_metrics.h"
 
 namespace retro {
 namespace {
 
 constexpr size_t kIngestDocumentsMax = 4096;                 // in memory, over all streams
 constexpr size_t kIngestQueueMax = 2 * kIngestDocumentsMax;  // never the bound that is met first
-constexpr std::chrono::milliseconds kScrapeMax{1000};        // that shards have to tell their sizes
 constexpr int kWaitingReadsDivisor = 4;     // the share of the workers that may wait for a consistency token
 constexpr uint64_t kLogChangesMax = 1000;   // no replica needs them, and they hold what they freed on disk
 constexpr double kSelfTestDriftMax = 0.01;  // cosine 0.995; half precision drifts by 1e-6, bfloat16 by 1e-4
@@ -140,11 +142,14 @@ class ServedRetriever final : public Retriever {
         admin_service_(MakeAdminService(*admin_, runner_)) {
     metrics.BeforeScrape([this] {
       if (cluster_ != nullptr) cluster_->RefreshMetrics();
-      CallContext context;
-      context.deadline = std::chrono::steady_clock::now() + kScrapeMax;
-      const auto stats = router_.Stats(context);
-      if (stats.ok()) metrics_.Refresh(batcher_.stats(), budget_, *stats);
+      metrics_.Refresh(batcher_.stats(), budget_);
     });
+    if (cluster_ == nullptr) {  // else the shards' own processes tell
+      metrics.BeforeScrape([this, &metrics, folder = options.data] {
+        const auto stats = router_.Stats({});
+        if (stats.ok()) SetStoreMetrics(metrics, stats->shards(0), folder);
+      });
+    }
   }
 
   ~ServedRetriever() override { Stop(); }
@@ -200,6 +205,14 @@ class ServedRetriever final : public Retriever {
 };
 
 }  // namespace
+
+absl::Status CheckRetrieverOptions(const RetrieverOptions& options) {
+  if (!options.cluster_file.empty()) {
+    RETRO_ASSIGN_OR_RETURN(const ClusterConfig config, ReadClusterFile(options.cluster_file));
+    RETRO_RETURN_IF_ERROR(CheckShardSecurity(config, options.shards_security));
+  }
+  return LoadChunkingTokenizer(options.tokenizer).status();
+}
 
 absl::StatusOr<std::unique_ptr<Retriever>> Retriever::Start(const RetrieverOptions& options,
                                                             const ServerOptions& server,

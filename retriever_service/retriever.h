@@ -33,6 +33,9 @@ struct RetrieverOptions {
   size_t store_memory_bytes = size_t{96} << 20;         // see KeyValueOptions
 };
 
+// An error if these contradict themselves, or name a cluster file, certificates or a tokenizer that cannot be used.
+absl::Status CheckRetrieverOptions(const RetrieverOptions& options);
+
 class Retriever {
  public:
   // Opens the store and builds its index, or goes to the cluster's shards, and serves. Everything that can be wrong

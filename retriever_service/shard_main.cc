@@ -8,11 +8,13 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 
 #include "absl/strings/escaping.h"
 #include "common/base/error.h"
 #include "common/base/heap.h"
 #include "common/base/openmp.h"
+#include "common/base/repeating.h"
 #include "common/base/status_macros.h"
 #include "common/base/strings.h"
 #include "common/base/worker_pool.h"
@@ -26,6 +28,7 @@
 #include "retriever_service/replica/replica_admin.h"
 #include "retriever_service/shard/admin_service.h"
 #include "retriever_service/shard/shard_service.h"
+#include "retriever_service/shard/store_metrics.h"
 
 namespace retro {
 namespace {
@@ -42,6 +45,7 @@ constexpr int kRequestsWaitingMax = 1 << 20;
 constexpr uint64_t kStoreMemoryBytesMin = uint64_t{8} << 20;
 constexpr uint64_t kRequestBytesMaxMin = uint64_t{64} << 20;  // the largest message
 constexpr uint64_t kBytesMax = uint64_t{1} << 40;
+constexpr std::chrono::milliseconds kReadinessEvery{100};
 
 struct Settings {
   ServiceSettings service{.server = {.listen = "127.0.0.1:7710"}};
@@ -158,6 +162,26 @@ absl::StatusOr<ReplicaOptions> OptionsOf(const Settings& settings) {
   return options;
 }
 
+absl::Status Check(const Settings& settings) {
+  RETRO_ASSIGN_OR_RETURN(const ClusterConfig config, ReadClusterFile(settings.cluster_file));
+  RETRO_ASSIGN_OR_RETURN(const ReplicaOptions options, OptionsOf(settings));
+  return CheckReplica(options, config, settings.cluster_file);
+}
+
+// Of this replica itself, whether it answers reads or not.
+void WatchReplica(ReplicaShard& shard, const std::string& folder, Metrics& metrics) {
+  metrics.BeforeScrape([&shard, folder, &metrics] {
+    metrics
+        .Gauge("retro_shard_primary", "1 while this replica is its shard's primary.",
+               {{"shard", std::to_string(shard.number())}})
+        .Set(shard.in_sync().epoch() != 0 ? 1 : 0);
+    const auto local = shard.local();
+    if (!local.ok()) return;  // it is taking a copy
+    const auto stats = (*local)->Stats({}, {});
+    if (stats.ok()) SetStoreMetrics(metrics, stats->stats(), folder);
+  });
+}
+
 absl::Status Serve(const Settings& settings) {
   RETRO_ASSIGN_OR_RETURN(const std::unique_ptr<ClusterWatch> watch, ClusterWatch::Start(settings.cluster_file));
   RETRO_ASSIGN_OR_RETURN(const ReplicaOptions options, OptionsOf(settings));
@@ -174,8 +198,13 @@ absl::Status Serve(const Settings& settings) {
       MakeShardService(replica->shard(), workers, metrics, unary, replica.get());
   RETRO_ASSIGN_OR_RETURN(const std::unique_ptr<RpcServer> server,
                          RpcServer::Start(settings.service.server, {service.get(), admin_service.get()}));
-  server->SetServing(kServiceName, true);
-  return ServeUntilStopped(settings.service, metrics, server->port(), [&server, &workers, &admin_workers] {
+  // Whoever restarts replicas one after the other waits for this: not before it can take its part again.
+  std::optional<Repeating> readiness(std::in_place, kReadinessEvery, [&server, &shard = replica->shard()] {
+    server->SetServing(kServiceName, shard.readable());
+  });
+  WatchReplica(replica->shard(), settings.store.path, metrics);
+  return ServeUntilStopped(settings.service, metrics, server->port(), [&] {
+    readiness.reset();
     server->Stop();
     workers.Stop();
     admin_workers.Stop();
@@ -187,7 +216,9 @@ int Main(int argc, char** argv) {
   CLI::App app("One replica of a shard of a store: keeps documents and finds the nearest chunks to a vector.",
                "retro-shard");
   AddSettings(app, settings);
-  return RunService(app, "RETRO_SHARD_", settings.service, argc, argv, [&settings] { return Serve(settings); });
+  return RunService(
+      app, "RETRO_SHARD_", settings.service, argc, argv, [&settings] { return Check(settings); },
+      [&settings] { return Serve(settings); });
 }
 
 }  // namespace

@@ -116,6 +116,13 @@ TEST_F(CliTest, HelpIsExitCode0AndHasExamples) {
   }
 }
 
+TEST_F(CliTest, ExamplesStandInTheHelpOfTheirCommandAlone) {
+  for (const auto& [command, action] : {std::pair{"admin", "promote"}, std::pair{"snapshot", "create"}}) {
+    EXPECT_THAT(RunAsIs({command, "--help"}).out, HasSubstr("Examples:"));
+    EXPECT_THAT(RunAsIs({command, action, "--help"}).out, testing::Not(HasSubstr("Examples:")));
+  }
+}
+
 TEST_F(CliTest, ServerErrorsShowMessageReasonAndField) {
   retriever_.failure = ToGrpcStatus(FieldError("queries[0].text", "is too long"));
   const Result refused = Run({"search", "x"});

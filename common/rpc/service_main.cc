@@ -38,8 +38,8 @@ void WatchCertificate(const std::string& path, Metrics& metrics) {
 }  // namespace
 
 int RunService(CLI::App& app, const std::string& env_prefix, ServiceSettings& settings, int argc, char** argv,
-               const std::function<absl::Status()>& serve) {
-  if (const std::optional<int> code = ReadSettings(app, env_prefix, settings, argc, argv)) return *code;
+               const std::function<absl::Status()>& check, const std::function<absl::Status()>& serve) {
+  if (const std::optional<int> code = ReadSettings(app, env_prefix, settings, check, argc, argv)) return *code;
   absl::Status status = StartLogging(settings.log);
   if (status.ok()) {
     LogSettings(app);

@@ -59,7 +59,9 @@ absl::Status CheckServiceSettings(const ServiceSettings& settings) {
 void AddServiceSettings(CLI::App& app, ServiceSettings& settings) {
   app.set_config("--config", "", "Read settings from this file (key = value, keys are the flags without dashes)");
   app.allow_config_extras(CLI::config_extras_mode::error);
-  app.add_flag("--check-config", settings.check_config, "Check the settings, print what is in force and end");
+  app.add_flag("--check-config", settings.check_config,
+               "Check the settings and the files that they name, print what is in force and end (a model's weights and "
+               "a store are not read)");
   app.set_version_flag("--version", RETRO_VERSION);
   app.get_formatter()->column_width(44);
   constexpr char kServing[] = "Serving";
@@ -91,8 +93,8 @@ void AddServiceSettings(CLI::App& app, ServiceSettings& settings) {
   app.add_option("--log-format", settings.log.format, "text or json")->capture_default_str()->group("Logs");
 }
 
-std::optional<int> ReadSettings(CLI::App& app, const std::string& env_prefix, const ServiceSettings& settings, int argc,
-                                char** argv) {
+std::optional<int> ReadSettings(CLI::App& app, const std::string& env_prefix, const ServiceSettings& settings,
+                                const std::function<absl::Status()>& check, int argc, char** argv) {
   for (CLI::Option* option : app.get_options()) {
     if (!IsSetting(*option)) continue;
     std::string name = env_prefix + option->get_lnames().front();
@@ -107,11 +109,13 @@ std::optional<int> ReadSettings(CLI::App& app, const std::string& env_prefix, co
     std::fprintf(stderr, "%s: %s (see --help)\n", app.get_name().c_str(), e.what());
     return 2;
   }
+  absl::Status status = CheckServiceSettings(settings);
+  if (status.ok()) status = check();
+  if (!status.ok()) {
+    std::fprintf(stderr, "%s: %s\n", app.get_name().c_str(), std::string(status.message()).c_str());
+    return 2;
+  }
   if (settings.check_config) {
-    if (const absl::Status status = CheckServiceSettings(settings); !status.ok()) {
-      std::fprintf(stderr, "%s: %s\n", app.get_name().c_str(), std::string(status.message()).c_str());
-      return 2;
-    }
     std::fputs(EffectiveSettings(app).c_str(), stdout);
     return 0;
   }

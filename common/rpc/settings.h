@@ -3,6 +3,7 @@
 #pragma once
 
 #include <CLI/CLI.hpp>
+#include <functional>
 #include <optional>
 #include <string>
 
@@ -25,9 +26,10 @@ void AddServiceSettings(CLI::App& app, ServiceSettings& settings);
 
 // Reads flags, environment (`env_prefix` + the flag in capitals: RETRO_RETRIEVER_LISTEN) and file. An exit code if the
 // program is to end now: 0 after --help, --version or --check-config (which prints what is in force), 2 for bad
-// settings.
-std::optional<int> ReadSettings(CLI::App& app, const std::string& env_prefix, const ServiceSettings& settings, int argc,
-                                char** argv);
+// settings, also those of which `check` says so: what of the program's own settings contradicts itself or names
+// files that cannot be used.
+std::optional<int> ReadSettings(CLI::App& app, const std::string& env_prefix, const ServiceSettings& settings,
+                                const std::function<absl::Status()>& check, int argc, char** argv);
 
 // Adds the settings of a client that this service is, of the service that it calls: --PEER-tls-ca and so on.
 void AddClientSettings(CLI::App& app, const std::string& peer, ClientSecurity& security);

@@ -52,8 +52,9 @@ absl::Status RunInit(const InitOptions& options) {
 Command AddInitCommand(CLI::App& program) {
   const auto options = std::make_shared<InitOptions>();
   CLI::App* app = program.add_subcommand("init", "Make a model folder with random weights");
-  CLI::Option* preset =
-      app->add_option("--preset", options->preset, "retro-demo, retro-172m, retro-425m, retro-1.5b or retro-7.5b");
+  CLI::Option* preset = app->add_option(
+      "--preset", options->preset,
+      "retro-demo (not the form of the shipped demo model), retro-172m, retro-425m, retro-1.5b or retro-7.5b");
   CLI::Option* config =
       app->add_option("--config", options->config_path, "A model config (JSON, as in config.json's \"model\")");
   preset->excludes(config);

@@ -22,6 +22,9 @@ struct ServedModel {
   bool can_retrieve() const { return !info.config.cca_layers.empty(); }
 };
 
+// What can be said of a model folder without reading its weights. Errors as LoadServedModel.
+absl::Status CheckModelFolder(const std::string& directory);
+
 // A model folder, ready on `device`. Errors name the file and say what to do; a folder without a tokenizer, or with one
 // that the model was not trained with, or too large for it, is INVALID_ARGUMENT.
 absl::StatusOr<ServedModel> LoadServedModel(const std::string& directory, const std::string& device,

@@ -42,13 +42,16 @@ std::chrono::system_clock::time_point In(milliseconds time) { return std::chrono
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Replica>> Replica::Start(const ReplicaOptions& options, ClusterWatch& watch) {
-  const auto config = watch.Get();
-  if (options.shard >= config->shards.size() || config->shards[options.shard].Find(options.name) == nullptr) {
-    return FieldError("--replica", StrCat("the cluster file ", watch.path(), " has no replica \"", options.name,
-                                          "\" of shard ", options.shard));
+absl::Status CheckReplica(const ReplicaOptions& options, const ClusterConfig& config, const std::string& path) {
+  if (options.shard >= config.shards.size() || config.shards[options.shard].Find(options.name) == nullptr) {
+    return FieldError("--replica", StrCat("the cluster file ", path, " has no replica \"", options.name, "\" of shard ",
+                                          options.shard));
   }
-  RETRO_RETURN_IF_ERROR(CheckShardSecurity(*config, options.security));
+  return CheckShardSecurity(config, options.security);
+}
+
+absl::StatusOr<std::unique_ptr<Replica>> Replica::Start(const ReplicaOptions& options, ClusterWatch& watch) {
+  RETRO_RETURN_IF_ERROR(CheckReplica(options, *watch.Get(), watch.path()));
   std::unique_ptr<Replica> replica(new Replica(options, watch));
   RETRO_RETURN_IF_ERROR(replica->OpenLocal());
   replica->thread_ = std::thread([replica = replica.get()] { replica->Run(); });

@@ -31,9 +31,12 @@ struct ReplicaOptions {
   std::chrono::milliseconds late_after{2000};
 };
 
+// INVALID_ARGUMENT, naming the flag, if a replica cannot run with this cluster file (read from `path`).
+absl::Status CheckReplica(const ReplicaOptions& options, const ClusterConfig& config, const std::string& path);
+
 class Replica : public Replication {
  public:
-  // Opens the store. INVALID_ARGUMENT if the cluster file has no such replica, else as LocalShard::Open. `watch` must
+  // Opens the store. Errors as CheckReplica, else as LocalShard::Open. `watch` must
   // outlive the result.
   static absl::StatusOr<std::unique_ptr<Replica>> Start(const ReplicaOptions& options, ClusterWatch& watch);
   // No call may be in progress.

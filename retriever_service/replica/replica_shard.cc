@@ -141,7 +141,7 @@ absl::StatusOr<shardpb::GetShardInfoResponse> ReplicaShard::GetShardInfo(const s
   const uint64_t leading = in_sync_.epoch();
   response.set_role(leading != 0 ? shardpb::REPLICA_ROLE_PRIMARY : shardpb::REPLICA_ROLE_FOLLOWER);
   response.set_epoch(leading != 0 ? leading : config->shards[number_].epoch);
-  response.set_in_sync(Readable().ok());
+  response.set_in_sync(readable());
   return response;
 }
 

@@ -45,6 +45,8 @@ class ReplicaShard : public Shard {
   uint32_t number() const { return number_; }
   const std::string& name() const { return name_; }
   InSyncSet& in_sync() { return in_sync_; }
+  // Whether reads are answered: the cluster file has it in sync, and the store is there.
+  bool readable() const { return Readable().ok(); }
   ClusterWatch& watch() { return watch_; }
   // UNAVAILABLE while the store is being replaced.
   absl::StatusOr<std::shared_ptr<LocalShard>> local() const ABSL_LOCKS_EXCLUDED(mutex_);

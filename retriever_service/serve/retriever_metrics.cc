@@ -42,8 +42,7 @@ void RetrieverMetrics::OnSearch(const pb::SearchResponse& response) {
 
 void RetrieverMetrics::OnDocument(const pb::DocumentResult& result) { documents_.at(result.outcome())->Increment(); }
 
-void RetrieverMetrics::Refresh(const BatcherStats& embedder, const IngestBudget& budget,
-                               const pb::StatsResponse& store) {
+void RetrieverMetrics::Refresh(const BatcherStats& embedder, const IngestBudget& budget) {
   const auto set = [this](const char* name, const char* help, double value, const prometheus::Labels& labels = {}) {
     metrics_.Gauge(name, help, labels).Set(value);
   };
@@ -61,42 +60,6 @@ void RetrieverMetrics::Refresh(const BatcherStats& embedder, const IngestBudget&
       static_cast<double>(embedder.dropped));
   set("retro_ingest_documents", "Documents in memory on their way in.", static_cast<double>(budget.documents()));
   set("retro_ingest_bytes", "Bytes of these.", static_cast<double>(budget.bytes()));
-  for (const pb::ShardStats& shard : store.shards()) {
-    const std::string number = std::to_string(shard.shard());
-    set("retro_store_position", "Number of the newest change.", static_cast<double>(shard.position()),
-        {{"shard", number}});
-    set("retro_store_disk_bytes", "Bytes of the store on disk.", static_cast<double>(shard.disk_bytes()),
-        {{"shard", number}});
-    const std::pair<const char*, uint64_t> memory[] = {{"cache", shard.memory().cache_bytes()},
-                                                       {"write_buffers", shard.memory().write_buffer_bytes()},
-                                                       {"tables", shard.memory().table_bytes()}};
-    for (const auto& [kind, bytes] : memory) {
-      set("retro_store_memory_bytes", "Bytes of memory of the store itself.", static_cast<double>(bytes),
-          {{"shard", number}, {"kind", kind}});
-    }
-    set("retro_store_read_only", "1 while writes are refused.", shard.read_only() ? 1 : 0, {{"shard", number}});
-    for (const pb::CollectionStats& collection : shard.collections()) {
-      const prometheus::Labels labels = {{"shard", number}, {"collection", collection.collection()}};
-      double memory = static_cast<double>(collection.document_memory_bytes());
-      double deleted = 0;
-      for (const pb::SegmentStats& segment : collection.segments()) {
-        memory += static_cast<double>(segment.memory_bytes());
-        deleted += static_cast<double>(segment.deleted());
-      }
-      set("retro_store_documents", "Documents.", static_cast<double>(collection.documents()), labels);
-      set("retro_index_chunks", "Chunks that can be found.", static_cast<double>(collection.chunks()), labels);
-      set("retro_index_memory_bytes", "Bytes of memory of the index.", memory, labels);
-      set("retro_index_segments", "Segments, the growing one included.", collection.segments_size(), labels);
-      set("retro_index_deleted", "Deleted chunks that segments still hold.", deleted, labels);
-      if (collection.has_measured_recall()) {
-        set("retro_index_recall", "recall@10 at effort 0.5 against exact search, as last measured on a sample.",
-            collection.measured_recall(), labels);
-      }
-      set("retro_index_state", "1 exact, 2 training, 3 ready, 4 rebuilding.", collection.index_state(), labels);
-      set("retro_index_generation", "Grows whenever segments are swapped.",
-          static_cast<double>(collection.index_generation()), labels);
-    }
-  }
 }
 
 }  // namespace retro

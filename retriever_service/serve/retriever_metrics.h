@@ -21,7 +21,7 @@ class RetrieverMetrics {
   void OnDocument(const pb::DocumentResult& result);
 
   // Brings what is not counted but looked at up to date; before each scrape, on its thread.
-  void Refresh(const BatcherStats& embedder, const IngestBudget& budget, const pb::StatsResponse& store);
+  void Refresh(const BatcherStats& embedder, const IngestBudget& budget);
 
  private:
   Metrics& metrics_;

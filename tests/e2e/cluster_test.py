@@ -2,8 +2,13 @@
 
 import json
 import os
+import shutil
+import urllib.request
 
 import harness
+
+SHARD = b"retro.shard.v1.ShardService"
+SERVING, NOT_SERVING = b"\x08\x01", b"\x08\x02"
 
 
 class Cluster(harness.EndToEndTest):
@@ -23,13 +28,13 @@ class Cluster(harness.EndToEndTest):
         self.replicas = [self.start_replica(i) for i in range(2)]
         harness.wait_for("both in sync", lambda: all(r.get("in_sync") for r in self.list_replicas()))
 
-    def start_replica(self, number):
+    def start_replica(self, number, *more):
         prints = self.router.event("fingerprints")
         port = int(self.addresses[number].rsplit(":", 1)[1])
         return self.start("retro-shard", ["--cluster-file", self.cluster_file, "--shard", "0", "--replica", f"a{number}", "--data",
                                           self.path(f"a{number}"), "--embedder-fingerprint", prints["embedder"],
                                           "--tokenizer-fingerprint", prints["tokenizer"], "--dimension", prints["dimension"],
-                                          *self.snapshots], port)
+                                          *self.snapshots, *more], port)
 
     def health(self):
         return {line["name"]: line["state"] for line in self.retro("health", "retriever", "--json").json()}
@@ -79,6 +84,57 @@ class Cluster(harness.EndToEndTest):
         self.assertEqual(self.retro("ingest", "more.jsonl").code, 1)
         self.retro_ok("admin", "read-only", "--off")
         self.retro_ok("ingest", "more.jsonl")
+
+    def state(self, replica, name):
+        """What the health service of a replica says to that name."""
+        request = bytes([0x0A, len(name)]) + name
+        return self.rpc(replica.address, "/grpc.health.v1.Health/Check", request)[2][0]
+
+    def metrics(self, port):
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=harness.WAIT_S) as response:
+            lines = response.read().decode().split("\n")
+        return dict(line.rsplit(" ", 1) for line in lines if line and not line.startswith("#"))
+
+    def test_a_replica_is_ready_when_it_has_caught_up_and_shows_its_own_store(self):
+        self.write_jsonl("docs.jsonl", [{"id": f"d{i}", "text": f"a document about replicas, the one of number {i}"} for i in range(9)])
+        self.retro_ok("ingest", "docs.jsonl")
+        for replica in self.replicas:
+            replica.stop()
+        shutil.rmtree(self.path("a1"))
+        port = harness.free_port()
+        follower = self.start_replica(1, "--metrics-listen", f"127.0.0.1:{port}")
+        self.assertEqual([self.state(follower, name) for name in (b"", SHARD)], [SERVING, NOT_SERVING])
+        metrics = self.metrics(port)
+        self.assertEqual([metrics[f'{name}{{shard="0"}}'] for name in ("retro_shard_primary", "retro_store_position")], ["0", "0"])
+
+        primary_port = harness.free_port()
+        primary = self.start_replica(0, "--metrics-listen", f"127.0.0.1:{primary_port}")
+        harness.wait_for("the follower is ready", lambda: self.state(follower, SHARD) == SERVING)
+        self.assertEqual(self.state(primary, SHARD), SERVING)
+        of_both = [self.metrics(each) for each in (primary_port, port)]
+        for name in ('retro_store_documents{collection="",shard="0"}', 'retro_index_chunks{collection="",shard="0"}'):
+            self.assertEqual([metrics[name] for metrics in of_both], ["9", "9"])
+        self.assertEqual([metrics['retro_shard_primary{shard="0"}'] for metrics in of_both], ["1", "0"])
+        self.assertGreater(float(of_both[0]['retro_store_disk_free_bytes{shard="0"}']), 0)
+
+    def test_a_shard_that_lost_all_its_disks_begins_again_from_a_snapshot(self):  # as docs/runbooks.md says
+        documents = [{"id": f"d{i}", "text": f"a document about replicas, the one of number {i}"} for i in range(9)]
+        self.write_jsonl("docs.jsonl", documents)
+        self.retro_ok("ingest", "docs.jsonl")
+        before = self.exported()
+        name = self.retro_ok("snapshot", "create").out.strip()
+        self.write_jsonl("later.jsonl", [{"id": "later", "text": "what no snapshot has"}])
+        self.retro_ok("ingest", "later.jsonl")
+        for replica in self.replicas:
+            replica.stop()
+            shutil.rmtree(self.path(f"a{self.replicas.index(replica)}"))
+        shutil.copytree(self.path("snapshots", name), self.path("a0"))
+        for number in range(2):
+            self.start_replica(number)
+        harness.wait_for("both in sync", lambda: all(r.get("in_sync") and r.get("reachable") for r in self.list_replicas()))
+        harness.wait_for("writes go on", lambda: self.retro("delete", "d0").code == 0)
+        self.assertEqual(self.exported(), {key: document for key, document in before.items() if key != "d0"})
+        self.assertEqual(self.verify("a0"), self.verify("a1"))
 
     def test_another_embedder_is_refused(self):
         self.assert_refuses_to_start("retro-retriever",

@@ -40,6 +40,24 @@ class Settings(harness.EndToEndTest):
         self.assertEqual(in_force["allow-plaintext-beyond-loopback"], "false")
         self.assertFalse(os.path.exists(self.path("store")))
 
+    def test_check_config_refuses_what_could_not_start(self):
+        router = ["--role", "router", "--tokenizer", harness.TOKENIZER, "--embedder", "hash:8"]
+        for name, arguments, word in (
+                ("retro-retriever", router, "--cluster-file"),
+                ("retro-retriever", [*router, "--cluster-file", "nowhere.json"], "nowhere.json"),
+                ("retro-retriever", self.retriever_arguments(tokenizer="nowhere.model"), "nowhere.model"),
+                ("retro-retriever", self.retriever_arguments(embedder="nowhere"), "nowhere"),
+                ("retro-shard", [*self.shard_arguments(), "--embedder-fingerprint", "xyz"], "--embedder-fingerprint"),
+                ("retro-shard", [*self.shard_arguments()[:-1], "r7"], "r7"),
+                ("retro-shard", [*self.shard_arguments(), "--replicas-tls-ca", "nowhere.pem"], "nowhere.pem"),
+                ("retro-generator", ["--model", "nowhere"], "nowhere"),
+                ("retro-generator", ["--model", "nowhere", "--retriever-tls-ca", "nowhere.pem"], "nowhere.pem")):
+            with self.subTest(arguments=arguments):
+                self.assert_refuses_to_start(name, [*arguments, "--check-config"], word)
+        run = self.run_program(harness.program("retro-shard"), *self.shard_arguments(), "--check-config")
+        self.assertEqual(run.code, 0, run)
+        self.assertFalse(os.path.exists(self.path("shard")))
+
     def test_values_that_cannot_be(self):
         arguments = self.retriever_arguments()
         for flag, value in (("--workers", "many"), ("--dtype", "fp8"), ("--log-format", "xml"), ("--log-level", "loud"),
