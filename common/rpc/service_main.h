@@ -11,8 +11,8 @@
 
 namespace retro {
 
-// Reads the settings that were added to `app` and checks them (see ReadSettings), starts the log, opens the API keys,
-// blocks the stop signals and calls `serve`, which builds the service, runs it with ServeUntilStopped and returns why
+// Blocks the stop signals, reads the settings that were added to `app` and checks them (see ReadSettings), starts the
+// log, opens the API keys and calls `serve`, which builds the service, runs it with ServeUntilStopped and returns why
 // it could not. Returns the process's exit code: 0 after a stop, 1 with one line on standard error if `serve` or the
 // log failed, 2 for bad settings.
 int RunService(CLI::App& app, const std::string& env_prefix, ServiceSettings& settings, int argc, char** argv,

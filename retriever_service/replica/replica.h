@@ -36,8 +36,7 @@ absl::Status CheckReplica(const ReplicaOptions& options, const ClusterConfig& co
 
 class Replica : public Replication {
  public:
-  // Opens the store. Errors as CheckReplica, else as LocalShard::Open. `watch` must
-  // outlive the result.
+  // Opens the store. Errors as CheckReplica, else as LocalShard::Open. `watch` must outlive the result.
   static absl::StatusOr<std::unique_ptr<Replica>> Start(const ReplicaOptions& options, ClusterWatch& watch);
   // No call may be in progress.
   ~Replica() override;
