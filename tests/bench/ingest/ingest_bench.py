@@ -1,6 +1,5 @@
 """See ../ingest.sh."""
 import argparse
-import atexit
 import contextlib
 import glob
 import hashlib
@@ -8,7 +7,6 @@ import json
 import os
 import pathlib
 import random
-import socket
 import statistics
 import subprocess
 import sys
@@ -16,10 +14,9 @@ import tempfile
 import threading
 import time
 
-ROOT = pathlib.Path(__file__).parents[3]
-TOKENIZER = str(ROOT / "common/tokenizer/retro-16k.model")
+from retriever import TOKENIZER, Retriever, resident_mb
+
 SEED = 11
-START_S = 60
 
 # speed
 THREADS = 2
@@ -59,50 +56,13 @@ def read_text(path):
     return "\n".join(json.loads(line)["text"] for line in text.splitlines()[:5000])
 
 
-class Retriever:
-    """A retriever in a folder of its own, and `retro` that talks to it."""
-
-    def __init__(self, build, folder, embedder):
-        with contextlib.closing(socket.socket()) as s:
-            s.bind(("127.0.0.1", 0))
-            address = "127.0.0.1:%d" % s.getsockname()[1]
-        self.retro = f"{build}/bin/retro"
-        self.environment = dict(os.environ, RETRO_RETRIEVER=address, OMP_WAIT_POLICY="passive")
-        self.folder = folder
-        with open(f"{folder}/log", "wb") as log:
-            self.process = subprocess.Popen(
-                [f"{build}/bin/retro-retriever", "--data", f"{folder}/store", "--tokenizer", TOKENIZER, "--embedder", embedder,
-                 "--threads", str(THREADS), "--listen", address], stdout=log, stderr=log, env=self.environment)
-        atexit.register(self.process.kill)
-        end = time.monotonic() + START_S
-        while subprocess.run([self.retro, "health", "retriever"], env=self.environment, capture_output=True).returncode != 0:
-            if self.process.poll() is not None or time.monotonic() > end:
-                sys.exit("ingest: the retriever did not start:\n" + pathlib.Path(folder, "log").read_text())
-            time.sleep(0.1)
-        self.resident_at_start = resident_mb(self.process.pid)
-
-    def start(self, *arguments):
-        return subprocess.Popen([self.retro, *arguments], env=self.environment, stdout=subprocess.PIPE)
-
-    def run(self, *arguments):
-        """The last line of JSON."""
-        process = self.start(*arguments, "--json")
-        out = process.communicate()[0]
-        if process.returncode != 0:
-            sys.exit(f"ingest: retro {arguments} ended with {process.returncode}")
-        return json.loads(out.splitlines()[-1])
-
-    def index_store_chunks(self):
-        """Megabytes of the index and of the store's memory, as they say themselves, and chunks in the index."""
-        (shard,) = self.run("stats")["shards"]
-        index = sum(int(s["memory_bytes"]) for c in shard["collections"] for s in c.get("segments", []))
-        index += sum(int(c.get("document_memory_bytes", 0)) for c in shard["collections"])
-        store = int(shard["memory"].get("cache_bytes", 0)) + int(shard["memory"].get("table_bytes", 0))
-        return index / 2**20, store / 2**20, sum(int(c.get("chunks", 0)) for c in shard["collections"])
-
-    def stop(self):
-        self.process.terminate()
-        self.process.wait()
+def index_store_chunks(retriever):
+    """Megabytes of the index and of the store's memory, as they say themselves, and chunks in the index."""
+    (shard,) = retriever.run("stats")["shards"]
+    index = sum(int(s["memory_bytes"]) for c in shard["collections"] for s in c.get("segments", []))
+    index += sum(int(c.get("document_memory_bytes", 0)) for c in shard["collections"])
+    store = int(shard["memory"].get("cache_bytes", 0)) + int(shard["memory"].get("table_bytes", 0))
+    return index / 2**20, store / 2**20, sum(int(c.get("chunks", 0)) for c in shard["collections"])
 
 
 # ------------------------------------------------------------------------------------------------ speed
@@ -145,7 +105,7 @@ def measure_speed(options):
     with tempfile.TemporaryDirectory(prefix="retro-bench-") as folder:
         warm_up, *paths = write_rounds(read_text(options.texts), folder)
         alone = EmbedderAlone(options.build, options.model)
-        retriever = Retriever(options.build, folder, options.model)
+        retriever = Retriever(options.build, folder, options.model, THREADS)
         alone.speed(warm_up, BATCHES[0])
         batch = max(BATCHES, key=lambda size: alone.speed(warm_up, size)[1])
         ingest_speed(retriever, warm_up)
@@ -202,21 +162,12 @@ def count_chunks(build, folder):
     path = f"{folder}/few.jsonl"
     write_documents(path, 0.3)
     os.mkdir(f"{folder}/few")
-    retriever = Retriever(build, f"{folder}/few", f"hash:{GIVEN_DIMENSION}")
+    retriever = Retriever(build, f"{folder}/few", f"hash:{GIVEN_DIMENSION}", THREADS)
     retriever.run("ingest", path)
     texts = {document["id"]: document["text"] for document in map(json.loads, open(path, encoding="ascii"))}
     counts = {text: int(retriever.run("get", name)["info"]["chunk_count"]) for name, text in texts.items()}
     retriever.stop()
     return counts
-
-
-def resident_mb(pid, what="RssAnon"):
-    """RssAnon is memory that the process keeps. RssFile is the page cache of what it has mapped, programs and the vectors of
-    sealed segments: the kernel takes it back when it needs it, so it is told apart and promises nothing."""
-    with contextlib.suppress(OSError, StopIteration, ValueError):
-        status = pathlib.Path(f"/proc/{pid}/status").read_text()
-        return int(next(line for line in status.split("\n") if line.startswith(what)).split()[1]) / 1024
-    return None
 
 
 class Sampler:
@@ -228,7 +179,7 @@ class Sampler:
         size = os.path.getsize(path)
         while command.poll() is None:
             done = self.bytes_read(command.pid)
-            index, store, chunks = retriever.index_store_chunks()
+            index, store, chunks = index_store_chunks(retriever)
             service, client = resident_mb(retriever.process.pid), resident_mb(command.pid)
             mapped = resident_mb(retriever.process.pid, "RssFile")
             if service and client and mapped:
@@ -286,7 +237,7 @@ def measure_memory(options):
         path = f"{folder}/documents.jsonl"
         write_documents(path, options.megabytes)
         os.mkdir(f"{folder}/hash")
-        retriever = Retriever(options.build, f"{folder}/hash", "hash:8")
+        retriever = Retriever(options.build, f"{folder}/hash", "hash:8", THREADS)
         yield from memory_rows(retriever, path, "hash embedder")
         yield from memory_rows(retriever, path, "unchanged")
         retriever.stop()
@@ -294,7 +245,7 @@ def measure_memory(options):
         path = f"{folder}/vectors.jsonl"
         write_documents_with_vectors(path, options.megabytes, count_chunks(options.build, folder))
         os.mkdir(f"{folder}/given")
-        retriever = Retriever(options.build, f"{folder}/given", f"hash:{GIVEN_DIMENSION}")
+        retriever = Retriever(options.build, f"{folder}/given", f"hash:{GIVEN_DIMENSION}", THREADS)
         yield from memory_rows(retriever, path, "vectors given")
         retriever.stop()
 
