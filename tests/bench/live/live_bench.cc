@@ -26,14 +26,15 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 constexpr double kChangesASecond = 200, kTextChangesASecond = 10;
-constexpr uint64_t kLag = 200;     // inserts until a document is deleted again
+constexpr uint64_t kLag = 200;  // inserts until a document is deleted again
 constexpr uint64_t kTextLag = 10;
 constexpr uint64_t kWatchEvery = 10;  // changes, of which one is looked for
 constexpr int kCallers = 16;
 constexpr double kP99TimesMax = 2, kVisibleSecondsMax = 1, kRateShareMin = 0.98;
 constexpr std::chrono::seconds kGiveUp{10};
 
-// Does `work(i)` at second i / rate of `seconds`, on several threads; returns how often. What comes late is late for all.
+// Does `work(i)` at second i / rate of `seconds`, on several threads; returns how often. What comes late is late for
+// all.
 uint64_t Paced(double rate, double seconds, const std::function<void(uint64_t i, Clock::time_point due)>& work) {
   const auto start = Clock::now();
   std::atomic<uint64_t> next = 0, done = 0;
@@ -235,21 +236,34 @@ int Main(int argc, char** argv) {
   const double share = std::min(static_cast<double>(changes) / (kChangesASecond * seconds),
                                 static_cast<double>(text_changes) / (kTextChangesASecond * seconds));
   const bool kept_up = share >= kRateShareMin && bench.failed() == 0 && bench.wrong() == 0;
-  const auto row = [&](const std::string& name, double ours, double peer, const std::string& peer_name, double times_max) {
+  const auto row = [&](const std::string& name, double ours, double peer, const std::string& peer_name,
+                       double times_max) {
     const bool pass = kept_up && ours <= times_max * peer;
-    std::cout << nlohmann::ordered_json{{"bench", "live"}, {"row", name}, {"unit", "s"}, {"ours", ours}, {"peer", peer},
-                                        {"peer_name", peer_name}, {"ratio", times_max * peer / ours}, {"pass", pass},
-                                        {"valid", true}, {"changes_done_of_due", share}, {"failed", bench.failed()},
-                                        {"wrong", bench.wrong()}, {"index_swaps", bench.swaps()},
+    std::cout << nlohmann::ordered_json{{"bench", "live"},
+                                        {"row", name},
+                                        {"unit", "s"},
+                                        {"ours", ours},
+                                        {"peer", peer},
+                                        {"peer_name", peer_name},
+                                        {"ratio", times_max * peer / ours},
+                                        {"pass", pass},
+                                        {"valid", true},
+                                        {"changes_done_of_due", share},
+                                        {"failed", bench.failed()},
+                                        {"wrong", bench.wrong()},
+                                        {"index_swaps", bench.swaps()},
                                         {"acknowledged_p99", bench.acknowledged().At(0.99)},
-                                        {"median", live.At(0.5)}, {"median_quiet", quiet.At(0.5)}}
+                                        {"median", live.At(0.5)},
+                                        {"median_quiet", quiet.At(0.5)}}
                      .dump()
               << std::endl;
     return pass;
   };
-  const bool fast = row(StrCat("p99 of ", rate, " searches a second beside 200 changes a second with vectors, 10 with text"),
-                        live.At(0.99), quiet.At(0.99), "without changes", kP99TimesMax);
-  const bool seen = row("longest from sending an insert to finding it", bench.visible().At(1), kVisibleSecondsMax, "the promise", 1);
+  const bool fast =
+      row(StrCat("p99 of ", rate, " searches a second beside 200 changes a second with vectors, 10 with text"),
+          live.At(0.99), quiet.At(0.99), "without changes", kP99TimesMax);
+  const bool seen =
+      row("longest from sending an insert to finding it", bench.visible().At(1), kVisibleSecondsMax, "the promise", 1);
   return fast && seen ? 0 : 1;
 }
 

@@ -1,7 +1,7 @@
 // A retriever's searches, one after the other, by effort: the client of `tests/bench/run.sh scale`.
 //   search_bench ADDRESS VECTORS RECALL
-// Prints a JSON line an effort, up to the first that reaches RECALL: recall@10, median and p99 in microseconds as the caller
-// sees them, and the time of these that is the index's, median.
+// Prints a JSON line an effort, up to the first that reaches RECALL: recall@10, median and p99 in microseconds as the
+// caller sees them, and the time of these that is the index's, median.
 #include <grpcpp/grpcpp.h>
 
 #include <chrono>
@@ -55,8 +55,7 @@ double Measure(pb::RetrieverService::Stub& stub, const BenchVectors& vectors, co
 
 int Main(const std::string& address, const std::string& folder, double recall) {
   const BenchVectors vectors(folder);
-  const auto stub =
-      pb::RetrieverService::NewStub(grpc::CreateChannel(address, grpc::InsecureChannelCredentials()));
+  const auto stub = pb::RetrieverService::NewStub(grpc::CreateChannel(address, grpc::InsecureChannelCredentials()));
   grpc::ClientContext context;
   context.set_wait_for_ready(true);
   pb::GetInfoResponse info;

@@ -103,7 +103,7 @@ Found Search(ShardMap& map, std::span<const float> vector) {
   request.add_queries()->mutable_vector()->mutable_values()->Add(vector.begin(), vector.end());
   request.mutable_effort()->set_level(kEffort);
   std::vector<shardpb::SearchResponse> answers(map.size());
-  for (const absl::Status& status : map.AskAll([&](uint32_t number, Shard& shard) -> absl::Status {
+  for (const absl::Status& status : map.AskAll([&](uint32_t number, Shard&shard) -> absl::Status {
          auto answer = shard.Search(request, CallContext());
          if (!answer.ok()) return answer.status();
          answers[number] = *std::move(answer);

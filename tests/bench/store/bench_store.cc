@@ -21,9 +21,10 @@ constexpr int kWordsAChunk = 40;  // some 250 bytes
 constexpr int32_t kTokens = 16'000;
 
 void AddWords(std::minstd_rand& random, std::string& text) {
-  static constexpr std::array kWords = {"harbour", "of",   "lighthouse", "package", "kernel", "the",  "history", "river",
-                                        "engine",  "and",  "paper",      "mountain", "letter", "was",  "window",  "music",
-                                        "garden",  "in",   "winter",     "copper",   "island", "with", "library", "is"};
+  static constexpr std::array kWords = {"harbour", "of",     "lighthouse", "package", "kernel",  "the",
+                                        "history", "river",  "engine",     "and",     "paper",   "mountain",
+                                        "letter",  "was",    "window",     "music",   "garden",  "in",
+                                        "winter",  "copper", "island",     "with",    "library", "is"};
   for (int i = 0; i < kWordsAChunk; ++i) text += StrCat(kWords[random() % kWords.size()], " ");
 }
 
@@ -60,7 +61,8 @@ std::span<const float> BenchVectors::Query(uint32_t query) const {
 }
 
 int BenchVectors::RightOf(uint32_t query, const pb::QueryResult& found) const {
-  const std::span nearest(reinterpret_cast<const uint64_t*>(nearest_.bytes().data()) + size_t{query} * kBenchK, kBenchK);
+  const std::span nearest(reinterpret_cast<const uint64_t*>(nearest_.bytes().data()) + size_t{query} * kBenchK,
+                          kBenchK);
   return static_cast<int>(std::ranges::count_if(found.neighbours(), [&](const pb::Neighbour& neighbour) {
     return std::ranges::count(nearest, RowOf(neighbour)) > 0;
   }));

@@ -1,5 +1,5 @@
-// What benchmarks of a store have in it: the vectors that ../vectors/make.sh made, as documents of kChunksADocument chunks
-// with texts and tokens of the usual size. Whatever fails ends the program.
+// What benchmarks of a store have in it: the vectors that ../vectors/make.sh made, as documents of kChunksADocument
+// chunks with texts and tokens of the usual size. Whatever fails ends the program.
 #pragma once
 
 #include <cstdint>

@@ -19,8 +19,8 @@
 namespace retro {
 namespace {
 
-constexpr uint32_t kChunkSize = 64;   // tokens
-constexpr size_t kFrozenMax = 4;      // segments that wait for being sealed: bounds the memory
+constexpr uint32_t kChunkSize = 64;  // tokens
+constexpr size_t kFrozenMax = 4;     // segments that wait for being sealed: bounds the memory
 constexpr int kIndexThreads = 2;
 
 // What it took, calls before this one included.
