@@ -156,6 +156,13 @@ void TrainCentroids(std::span<const std::string_view> sample, faiss::IndexIVF& i
   index.quantizer->add(static_cast<int64_t>(index.nlist), clustering.centroids.data());
 }
 
+// FAISS 1.7.3 makes a table for every list (12 KB of each with 192 codes) that only codes of residuals look into. Ours
+// are of whole vectors: for them it would be dead weight in memory, and be copied with every search (see SearchLight).
+void DropUnusedTable(faiss::IndexIVF& index) {
+  auto* codes = dynamic_cast<faiss::IndexIVFPQFastScan*>(&index);
+  if (codes != nullptr && !codes->by_residual) codes->precomputed_table.resize(1);  // 0 has no bytes to copy from
+}
+
 // ---------------------------------------------------------------- lists that take no more
 
 // Memory straight from the kernel, in large pages where it has some: lists lie all over it, and it goes back whole.
@@ -283,8 +290,8 @@ class Cutter {
   bool whole_ = true;
 };
 
-// The same lists and centroids under another object, which has a number of probes of its own: 1.7.3's fast-scan takes
-// no parameters for a single search.
+// The same lists and centroids under another object, a small one to copy, which has a number of probes of its
+// own: 1.7.3's fast-scan takes no parameters for a single search.
 template <typename Index>
 void SearchLight(const Index& index, uint32_t lists_probed, int64_t n, const float* queries, int64_t candidates,
                  float* distances, int64_t* rows) {
@@ -323,6 +330,7 @@ absl::StatusOr<std::unique_ptr<QuantisedLists>> QuantisedLists::Train(const std:
     }
     const std::vector<float> some = Decoded(SomeOf(sample, kCodesSample), dimension);
     ivf->train(static_cast<int64_t>(some.size() / dimension), some.data());
+    DropUnusedTable(*ivf);
   });
   stop_wish = nullptr;
   if (stop) return absl::CancelledError("training was given up");
@@ -376,8 +384,7 @@ absl::StatusOr<std::unique_ptr<QuantisedLists>> QuantisedLists::Parse(std::strin
   RETRO_RETURN_IF_ERROR(Guarded("read an index", 1, [&] {
     BytesReader reader(trained);
     made->index = AsInvertedFile(std::unique_ptr<faiss::Index>(faiss::read_index(&reader)));
-    // 1.7.3 makes a table for residuals of each index that it reads, many times the size of the codes; ours have none.
-    if (auto* codes = dynamic_cast<faiss::IndexIVFPQFastScan*>(made->index.get())) codes->precomputed_table.resize(0);
+    if (made->index != nullptr) DropUnusedTable(*made->index);
   }));
   faiss::IndexIVF* index = made->index.get();
   if (index == nullptr || index->d != dimension || !index->is_trained || index->ntotal != static_cast<int64_t>(rows)) {
