@@ -52,6 +52,11 @@ void AddSettings(CLI::App& app, Settings& settings) {
   app.add_option("--threads", settings.generator.threads, "Threads that compute; 0: one a core")
       ->check(CLI::Range(0, 1024))
       ->capture_default_str();
+  app.add_option("--cuda-graphs", settings.generator.cuda_graphs,
+                 "On CUDA, capture steps that only decode, and sample on the device; false: launch each kernel and "
+                 "sample on the host. Steps that read prompts, complete chunks, slide, or tell log-probabilities of "
+                 "other tokens or attention are never captured")
+      ->capture_default_str();
 
   constexpr char kBounds[] = "Bounds";
   SchedulerLimits& limits = settings.generator.limits;

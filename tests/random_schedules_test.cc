@@ -73,8 +73,11 @@ class RandomSchedulesTest : public testing::Test {
     bool hurries = false;  // its look-ups have little time
   };
   struct Schedule {
-    Schedule(const RetroModel& model, const Tokenizer& tokenizer, uint32_t seed)
-        : random(seed), harness(model, tokenizer, kLimits), arrivals(3 + random() % 5), drains(random() % 8 == 0) {}
+    Schedule(const RetroModel& model, const Tokenizer& tokenizer, uint32_t seed, std::unique_ptr<FixedDecoder> decoder)
+        : random(seed),
+          harness(model, tokenizer, kLimits, std::move(decoder)),
+          arrivals(3 + random() % 5),
+          drains(random() % 8 == 0) {}
     std::mt19937 random;
     SchedulerHarness harness;
     size_t arrivals;
@@ -89,7 +92,9 @@ class RandomSchedulesTest : public testing::Test {
 
   void Arrive(Schedule& schedule);
   void Disturb(Schedule& schedule);
-  void Run(uint32_t seed);
+  void RunAll(bool fixed);
+  // How many steps a fixed decoder took, if there is to be one.
+  int64_t Run(uint32_t seed, bool fixed);
   void Check(const Running& session) const;
 
   const ByteTokenizer tokenizer_;
@@ -158,9 +163,11 @@ void RandomSchedulesTest::Check(const Running& session) const {
   EXPECT_TRUE(told) << error;
 }
 
-void RandomSchedulesTest::Run(uint32_t seed) {
+int64_t RandomSchedulesTest::Run(uint32_t seed, bool fixed) {
   SCOPED_TRACE(testing::Message() << "seed " << seed << ": RETRO_SCHEDULES=" << seed << ":1 repeats it");
-  Schedule schedule(*model_, tokenizer_, seed);
+  std::unique_ptr<FixedDecoder> decoder;
+  if (fixed) decoder = *FixedDecoder::Create(*model_, {.rows_max = kLimits.sessions_max});
+  Schedule schedule(*model_, tokenizer_, seed, std::move(decoder));
   SchedulerHarness& harness = schedule.harness;
   for (int turn = 0; turn < kTurnsMax; ++turn) {
     if (schedule.sessions.size() < schedule.arrivals && schedule.random() % 4 == 0) Arrive(schedule);
@@ -181,11 +188,13 @@ void RandomSchedulesTest::Run(uint32_t seed) {
     SCOPED_TRACE(testing::Message() << "session " << id);
     Check(session);
   }
+  return fixed ? harness.runner().decoder()->steps() : 0;
 }
 
-TEST_F(RandomSchedulesTest, EverySessionGetsTheTokensThatItGetsAlone) {
+void RandomSchedulesTest::RunAll(bool fixed) {
   uint32_t first = 1;
   uint32_t count = 300;
+  int64_t steps = 0;
   if (const char* chosen = std::getenv("RETRO_SCHEDULES")) {
     const std::string_view text = chosen;
     const size_t colon = text.find(':');
@@ -194,8 +203,13 @@ TEST_F(RandomSchedulesTest, EverySessionGetsTheTokensThatItGetsAlone) {
     std::from_chars(text.data() + colon + 1, text.data() + text.size(), count);
   }
   std::cout << "seeds " << first << " ... " << first + count - 1 << "\n";
-  for (uint32_t seed = first; seed < first + count && !HasFailure(); ++seed) Run(seed);
+  for (uint32_t seed = first; seed < first + count && !HasFailure(); ++seed) steps += Run(seed, fixed);
+  EXPECT_EQ(steps > 0, fixed);
 }
+
+TEST_F(RandomSchedulesTest, EverySessionGetsTheTokensThatItGetsAlone) { RunAll(/*fixed=*/false); }
+
+TEST_F(RandomSchedulesTest, AndSoItDoesInStepsOfFixedShape) { RunAll(/*fixed=*/true); }
 
 }  // namespace
 }  // namespace retro

@@ -6,6 +6,7 @@
 
 #include <memory>
 #include <set>
+#include <utility>
 #include <vector>
 
 #include "generator_service/engine/model_runner.h"
@@ -25,20 +26,26 @@ inline constexpr SchedulerLimits kTightLimits = {.sessions_max = 3,
 // The model's runner, watched: which sequences have caches.
 class WatchedRunner : public StepRunner {
  public:
-  explicit WatchedRunner(const RetroModel& model) : runner_(model, 1) {}
+  // `decoder` may be null.
+  WatchedRunner(const RetroModel& model, std::unique_ptr<FixedDecoder> decoder)
+      : decoder_(decoder.get()), runner_(model, 1, std::move(decoder)) {}
   std::vector<absl::StatusOr<StepOutput>> Step(std::span<const StepItem> items) override;
   void End(uint64_t sequence) override;
   const std::set<uint64_t>& live() const { return live_; }
+  const FixedDecoder* decoder() const { return decoder_; }
 
  private:
+  const FixedDecoder* decoder_;  // the runner's
   ModelRunner runner_;
   std::set<uint64_t> live_;
 };
 
 class SchedulerHarness {
  public:
-  SchedulerHarness(const RetroModel& model, const Tokenizer& tokenizer, const SchedulerLimits& limits = kTightLimits)
-      : limits_(limits), runner_(model), scheduler_(TinyFacts(model, tokenizer), limits) {}
+  // `decoder`: what the runner decodes with where it can; may be null.
+  SchedulerHarness(const RetroModel& model, const Tokenizer& tokenizer, const SchedulerLimits& limits = kTightLimits,
+                   std::unique_ptr<FixedDecoder> decoder = nullptr)
+      : limits_(limits), runner_(model, std::move(decoder)), scheduler_(TinyFacts(model, tokenizer), limits) {}
 
   // A millisecond passes and a step is made, if there is one to make.
   void Turn();

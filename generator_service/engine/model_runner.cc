@@ -10,8 +10,14 @@
 
 namespace retro {
 
-ModelRunner::ModelRunner(const RetroModel& model, int threads) : model_(model), threads_(threads) {}
+ModelRunner::ModelRunner(const RetroModel& model, int threads, std::unique_ptr<FixedDecoder> decoder)
+    : model_(model), threads_(threads), decoder_(std::move(decoder)) {}
 ModelRunner::~ModelRunner() = default;
+
+void ModelRunner::End(uint64_t sequence) {
+  sequences_.erase(sequence);
+  if (decoder_ != nullptr) decoder_->End(sequence);
+}
 
 // The last `wanted` rows of [rows, V] as plain floats: the model's own memory where it is the CPU's.
 absl::StatusOr<std::span<const float>> ModelRunner::LastRows(const at::Tensor& logits, int64_t wanted) {
@@ -53,7 +59,7 @@ absl::StatusOr<ModelRunner::Outputs> ModelRunner::Forward(std::span<const StepIt
       outputs.emplace_back(rows.status());
       continue;
     }
-    StepOutput output{*rows, {}};
+    StepOutput output{*rows, {}, std::nullopt};
     const auto& mass = pieces[i].sequence->attention_mass();
     if (items[i].want_attention && !mass.empty()) output.attention = mass.back();
     outputs.emplace_back(std::move(output));
@@ -61,10 +67,28 @@ absl::StatusOr<ModelRunner::Outputs> ModelRunner::Forward(std::span<const StepIt
   return outputs;
 }
 
+std::optional<ModelRunner::Outputs> ModelRunner::StepFixed(std::span<const StepItem> items) {
+  std::vector<FixedRow> rows;
+  rows.reserve(items.size());
+  for (const StepItem& item : items) {
+    if (item.begins || item.tokens.size() != 1 || !item.sampling.has_value()) return std::nullopt;
+    rows.push_back({item.sequence, &sequences_.at(item.sequence)->state(), item.tokens[0], *item.sampling});
+  }
+  auto sampled = decoder_->Step(rows);
+  if (!sampled.has_value()) return std::nullopt;
+  Outputs outputs;
+  outputs.reserve(items.size());
+  for (ScoredToken& token : *sampled) outputs.emplace_back(StepOutput{{}, {}, std::move(token)});
+  return outputs;
+}
+
 ModelRunner::Outputs ModelRunner::Step(std::span<const StepItem> items) {
   // OpenMP keeps the number by thread, so it has to be said by the one that computes.
   if (threads_ > 0) at::set_num_threads(std::exchange(threads_, 0));
   logits_.clear();
+  if (decoder_ != nullptr) {
+    if (auto fixed = StepFixed(items)) return *std::move(fixed);
+  }
   Outputs outputs(items.size(), absl::StatusOr<StepOutput>(StepOutput{}));
   std::vector<StepItem> ready;
   std::vector<size_t> places;

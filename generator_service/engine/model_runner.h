@@ -1,10 +1,13 @@
-// The step function over a RETRO model: slices of several sequences as one batched forward.
+// The step function over a RETRO model: slices of several sequences as one batched forward, or, where all of them are
+// plain decode rows and there is one, by a FixedDecoder.
 #pragma once
 
 #include <map>
 #include <memory>
+#include <optional>
 #include <vector>
 
+#include "generator_service/engine/fixed_decoder.h"
 #include "generator_service/engine/step.h"
 #include "generator_service/model/model.h"
 
@@ -13,16 +16,19 @@ namespace retro {
 class ModelRunner : public StepRunner {
  public:
   // `model` must outlive this. All calls come from one thread; torch gives it `threads` workers, 0: one a core.
-  explicit ModelRunner(const RetroModel& model, int threads = 0);
+  // `decoder`: of the same model; may be null.
+  explicit ModelRunner(const RetroModel& model, int threads = 0, std::unique_ptr<FixedDecoder> decoder = nullptr);
   ~ModelRunner() override;
 
   using Outputs = std::vector<absl::StatusOr<StepOutput>>;
 
   Outputs Step(std::span<const StepItem> items) override;
-  void End(uint64_t sequence) override { sequences_.erase(sequence); }
+  void End(uint64_t sequence) override;
 
  private:
   absl::Status Begin(const StepItem& item);
+  // By the fixed decoder; nothing if it does not take the step.
+  std::optional<Outputs> StepFixed(std::span<const StepItem> items);
   // On an error no sequence has moved; an item whose logits could not be read has moved and fails.
   absl::StatusOr<Outputs> Forward(std::span<const StepItem> items);
   absl::StatusOr<std::span<const float>> LastRows(const at::Tensor& logits, int64_t wanted);
@@ -30,6 +36,7 @@ class ModelRunner : public StepRunner {
   const RetroModel& model_;
   int threads_;  // 0 once they are set
   std::map<uint64_t, std::unique_ptr<Sequence>> sequences_;
+  std::unique_ptr<FixedDecoder> decoder_;
   std::vector<at::Tensor> logits_;  // of the last step: what its outputs point into
 };
 

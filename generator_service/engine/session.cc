@@ -190,7 +190,15 @@ StepItem Session::Slice(int64_t tokens) const {
   }
   item.logit_rows = LogitRows(tokens);
   item.want_attention = request_.attribution && item.logit_rows > 0 && fed_ + tokens == KnownTokens();
+  if (OnlySamples(item)) item.sampling = {&request_.sampling, &seen_, static_cast<uint64_t>(KnownTokens())};
   return item;
+}
+
+// Whether the item's logits are of one row, which predicts the next token, and nobody asks for anything else of them.
+bool Session::OnlySamples(const StepItem& item) const {
+  const int64_t end = fed_ + static_cast<int64_t>(item.tokens.size());
+  return request_.max_tokens > 0 && end == KnownTokens() && item.logit_rows == 1 && !item.want_attention &&
+         request_.sampling.top_logprobs == 0;
 }
 
 void Session::OnStep(int64_t tokens, const StepOutput& output, Sampler& sampler, Clock::time_point now) {
@@ -205,6 +213,7 @@ void Session::OnStep(int64_t tokens, const StepOutput& output, Sampler& sampler,
     return;
   }
   if (fed_ < KnownTokens()) return;
+  if (output.sampled.has_value()) return EmitSampled(*output.sampled, output, now);
   const size_t row = static_cast<size_t>(rows - 1) * static_cast<size_t>(facts_.vocabulary);
   const auto logits = output.logits.subspan(row, static_cast<size_t>(facts_.vocabulary));
   absl::StatusOr<ScoredToken> token =

@@ -85,6 +85,7 @@ class Session {
   int64_t KnownTokens() const { return static_cast<int64_t>(tokens_.size()); }
   int64_t FeedLimit() const;
   int64_t LogitRows(int64_t tokens) const;
+  bool OnlySamples(const StepItem& item) const;
   void EmitPromptTokens(int64_t first_row, const StepOutput& output, Sampler& sampler);
   void EmitPromptToken(int64_t position, ScoredToken token);
   void EmitSampled(ScoredToken token, const StepOutput& output, Clock::time_point now);

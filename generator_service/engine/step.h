@@ -12,6 +12,13 @@
 
 namespace retro {
 
+// How the token at place `index` of a sequence is to be sampled.
+struct SamplingOrder {
+  const SamplingSettings* settings = nullptr;
+  const SeenTokens* seen = nullptr;
+  uint64_t index = 0;
+};
+
 // The next tokens of one sequence.
 struct StepItem {
   uint64_t sequence = 0;
@@ -26,11 +33,14 @@ struct StepItem {
   std::vector<ChunkNeighbours> neighbours;  // of the chunks that the tokens complete, in order; none without retrieval
   int64_t logit_rows = 0;                   // logits are wanted for so many of the last tokens
   bool want_attention = false;              // of the last token
+  // Set where the logits serve nothing but to sample the next token: the runner may do that in its own place.
+  std::optional<SamplingOrder> sampling;
 };
 
 struct StepOutput {
-  std::span<const float> logits;  // [logit_rows, V], row-major; the runner's, valid until its next Step or End
-  std::vector<float> attention;   // share on each neighbour of the chunk attended to; empty if there is none
+  std::span<const float> logits;       // [logit_rows, V], row-major; the runner's, valid until its next Step or End
+  std::vector<float> attention;        // share on each neighbour of the chunk attended to; empty if there is none
+  std::optional<ScoredToken> sampled;  // in place of the logits, where the item has `sampling`
 };
 
 // Owns the caches of all sequences. One thread.

@@ -25,6 +25,9 @@ class KvPool {
   std::optional<int64_t> Take();
   void GiveBack(int64_t block) { free_.push_back(block); }
 
+  // Makes all of it zeros, so that what is read past the end of a sequence is a number. Nothing may be taken.
+  void Clear() { memory_.zero_(); }
+
   int64_t blocks() const { return memory_.size(2); }
   int64_t blocks_taken() const { return blocks() - static_cast<int64_t>(free_.size()); }
   int64_t block_tokens() const { return memory_.size(4); }

@@ -66,6 +66,10 @@ class RetroModel {
   const std::string& device() const { return device_; }
   ModelNumbers numbers() const { return numbers_; }
 
+  // For steps of fixed shape (fixed_step.h): what Forward computes with, and where it keeps keys and values.
+  const ModelWeights& weights() const { return *weights_; }
+  KvPool& pool() const { return *pool_; }
+
   // Blocks of m tokens for the caches of all sequences: how many there are, and how many are taken.
   int64_t cache_blocks() const;
   int64_t cache_blocks_taken() const;

@@ -159,6 +159,22 @@ EngineOptions OptionsOf(const GeneratorOptions& options, const ServedModel& mode
 
 }  // namespace
 
+// Each slot of a decoder takes memory: more sessions than this decode without.
+constexpr int64_t kFixedRowsMax = 64;
+
+// On CUDA decoding is a matter of launches: there it is done by captured steps, if the model has them.
+std::unique_ptr<FixedDecoder> MakeDecoder(const GeneratorOptions& options, const RetroModel& model) {
+  if (model.device() == "cpu" || !options.cuda_graphs) return nullptr;
+  const auto report = [](const absl::Status& why) {
+    LogEvent(spdlog::level::warn, "no_cuda_graphs", {{"reason", std::string(why.message())}});
+  };
+  auto decoder = FixedDecoder::Create(
+      model, {.rows_max = std::min(options.limits.sessions_max, kFixedRowsMax), .on_failure = report});
+  if (decoder.ok()) return *std::move(decoder);
+  report(decoder.status());
+  return nullptr;
+}
+
 // In the order that they depend on each other; the server, which is the way in, is stopped first.
 struct Generator::Parts {
   Parts(const GeneratorOptions& all_options, ServedModel served, std::shared_ptr<grpc::Channel> retriever_channel,
@@ -171,7 +187,8 @@ struct Generator::Parts {
         tokens(*model.tokenizer, ShapeOf(model), options.retokenised_cache_chunks_max),
         parser(model, tokens),
         retriever(std::move(retriever_channel), options.retriever, model, tokens, store),
-        engine(OptionsOf(options, model, metrics), std::make_unique<ModelRunner>(*model.model, options.threads),
+        engine(OptionsOf(options, model, metrics),
+               std::make_unique<ModelRunner>(*model.model, options.threads, MakeDecoder(options, *model.model)),
                retriever),
         workers(kParsersMax, RequestsQueuedMax(options.limits)),
         rpcs(model, store, parser, workers, engine, process_metrics, metrics, request_bytes,

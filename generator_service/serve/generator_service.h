@@ -21,7 +21,8 @@ struct GeneratorOptions {
   ServerOptions server;
   std::string retriever = "127.0.0.1:7700";
   ClientSecurity retriever_security;
-  int threads = 0;  // that compute; 0: one a core
+  int threads = 0;          // that compute; 0: one a core
+  bool cuda_graphs = true;  // on CUDA, steps that only decode are captured
   SchedulerLimits limits;
   size_t request_bytes_max = size_t{256} << 20;  // of the requests, and the replies of Score, in memory at once
   size_t retokenised_cache_chunks_max = 65536;   // chunks of collections with another tokenizer

@@ -111,7 +111,8 @@ with concurrent.futures.ThreadPoolExecutor(8 if device != "cpu" else 1) as pool:
         work += [pool.submit(parity, config) for config in sorted((bundle / "tests/goldens/paper").glob("*.json"))]
     if "tests" in parts:
         # MiniLM itself would not fit the bundle.
-        tests = {"model_test": "*", "engine_test": "*", "bert_encoder_test": "Kinds/*OtherSizes*"}
+        tests = {"model_test": "*", "engine_test": "*", "bert_encoder_test": "Kinds/*OtherSizes*",
+                 "fixed_step_test": "*", "device_sampler_test": "*"}
         work += [pool.submit(test_program, name, chosen) for name, chosen in tests.items()]
     for part in work:
         part.result()

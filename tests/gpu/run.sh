@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Parity, engine tests and the decode benchmark on a GPU, on a machine that has torch 2.11 with CUDA 13 (Python 3.12) and nothing of
+# Parity, engine tests, captured decode steps against the others, and the decode benchmark with and without them on a GPU, on a machine that has torch 2.11 with CUDA 13 (Python 3.12) and nothing of
 # ours. Two halves, since that machine cannot build:
 #   tests/gpu/run.sh pack [FOLDER]              here: builds and fills FOLDER (default build/gpu-bundle), at most 60 MiB
 #   bash FOLDER/run.sh go OUT [DEVICE [PART]]   there: runs everything, or parity, tests or bench alone, on DEVICE (default cuda) within
@@ -11,7 +11,7 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 usage() { sed -n '2,9s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 2; }
 
 bundle_mib_max=60
-programs=(bin/retro-model bench/model_bench tests/model_test tests/engine_test tests/bert_encoder_test)
+programs=(bin/retro-model bench/model_bench tests/model_test tests/engine_test tests/bert_encoder_test tests/fixed_step_test tests/device_sampler_test)
 
 pack() {
   local root folder size
@@ -20,11 +20,12 @@ pack() {
   cd "$root"
   . deploy/local/pack_libraries.sh
   [ -f build/release/build.ninja ] || cmake --preset release >/dev/null
-  ninja -C build/release "${programs[@]##*/}" >/dev/null
+  ninja -C build/release retro_cuda_graph "${programs[@]##*/}" >/dev/null
   rm -rf "$folder"
   mkdir -p "$folder"/{bin,lib,tests/goldens}
   for program in "${programs[@]}"; do strip -o "$folder/bin/${program##*/}" "build/release/$program"; done
   pack_libraries "$folder"
+  strip -o "$folder/lib/libretro_cuda_graph.so" build/release/bin/libretro_cuda_graph.so
   cp -r tests/goldens/{paper,bert} "$folder/tests/goldens/"
   git rev-parse HEAD >"$folder/commit"
   tar -C "$folder" -cf - bin lib tests commit | xz -6 -T2 >"$folder/contents.tar.xz"

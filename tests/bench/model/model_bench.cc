@@ -21,6 +21,8 @@
 #include "common/torch/device.h"
 #include "generator_service/checkpoints/checkpoint.h"
 #include "generator_service/checkpoints/random_init.h"
+#include "generator_service/engine/model_runner.h"
+#include "generator_service/engine/sampler.h"
 #include "generator_service/model/compute_team.h"
 #include "generator_service/model/model.h"
 #include "generator_service/model/weight_table.h"
@@ -268,6 +270,76 @@ double CopyBandwidth(const at::Device& device) {
   return best;
 }
 
+// A session as the engine would feed it: a prompt, then one sampled token after the other.
+struct DrivenSession {
+  StepItem item;
+  std::vector<TokenId> tokens;
+  SamplingSettings settings;
+  SeenTokens seen;
+};
+
+// Seconds a step, median of 60 from context 512 on, of sessions that decode through the engine's runner, sampling
+// included: on the host where there is no decoder.
+double StepSeconds(const RetroModel& model, int64_t sessions, std::unique_ptr<FixedDecoder> decoder) {
+  const ModelConfig& config = model.config();
+  constexpr int64_t kContext = 512;
+  const FixedDecoder* const used = decoder.get();
+  ModelRunner runner(model, 0, std::move(decoder));
+  Sampler sampler(config.vocabulary);
+  std::vector<DrivenSession> driven;
+  for (int64_t s = 0; s < sessions; ++s) {
+    DrivenSession& session = driven.emplace_back(DrivenSession{.seen = SeenTokens(config.vocabulary)});
+    for (int64_t i = 0; i < kContext; ++i) session.tokens.push_back(static_cast<TokenId>(i * 7919 % config.vocabulary));
+    session.item = {.sequence = static_cast<uint64_t>(s), .begins = true, .retrieval = true, .logit_rows = 1};
+    session.item.tokens = session.tokens;
+    const std::vector<TokenId> neighbours(kNeighbours * config.neighbour_length, 17);
+    session.item.neighbours.assign(kContext / config.chunk_length, ChunkNeighbours{kNeighbours, neighbours});
+  }
+  std::vector<double> seconds;
+  for (int64_t step = 0; step <= 60; ++step) {
+    std::vector<StepItem> items;
+    for (DrivenSession& session : driven) items.push_back(session.item);
+    seconds.push_back(SecondsOf([&] {
+      std::vector<absl::StatusOr<StepOutput>> outputs = runner.Step(items);
+      for (int64_t s = 0; s < sessions; ++s) {
+        DrivenSession& session = driven[s];
+        const auto index = static_cast<uint64_t>(kContext + step);
+        const StepOutput output = OrDie(std::move(outputs[s]));
+        const TokenId next = output.sampled
+                                 ? output.sampled->id
+                                 : OrDie(sampler.Sample(output.logits, session.settings, session.seen, index)).id;
+        session.tokens = {next};
+        session.item = {
+            .sequence = static_cast<uint64_t>(s), .retrieval = true, .tokens = session.tokens, .logit_rows = 1};
+        session.item.sampling = {&session.settings, &session.seen, index + 1};
+      }
+    }));
+  }
+  if (used != nullptr && used->steps() < 60) std::cerr << "not all steps were of fixed shape\n";
+  seconds.erase(seconds.begin());  // the prompt
+  return Median(seconds);
+}
+
+// The engine's step kernel by kernel, of fixed shape, and captured.
+void PrintSteps(const std::string& device, const RetroModel& model) {
+  const auto report = [](const absl::Status& why) { std::cerr << why << '\n'; };
+  for (const int64_t sessions : {1, 4, 16}) {
+    for (const std::string path : {"eager", "fixed", "captured"}) {
+      std::unique_ptr<FixedDecoder> decoder;
+      if (path != "eager") {
+        decoder = OrDie(FixedDecoder::Create(model, {.captures = path == "captured", .on_failure = report}));
+      }
+      const double seconds = StepSeconds(model, sessions, std::move(decoder));
+      const Json row = {{"bench", "decode step bf16, sampling included"},
+                        {"device", device},
+                        {"path", path},
+                        {"sessions", sessions},
+                        {"tokens_per_second", static_cast<double>(sessions) / seconds}};
+      std::cout << row.dump() << std::endl;
+    }
+  }
+}
+
 // There is no promise for a device: the rows have no "pass".
 int OnDevice(const std::string& name, const ModelConfig& config, const WeightMap& weights) {
   const auto model = MakeModel(config, weights, ModelNumbers::kBf16, name);
@@ -281,6 +353,7 @@ int OnDevice(const std::string& name, const ModelConfig& config, const WeightMap
                       {"peer_name", "device copy"}, {"ratio", read / seconds / bandwidth}};
     std::cout << row.dump() << std::endl;
   }
+  PrintSteps(name, *model);
   constexpr int64_t kTokens = 1024;
   Text(*model).Prefill(kTokens);
   const double seconds = SecondsOf([&] {

@@ -1,0 +1,275 @@
+#include "generator_service/engine/fixed_decoder.h"
+
+#include <algorithm>
+#include <bit>
+#include <utility>
+
+#include "common/base/status_macros.h"
+#include "common/torch/device.h"
+#include "common/torch/torch_status.h"
+#include "generator_service/engine/random.h"
+
+namespace retro {
+namespace {
+
+// Rows of the integers; the blocks follow.
+enum IntegerField : int64_t { kToken, kHeld, kBlock, kInBlock, kSlot, kInChunk, kAttending, kTopK, kIntegerFields };
+enum RealField : int64_t { kGate, kTemperature, kTopP, kPenalty, kUniform, kRealFields };
+
+constexpr int64_t kBlocksLeast = 4;  // of a shape
+constexpr size_t kGraphsMax = 96;    // a step with none of them left makes room for new ones
+
+int64_t PowerOfTwo(int64_t least) { return static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(least))); }
+
+int64_t BlocksMax(const ModelConfig& config) {
+  return (config.max_length + config.chunk_length - 1) / config.chunk_length;
+}
+
+bool Adjusts(const SamplingSettings& settings) {
+  return settings.repetition_penalty != 1.0F || !settings.logit_bias.empty();
+}
+
+// The first `rows` columns of what begins there: [fields, rows].
+at::Tensor Fields(const at::Tensor& memory, int64_t fields, int64_t rows) {
+  return memory.narrow(0, 0, fields * rows).view({fields, rows});
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<FixedDecoder>> FixedDecoder::Create(const RetroModel& model,
+                                                                   FixedDecoderOptions options) {
+  if (!HasFixedStep(model.config())) {
+    return absl::FailedPreconditionError("a model of this form has no decode step of fixed shape");
+  }
+  RETRO_ASSIGN_OR_RETURN(const at::Device device, OpenDevice(model.device()));
+  return CatchTorch([&]() -> absl::StatusOr<std::unique_ptr<FixedDecoder>> {
+    const c10::InferenceMode inference;
+    model.pool().Clear();
+    return std::unique_ptr<FixedDecoder>(new FixedDecoder(model, std::move(options), device));
+  });
+}
+
+FixedDecoder::FixedDecoder(const RetroModel& model, FixedDecoderOptions options, const at::Device& device)
+    : model_(model),
+      options_(std::move(options)),
+      device_(device),
+      blocks_max_(BlocksMax(model.config())),
+      captures_(options_.captures && device.is_cuda()),
+      slots_(model.config(), model.weights(), options_.rows_max, options_.neighbours_max, device),
+      seen_count_(options_.rows_max),
+      biased_(options_.rows_max) {
+  for (int64_t slot = options_.rows_max - 1; slot >= 0; --slot) free_slots_.push_back(slot);
+  const int64_t rows = PowerOfTwo(options_.rows_max);
+  const auto here = at::TensorOptions().pinned_memory(device.is_cuda());
+  const auto there = at::TensorOptions().device(device);
+  const auto make = [&](std::vector<int64_t> shape, at::ScalarType type, at::Tensor& host, at::Tensor& own) {
+    host = at::zeros(shape, here.dtype(type));
+    own = at::zeros(shape, there.dtype(type));
+  };
+  make({(kIntegerFields + blocks_max_) * rows}, at::kLong, host_integers_, integers_);
+  make({kRealFields * rows}, at::kDouble, host_reals_, reals_);
+  make({rows, 2}, at::kDouble, host_results_, results_);
+  seen_ = at::zeros({options_.rows_max, model.config().vocabulary}, there.dtype(at::kBool));
+  bias_ = at::zeros({options_.rows_max, model.config().vocabulary}, there.dtype(at::kFloat));
+}
+
+void FixedDecoder::End(uint64_t sequence) {
+  const auto found = slot_of_.find(sequence);
+  if (found == slot_of_.end()) return;
+  free_slots_.push_back(found->second);
+  slot_of_.erase(found);
+}
+
+std::optional<int64_t> FixedDecoder::SlotOf(const FixedRow& row) {
+  const auto found = slot_of_.find(row.sequence);
+  if (found != slot_of_.end()) return found->second;
+  if (free_slots_.empty()) return std::nullopt;
+  const int64_t slot = free_slots_.back();
+  free_slots_.pop_back();
+  slot_of_[row.sequence] = slot;
+  BeginSlot(slot, *row.sampling.settings);
+  return slot;
+}
+
+void FixedDecoder::BeginSlot(int64_t slot, const SamplingSettings& settings) {
+  seen_count_[slot] = 0;
+  if (settings.repetition_penalty != 1.0F) seen_[slot].zero_();
+  if (biased_[slot]) bias_[slot].zero_();
+  biased_[slot] = !settings.logit_bias.empty();
+  if (!biased_[slot]) return;
+  std::vector<int64_t> ids;
+  std::vector<float> values;
+  for (const auto& [id, bias] : settings.logit_bias) {
+    ids.push_back(id);
+    values.push_back(bias);
+  }
+  bias_[slot].index_put_({at::tensor(ids, at::kLong).to(device_)}, at::tensor(values, at::kFloat).to(device_));
+}
+
+// The token that is fed is noted by the step itself; others are new after steps that were not of fixed shape.
+void FixedDecoder::BringSeen(int64_t slot, const FixedRow& row) {
+  if (row.sampling.settings->repetition_penalty == 1.0F) return;
+  const std::vector<TokenId>& ids = row.sampling.seen->ids();
+  const std::vector<int64_t> added(ids.begin() + static_cast<ptrdiff_t>(seen_count_[slot]), ids.end());
+  seen_count_[slot] = ids.size();
+  if (added.empty() || (added.size() == 1 && added[0] == row.token)) return;
+  seen_[slot].index_fill_(0, at::tensor(added, at::kLong).to(device_), true);
+}
+
+// Whether the step is one of fixed shape; then each sequence has its slot and room for one more token.
+bool FixedDecoder::Takes(std::span<const FixedRow> rows) {
+  if (rows.empty() || static_cast<int64_t>(rows.size()) > options_.rows_max) return false;
+  for (const FixedRow& row : rows) {
+    const SequenceState& state = *row.state;
+    const bool plain = IsPlainDecodeRow(state) && slots_.HasRoomFor(state);
+    if (!plain || row.token < 0 || row.token >= model_.config().vocabulary) return false;
+  }
+  for (const FixedRow& row : rows) {
+    if (!row.state->cache->Reserve(row.state->held() + 1) || !SlotOf(row).has_value()) return false;
+  }
+  return true;
+}
+
+FixedDecoder::Shape FixedDecoder::ShapeOf(std::span<const FixedRow> rows) const {
+  Shape shape{.rows = PowerOfTwo(static_cast<int64_t>(rows.size())), .blocks = kBlocksLeast};
+  for (const FixedRow& row : rows) {
+    const SamplingSettings& settings = *row.sampling.settings;
+    const bool draws = settings.temperature > 0;
+    shape.blocks = std::max(shape.blocks, PowerOfTwo(static_cast<int64_t>(row.state->cache->blocks().size())));
+    shape.needs.adjusts |= Adjusts(settings);
+    shape.needs.draws |= draws;
+    shape.needs.filters |= draws && (settings.top_k > 0 || settings.top_p < 1);
+  }
+  shape.blocks = std::min(shape.blocks, blocks_max_);
+  return shape;
+}
+
+void FixedDecoder::Fill(const FixedRow& row, int64_t slot, int64_t column, const Shape& shape) {
+  const SequenceState& state = *row.state;
+  const ChunkGeometry& geometry = state.geometry;
+  const std::span<const int64_t> blocks = state.cache->blocks();
+  const int64_t m = model_.config().chunk_length;
+  const int64_t attended = geometry.AttendedChunk(state.position);
+  const bool attends = state.options.retrieval && state.memory != nullptr && attended >= 0;
+  int64_t* integers = host_integers_.data_ptr<int64_t>() + column;
+  const auto set = [&](int64_t field, int64_t value) { integers[field * shape.rows] = value; };
+  set(kToken, row.token);
+  set(kHeld, state.held());
+  set(kBlock, blocks[state.held() / m]);
+  set(kInBlock, state.held() % m);
+  set(kSlot, slot);
+  set(kInChunk, state.position - geometry.Begin(geometry.CompleteChunks(state.position)));
+  set(kAttending, attends ? geometry.Place(state.position, attended) : 0);
+  const SamplingSettings& settings = *row.sampling.settings;
+  set(kTopK, settings.top_k);
+  for (int64_t i = 0; i < shape.blocks; ++i) {
+    set(kIntegerFields + i, blocks[i < static_cast<int64_t>(blocks.size()) ? i : 0]);
+  }
+  double* reals = host_reals_.data_ptr<double>() + column;
+  reals[kGate * shape.rows] = attends ? state.options.gate.value_or(model_.config().gate) : 0;
+  reals[kTemperature * shape.rows] = settings.temperature;
+  reals[kTopP * shape.rows] = settings.top_p;
+  reals[kPenalty * shape.rows] = settings.repetition_penalty;
+  reals[kUniform * shape.rows] = UniformAt(settings.seed, row.sampling.index);
+}
+
+// From integers_ and reals_ to results_, on the device alone.
+void FixedDecoder::Compute(const Shape& shape) {
+  const at::Tensor integers = Fields(integers_, kIntegerFields + shape.blocks, shape.rows);
+  const at::Tensor reals = Fields(reals_, kRealFields, shape.rows);
+  const FixedStepInput input{.token = integers[kToken],
+                             .held = integers[kHeld],
+                             .block = integers[kBlock],
+                             .in_block = integers[kInBlock],
+                             .slot = integers[kSlot],
+                             .in_chunk = integers[kInChunk],
+                             .attending = integers[kAttending],
+                             .blocks = integers.slice(0, kIntegerFields),
+                             .gate = reals[kGate].to(at::kFloat)};
+  RowSampling sampling{.temperature = reals[kTemperature],
+                       .top_k = integers[kTopK],
+                       .top_p = reals[kTopP],
+                       .penalty = reals[kPenalty],
+                       .uniform = reals[kUniform]};
+  if (shape.needs.adjusts) {
+    seen_.index_put_({input.slot, input.token}, at::ones({1}, seen_.options()));
+    sampling.seen = seen_.index_select(0, input.slot);
+    sampling.bias = bias_.index_select(0, input.slot);
+  }
+  const at::Tensor logits = RunFixedStep(model_.weights(), model_.config(), model_.pool(), slots_, input);
+  results_.narrow(0, 0, shape.rows).copy_(SampleRows(logits, sampling, shape.needs));
+}
+
+void FixedDecoder::Run(const Shape& shape) {
+  if (!captures_) return Compute(shape);
+  auto found = graphs_.find(shape);
+  if (found == graphs_.end()) {
+    auto graph = CaptureCudaGraph(device_, [&] { Compute(shape); });
+    if (!graph.ok()) {
+      captures_ = false;
+      if (options_.on_failure) options_.on_failure(graph.status());
+      return Compute(shape);
+    }
+    if (graphs_.size() == kGraphsMax) graphs_.clear();
+    found = graphs_.emplace(shape, *std::move(graph)).first;
+  }
+  found->second->Replay();
+}
+
+std::optional<std::vector<ScoredToken>> FixedDecoder::StepOrThrow(std::span<const FixedRow> rows) {
+  const c10::InferenceMode inference;
+  if (!Takes(rows)) return std::nullopt;
+  const Shape shape = ShapeOf(rows);
+  for (int64_t column = 0; column < shape.rows; ++column) {
+    const bool lacking = column >= static_cast<int64_t>(rows.size());
+    const FixedRow& row = rows[lacking ? 0 : column];
+    const int64_t slot = slot_of_.at(row.sequence);
+    if (!lacking) {
+      slots_.Bring(slot, *row.state);
+      BringSeen(slot, row);
+    }
+    Fill(row, slot, column, shape);
+  }
+  const auto send = [&](at::Tensor& own, const at::Tensor& host, int64_t count) {
+    own.narrow(0, 0, count).copy_(host.narrow(0, 0, count), /*non_blocking=*/true);
+  };
+  send(integers_, host_integers_, (kIntegerFields + shape.blocks) * shape.rows);
+  send(reals_, host_reals_, kRealFields * shape.rows);
+  Run(shape);
+  host_results_.narrow(0, 0, shape.rows).copy_(results_.narrow(0, 0, shape.rows));
+  const double* results = host_results_.const_data_ptr<double>();
+  std::vector<ScoredToken> tokens;
+  tokens.reserve(rows.size());
+  for (size_t i = 0; i < rows.size(); ++i) {
+    if (results[2 * i] < 0) return std::nullopt;
+    tokens.push_back({static_cast<TokenId>(results[2 * i]), static_cast<float>(results[2 * i + 1]), {}});
+  }
+  for (const FixedRow& row : rows) {
+    SequenceState& state = *row.state;
+    const int64_t in_chunk = state.position - state.geometry.Begin(state.geometry.CompleteChunks(state.position));
+    ++state.position;
+    if (state.options.retrieval) {
+      state.conditioning = slots_.ConditioningOf(slot_of_.at(row.sequence), in_chunk + 1);
+    }
+  }
+  ++steps_;
+  return tokens;
+}
+
+void FixedDecoder::GiveUp(const absl::Status& why) {
+  gave_up_ = true;
+  if (options_.on_failure) options_.on_failure(why);
+}
+
+std::optional<std::vector<ScoredToken>> FixedDecoder::Step(std::span<const FixedRow> rows) {
+  if (gave_up_) return std::nullopt;
+  std::optional<std::vector<ScoredToken>> tokens;
+  const absl::Status done = CatchTorch([&] {
+    tokens = StepOrThrow(rows);
+    return absl::OkStatus();
+  });
+  if (!done.ok()) GiveUp(done);
+  return tokens;
+}
+
+}  // namespace retro
