@@ -1,5 +1,7 @@
 #include "generator_service/serve/served_model.h"
 
+#include <filesystem>
+
 #include "common/base/error.h"
 #include "common/base/hash.h"
 #include "common/base/status_macros.h"
