@@ -17,6 +17,7 @@
 #include <random>
 #include <thread>
 
+#include "common/base/hash.h"
 #include "common/base/strings.h"
 #include "common/document/content_hash.h"
 #include "common/document/half.h"
@@ -35,7 +36,7 @@ constexpr size_t kChunkBytes = 40;
 constexpr int kRoundsDefault = 200;
 constexpr uint32_t kSeedDefault = 4711;
 constexpr uint32_t kRoundsASnapshot = 4;  // one of so many makes them
-constexpr int kAcknowledgementFd = 3;  // in the child
+constexpr int kAcknowledgementFd = 3;     // in the child
 
 // A document's state is two numbers: the text is a function of its id and the first, the title of the second.
 struct State {
@@ -328,7 +329,7 @@ class CrashTest : public testing::Test {
     for (const auto& snapshot : *all) {
       const auto store = Store::OpenSnapshot(snapshots.PathOf(snapshot.name()));
       ASSERT_TRUE(store.ok()) << store.status();
-      const auto digest = (*store)->ComputeDigest();
+      const auto digest = (*store)->ComputeDigest(CallContext());
       ASSERT_TRUE(digest.ok()) << digest.status();
       EXPECT_GE(digest->position.number(), snapshot.position());  // the copy is made after it is looked at
       ++snapshots_;

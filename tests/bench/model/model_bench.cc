@@ -304,7 +304,7 @@ double StepSeconds(const RetroModel& model, int64_t sessions, std::unique_ptr<Fi
       for (int64_t s = 0; s < sessions; ++s) {
         DrivenSession& session = driven[s];
         const auto index = static_cast<uint64_t>(kContext + step);
-        const StepOutput output = OrDie(std::move(outputs[s]));
+        const StepOutput& output = *outputs[s];
         const TokenId next = output.sampled
                                  ? output.sampled->id
                                  : OrDie(sampler.Sample(output.logits, session.settings, session.seen, index)).id;

@@ -184,8 +184,9 @@ class EchoService final : public grpc::Service {
   RetrieverMetrics retriever_metrics(metrics);
   UnaryRunner runner(workers, metrics, {});
   OpenStreams streams;
-  const auto service = MakeRetrieverService({*map, router, writer, embedding, *tokenizer, runner, ingest_workers,
-                                             budget, streams, metrics, retriever_metrics, uint64_t{64} << 20});
+  const auto service =
+      MakeRetrieverService({*map, router, writer, embedding, *tokenizer, runner, runner, ingest_workers, budget,
+                            streams, metrics, retriever_metrics, uint64_t{64} << 20});
   const auto server = ValueOrDie(RpcServer::Start({}, {service.get(), &echo}));
   const int port = server->port();
   if (write(port_to, &port, sizeof port) != sizeof port) std::exit(1);
