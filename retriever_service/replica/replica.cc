@@ -12,6 +12,7 @@
 #include "retriever_service/replica/store_copy.h"
 #include "retriever_service/shard/message_parts.h"
 #include "retriever_service/shard/shard_channel.h"
+#include "retriever_service/store/layout.h"
 
 namespace retro {
 namespace {
@@ -214,8 +215,15 @@ absl::Status Replica::TakeUpEpoch(const ClusterConfig& config) {
   return absl::OkStatus();
 }
 
+absl::Status Replica::OvertakenBy(const std::string& peer) const {
+  return Error(
+      absl::StatusCode::kDataLoss, Reason::kStoreDamaged,
+      StrCat("replica ", peer, " is in sync and has changes that its primary ", shard_.name(), " lost: promote it"));
+}
+
 absl::Status Replica::AskPeers(const ClusterConfig& config) {
   const ShardConfig& own = config.shards[shard_.number()];
+  RETRO_ASSIGN_OR_RETURN(const auto local, shard_.local());
   for (const ReplicaConfig& peer : own.replicas) {
     if (peer.name == shard_.name()) continue;
     grpc::ClientContext context;
@@ -233,6 +241,8 @@ absl::Status Replica::AskPeers(const ClusterConfig& config) {
     if (info.role() == shardpb::REPLICA_ROLE_PRIMARY && info.epoch() >= own.epoch && own.epoch != kFoundingEpoch) {
       return Disagree(StrCat(who, " takes itself for the primary of epoch ", info.epoch(), ", as this one does"));
     }
+    // Before it could be dropped for not keeping up, and what it has with it.
+    if (own.IsInSync(peer.name) && IsBefore(local->position(), info.position())) return OvertakenBy(peer.name);
   }
   return absl::OkStatus();
 }
@@ -294,9 +304,7 @@ absl::StatusOr<std::vector<shardpb::PullChangesResponse>> Replica::Pull(const sh
   const bool trimmed = request.after().number() < local->store().log_start().number();
   if (ReasonOf(read.status()) == Reason::kBehindLog && own.IsInSync(request.replica()) && !trimmed) {
     const MutexLock lock(mutex_);
-    overtaken_ = Error(absl::StatusCode::kDataLoss, Reason::kStoreDamaged,
-                       StrCat("replica ", request.replica(), " is in sync and has changes that its primary ",
-                              shard_.name(), " lost: promote it"));
+    overtaken_ = OvertakenBy(request.replica());
   }
   RETRO_RETURN_IF_ERROR(read.status());
   std::vector<shardpb::PullChangesResponse> changes = *std::move(read);

@@ -71,6 +71,7 @@ class Replica : public Replication {
   absl::Status BeginOwnEpoch(const ShardConfig& config);
   absl::Status TakeUpEpoch(const ClusterConfig& config);
   // An error if another process of the shard has read something else, or takes itself for the primary.
+  absl::Status OvertakenBy(const std::string& peer) const;
   absl::Status AskPeers(const ClusterConfig& config);
   absl::Status ChangeInSync(const InSyncSet::Proposal& proposal);
 
