@@ -40,7 +40,7 @@ void WatchCertificate(const std::string& path, Metrics& metrics) {
 int RunService(CLI::App& app, const std::string& env_prefix, ServiceSettings& settings, int argc, char** argv,
                const std::function<absl::Status()>& check, const std::function<absl::Status()>& serve) {
   BlockStopSignals();  // before `check` starts a thread of gRPC's
-  if (const std::optional<int> code = ReadSettings(app, env_prefix, settings, check, argc, argv)) return *code;
+  if (const std::optional<int> code = ReadSettings(app, env_prefix, settings, argc, argv, check)) return *code;
   absl::Status status = StartLogging(settings.log);
   if (status.ok()) {
     LogSettings(app);

@@ -93,8 +93,8 @@ void AddServiceSettings(CLI::App& app, ServiceSettings& settings) {
   app.add_option("--log-format", settings.log.format, "text or json")->capture_default_str()->group("Logs");
 }
 
-std::optional<int> ReadSettings(CLI::App& app, const std::string& env_prefix, const ServiceSettings& settings,
-                                const std::function<absl::Status()>& check, int argc, char** argv) {
+std::optional<int> ReadSettings(CLI::App& app, const std::string& env_prefix, const ServiceSettings& settings, int argc,
+                                char** argv, const std::function<absl::Status()>& check) {
   for (CLI::Option* option : app.get_options()) {
     if (!IsSetting(*option)) continue;
     std::string name = env_prefix + option->get_lnames().front();

@@ -28,8 +28,8 @@ void AddServiceSettings(CLI::App& app, ServiceSettings& settings);
 // program is to end now: 0 after --help, --version or --check-config (which prints what is in force), 2 for bad
 // settings, also those of which `check` says so: what of the program's own settings contradicts itself or names
 // files that cannot be used.
-std::optional<int> ReadSettings(CLI::App& app, const std::string& env_prefix, const ServiceSettings& settings,
-                                const std::function<absl::Status()>& check, int argc, char** argv);
+std::optional<int> ReadSettings(CLI::App& app, const std::string& env_prefix, const ServiceSettings& settings, int argc,
+                                char** argv, const std::function<absl::Status()>& check = absl::OkStatus);
 
 // Adds the settings of a client that this service is, of the service that it calls: --PEER-tls-ca and so on.
 void AddClientSettings(CLI::App& app, const std::string& peer, ClientSecurity& security);
