@@ -73,7 +73,19 @@ absl::Status Limited(const ApiKey& key, std::string_view what, std::chrono::mill
   return status;
 }
 
+absl::StatusOr<std::vector<ApiKey>> KeysIn(const WatchedFile& file, const std::string& content) {
+  auto keys = ParseApiKeys(content);
+  if (!keys.ok()) return FieldError("--api-keys", StrCat(file.path(), ": ", MessageOf(keys.status())));
+  return keys;
+}
+
 }  // namespace
+
+absl::Status AccessControl::Check(const std::string& path) {
+  WatchedFile file(path);
+  RETRO_ASSIGN_OR_RETURN(const std::optional<std::string> content, file.News());
+  return KeysIn(file, content.value_or("")).status();
+}
 
 absl::StatusOr<std::unique_ptr<AccessControl>> AccessControl::Open(const std::string& path,
                                                                    std::function<Clock::time_point()> now) {
@@ -86,9 +98,7 @@ absl::StatusOr<std::unique_ptr<AccessControl>> AccessControl::Open(const std::st
 absl::Status AccessControl::Refresh() {
   RETRO_ASSIGN_OR_RETURN(const std::optional<std::string> content, file_.News());
   if (!content.has_value()) return absl::OkStatus();
-  auto keys = ParseApiKeys(*content);
-  if (!keys.ok()) return FieldError("--api-keys", StrCat(file_.path(), ": ", MessageOf(keys.status())));
-  keys_ = *std::move(keys);
+  RETRO_ASSIGN_OR_RETURN(keys_, KeysIn(file_, *content));
   LogEvent(spdlog::level::info, "api keys read", {{"file", file_.path()}, {"keys", std::to_string(keys_.size())}});
   return absl::OkStatus();
 }

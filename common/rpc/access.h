@@ -33,6 +33,8 @@ class AccessControl {
   // read or used then is logged and changes nothing. INVALID_ARGUMENT or the errors of ReadFile.
   static absl::StatusOr<std::unique_ptr<AccessControl>> Open(const std::string& path,
                                                              std::function<Clock::time_point()> now = Clock::now);
+  // Whether Open would take the file.
+  static absl::Status Check(const std::string& path);
 
   // Who calls `method`, to be kept as long as the call lasts. UNAUTHENTICATED without a key or with a wrong one,
   // PERMISSION_DENIED for too small a role, RESOURCE_EXHAUSTED with a delay past the key's rate or calls at once.

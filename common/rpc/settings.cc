@@ -53,7 +53,7 @@ void AddClientSettings(CLI::App& app, const std::string& peer, ClientSecurity& s
 absl::Status CheckServiceSettings(const ServiceSettings& settings) {
   RETRO_RETURN_IF_ERROR(CheckListenAddress(settings.server));
   RETRO_RETURN_IF_ERROR(CheckServerTls(settings.server.tls));
-  return settings.api_keys.empty() ? absl::OkStatus() : AccessControl::Open(settings.api_keys).status();
+  return settings.api_keys.empty() ? absl::OkStatus() : AccessControl::Check(settings.api_keys);
 }
 
 void AddServiceSettings(CLI::App& app, ServiceSettings& settings) {

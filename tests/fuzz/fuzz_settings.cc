@@ -49,8 +49,7 @@ void FuzzOne(std::string_view input) {
   char* arguments[] = {program.data(), flag.data(), path.data(), nullptr};
   const std::optional<int> code = [&] {
     const Silence silence;
-    return ReadSettings(
-        app, "FUZZ_", settings, [] { return absl::OkStatus(); }, 3, arguments);
+    return ReadSettings(app, "FUZZ_", settings, 3, arguments);
   }();
   Require(!code.has_value() || *code == 0 || *code == 2, "an exit code that is not documented");
   if (!code.has_value()) static_cast<void>(EffectiveSettings(app));
