@@ -17,6 +17,6 @@ service=
 trap '[ -z "$service" ] || kill "$service"; rm -rf "$folder"' EXIT
 cp -r "$vectors/store" "$folder/store"
 "$RETRO_BUILD/bin/retro-retriever" --data "$folder/store" --embedder "${models[0]}" --tokenizer common/tokenizer/retro-16k.model \
-  --listen 127.0.0.1:7798 --log-level warning >&2 &
+  --listen 127.0.0.1:7798 > "$folder/log" 2>&1 &
 service=$!
 "$RETRO_BUILD/bench/live_bench" --address 127.0.0.1:7798 --vectors "$vectors" "${arguments[@]}"
