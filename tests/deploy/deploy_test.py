@@ -195,6 +195,11 @@ class Flags(unittest.TestCase):
                 self.assertTrue(service["read_only"], name)
                 self.assertEqual(service["cap_drop"], ["ALL"], name)
 
+    def test_the_images_take_what_is_built(self):
+        built = re.search(r"cmake --build .* --target (.*) -- ", read("Dockerfile")).group(1).split()
+        taken = re.search(r"^for program in (.*); do", read("docker", "collect.sh"), re.M).group(1).split()
+        self.assertEqual(sorted(built), sorted(taken))
+
     def test_of_the_images(self):
         for target, words in re.findall(r"FROM \S+ AS (retro\S*)\n(.*?)(?=\nFROM |\Z)", read("Dockerfile"), re.S):
             entry = re.search(r"ENTRYPOINT (\[.*?\])", words, re.S).group(1).replace("\\\n", "")
