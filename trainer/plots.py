@@ -11,7 +11,8 @@ import matplotlib
 matplotlib.use("svg")
 import matplotlib.pyplot as plt
 
-matplotlib.rcParams.update({"svg.hashsalt": "retro", "figure.figsize": (7, 4), "axes.grid": True, "grid.alpha": 0.3})
+# Letters as text: as outlines they are most of a file.
+matplotlib.rcParams.update({"svg.hashsalt": "retro", "svg.fonttype": "none", "figure.figsize": (7, 4), "axes.grid": True, "grid.alpha": 0.3})
 
 
 def save(out):

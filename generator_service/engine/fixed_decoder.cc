@@ -62,7 +62,7 @@ FixedDecoder::FixedDecoder(const RetroModel& model, FixedDecoderOptions options,
   const int64_t rows = PowerOfTwo(options_.rows_max);
   const auto here = at::TensorOptions().pinned_memory(device.is_cuda());
   const auto there = at::TensorOptions().device(device);
-  const auto make = [&](std::vector<int64_t> shape, at::ScalarType type, at::Tensor& host, at::Tensor& own) {
+  const auto make = [&](const std::vector<int64_t>& shape, at::ScalarType type, at::Tensor& host, at::Tensor& own) {
     host = at::zeros(shape, here.dtype(type));
     own = at::zeros(shape, there.dtype(type));
   };

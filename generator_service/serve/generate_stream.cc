@@ -115,7 +115,7 @@ void GenerateStream::Pump() {
     if (write_under_way_ || finished_) return;
     if (broken_) queue_.clear();
     if (!queue_.empty()) {
-      writing_ = std::move(queue_.front());
+      writing_.Swap(&queue_.front());
       queue_.pop_front();
       write_under_way_ = true;
     } else if (end_.has_value()) {

@@ -47,7 +47,7 @@ struct UpsertedDocuments {
   absl::StatusOr<pb::UpsertDocumentsResponse> WaitFor(int documents, const CallContext& caller) {
     const MutexLock lock(mutex);
     while (response.results_size() < documents) {
-      if (const absl::Status status = caller.Check(); !status.ok()) {
+      if (absl::Status status = caller.Check(); !status.ok()) {
         gone = true;
         return status;
       }

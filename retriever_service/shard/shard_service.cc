@@ -142,8 +142,9 @@ class ShardService final : public ServiceBase {
     return new PartsReader(*context, "shard.WriteInParts", runner_, writers_, metrics_,
                            [this, response](const shardpb::WriteRequest& request, const CallContext& call) {
                              auto written = shard_.Write(request, call);
-                             if (written.ok()) *response = *std::move(written);
-                             return written.status();
+                             if (!written.ok()) return written.status();
+                             *response = *std::move(written);
+                             return absl::OkStatus();
                            });
   }
   ServerUnaryReactor* Delete(CallbackServerContext* context, const ByteBuffer* request, ByteBuffer* reply) override {

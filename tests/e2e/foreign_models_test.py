@@ -1,6 +1,7 @@
 """Models of other programs, imported, on a store whose tokenizer is another: they generate with its documents' neighbours."""
 
 import contextlib
+import hashlib
 import os
 import string
 import unittest
@@ -14,6 +15,8 @@ PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *string.ascii_lowercase,
 PROMPT = "grow pears, apples"
 CHUNK = 8
 NEIGHBOURS = 2
+# Of the model.safetensors that the import makes of the same training's merged weights, as the oracle wrote them.
+OF_MERGED_WEIGHTS = "3d67d745272c93e050d173ee04aff270950f269ce8a7ff4a19fc6a08f2fa50d5"
 
 
 class ForeignModels(harness.EndToEndTest):
@@ -65,10 +68,8 @@ class ForeignModels(harness.EndToEndTest):
 
     def test_an_instructretro_model_of_two_ranks(self):
         model = self.import_model("instructretro", "instructretro_tp2", "instructretro_tp2", "ranks")
-        merged = self.import_model("instructretro", "instructretro_tp2", "instructretro_tp2.weights.safetensors", "merged")
-        with open(os.path.join(model, "model.safetensors"), "rb") as ours, \
-                open(os.path.join(merged, "model.safetensors"), "rb") as theirs:
-            self.assertEqual(ours.read(), theirs.read())
+        with open(os.path.join(model, "model.safetensors"), "rb") as ours:
+            self.assertEqual(hashlib.sha256(ours.read()).hexdigest(), OF_MERGED_WEIGHTS)
         self.assert_generates(model)
 
 
