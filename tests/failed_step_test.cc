@@ -30,7 +30,9 @@ class FailingAllocator : public at::Allocator {
   bool failed() const { return left_ < 0; }
 
   at::DataPtr allocate(size_t bytes) override {
-    if (left_ >= 0 && left_-- == 0) throw std::bad_alloc();
+    const bool fails = left_ == 0;
+    if (left_ >= 0) --left_;
+    if (fails) throw std::bad_alloc();
     return real_->allocate(bytes);
   }
   at::DeleterFnPtr raw_deleter() const override { return real_->raw_deleter(); }
