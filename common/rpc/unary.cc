@@ -102,6 +102,11 @@ class UnaryRunner::Call : public grpc::ServerUnaryReactor {
     return true;
   }
 
+  void GiveBack(size_t bytes) {
+    runner_.budget_->Release(bytes);
+    bytes_held_ -= bytes;
+  }
+
   const absl::Status& admitted() const { return admitted_; }
   std::string key() const { return context_.caller == nullptr ? "" : context_.caller->key; }
   const CallContext& context() const { return context_; }
@@ -128,6 +133,7 @@ class UnaryRunner::Call : public grpc::ServerUnaryReactor {
     }
     if (bytes > held) RETRO_RETURN_IF_ERROR(context_.Hold(bytes - held));
     SerializeMessage(*reply, reply_);
+    if (held > bytes) GiveBack(held - bytes);  // of the parts, which are joined: a slow reader keeps the reply alone
     return absl::OkStatus();
   }
 

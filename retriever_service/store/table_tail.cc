@@ -1,6 +1,7 @@
 #include "retriever_service/store/table_tail.h"
 
 #include <cstdint>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <system_error>
@@ -14,6 +15,7 @@ namespace {
 // A table ends with the block of its properties, the block that lists such blocks, and the footer: kind of checksum
 // (1), place of that list (varint offset and size), place of the index, padding, version (4), magic number (8).
 constexpr uint64_t kFooterBytes = 53;
+constexpr unsigned char kMagic[] = {0xF7, 0xCF, 0xF4, 0x85, 0xB7, 0x41, 0xE2, 0x88};  // of a table of blocks
 constexpr int kPlaceAt = 1;
 constexpr int kVarintBytesMax = 10;
 constexpr uint64_t kTrailerBytes = 5;  // after a block: its compression, its checksum
@@ -39,6 +41,9 @@ bool WouldEndTheProcess(const std::filesystem::path& table) {
   unsigned char footer[kFooterBytes];
   file.seekg(static_cast<std::streamoff>(size - kFooterBytes));
   if (!file.read(reinterpret_cast<char*>(footer), sizeof footer)) return false;
+  // Without it RocksDB says itself that this is no table, or it is one that a killed process did not finish, and
+  // nobody's.
+  if (std::memcmp(footer + kFooterBytes - sizeof kMagic, kMagic, sizeof kMagic) != 0) return false;
   const uint64_t list = ListOffset(footer);
   if (list <= kTrailerBytes || list >= size) return false;
   file.seekg(static_cast<std::streamoff>(list - kTrailerBytes - 1));

@@ -152,7 +152,7 @@ class HostileClients:
             for _ in range(4):
                 connection = self.connect()
                 connection.greet(window=0)
-                for stream in range(1, 201, 2):
+                for stream in range(1, 101, 2):  # replies of 0.6 MB; more than fill --request-bytes-max (docs/security.md)
                     connection.send(call_headers(stream, SEARCH) + frame(DATA, END_STREAM, stream, grpc_message(search_message())))
             time.sleep(3)  # for the replies to pile up
         for connection in self.hostile:
