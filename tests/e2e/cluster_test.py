@@ -26,7 +26,7 @@ class Cluster(harness.EndToEndTest):
         self.assertEqual(self.health(), {"": "SERVING", "retro.retriever.v1.RetrieverService": "NOT_SERVING",
                                          "full_coverage": "NOT_SERVING"})
         self.replicas = [self.start_replica(i) for i in range(2)]
-        harness.wait_for("both in sync", lambda: all(r.get("in_sync") for r in self.list_replicas()))
+        harness.wait_for("both in sync", lambda: all(r.get("in_sync") and r.get("reachable") for r in self.list_replicas()))
 
     def start_replica(self, number, *more):
         prints = self.router.event("fingerprints")
@@ -69,7 +69,7 @@ class Cluster(harness.EndToEndTest):
         self.assertIn("a1 is the primary of shard 0", run.out)
         harness.wait_for("writes go on", lambda: self.retro("delete", "d59").code == 0)
         self.start_replica(0)
-        harness.wait_for("both in sync", lambda: all(r.get("in_sync") for r in self.list_replicas()))
+        harness.wait_for("both in sync", lambda: all(r.get("in_sync") and r.get("reachable") for r in self.list_replicas()))
         self.assertEqual([bool(r.get("primary")) for r in self.list_replicas()], [False, True])
 
         self.retro_ok("snapshot", "restore", names[0])
