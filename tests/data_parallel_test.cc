@@ -195,14 +195,20 @@ class DataParallelTest : public testing::Test {
   TemporaryFolder folder_;
 };
 
-TEST_F(DataParallelTest, LabelsAreCountedAsTheBatchesHaveThem) {
-  const DataSet data = *DataSet::Open(folder_ / "data");
+// Two epochs, whose labels must be counted as they are; the batches, for what else is to be asked of them.
+std::vector<Batch> BatchesWhoseLabelsAreCounted(const DataSet& data) {
   const ModelConfig config = TinyTrainingConfig();
   BatchMaker maker(data, nullptr, config, {.windows = 3, .length = 32, .offset_share = 0.6});
+  std::vector<Batch> batches;
   for (uint64_t number = 0; number < 2 * maker.windows_per_epoch(); ++number) {
-    const Batch batch = maker.Make(number);
-    EXPECT_EQ(maker.CountLabels(number), batch.label_count) << number;
+    batches.push_back(maker.Make(number));
+    EXPECT_EQ(maker.CountLabels(number), batches.back().label_count) << number;
   }
+  return batches;
+}
+
+TEST_F(DataParallelTest, LabelsAreCountedAsTheBatchesHaveThem) {
+  EXPECT_FALSE(BatchesWhoseLabelsAreCounted(*DataSet::Open(folder_ / "data")).empty());
 }
 
 // A store cuts no character in two: its chunks may be short in the middle of a document, and the first one too.
@@ -217,16 +223,12 @@ TEST_F(DataParallelTest, LabelsOfUnevenChunksAreCountedAsTheBatchesHaveThem) {
   }
   ASSERT_TRUE(writer->Publish().ok());
   const DataSet data = *DataSet::Open(folder_ / "uneven");
-  const ModelConfig config = TinyTrainingConfig();
-  BatchMaker maker(data, nullptr, config, {.windows = 3, .length = 32, .offset_share = 0.6});
-  for (uint64_t number = 0; number < 2 * maker.windows_per_epoch(); ++number) {
-    const Batch batch = maker.Make(number);
-    EXPECT_EQ(maker.CountLabels(number), batch.label_count) << number;
+  for (const Batch& batch : BatchesWhoseLabelsAreCounted(data)) {
     // Nothing of the document before stands in front of a window's first one.
     const at::Tensor ended = batch.tokens.narrow(1, 0, 31).eq(data.header().eos_id);
     const at::Tensor same = batch.segments.narrow(1, 0, 31).eq(batch.segments.narrow(1, 1, 31));
     const at::Tensor text = batch.tokens.narrow(1, 1, 31).ne(data.header().pad_id);
-    EXPECT_FALSE(ended.logical_and(same).logical_and(text).any().item<bool>()) << number;
+    EXPECT_FALSE(ended.logical_and(same).logical_and(text).any().item<bool>());
   }
 }
 

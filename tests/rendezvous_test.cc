@@ -1,11 +1,7 @@
 // How processes that train together meet, and hear of each other's end.
 #include "trainer/processes/rendezvous.h"
 
-#include <arpa/inet.h>
 #include <gmock/gmock.h>
-#include <netinet/in.h>
-#include <sys/socket.h>
-#include <unistd.h>
 
 #include <cstdlib>
 #include <future>
@@ -13,6 +9,7 @@
 #include <thread>
 #include <utility>
 
+#include "tests/free_port.h"
 #include "trainer/processes/process_group.h"
 
 namespace retro {
@@ -23,18 +20,6 @@ using testing::HasSubstr;
 
 constexpr RendezvousTimes kTimes = {
     .meeting = milliseconds(20'000), .beat = milliseconds(20), .silence = milliseconds(400)};
-
-uint16_t FreePort() {
-  const int descriptor = socket(AF_INET, SOCK_STREAM, 0);
-  sockaddr_in address = {};
-  address.sin_family = AF_INET;
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  socklen_t size = sizeof address;
-  EXPECT_EQ(bind(descriptor, reinterpret_cast<sockaddr*>(&address), size), 0);
-  EXPECT_EQ(getsockname(descriptor, reinterpret_cast<sockaddr*>(&address), &size), 0);
-  close(descriptor);
-  return ntohs(address.sin_port);
-}
 
 // Two of them in one process.
 class RendezvousTest : public testing::Test {

@@ -24,7 +24,6 @@ using grpc::ServerUnaryReactor;
 
 constexpr int kWriters = 16;  // of their own: a write waits for replicas, and must not take the place of searches
 constexpr size_t kWritesWaitingMax = 1024;
-constexpr std::chrono::milliseconds kWriteRetryAfter{200};
 constexpr int kStreamThreads = 16;  // a replica each that waits for changes
 constexpr size_t kStreamsWaitingMax = 64;
 constexpr std::chrono::milliseconds kStreamRetryAfter{200};
@@ -79,7 +78,7 @@ class PartsReader final : public grpc::ServerReadReactor<shardpb::WriteRequest> 
   void OnReadDone(bool ok) override {
     if (!ok) return CarryOut();
     const size_t bytes = part_.ByteSizeLong();
-    absl::Status status = QueueFullError("the memory for requests and replies", kWriteRetryAfter);
+    absl::Status status = UnaryRunner::MemoryFullError();
     if (budget_.TryAcquire(bytes)) {
       bytes_held_ += bytes;
       status = AddPart(std::exchange(part_, {}), request_);
@@ -96,7 +95,7 @@ class PartsReader final : public grpc::ServerReadReactor<shardpb::WriteRequest> 
   void CarryOut() {
     const std::string key = call_.caller == nullptr ? "" : call_.caller->key;
     if (!workers_.Submit([this] { End(work_(request_, call_)); }, key)) {
-      End(QueueFullError("the queue of writes", kWriteRetryAfter));
+      End(QueueFullError("the queue of writes", UnaryRunner::kRetryAfter));
     }
   }
   void End(const absl::Status& status) { Finish(record_.Finish(status)); }  // may delete this
