@@ -36,8 +36,9 @@ SLACK_MB = 48  # documents in flight, threads, allocators
 # What may come on top of what a process has at its start: of the retriever its --store-memory-bytes, and again the third of it
 # that is write buffers, while a full set is written and the next one fills.
 BOUNDS_MB = {"retriever without its index": STORE_MB + STORE_MB // 3, "command": 0}
-# How much more memory the last third of a run may take than the second one, by their 90th percentiles: the first one warms up, and
-# what is merged in the background goes up and down by tens of megabytes, so that a median is a matter of luck.
+# How much more memory the last third of a run may take than the second one (the first warms up), by their means: merging in the
+# background goes up and down by tens of megabytes, which a mean evens out where a median or a percentile is a matter of luck. Peaks
+# are what the bound above is for.
 GROWTH_MB = 8
 GIVEN_DIMENSION = 256
 POOL = 1000  # different vectors and words to choose from: writing the file must not take longer than reading it
@@ -199,8 +200,7 @@ class Sampler:
         """Megabytes from the second third to the last."""
         second = [s[column] for s in self.samples if 1 / 3 <= s[0] < 2 / 3]
         last = [s[column] for s in self.samples if s[0] >= 2 / 3]
-        most = lambda values: statistics.quantiles(values, n=10)[-1]
-        return most(last) - most(second) if len(second) > 1 and len(last) > 1 else None
+        return statistics.fmean(last) - statistics.fmean(second) if second and last else None
 
 
 def memory_rows(retriever, path, name):
