@@ -59,17 +59,18 @@ double Median(std::vector<double> values) {
   return values[values.size() / 2];
 }
 
-// Bytes a second of reading 2 GiB with all threads, best of three.
-double StreamBandwidth() {
-  using Floats = float __attribute__((vector_size(32)));
-  const at::Tensor memory = at::ones({static_cast<int64_t>(kStreamBytes / sizeof(float))});
-  const float* from = memory.const_data_ptr<float>();
-  double best = 0;
-  for (int round = 0; round < 3; ++round) {
+// Two GiB to be read.
+class Stream {
+ public:
+  Stream() : memory_(at::ones({static_cast<int64_t>(kStreamBytes / sizeof(float))})) {}
+
+  // Bytes a second of reading all of it once with all threads.
+  double Bandwidth() const {
+    using Floats = float __attribute__((vector_size(32)));
+    const auto* lines = reinterpret_cast<const Floats*>(memory_.const_data_ptr<float>());
     const double seconds = SecondsOf([&] {
       ShareOut(static_cast<int64_t>(kStreamBytes / 128), [&](int64_t begin, int64_t end) {
         Floats sums[4] = {};
-        const auto* lines = reinterpret_cast<const Floats*>(from);
         for (int64_t i = begin * 4; i < end * 4; i += 4) {
           for (int lane = 0; lane < 4; ++lane) sums[lane] += lines[i + lane];
         }
@@ -77,10 +78,12 @@ double StreamBandwidth() {
         asm volatile("" : : "x"(total));  // it is wanted
       });
     });
-    best = std::max(best, static_cast<double>(kStreamBytes) / seconds);
+    return static_cast<double>(kStreamBytes) / seconds;
   }
-  return best;
-}
+
+ private:
+  const at::Tensor memory_;
+};
 
 bool IsReadForEachToken(const WeightSpec& spec, const ModelConfig& config) {
   if (spec.kind == WeightKind::kReadout) return true;
@@ -144,21 +147,32 @@ void Finish(const std::vector<at::Tensor>& logits) {
   if (!logits.back().is_cpu()) logits.back().argmax().item<int64_t>();
 }
 
-// Seconds a token, median of 60 steps from `context` on in which no chunk ends: the encoder has rows of its own.
-double TokenSeconds(const RetroModel& model, int64_t context, int64_t sessions, int64_t steps) {
-  std::vector<std::unique_ptr<Text>> texts;
-  for (int64_t i = 0; i < sessions; ++i) {
-    texts.push_back(std::make_unique<Text>(model));
-    texts.back()->Prefill(context);
+// Sessions of a model that have read `context` tokens, and then take one each a step. No more than 62 steps: in those
+// no chunk ends, for the encoder has rows of its own.
+class Decoding {
+ public:
+  Decoding(const RetroModel& model, int64_t context, int64_t sessions) : model_(model) {
+    for (int64_t i = 0; i < sessions; ++i) {
+      texts_.push_back(std::make_unique<Text>(model));
+      texts_.back()->Prefill(context);
+    }
   }
-  std::vector<double> seconds;
-  for (int64_t step = 0; step < steps; ++step) {
-    std::vector<Piece> pieces;
-    for (const auto& text : texts) pieces.push_back(text->Next(1));
-    seconds.push_back(SecondsOf([&] { Finish(OrDie(model.Forward(pieces))); }));
+
+  // Seconds a step, median of so many.
+  double StepSeconds(int64_t steps) {
+    std::vector<double> seconds;
+    for (int64_t step = 0; step < steps; ++step) {
+      std::vector<Piece> pieces;
+      for (const auto& text : texts_) pieces.push_back(text->Next(1));
+      seconds.push_back(SecondsOf([&] { Finish(OrDie(model_.Forward(pieces))); }));
+    }
+    return Median(seconds);
   }
-  return Median(seconds);
-}
+
+ private:
+  const RetroModel& model_;
+  std::vector<std::unique_ptr<Text>> texts_;
+};
 
 std::unique_ptr<RetroModel> MakeModel(const ModelConfig& config, const WeightMap& weights, ModelNumbers numbers,
                                       const std::string& device = "cpu") {
@@ -182,40 +196,97 @@ int PrintRows(const std::vector<Json>& rows) {
   return status;
 }
 
-int Decode(const ModelConfig& config, const WeightMap& weights) {
+// What is compared is measured in turns, a moment after each other, and the median of the rounds' ratios counts: memory
+// that others use too is twice as fast in one second as in the next.
+constexpr int kRounds = 15;
+constexpr int64_t kStepsOfARound = 4;
+
+// A model's share of the bandwidth, round by round.
+struct FormatRounds {
+  ModelNumbers numbers;
+  std::unique_ptr<RetroModel> model;
+  std::vector<double> seconds;  // a token
+  std::vector<double> streams;  // bytes a second, just before and after
+};
+
+std::vector<FormatRounds> MeasureFormats(std::vector<FormatRounds> formats) {
+  const Stream stream;
+  std::vector<Decoding> decodings;
+  for (const FormatRounds& format : formats) decodings.emplace_back(*format.model, 512, 1);
+  double before = stream.Bandwidth();
+  for (int round = 0; round < kRounds; ++round) {
+    for (size_t i = 0; i < formats.size(); ++i) {
+      formats[i].seconds.push_back(decodings[i].StepSeconds(kStepsOfARound));
+      const double after = stream.Bandwidth();
+      formats[i].streams.push_back((before + after) / 2);
+      before = after;
+    }
+  }
+  return formats;
+}
+
+// Median of a[i] / b[i].
+double MedianRatio(const std::vector<double>& a, const std::vector<double>& b) {
+  std::vector<double> ratios;
+  for (size_t i = 0; i < a.size(); ++i) ratios.push_back(a[i] / b[i]);
+  return Median(ratios);
+}
+
+Json FormatRow(const FormatRounds& format, double bytes) {
+  std::vector<double> bandwidths;
+  for (const double seconds : format.seconds) bandwidths.push_back(bytes / seconds);
+  const double stream = Median(format.streams);
+  Json row = Row("decode " + std::string(ModelNumbersName(format.numbers)) + " share of the memory's bandwidth",
+                 MedianRatio(bandwidths, format.streams), 0.75, "", false, stream >= kQuietBandwidth);
+  row["tokens_per_second"] = 1 / Median(format.seconds);
+  row["stream_gb_per_second"] = stream / 1e9;
+  return row;
+}
+
+Json ContextRow(const RetroModel& model) {
+  Decoding late(model, 1984, 1);
+  Decoding early(model, 128, 1);
+  std::vector<double> late_seconds;
+  std::vector<double> early_seconds;
+  for (int round = 0; round < kRounds; ++round) {
+    late_seconds.push_back(late.StepSeconds(kStepsOfARound));
+    early_seconds.push_back(early.StepSeconds(kStepsOfARound));
+  }
+  return Row("decode fp16 time a token, context 2048 over 128", MedianRatio(late_seconds, early_seconds), 1.3, "", true,
+             true);
+}
+
+int Decode(const ModelConfig& config, WeightMap weights) {
+  std::vector<FormatRounds> formats;
+  for (const ModelNumbers numbers : {ModelNumbers::kFp32, ModelNumbers::kFp16, ModelNumbers::kInt8})
+    formats.push_back({.numbers = numbers, .model = MakeModel(config, weights, numbers)});
+  weights.clear();  // room for the stream
+  formats = MeasureFormats(std::move(formats));
   const auto weights_of_a_token = static_cast<double>(WeightsOfAToken(config, /*readout=*/true));
   std::vector<Json> rows;
-  std::map<ModelNumbers, double> speed;
-  for (const ModelNumbers numbers : {ModelNumbers::kFp32, ModelNumbers::kFp16, ModelNumbers::kInt8}) {
-    const auto model = MakeModel(config, weights, numbers);
-    const double stream = StreamBandwidth();
-    const double seconds = TokenSeconds(*model, 512, 1, 60);
-    speed[numbers] = 1 / seconds;
-    const std::string name(ModelNumbersName(numbers));
-    const double bandwidth = weights_of_a_token * BytesOf(numbers) / seconds;
-    rows.push_back(Row("decode " + name + " share of the memory's bandwidth", bandwidth / stream, 0.75, "", false,
-                       stream >= kQuietBandwidth));
-    rows.back()["tokens_per_second"] = 1 / seconds;
-    rows.back()["stream_gb_per_second"] = stream / 1e9;
-    if (numbers != ModelNumbers::kFp16) continue;
-    const double late = TokenSeconds(*model, 1984, 1, 60);
-    const double early = TokenSeconds(*model, 128, 1, 60);
-    rows.push_back(
-        Row("decode fp16 time a token, context 2048 over 128", late / early, 1.3, "", true, stream >= kQuietBandwidth));
-  }
+  for (const FormatRounds& format : formats)
+    rows.push_back(FormatRow(format, weights_of_a_token * BytesOf(format.numbers)));
+  rows.push_back(ContextRow(*formats[1].model));
   rows.push_back(
-      Row("decode fp16 over fp32", speed[ModelNumbers::kFp16] / speed[ModelNumbers::kFp32], 1.8, "", false, true));
+      Row("decode fp16 over fp32", MedianRatio(formats[0].seconds, formats[1].seconds), 1.8, "", false, true));
   rows.push_back(
-      Row("decode int8 over fp16", speed[ModelNumbers::kInt8] / speed[ModelNumbers::kFp16], 1.5, "", false, true));
+      Row("decode int8 over fp16", MedianRatio(formats[1].seconds, formats[2].seconds), 1.5, "", false, true));
   return PrintRows(rows);
 }
 
 int Batch(const ModelConfig& config, const WeightMap& weights) {
   const auto model = MakeModel(config, weights, ModelNumbers::kFp16);
-  const double one = TokenSeconds(*model, 512, 1, 60);
-  const double eight = TokenSeconds(*model, 512, 8, 40);
-  Json row = Row("batch fp16 tokens a second of 8 sessions over 1", 8 * one / eight, 3, "", false, true);
-  row["tokens_per_second"] = {{"1", 1 / one}, {"8", 8 / eight}};
+  Decoding one(*model, 512, 1);
+  Decoding eight(*model, 512, 8);
+  std::vector<double> one_seconds;
+  std::vector<double> eight_seconds;
+  for (int round = 0; round < kRounds; ++round) {
+    one_seconds.push_back(one.StepSeconds(kStepsOfARound));
+    eight_seconds.push_back(eight.StepSeconds(kStepsOfARound));
+  }
+  Json row = Row("batch fp16 tokens a second of 8 sessions over 1", 8 * MedianRatio(one_seconds, eight_seconds), 3, "",
+                 false, true);
+  row["tokens_per_second"] = {{"1", 1 / Median(one_seconds)}, {"8", 8 / Median(eight_seconds)}};
   return PrintRows({row});
 }
 
@@ -233,24 +304,26 @@ int Prefill(const ModelConfig& config, const WeightMap& weights) {
   std::vector<Json> rows;
   for (const ModelNumbers numbers : {ModelNumbers::kFp16, ModelNumbers::kInt8}) {
     const auto model = MakeModel(config, weights, numbers);
-    const double sgemm = SgemmFlops();
     constexpr int64_t kTokens = 1024;
-    std::vector<double> seconds;
-    for (int round = 0; round < 3; ++round) {
-      seconds.push_back(SecondsOf([&] { Text(*model).Prefill(kTokens); }));
-    }
     // The paper's count of weights for each token. It leaves out what is done besides: the encoder takes four tokens of
     // neighbours for each of the text's, and the attentions have no weights.
     const double flops = 2.0 * static_cast<double>(CountMatrixParameters(WeightTable(config))) * kTokens;
-    const double best = *std::min_element(seconds.begin(), seconds.end());
-    const double ours = flops / best;
+    std::vector<double> ours;   // flops a second
+    std::vector<double> sgemm;  // just before and after
+    double before = SgemmFlops();
+    for (int round = 0; round < 3; ++round) {
+      ours.push_back(flops / SecondsOf([&] { Text(*model).Prefill(kTokens); }));
+      const double after = SgemmFlops();
+      sgemm.push_back((before + after) / 2);
+      before = after;
+    }
     rows.push_back(Row("prefill " + std::string(ModelNumbersName(numbers)) + " share of sgemm, pieces of 256",
-                       ours / sgemm, 0.6, "", false, true));
-    rows.back()["gflops"] = ours / 1e9;
-    rows.back()["tokens_per_second"] = kTokens / best;
-    rows.back()["share_of_the_decoders_weights_alone"] =
-        2.0 * static_cast<double>(WeightsOfAToken(config, /*readout=*/false)) * kTokens / best / sgemm;
-    rows.back()["sgemm_gflops"] = sgemm / 1e9;
+                       MedianRatio(ours, sgemm), 0.6, "", false, true));
+    const double decoder = 2.0 * static_cast<double>(WeightsOfAToken(config, /*readout=*/false)) * kTokens;
+    rows.back()["gflops"] = Median(ours) / 1e9;
+    rows.back()["tokens_per_second"] = Median(ours) / flops * kTokens;
+    rows.back()["share_of_the_decoders_weights_alone"] = MedianRatio(ours, sgemm) * decoder / flops;
+    rows.back()["sgemm_gflops"] = Median(sgemm) / 1e9;
   }
   return PrintRows(rows);
 }
@@ -354,7 +427,7 @@ int OnDevice(const std::string& name, const ModelConfig& config, const WeightMap
   const double bandwidth = CopyBandwidth(OrDie(OpenDevice(name)));
   const double read = 2.0 * static_cast<double>(WeightsOfAToken(config, /*readout=*/true));
   for (const int64_t sessions : {1, 4}) {
-    const double seconds = TokenSeconds(*model, 512, sessions, 60);
+    const double seconds = Decoding(*model, 512, sessions).StepSeconds(60);
     const Json row = {{"bench", "decode bf16"},     {"device", name},
                       {"sessions", sessions},       {"tokens_per_second", static_cast<double>(sessions) / seconds},
                       {"ours", read / seconds},     {"peer", bandwidth},
@@ -407,7 +480,7 @@ int Main(int argc, char** argv) {
   const std::string command = argc > 1 ? argv[1] : "";
   if (command == "load" && argc == 4) return Load(argv[2], std::stoll(argv[3]));
   const ModelConfig config = OrDie(PresetModelConfig(kPreset));
-  const WeightMap weights = OrDie(RandomWeights(config, kSeed));
+  WeightMap weights = OrDie(RandomWeights(config, kSeed));
   if (command == "device" && argc == 3) return OnDevice(argv[2], config, weights);
   if (command == "make" && argc == 3) {
     CheckpointInfo info;
@@ -416,7 +489,7 @@ int Main(int argc, char** argv) {
     return 0;
   }
   at::set_num_threads(argc > 2 ? std::stoi(argv[2]) : 2);
-  if (command == "decode") return Decode(config, weights);
+  if (command == "decode") return Decode(config, std::move(weights));
   if (command == "batch") return Batch(config, weights);
   if (command == "prefill") return Prefill(config, weights);
   std::cerr << "usage: model_bench decode|batch|prefill [THREADS] | device NAME | make FOLDER | load FOLDER STARTED\n";
