@@ -48,6 +48,26 @@ TEST_F(SchedulerTest, PlacesAreSharedBetweenKeys) {
   EXPECT_FALSE(finished(2) || finished(3)) << "the last to come was served before them";
 }
 
+TEST_F(SchedulerTest, PromptsOfDifferentKeysAreComputedAtThePaceOfEachOther) {
+  SchedulerHarness harness(*model_, tokenizer_, {.cache_blocks_max = 128, .prefill_tokens_max = 5});
+  std::vector<std::shared_ptr<RecordingSink>> sinks;
+  for (uint64_t id = 1; id <= 4; ++id) {
+    GenerationRequest request = Request(std::string(60, 'x'), 1, /*retrieval=*/false);
+    request.key = id == 4 ? "small" : "large";
+    sinks.push_back(std::make_shared<RecordingSink>());
+    ASSERT_TRUE(harness.scheduler().Add(id, std::move(request), sinks.back()).ok());
+    if (id == 3) harness.Turn();  // the large key's prompts were there before
+  }
+  int turns = 0;
+  for (; !sinks[3]->ended(); ++turns) {
+    ASSERT_LT(turns, 100);
+    harness.Turn();
+  }
+  EXPECT_LE(turns, 2 * 60 / 5 + 1);  // of every two steps one is its own
+  EXPECT_TRUE(sinks[0]->finish().has_value());
+  EXPECT_FALSE(sinks[1]->ended());
+}
+
 TEST_F(SchedulerTest, AWaitingSessionHoldsUpNobody) {
   SchedulerHarness harness(*model_, tokenizer_);
   auto waits = std::make_shared<RecordingSink>();

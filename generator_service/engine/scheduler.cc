@@ -130,13 +130,31 @@ void Scheduler::GivePlaces(Clock::time_point now) {
   }
 }
 
-// Who can take part in the next step: those that were passed over first, longest ago first.
+void Scheduler::KeepPrefillFair(const std::vector<Entry*>& entries) {
+  int64_t least = std::numeric_limits<int64_t>::max();
+  for (const auto& [key, tokens] : prefilled_) least = std::min(least, tokens);
+  std::map<std::string, int64_t> prefilled;
+  for (const Entry* entry : entries) {
+    if (entry->session->state() != SessionState::kPrefill) continue;
+    const std::string& key = entry->session->request().key;
+    const auto known = prefilled_.find(key);
+    prefilled[key] = known != prefilled_.end() ? known->second : prefilled_.empty() ? 0 : least;
+  }
+  prefilled_ = std::move(prefilled);
+}
+
+// Who can take part in the next step: those that were passed over first, longest ago first; then the prompts of keys
+// that have had the least of theirs computed.
 std::vector<Scheduler::Entry*> Scheduler::InTurn() {
   std::vector<Entry*> entries;
   for (Entry& entry : running_) {
     if (entry.session->Runnable() > 0 && entry.session->sink().HasRoom()) entries.push_back(&entry);
   }
-  std::ranges::stable_sort(entries, {}, &Entry::passed_over_since);
+  KeepPrefillFair(entries);
+  std::ranges::stable_sort(entries, {}, [this](const Entry* entry) {
+    const auto prefilled = prefilled_.find(entry->session->request().key);
+    return std::pair(entry->passed_over_since, prefilled == prefilled_.end() ? 0 : prefilled->second);
+  });
   return entries;
 }
 
@@ -164,7 +182,10 @@ std::vector<StepItem> Scheduler::Plan() {
     entry->passed_over_since = tokens == 0 ? std::min(entry->passed_over_since, steps_) : kNever;
     if (tokens == 0) continue;
     encoding_ += session.EncoderRows(tokens);
-    if (prefills) prefilling_ += tokens;
+    if (prefills) {
+      prefilling_ += tokens;
+      prefilled_[session.request().key] += tokens;
+    }
     plan_.emplace_back(&session, tokens);
   }
   std::vector<StepItem> items;

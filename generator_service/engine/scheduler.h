@@ -5,17 +5,20 @@
 // sessions and cache blocks allow. Every
 // step takes one token of each session that decodes, and a piece of prefill beside them that is small while somebody
 // decodes or would but for neighbours that are on their way (see PrefillPace), so that running sessions keep their
-// pace. A session that waits for neighbours, or whose reader is behind, is left out of the step and holds up nobody.
-// One whose chunk has more neighbours than the step's encoder still has room for is passed over, and comes first in the
-// next step. Whoever is cancelled or past the deadline has left before the next step.
+// pace. Prompts of different keys are computed at the same pace together. A session that waits for neighbours, or whose
+// reader is behind, is left out of the step and holds up nobody. One whose chunk has more neighbours than the step's
+// encoder still has room for is passed over, and comes first in the next step. Whoever is cancelled or past the
+// deadline has left before the next step.
 #pragma once
 
 #include <chrono>
 #include <cstdint>
 #include <deque>
 #include <limits>
+#include <map>
 #include <memory>
 #include <optional>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -84,6 +87,7 @@ class Scheduler {
   static constexpr uint64_t kNever = std::numeric_limits<uint64_t>::max();
 
   std::vector<Entry*> InTurn();
+  void KeepPrefillFair(const std::vector<Entry*>& entries);
   int64_t CacheBlocks(const Session& session) const;
   void Expire(Entry& entry, Clock::time_point now, SchedulerEffects& effects) const;
   void Sweep(SchedulerEffects& effects);
@@ -94,6 +98,9 @@ class Scheduler {
   const SchedulerLimits limits_;
   Sampler sampler_;
   PrefillPace pace_;
+  // Tokens of prompts computed, by key, of the keys that have any left; who joins them begins where the least of them
+  // is.
+  std::map<std::string, int64_t> prefilled_;
   std::deque<Entry> waiting_;
   std::vector<Entry> running_;                      // in the order they got their place
   std::vector<std::pair<Session*, int64_t>> plan_;  // session and tokens of each item
