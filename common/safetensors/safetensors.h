@@ -50,6 +50,8 @@ class SafetensorsFile {
   // NOT_FOUND naming file and tensor.
   absl::StatusOr<TensorView> Find(std::string_view name) const;
 
+  // The whole file, header and all.
+  std::string_view bytes() const { return file_.bytes(); }
   const std::map<std::string, TensorView, std::less<>>& tensors() const { return tensors_; }
   const std::map<std::string, std::string>& metadata() const { return metadata_; }
   const std::string& path() const { return path_; }

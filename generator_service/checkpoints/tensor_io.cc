@@ -1,6 +1,5 @@
 #include "generator_service/checkpoints/tensor_io.h"
 
-#include <bit>
 #include <cstring>
 #include <optional>
 #include <vector>
@@ -49,17 +48,22 @@ absl::Status CheckShape(const SafetensorsFile& file, const std::string& name, st
 
 }  // namespace
 
-absl::Status CheckFinite(const at::Tensor& weight) {
-  const at::Tensor plain = weight.contiguous();
-  const float* values = plain.const_data_ptr<float>();
+absl::Status CheckFinite(std::string_view bytes) {
   constexpr uint32_t kExponent = 0x7F80'0000;  // all ones: NaN or infinity
   uint32_t found = 0;                          // without a branch in the loop, which then runs at the memory's speed
-  for (int64_t i = 0; i < plain.numel(); ++i) {
-    found |= static_cast<uint32_t>((std::bit_cast<uint32_t>(values[i]) & kExponent) == kExponent);
+  for (size_t i = 0; i < bytes.size(); i += sizeof(uint32_t)) {
+    uint32_t bits = 0;
+    std::memcpy(&bits, bytes.data() + i, sizeof bits);
+    found |= static_cast<uint32_t>((bits & kExponent) == kExponent);
   }
   if (found == 0) return absl::OkStatus();
   return absl::InvalidArgumentError(
       "holds NaN or infinity: the file is damaged or its training diverged; take an earlier checkpoint");
+}
+
+absl::Status CheckFinite(const at::Tensor& weight) {
+  const at::Tensor plain = weight.contiguous();
+  return CheckFinite({static_cast<const char*>(plain.const_data_ptr()), plain.nbytes()});
 }
 
 absl::StatusOr<at::Tensor> ReadFloats(const SafetensorsFile& file, const std::string& name) {

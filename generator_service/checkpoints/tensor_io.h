@@ -31,6 +31,8 @@ absl::StatusOr<at::Tensor> ReadFloats(const SafetensorsFile& file, const std::st
 
 // INVALID_ARGUMENT for NaN or infinity in an fp32 tensor.
 absl::Status CheckFinite(const at::Tensor& weight);
+// The same for fp32 numbers that need not be aligned.
+absl::Status CheckFinite(std::string_view bytes);
 
 // A copy as fp64 (floating point) or int64 (integers), of any shape; for reference data.
 absl::StatusOr<at::Tensor> ReadReference(const SafetensorsFile& file, const std::string& name);

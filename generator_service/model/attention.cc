@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <vector>
 
 namespace retro {
 namespace {
@@ -85,7 +86,7 @@ at::Tensor Logits(const AttentionWeights& attention, const AttentionInput& input
 
 }  // namespace
 
-at::Tensor SinusoidRows(int64_t largest, int64_t count, int64_t width, const at::TensorOptions& options) {
+at::Tensor SinusoidRows(double largest, int64_t count, int64_t width, const at::TensorOptions& options) {
   const at::TensorOptions exact = at::TensorOptions().dtype(at::kDouble);
   const at::Tensor distances = largest - at::arange(count, exact);                                  // [count]
   const at::Tensor exponents = at::arange(width / 2, exact) * (-2.0 / static_cast<double>(width));  // [width / 2]
@@ -95,12 +96,25 @@ at::Tensor SinusoidRows(int64_t largest, int64_t count, int64_t width, const at:
 
 at::Tensor PositionTable(const at::Tensor& matrix, int64_t largest, int64_t count, int64_t heads,
                          SinusoidCache* cache) {
+  // Distances come in pairs about the middle one, middle + offset and middle - offset. The sine and cosine of a sum are
+  // sums of products: W_R sinusoid(middle +- offset) = even cos(offset) +- odd sin(offset), which is half the work.
+  const int64_t width = matrix.size(1);
+  const at::TensorOptions options = matrix.options().requires_grad(false);
+  const double reach = static_cast<double>(count - 1) / 2;
+  const int64_t pairs = (count + 1) / 2;
   at::Tensor made;
-  at::Tensor& rows = cache == nullptr ? made : (*cache)[{largest, count, matrix.size(1)}];
-  if (!rows.defined()) {
-    rows = SinusoidRows(largest, count, matrix.size(1), matrix.options().requires_grad(false));
-  }
-  return SplitHeads(at::linear(rows, matrix), heads).contiguous();
+  at::Tensor& offsets = cache == nullptr ? made : (*cache)[{count, width}];
+  if (!offsets.defined()) offsets = SinusoidRows(reach, pairs, width, options);  // [pairs, width]
+  const std::vector<at::Tensor> middle =
+      SinusoidRows(static_cast<double>(largest) - reach, 1, width, options).chunk(2, 1);
+  const std::vector<at::Tensor> of = matrix.chunk(2, 1);  // the matrices of the sines and of the cosines
+  const at::Tensor even = of[0] * middle[0] + of[1] * middle[1];
+  const at::Tensor odd = of[0] * middle[1] - of[1] * middle[0];
+  const std::vector<at::Tensor> angles = offsets.chunk(2, 1);
+  const at::Tensor evens = at::linear(angles[1], even);  // [pairs, H * c]
+  const at::Tensor odds = at::linear(angles[0], odd);
+  const at::Tensor lower = (evens - odds).narrow(0, 0, count - pairs).flip(0);
+  return SplitHeads(at::cat({evens + odds, lower}), heads).contiguous();
 }
 
 at::Tensor SplitHeads(const at::Tensor& rows, int64_t heads) {

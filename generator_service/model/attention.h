@@ -18,7 +18,7 @@
 namespace retro {
 
 // Rows for the distances `largest`, largest - 1, ... (`count` of them): [count, width], sines then cosines, base 10000.
-at::Tensor SinusoidRows(int64_t largest, int64_t count, int64_t width, const at::TensorOptions& options);
+at::Tensor SinusoidRows(double largest, int64_t count, int64_t width, const at::TensorOptions& options);
 
 // W_R sinusoid(dist) for the distances `largest`, largest - 1, ...: [H, count, c]. `matrix` is W_R [H * c, width].
 // Rows made before are taken from `cache`, which may be null.

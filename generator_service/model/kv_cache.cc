@@ -2,12 +2,51 @@
 
 #include <algorithm>
 
+#include "common/base/simd.h"
+
 namespace retro {
 namespace {
 
 // [blocks, heads, m, head] -> the first `tokens` rows of the blocks in order: [heads, tokens, head].
 at::Tensor Gather(const at::Tensor& pages, const at::Tensor& blocks, int64_t tokens, at::ScalarType type) {
   return pages.index_select(0, blocks).to(type).transpose(0, 1).flatten(1, 2).narrow(1, 0, tokens);
+}
+
+void Convert(const float* from, int64_t count, float* to) { std::copy_n(from, count, to); }
+
+void Convert(const float* from, int64_t count, uint16_t* to) {
+  int64_t i = 0;
+  for (; i + simd::kLanes <= count; i += simd::kLanes) simd::StoreHalves(to + i, simd::Load(from + i));
+  float last[simd::kLanes] = {};
+  uint16_t halves[simd::kLanes];
+  std::copy_n(from + i, count - i, last);
+  simd::StoreHalves(halves, simd::Load(last));
+  std::copy_n(halves, count - i, to + i);
+}
+
+// rows: [heads, length, head]; block: [heads, m, head], from `place` on.
+template <typename Element>
+void WriteRows(const at::Tensor& rows, const at::Tensor& block, int64_t place) {
+  auto* const to = static_cast<Element*>(block.mutable_data_ptr()) + place * block.stride(1);
+  const float* const from = rows.const_data_ptr<float>();
+  for (int64_t h = 0; h < rows.size(0); ++h) {
+    for (int64_t t = 0; t < rows.size(1); ++t) {
+      Convert(from + h * rows.stride(0) + t * rows.stride(1), rows.size(2),
+              to + h * block.stride(0) + t * block.stride(1));
+    }
+  }
+}
+
+// The library takes longer to begin with one token's rows than to write them.
+void WriteToBlock(const at::Tensor& rows, const at::Tensor& block, int64_t place) {
+  const at::ScalarType type = block.scalar_type();
+  if (!rows.is_cpu() || rows.scalar_type() != at::kFloat || rows.stride(2) != 1 || type == at::kBFloat16) {
+    block.narrow(1, place, rows.size(1)).copy_(rows);
+  } else if (type == at::kHalf) {
+    WriteRows<uint16_t>(rows, block, place);
+  } else {
+    WriteRows<float>(rows, block, place);
+  }
 }
 
 }  // namespace
@@ -49,8 +88,8 @@ void KvCache::Write(int64_t layer, int64_t first, const KeysAndValues& rows) {
     const int64_t block = blocks_[(first + done) / m];
     const int64_t place = (first + done) % m;
     const int64_t length = std::min(m - place, count - done);
-    keys[block].narrow(1, place, length).copy_(rows.keys.narrow(1, done, length));
-    values[block].narrow(1, place, length).copy_(rows.values.narrow(1, done, length));
+    WriteToBlock(rows.keys.narrow(1, done, length), keys[block], place);
+    WriteToBlock(rows.values.narrow(1, done, length), values[block], place);
     done += length;
   }
 }

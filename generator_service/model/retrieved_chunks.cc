@@ -58,8 +58,9 @@ std::vector<Completed> CutIntoChunks(const ModelConfig& config, const at::Tensor
     ++chunk;
   }
   const int64_t running = geometry.Begin(chunk);
+  const bool is_own = state.conditioning.defined() && running == start;
   // A copy, for the sequence must not hold on to the whole batch.
-  if (running < end) rest = rows.slice(0, running - start).clone();
+  if (running < end) rest = is_own ? rows : rows.slice(0, running - start).clone();
   return completed;
 }
 

@@ -5,7 +5,7 @@
 
 #include <map>
 #include <optional>
-#include <tuple>
+#include <utility>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -18,8 +18,8 @@
 
 namespace retro {
 
-// Rows of sinusoids by (largest distance, count, width), all of one dtype and device; see attention.h.
-using SinusoidCache = std::map<std::tuple<int64_t, int64_t, int64_t>, at::Tensor>;
+// Rows of sinusoids by (count of distances, width), all of one dtype and device; see PositionTable.
+using SinusoidCache = std::map<std::pair<int64_t, int64_t>, at::Tensor>;
 
 // One attention and the norm before it. Of the position schemes' members only those of the config's scheme are defined.
 struct AttentionWeights {
@@ -73,8 +73,8 @@ struct ModelWeights {
   Norm final_norm;  // if config.final_norm
   Linear readout;   // [V, d]; the embedding itself where tied
   EncoderWeights encoder;
-  // The reference on the CPU: each row and each chunk attends by itself, so that a sequence's results are the same to
-  // the bit alone and in any batch, in pieces of any size.
+  // The reference on the CPU: each row and each chunk attends by itself, so that with Transformer-XL's positions a
+  // sequence's results are the same to the bit alone and in any batch, in pieces of any size.
   bool apart = false;
 };
 
