@@ -44,9 +44,10 @@ void AddSettings(CLI::App& app, Settings& settings) {
       ->capture_default_str();
   AddClientSettings(app, "retriever", settings.generator.retriever_security);
   app.add_option("--device", settings.device, "cpu, cuda or cuda:N")->capture_default_str();
-  app.add_option("--dtype", settings.dtype,
-                 "Numbers to compute with: fp16 or int8 weights (CPU), bf16 (CUDA), fp32 (the reference, results equal "
-                 "to the bit in any batch); auto: fp16 on the CPU, bf16 on CUDA")
+  app.add_option(
+         "--dtype", settings.dtype,
+         "Numbers to compute with: fp16 or int8 weights (CPU), bf16 (CUDA), fp32 (the reference; results of models "
+         "with the paper's positions are equal to the bit in any batch); auto: fp16 on the CPU, bf16 on CUDA")
       ->check(CLI::IsMember(DtypeNames()))
       ->capture_default_str();
   app.add_option("--threads", settings.generator.threads, "Threads that compute; 0: one a core")

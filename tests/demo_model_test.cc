@@ -59,7 +59,7 @@ class DemoModelTest : public testing::Test {
     const int64_t m = info_.config.chunk_length;
     std::vector<ChunkNeighbours> neighbours;
     for (int64_t u = 0; !copy_of.empty() && u < n / m; ++u) neighbours.push_back(NeighboursOf(copy_of, u));
-    const Piece all{.sequence = sequence.get(), .tokens = tokens_, .neighbours = neighbours, .logits = LogitsFor::kAll};
+    const Piece all{.sequence = sequence.get(), .tokens = tokens_, .neighbours = neighbours, .logit_rows = kAllRows};
     const at::Tensor logits = model->Forward({&all, 1})->at(0).to(at::kDouble);
     const at::Tensor next = at::tensor(std::vector<int64_t>(tokens_.begin() + m, tokens_.end())).unsqueeze(1);
     return logits.narrow(0, m - 1, n - m).log_softmax(1).gather(1, next).squeeze(1);

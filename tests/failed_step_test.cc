@@ -66,7 +66,7 @@ class Sequences {
         {.sequence = first_.get(),
          .tokens = tokens,
          .neighbours = std::span(neighbours_).subspan(known, first_->ChunksCompletedBy(rows)),
-         .logits = LogitsFor::kAll,
+         .logit_rows = kAllRows,
          .want_mass = true},
         {.sequence = second_.get(), .tokens = tokens}};
     return model_.Forward(pieces);

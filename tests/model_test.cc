@@ -43,7 +43,7 @@ at::Tensor Logits(const RetroModel& model, std::span<const TokenId> tokens, std:
     const Piece next{.sequence = sequence->get(),
                      .tokens = tokens.subspan(begin, count),
                      .neighbours = neighbours.subspan(used, chunks),
-                     .logits = LogitsFor::kAll,
+                     .logit_rows = kAllRows,
                      .trace = trace};
     const auto result = model.Forward({&next, 1});
     EXPECT_TRUE(result.ok()) << result.status();
@@ -183,7 +183,7 @@ TEST_P(SmallTest, PiecesOfEverySizeAtEveryOffset) {
         const Piece piece{.sequence = sequence.get(),
                           .tokens = std::span(reference_.tokens).subspan(begin, count),
                           .neighbours = of_first(begin + count).subspan(before),
-                          .logits = LogitsFor::kAll};
+                          .logit_rows = kAllRows};
         const auto logits = reference_.model->Forward({&piece, 1});
         ASSERT_TRUE(logits.ok()) << logits.status();
         worst = std::max(worst, Difference(logits->at(0), whole.slice(0, begin, begin + count)));
@@ -280,7 +280,7 @@ TEST_F(ModelTest, SequencesInOneBatchAreIndependent) {
     pieces.push_back({.sequence = sequences[i].get(),
                       .tokens = std::span(tiny_.tokens).first(lengths[i]),
                       .neighbours = std::span(tiny_.neighbours).first(chunks),
-                      .logits = LogitsFor::kAll});
+                      .logit_rows = kAllRows});
   }
   const auto together = model.Forward(pieces);
   ASSERT_TRUE(together.ok()) << together.status();
@@ -288,6 +288,22 @@ TEST_F(ModelTest, SequencesInOneBatchAreIndependent) {
     const at::Tensor alone =
         Logits(model, pieces[i].tokens, pieces[i].neighbours, {.offset = static_cast<int64_t>(i), .retrieval = i != 2});
     EXPECT_LE(Difference(together->at(i), alone), kTolerance) << i;
+  }
+}
+
+TEST_F(ModelTest, LogitsOfTheLastRowsAreThoseOfAll) {
+  const std::span<const TokenId> tokens = std::span(tiny_.tokens).first(7);
+  const at::Tensor all = Logits(*tiny_.model, tokens, {}, {});
+  for (const int64_t rows : {0, 1, 3, 6, 7, 8}) {
+    const auto sequence = *tiny_.model->NewSequence({});
+    const Piece piece{.sequence = sequence.get(), .tokens = tokens, .logit_rows = rows};
+    const auto last = tiny_.model->Forward({&piece, 1});
+    ASSERT_TRUE(last.ok()) << last.status();
+    if (rows == 0) {
+      EXPECT_FALSE(last->at(0).defined());
+    } else {
+      EXPECT_TRUE(at::equal(last->at(0), all.narrow(0, 7 - std::min<int64_t>(rows, 7), std::min<int64_t>(rows, 7))));
+    }
   }
 }
 

@@ -31,7 +31,7 @@ at::Tensor Logits(const RetroModel& model, const PaperReference& reference, int6
     const Piece next{.sequence = sequence.get(),
                      .tokens = std::span(reference.tokens).subspan(begin, count),
                      .neighbours = neighbours.first(chunks),
-                     .logits = LogitsFor::kAll};
+                     .logit_rows = kAllRows};
     const auto result = model.Forward({&next, 1});
     EXPECT_TRUE(result.ok()) << result.status();
     if (!result.ok()) return {};

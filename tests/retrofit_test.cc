@@ -70,7 +70,7 @@ class RetrofitTest : public testing::Test {
     const auto sequence = loaded->model->NewSequence({.retrieval = false});
     std::vector<TokenId> tokens(40);
     for (size_t i = 0; i < tokens.size(); ++i) tokens[i] = static_cast<TokenId>(300 + 37 * i);
-    const Piece piece = {.sequence = sequence->get(), .tokens = tokens, .logits = LogitsFor::kAll};
+    const Piece piece = {.sequence = sequence->get(), .tokens = tokens, .logit_rows = kAllRows};
     return (*loaded->model->Forward({&piece, 1}))[0];
   }
 

@@ -62,7 +62,7 @@ TEST_P(SlidingWindowTest, PiecesOfAnySizeEqualTheBandedMask) {
       const Piece piece{.sequence = sequence.get(),
                         .tokens = std::span(reference_.tokens).subspan(begin, count),
                         .neighbours = std::span(reference_.neighbours).subspan(used, chunks),
-                        .logits = LogitsFor::kAll};
+                        .logit_rows = kAllRows};
       const auto logits = reference_.model->Forward({&piece, 1});
       ASSERT_TRUE(logits.ok()) << logits.status();
       const at::Tensor difference = logits->at(0).to(at::kDouble) - expected_.narrow(0, begin, count);

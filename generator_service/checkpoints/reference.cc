@@ -105,7 +105,7 @@ class TextRun {
       const Piece piece{.sequence = sequence.get(),
                         .tokens = std::span(text_.tokens).subspan(begin, count),
                         .neighbours = neighbours.first(chunks),
-                        .logits = LogitsFor::kAll,
+                        .logit_rows = kAllRows,
                         .trace = options_.piece == 0 ? &result.trace : nullptr};
       RETRO_ASSIGN_OR_RETURN(std::vector<at::Tensor> piece_logits, model_.Forward({&piece, 1}));
       logits.push_back(std::move(piece_logits[0]));

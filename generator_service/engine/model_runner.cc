@@ -47,7 +47,7 @@ absl::StatusOr<ModelRunner::Outputs> ModelRunner::Forward(std::span<const StepIt
     piece.sequence = sequences_.at(item.sequence).get();
     piece.tokens = item.tokens;
     piece.neighbours = item.neighbours;
-    piece.logits = item.logit_rows == 0 ? LogitsFor::kNone : item.logit_rows == 1 ? LogitsFor::kLast : LogitsFor::kAll;
+    piece.logit_rows = item.logit_rows;
     piece.want_mass = item.want_attention;
   }
   RETRO_ASSIGN_OR_RETURN(const std::vector<at::Tensor> logits, model_.Forward(pieces));

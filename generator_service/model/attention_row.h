@@ -57,7 +57,7 @@ struct HeadView {
 struct Scratch {
   std::vector<float> content_query;   // (q + u) * scale
   std::vector<float> position_query;  // (q + v) * scale
-  std::vector<float> shares;          // [S rounded up]: logits, then softmax
+  std::vector<float> shares;          // [S rounded up]: logits, then softmax but for a factor
 };
 
 // content . keys[r] + position . table[r] for kLanes consecutive rows.
@@ -196,9 +196,9 @@ inline void ScaleQuery(const float* query, const float* content_bias, const floa
   }
 }
 
-// Attention of the scratch's query: [head].
+// Attention of the scratch's query: [head]. Returns what turns the scratch's shares into a softmax.
 template <typename Format>
-void AttendRow(const HeadView<Format>& head, Scratch& scratch, float* attended) {
+float AttendRow(const HeadView<Format>& head, Scratch& scratch, float* attended) {
   scratch.shares.resize(RoundUp(head.count));
   float* shares = scratch.shares.data();
   Logits(head, scratch);
@@ -208,6 +208,7 @@ void AttendRow(const HeadView<Format>& head, Scratch& scratch, float* attended) 
   const float scale = Exponentials(shares, head.count);
   WeighValues(head, shares, attended);
   for (int64_t i = 0; i < head.head_size; ++i) attended[i] *= scale;
+  return scale;
 }
 
 }  // namespace retro::attention_row

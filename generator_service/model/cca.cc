@@ -36,13 +36,15 @@ at::Tensor Stack(const Group& group, const auto& part) {
   return at::stack(parts);
 }
 
-void AddMass(const Group& group, const at::Tensor& shares /* [B, H, T, k * r] */, int64_t neighbour_length) {
+void AddMass(AttendingSpan& span, const at::Tensor& mass /* [T, k] */) {
+  span.mass = span.mass.defined() ? span.mass + mass : mass;
+}
+
+void AddMasses(const Group& group, const at::Tensor& shares /* [B, H, T, k * r] */, int64_t neighbour_length) {
   const int64_t neighbours = shares.size(3) / neighbour_length;
   const at::Tensor by_neighbour = shares.unflatten(3, {neighbours, neighbour_length}).sum(4).mean(1);  // [B, T, k]
   for (size_t b = 0; b < group.size(); ++b) {
-    if (!group[b]->want_mass) continue;
-    const at::Tensor mass = by_neighbour[static_cast<int64_t>(b)];
-    group[b]->mass = group[b]->mass.defined() ? group[b]->mass + mass : mass;
+    if (group[b]->want_mass) AddMass(*group[b], by_neighbour[static_cast<int64_t>(b)]);
   }
 }
 
@@ -78,11 +80,12 @@ at::Tensor AttendGroup(const AttentionWeights& weights, const ModelConfig& confi
   for (const AttendingSpan* span : group) want_mass = want_mass || span->want_mass;
   at::Tensor shares;
   at::Tensor attended = JoinHeads(RelativeAttention(weights, input, want_mass ? &shares : nullptr));
-  if (want_mass) AddMass(group, shares, config.neighbour_length);
+  if (want_mass) AddMasses(group, shares, config.neighbour_length);
   return attended;
 }
 
-// Spans of one row each: [spans, H * c]. query: [N, H * c].
+// Spans of one row each: [spans, H * c]. query: [N, H * c]. Masses are taken on the side: who wants them gets the same
+// output, to the bit.
 at::Tensor AttendSingly(const AttentionWeights& weights, const ModelConfig& config, int64_t cca_index,
                         const at::Tensor& query, const Group& spans) {
   const int64_t inner = query.size(1);
@@ -90,13 +93,23 @@ at::Tensor AttendSingly(const AttentionWeights& weights, const ModelConfig& conf
   at::Tensor attended = at::empty({static_cast<int64_t>(spans.size()), inner}, rows.options());
   std::vector<NeighbourQuery> queries;
   queries.reserve(spans.size());
+  std::vector<at::Tensor> masses;  // [H, k], of those that are wanted
   for (const AttendingSpan* span : spans) {
+    if (span->want_mass) {
+      const int64_t neighbours = span->memory->keys[cca_index].size(1) / config.neighbour_length;
+      masses.push_back(at::empty({weights.heads, neighbours}, rows.options()));
+    }
     queries.push_back({.query = rows.const_data_ptr<float>() + span->first_row * inner,
                        .memory = span->memory.get(),
                        .place = span->first_place,
-                       .attended = attended.data_ptr<float>() + static_cast<int64_t>(queries.size()) * inner});
+                       .attended = attended.data_ptr<float>() + static_cast<int64_t>(queries.size()) * inner,
+                       .mass = span->want_mass ? masses.back().data_ptr<float>() : nullptr});
   }
   NeighbourAttention(weights, cca_index, config.neighbour_length, queries);
+  auto mass = masses.begin();
+  for (AttendingSpan* span : spans) {
+    if (span->want_mass) AddMass(*span, (mass++)->mean(0, /*keepdim=*/true));
+  }
   return attended;
 }
 
@@ -109,8 +122,7 @@ at::Tensor ChunkedCrossAttention(const AttentionWeights& weights, const ModelCon
   Group single;
   Group others;
   const bool has_kernel = HasNeighbourAttention(weights) && !config.additive_pad_mask;
-  for (AttendingSpan& span : spans)
-    (has_kernel && span.rows == 1 && !span.want_mass ? single : others).push_back(&span);
+  for (AttendingSpan& span : spans) (has_kernel && span.rows == 1 ? single : others).push_back(&span);
   if (!single.empty()) {
     const at::Tensor outputs = AttendSingly(weights, config, cca_index, query, single);
     for (size_t b = 0; b < single.size(); ++b) {

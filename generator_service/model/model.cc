@@ -49,7 +49,7 @@ std::vector<at::Tensor> ReadOutPieces(const ModelWeights& weights, const ModelCo
   int64_t first_row = 0;
   for (const Piece& piece : pieces) {
     const int64_t rows = static_cast<int64_t>(piece.tokens.size());
-    const int64_t count = piece.logits == LogitsFor::kNone ? 0 : piece.logits == LogitsFor::kLast ? 1 : rows;
+    const int64_t count = std::min(rows, piece.logit_rows);
     wanted.push_back(h.narrow(0, first_row + rows - count, count));
     counts.push_back(count);
     first_row += rows;

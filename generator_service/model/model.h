@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <map>
 #include <memory>
 #include <span>
@@ -25,7 +26,7 @@ class KvPool;
 struct ModelWeights;
 struct Trace;  // decoder.h
 
-enum class LogitsFor { kNone, kLast, kAll };
+inline constexpr int64_t kAllRows = std::numeric_limits<int64_t>::max();
 
 // The next tokens of one sequence.
 struct Piece {
@@ -34,7 +35,7 @@ struct Piece {
   // One entry for each chunk that the tokens complete (Sequence::ChunksCompletedBy), in order; the last token may
   // itself complete one. Empty for a sequence without retrieval.
   std::span<const ChunkNeighbours> neighbours;
-  LogitsFor logits = LogitsFor::kLast;
+  int64_t logit_rows = 1;  // logits are wanted for so many of the last tokens, of all of them if there are fewer
   bool want_mass = false;  // for Sequence::attention_mass()
   Trace* trace = nullptr;
 };
@@ -79,7 +80,7 @@ class RetroModel {
   absl::StatusOr<std::unique_ptr<Sequence>> NewSequence(const SequenceOptions& options) const;
 
   // Runs the pieces, each of another sequence, as one batch. Logits [rows, V] by piece, fp32 on the model's device
-  // (undefined for kNone). INVALID_ARGUMENT: no tokens, ids out of the vocabulary, a sequence longer than
+  // (undefined for no rows). INVALID_ARGUMENT: no tokens, ids out of the vocabulary, a sequence longer than
   // config.max_length, a wrong number or size of neighbours. RESOURCE_EXHAUSTED: out of memory or cache blocks. On any
   // error all sequences are where they were before.
   absl::StatusOr<std::vector<at::Tensor>> Forward(std::span<const Piece> pieces) const;

@@ -1,5 +1,7 @@
 #include "generator_service/model/neighbour_attention.h"
 
+#include <numeric>
+
 #include "generator_service/model/attention_row.h"
 #include "generator_service/model/compute_team.h"
 
@@ -57,7 +59,13 @@ class NeighbourPass {
     };
     ScaleQuery(query.query + head * head_size, of_head(content_bias_), of_head(position_bias_),
                static_cast<float>(weights_.scale), head_size, scratch);
-    AttendRow(view, scratch, query.attended + head * head_size);
+    const float scale = AttendRow(view, scratch, query.attended + head * head_size);
+    if (query.mass == nullptr) return;
+    const int64_t neighbours = view.count / neighbour_length_;
+    for (int64_t j = 0; j < neighbours; ++j) {
+      const auto shares = std::span(scratch.shares).subspan(j * neighbour_length_, neighbour_length_);
+      query.mass[head * neighbours + j] = std::accumulate(shares.begin(), shares.end(), 0.0F) * scale;
+    }
   }
 
   const AttentionWeights& weights_;

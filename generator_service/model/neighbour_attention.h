@@ -16,6 +16,7 @@ struct NeighbourQuery {
   const ChunkMemory* memory = nullptr;  // with at least one key that is not absent
   int64_t place = 0;                    // i of eq. 6
   float* attended = nullptr;            // [heads, head]
+  float* mass = nullptr;                // [heads, k]: each head's share on each neighbour; null: not wanted
 };
 
 // Whether NeighbourAttention does what these weights ask for.

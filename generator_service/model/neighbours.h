@@ -8,6 +8,9 @@
 
 namespace retro {
 
+// k where nothing says with how many neighbours a chunk a model was trained: the paper's.
+inline constexpr int64_t kTrainedNeighbours = 2;
+
 // `count` neighbours of r = config.neighbour_length tokens each, row-major [count, r]: the neighbour N padded on the
 // right to m tokens, then its continuation F padded on the right to m. count 0: the chunk has no neighbours, and CCA is
 // the identity over its whole span. Under mask_pad a neighbour of nothing but pad does not exist.

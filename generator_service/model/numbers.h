@@ -12,7 +12,7 @@
 namespace retro {
 
 enum class ModelNumbers {
-  kFp32,  // the reference: every result is the same to the bit alone and in any batch
+  kFp32,  // the reference: with Transformer-XL's positions every result is the same to the bit alone and in any batch
   kFp16,  // CPU: weights, position tables and caches in fp16, activations and sums in fp32
   kInt8,  // CPU: matrices in int8 with a scale for each output, all else as kFp16
   kBf16,  // CUDA: weights, activations and caches in bf16; norms, softmax, the residual stream and logits in fp32

@@ -39,7 +39,7 @@ absl::Status PredictDocument(const RetroModel& model, const DataSet& data, uint6
     const Piece piece = {.sequence = sequence.get(),
                          .tokens = std::span(tokens).subspan(begin, rows),
                          .neighbours = found,
-                         .logits = LogitsFor::kAll,
+                         .logit_rows = kAllRows,
                          .trace = &trace};
     RETRO_ASSIGN_OR_RETURN(const std::vector<at::Tensor> logits, model.Forward({&piece, 1}));
     const std::vector<int64_t> next(tokens.begin() + begin + 1, tokens.begin() + begin + 1 + rows);
