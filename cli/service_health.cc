@@ -16,7 +16,7 @@ const std::vector<HealthName>& HealthNamesOf(const Peer& peer) {
   };
   static const auto& generator = *new std::vector<HealthName>{
       {"", "is alive"},
-      {"retro.generator.v1.GeneratorService", "its model is loaded"},
+      {"retro.generator.v1.GeneratorService", "its model is loaded and computes"},
       {"retrieval", "its retriever answers"},
   };
   return peer.name == "retriever" ? retriever : generator;

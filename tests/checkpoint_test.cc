@@ -90,6 +90,7 @@ TEST_F(CheckpointTest, RoundTrip) {
   info_.tokenizer_file = "tokenizer.model";
   info_.tokenizer_fingerprint = "0123";
   info_.embedder_fingerprint = "4567";
+  info_.trained_neighbours = 5;
   const std::string tokenizer = StrCat(::testing::TempDir(), "/checkpoint_test.model");
   ASSERT_TRUE(WriteFileAtomically(tokenizer, "pieces").ok());
   const auto revision = SaveCheckpoint(directory_, info_, weights_, tokenizer);
@@ -100,6 +101,7 @@ TEST_F(CheckpointTest, RoundTrip) {
   EXPECT_EQ(info->tokenizer_file, "tokenizer.model");
   EXPECT_EQ(info->tokenizer_fingerprint, "0123");
   EXPECT_EQ(info->embedder_fingerprint, "4567");
+  EXPECT_EQ(info->trained_neighbours, 5);
   EXPECT_EQ(info->revision, *revision);
   EXPECT_EQ(*ReadFile(Path("tokenizer.model")), "pieces");
   const auto weights = ReadCheckpointWeights(directory_, *info);
@@ -107,6 +109,19 @@ TEST_F(CheckpointTest, RoundTrip) {
   ASSERT_EQ(weights->size(), weights_.size());
   for (const auto& [name, tensor] : weights_) EXPECT_TRUE(at::equal(tensor, weights->at(name))) << name;
   EXPECT_TRUE(LoadModel(directory_, "cpu").ok());
+}
+
+TEST_F(CheckpointTest, TrainedNeighboursAreTwoWhereNothingSaysOtherwise) {
+  Save();
+  std::string json = *ReadFile(Path("config.json"));
+  EXPECT_THAT(json, Not(HasSubstr("trained_neighbours")));  // which older programs would refuse
+  EXPECT_EQ(ReadCheckpointInfo(directory_)->trained_neighbours, 2);
+  for (const char* wrong : {"0", "1025", "\"2\"", "2.0"}) {
+    const std::string changed = StrCat("{\"trained_neighbours\": ", wrong, ",", json.substr(json.find('{') + 1));
+    ASSERT_TRUE(WriteFileAtomically(Path("config.json"), changed).ok());
+    ExpectStatus(ReadCheckpointInfo(directory_).status(), absl::StatusCode::kInvalidArgument,
+                 {"config.json", "'trained_neighbours' must be an integer from 1 to 1024"});
+  }
 }
 
 TEST_F(CheckpointTest, RandomWeightsAreAFunctionOfTheSeed) {

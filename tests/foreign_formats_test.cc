@@ -457,6 +457,20 @@ TEST(TensorParallelTest, TheGateIsTheConfigsElseTheTrainingsElseOne) {
   EXPECT_THAT(neither.notes(), tells);
 }
 
+TEST(TrainedNeighboursTest, AreTheConfigsElseTheCheckpointsElseTwo) {
+  EXPECT_EQ(Open(kMegatron)->trained_neighbours(), 3);
+  EXPECT_EQ(Open(kNorlund)->trained_neighbours(), 2);  // whose config does not say
+  const std::string key = "\"retro_num_neighbors\": ";
+  EXPECT_THAT(ConfigSays(kMegatron, key + "3", key + "0"), HasSubstr("0 neighbours a chunk, must be from 1 to 1024"));
+  const std::string mask = SourcePath("tests/goldens/paper/paper_tiny_mask");
+  const auto paper = ForeignModel::Open(**FindForeignFormat("paper"), mask + ".json", mask + ".weights.safetensors");
+  EXPECT_EQ(paper->trained_neighbours(), 3);
+  const RankFolder folder;
+  const auto ranks =
+      ForeignModel::Open(**FindForeignFormat("instructretro"), folder.Config(key + "2", key + "4"), folder.path());
+  EXPECT_EQ(ranks->trained_neighbours(), 4);
+}
+
 // Norms are on every rank, and the same: here one rank's last bytes are another's.
 TEST(TensorParallelTest, NormsThatDifferAreNamed) {
   const RankFolder folder;

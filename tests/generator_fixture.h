@@ -6,6 +6,7 @@
 
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "common/rpc/status.h"
@@ -42,12 +43,13 @@ class GeneratorServiceTest : public testing::Test {
   GeneratorServiceTest() : retriever_(std::string(32, 'b')) {}
 
   void Serve(const std::string& retriever, SchedulerLimits limits = {},
-             std::chrono::milliseconds drain_max = std::chrono::milliseconds(3000), GeneratorOptions options = {}) {
+             std::chrono::milliseconds drain_max = std::chrono::milliseconds(3000), GeneratorOptions options = {},
+             ServedModel model = TinyServedModel()) {
     options.retriever = retriever;
     options.limits = limits;
     options.server.drain_max = drain_max;
     options.probe_ms = std::chrono::milliseconds(100);
-    auto generator = Generator::Start(options, TinyServedModel(), metrics_);
+    auto generator = Generator::Start(options, std::move(model), metrics_);
     ASSERT_TRUE(generator.ok()) << generator.status();
     generator_ = *std::move(generator);
     channel_ =
@@ -55,6 +57,9 @@ class GeneratorServiceTest : public testing::Test {
     stub_ = generator::v1::GeneratorService::NewStub(channel_);
   }
   void Serve() { Serve(retriever_.address()); }
+  void Serve(ServedModel model) {
+    Serve(retriever_.address(), {}, std::chrono::milliseconds(3000), {}, std::move(model));
+  }
 
   static generator::v1::GenerateRequest Request(const std::string& prompt, uint32_t max_tokens) {
     generator::v1::GenerateRequest request;

@@ -384,6 +384,28 @@ TEST_F(GeneratorServiceTest, ARequestThatDoesNotParseIsToldSo) {
   EXPECT_THAT(std::string(status.message()), HasSubstr("does not parse"));
 }
 
+TEST_F(GeneratorServiceTest, NeighboursAreAsManyAsTheModelWasTrainedWith) {
+  ServedModel model = TinyServedModel();
+  model.info.trained_neighbours = 3;
+  Serve(std::move(model));
+  const Stream run = Generate(Request("bridge", 2));
+  ASSERT_TRUE(run.status.ok()) << run.status;
+  EXPECT_EQ(retriever_.requests().at(0).k(), 3U);
+  EXPECT_EQ(run.retrievals.at(0).neighbours().neighbours_size(), 3);
+  grpc::ClientContext context;
+  pb::GetModelResponse described;
+  ASSERT_TRUE(stub_->GetModel(&context, {}, &described).ok());
+  EXPECT_EQ(described.neighbours(), 3U);
+}
+
+TEST_F(GeneratorServiceTest, MoreNeighboursThanARequestMayHaveAreNoDefault) {
+  ServedModel model = TinyServedModel();
+  model.info.trained_neighbours = 100;
+  Serve(std::move(model));
+  ASSERT_TRUE(Generate(Request("bridge", 2)).status.ok());
+  EXPECT_EQ(retriever_.requests().at(0).k(), 64U);
+}
+
 TEST_F(GeneratorServiceTest, GetModelDescribesTheModel) {
   Serve();
   while (Health(kRetrievalHealth) != grpc::health::v1::HealthCheckResponse::SERVING) std::this_thread::yield();

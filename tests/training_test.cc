@@ -7,6 +7,7 @@
 #include <gmock/gmock.h>
 #include <sys/resource.h>
 
+#include <algorithm>
 #include <bit>
 #include <csignal>
 #include <cstring>
@@ -19,6 +20,7 @@
 #include <utility>
 
 #include "common/base/file.h"
+#include "common/base/strings.h"
 #include "generator_service/model/model.h"
 #include "generator_service/model/weight_table.h"
 #include "generator_service/model/weights.h"
@@ -138,7 +140,7 @@ TEST_F(TrainingTest, LogitsAreThoseOfTheServedModel) {
         const at::Tensor ids = batch.tokens[b].slice(0, begin, end).to(at::kInt).contiguous();
         const std::vector<TokenId> tokens(ids.const_data_ptr<int32_t>(), ids.const_data_ptr<int32_t>() + ids.numel());
         const Piece piece = {
-            .sequence = sequence->get(), .tokens = tokens, .neighbours = neighbours, .logits = LogitsFor::kAll};
+            .sequence = sequence->get(), .tokens = tokens, .neighbours = neighbours, .logit_rows = kAllRows};
         const auto served = (*model)->Forward({&piece, 1});
         ASSERT_TRUE(served.ok()) << served.status();
         ASSERT_LT((logits[b].slice(0, begin, end) - (*served)[0]).abs().max().item<float>(), 1e-4)
@@ -285,6 +287,16 @@ TEST_F(TrainingTest, AnotherRunsCheckpointIsRefused) {
   options.model = options.out + "/model";
   options.out = folder_ / "second";
   EXPECT_EQ(Train(options, Quietly), absl::OkStatus());
+}
+
+TEST_F(TrainingTest, TheModelSaysHowManyNeighboursItHasRead) {
+  for (const int64_t k : {1, 3}) {  // of the table's two
+    TrainingOptions options = Options(StrCat("run", k));
+    options.optimiser.steps = 1;
+    options.batch.k = k;
+    ASSERT_EQ(Train(options, Quietly), absl::OkStatus());
+    EXPECT_EQ(ReadCheckpointInfo(options.out + "/model")->trained_neighbours, std::min<int64_t>(k, 2));
+  }
 }
 
 TEST_F(TrainingTest, NonFiniteLossStopsAndSaysWhere) {

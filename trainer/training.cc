@@ -89,7 +89,11 @@ class Training {
     RETRO_RETURN_IF_ERROR(CheckWindowLength(info_.config, options_.batch.length));
     RETRO_RETURN_IF_ERROR(OpenModelText(options_.data, info_, text_[0]));
     if (!options_.validation.empty()) RETRO_RETURN_IF_ERROR(OpenModelText(options_.validation, info_, text_[1]));
-    if (text_[0].table() != nullptr) info_.embedder_fingerprint = text_[0].table()->header().embedder_fingerprint;
+    if (text_[0].table() != nullptr) {
+      const NeighbourHeader& header = text_[0].table()->header();
+      info_.embedder_fingerprint = header.embedder_fingerprint;
+      info_.trained_neighbours = std::min<int64_t>(options_.batch.k, static_cast<int64_t>(header.k));
+    }
     batches_.emplace(*text_[0].data, text_[0].table(), info_.config, options_.batch);
     if (batches_->windows_per_epoch() == 0) {
       return absl::InvalidArgumentError(StrCat(options_.data, " holds less than one window of text"));

@@ -28,8 +28,10 @@ using Json = nlohmann::ordered_json;
 
 constexpr char kFormat[] = "retro-model";
 constexpr int64_t kFormatVersion = 1;
-constexpr char kNext[] = ".next";         // suffix of what takes a file's place: see the header
-constexpr size_t kHashedBytes = 1 << 24;  // at a time: a file may be larger than memory
+constexpr char kTrainedNeighboursKey[] = "trained_neighbours";
+constexpr char kNext[] = ".next";          // suffix of what takes a file's place: see the header
+constexpr size_t kHashedBytes = 1 << 24;   // at a time: a file may be larger than memory
+constexpr size_t kCheckedBytes = 1 << 18;  // at a time: they are in the second cache then
 
 std::string PathIn(const std::string& directory, std::string_view name) {
   return (std::filesystem::path(directory) / name).string();
@@ -53,6 +55,17 @@ absl::Status ReadString(const Json& json, const char* key, std::string& value) {
   return absl::OkStatus();
 }
 
+absl::Status ReadTrainedNeighbours(const Json& json, int64_t& value) {
+  const auto found = json.find(kTrainedNeighboursKey);
+  if (found == json.end()) return absl::OkStatus();
+  if (!found->is_number_integer() || *found < 1 || *found > kTrainedNeighboursMax) {
+    return absl::InvalidArgumentError(
+        StrCat("'", kTrainedNeighboursKey, "' must be an integer from 1 to ", kTrainedNeighboursMax));
+  }
+  value = found->get<int64_t>();
+  return absl::OkStatus();
+}
+
 absl::Status CheckFormat(const Json& json) {
   if (!json.is_object() || json.value("format", Json()) != kFormat) {
     return absl::InvalidArgumentError("is not the config of a model folder: make one with retro-model init or import");
@@ -65,7 +78,7 @@ absl::Status CheckFormat(const Json& json) {
   }
   static const std::set<std::string> known = {"format",         "format_version",        "model",
                                               "tokenizer_file", "tokenizer_fingerprint", "embedder_fingerprint",
-                                              "revision"};
+                                              "revision",       kTrainedNeighboursKey};
   for (const auto& [key, value] : json.items()) {
     if (!known.contains(key)) return absl::InvalidArgumentError(StrCat("unknown key '", key, "'"));
   }
@@ -82,6 +95,7 @@ absl::StatusOr<CheckpointInfo> ParseInfo(const std::string& text) {
   RETRO_RETURN_IF_ERROR(ReadString(json, "tokenizer_fingerprint", info.tokenizer_fingerprint));
   RETRO_RETURN_IF_ERROR(ReadString(json, "embedder_fingerprint", info.embedder_fingerprint));
   RETRO_RETURN_IF_ERROR(ReadString(json, "revision", info.revision));
+  RETRO_RETURN_IF_ERROR(ReadTrainedNeighbours(json, info.trained_neighbours));
   if (std::filesystem::path(info.tokenizer_file).filename() != info.tokenizer_file) {
     return absl::InvalidArgumentError("'tokenizer_file' must be the name of a file in the folder");
   }
@@ -93,6 +107,8 @@ std::string InfoToJson(const CheckpointInfo& info) {
   if (!info.tokenizer_file.empty()) json["tokenizer_file"] = info.tokenizer_file;
   if (!info.tokenizer_fingerprint.empty()) json["tokenizer_fingerprint"] = info.tokenizer_fingerprint;
   if (!info.embedder_fingerprint.empty()) json["embedder_fingerprint"] = info.embedder_fingerprint;
+  // Programs that know no such key still read the usual model.
+  if (info.trained_neighbours != kTrainedNeighbours) json[kTrainedNeighboursKey] = info.trained_neighbours;
   json["model"] = Json::parse(ModelConfigToJson(info.config));
   return json.dump(2) + "\n";
 }
@@ -139,20 +155,45 @@ absl::StatusOr<WeightMap> MapTable(const std::shared_ptr<const SafetensorsFile>&
 }
 
 // The weights, their values and the revision yet unchecked.
-absl::StatusOr<WeightMap> MapWeights(const std::string& path, const ModelConfig& config) {
+struct MappedWeights {
+  std::shared_ptr<const SafetensorsFile> file;
+  WeightMap weights;  // each of the file's tensors
+};
+
+absl::StatusOr<MappedWeights> MapWeights(const std::string& path, const ModelConfig& config) {
   RETRO_ASSIGN_OR_RETURN(SafetensorsFile file, SafetensorsFile::Open(path));
-  const auto shared = std::make_shared<const SafetensorsFile>(std::move(file));
-  return CatchTorch([&] { return MapTable(shared, config); });
+  MappedWeights mapped{.file = std::make_shared<const SafetensorsFile>(std::move(file))};
+  RETRO_ASSIGN_OR_RETURN(mapped.weights, CatchTorch([&] { return MapTable(mapped.file, config); }));
+  return mapped;
 }
 
-absl::Status CheckWeights(const std::string& path, const CheckpointInfo& info, const WeightMap& weights) {
-  for (const auto& [name, weight] : weights) {
-    const absl::Status finite = CheckFinite(weight);
-    if (!finite.ok()) return absl::InvalidArgumentError(StrCat(path, ": tensor '", name, "' ", MessageOf(finite)));
+// Hashes a tensor's bytes, and looks at the values of what has just been hashed: it comes from memory once.
+absl::Status HashAndCheck(const MappedWeights& mapped, const std::string& name, const TensorView& tensor,
+                          Sha256& hash) {
+  absl::Status finite;
+  for (std::string_view rest = tensor.bytes; !rest.empty();) {
+    const std::string_view piece = rest.substr(0, kCheckedBytes);
+    hash.Update(piece);
+    if (tensor.dtype == DType::kF32) finite.Update(CheckFinite(piece));
+    rest.remove_prefix(piece.size());
   }
-  RETRO_ASSIGN_OR_RETURN(const std::string revision, FileRevision(path));
+  if (tensor.dtype != DType::kF32) finite = CheckFinite(mapped.weights.at(name));
+  if (finite.ok()) return absl::OkStatus();
+  return absl::InvalidArgumentError(StrCat(mapped.file->path(), ": tensor '", name, "' ", MessageOf(finite)));
+}
+
+absl::Status CheckWeights(const MappedWeights& mapped, const CheckpointInfo& info) {
+  const SafetensorsFile& file = *mapped.file;
+  std::map<const char*, const std::string*> in_order;  // names by where the tensors lie, without gaps, to the end
+  for (const auto& [name, tensor] : file.tensors()) in_order.emplace(tensor.bytes.data(), &name);
+  Sha256 hash;
+  hash.Update(file.bytes().substr(0, in_order.begin()->first - file.bytes().data()));
+  for (const auto& [place, name] : in_order) {
+    RETRO_RETURN_IF_ERROR(HashAndCheck(mapped, *name, file.tensors().at(*name), hash));
+  }
+  const std::string revision = HexEncode(hash.Finish());
   if (info.revision.empty() || revision == info.revision) return absl::OkStatus();
-  return absl::FailedPreconditionError(StrCat(path, " has SHA-256 ", revision, ", ", kConfigFileName,
+  return absl::FailedPreconditionError(StrCat(file.path(), " has SHA-256 ", revision, ", ", kConfigFileName,
                                               " was written with ", info.revision,
                                               ": the file is damaged or another model's, copy the folder again"));
 }
@@ -214,9 +255,9 @@ absl::StatusOr<CheckpointInfo> ReadCheckpointInfo(const std::string& directory) 
 absl::StatusOr<std::map<std::string, at::Tensor>> ReadCheckpointWeights(const std::string& directory,
                                                                         const CheckpointInfo& info) {
   const std::string path = ModelFilePath(directory, kWeightsFileName);
-  RETRO_ASSIGN_OR_RETURN(WeightMap weights, MapWeights(path, info.config));
-  RETRO_RETURN_IF_ERROR(CheckWeights(path, info, weights));
-  return weights;
+  RETRO_ASSIGN_OR_RETURN(MappedWeights mapped, MapWeights(path, info.config));
+  RETRO_RETURN_IF_ERROR(CheckWeights(mapped, info));
+  return std::move(mapped.weights);
 }
 
 absl::StatusOr<LoadedModel> LoadModel(const std::string& directory, const std::string& device,
@@ -224,11 +265,11 @@ absl::StatusOr<LoadedModel> LoadModel(const std::string& directory, const std::s
   LoadedModel loaded;
   RETRO_ASSIGN_OR_RETURN(loaded.info, ReadCheckpointInfo(directory));
   const std::string path = ModelFilePath(directory, kWeightsFileName);
-  RETRO_ASSIGN_OR_RETURN(const WeightMap weights, MapWeights(path, loaded.info.config));
+  RETRO_ASSIGN_OR_RETURN(const MappedWeights mapped, MapWeights(path, loaded.info.config));
   // Checking takes as long as making the model does: both at once, and the check has the word.
-  std::future<absl::Status> check =
-      std::async(std::launch::async, [&] { return CheckWeights(path, loaded.info, weights); });
-  absl::StatusOr<std::unique_ptr<RetroModel>> model = RetroModel::Create(loaded.info.config, weights, device, options);
+  std::future<absl::Status> check = std::async(std::launch::async, [&] { return CheckWeights(mapped, loaded.info); });
+  absl::StatusOr<std::unique_ptr<RetroModel>> model =
+      RetroModel::Create(loaded.info.config, mapped.weights, device, options);
   RETRO_RETURN_IF_ERROR(check.get());
   RETRO_ASSIGN_OR_RETURN(loaded.model, std::move(model));
   GiveFreedMemoryBack();  // position tables are made of tensors several times their size

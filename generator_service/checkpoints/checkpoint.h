@@ -1,6 +1,7 @@
 // A model's folder:
 //   config.json        format and version; the model config; which tokenizer and embedder the model was trained
-//                      with; the revision, which is the SHA-256 of model.safetensors
+//                      with, and how many neighbours a chunk, if not two; the revision, which is the SHA-256 of
+//                      model.safetensors
 //   model.safetensors  the weights, fp32 (F16 and BF16 are read too), by the names of the weight table, matrices
 //                      [out, in]
 //   tokenizer.model    or vocab.txt: a copy of the tokenizer, if the model has its own
@@ -18,6 +19,7 @@
 #include "absl/status/statusor.h"
 #include "generator_service/model/config.h"
 #include "generator_service/model/model.h"
+#include "generator_service/model/neighbours.h"
 #include "generator_service/model/weight_table.h"
 
 namespace at {
@@ -31,9 +33,11 @@ struct CheckpointInfo {
   std::string tokenizer_file;         // name within the folder; empty: none
   std::string tokenizer_fingerprint;  // hex, as trained; empty: not recorded
   std::string embedder_fingerprint;   // hex, of the embedder that found the neighbours in training; empty: not recorded
-  std::string revision;               // hex
+  int64_t trained_neighbours = kTrainedNeighbours;  // k
+  std::string revision;                             // hex
 };
 
+inline constexpr int64_t kTrainedNeighboursMax = 1024;
 inline constexpr char kConfigFileName[] = "config.json";
 inline constexpr char kWeightsFileName[] = "model.safetensors";
 

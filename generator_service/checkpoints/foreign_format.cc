@@ -14,6 +14,7 @@
 #include "common/base/status_macros.h"
 #include "common/base/strings.h"
 #include "common/torch/torch_status.h"
+#include "generator_service/checkpoints/checkpoint.h"
 #include "generator_service/checkpoints/foreign_config.h"
 #include "generator_service/checkpoints/foreign_formats.h"
 #include "generator_service/checkpoints/tensor_io.h"
@@ -94,6 +95,10 @@ absl::StatusOr<ForeignModel> ForeignModel::Open(const ForeignFormat& format, con
   model.reading_ = *std::move(reading);
   const absl::Status valid = ValidateModelConfig(model.reading_.config);
   if (!valid.ok()) return absl::InvalidArgumentError(StrCat(config_path, ": ", MessageOf(valid)));
+  if (const int64_t k = model.trained_neighbours(); k < 1 || k > kTrainedNeighboursMax) {
+    return absl::InvalidArgumentError(
+        StrCat(config_path, ": ", k, " neighbours a chunk, must be from 1 to ", kTrainedNeighboursMax));
+  }
   for (const std::string& key : model.reading_.unused_keys) {
     model.notes_.push_back(StrCat(config_path, ": key '", key, "' was not used"));
   }

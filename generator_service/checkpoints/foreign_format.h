@@ -2,6 +2,7 @@
 // our weights. One file a format implements it.
 #pragma once
 
+#include <cstdint>
 #include <functional>
 #include <map>
 #include <memory>
@@ -12,6 +13,7 @@
 #include "generator_service/checkpoints/foreign_layout.h"
 #include "generator_service/checkpoints/tensor_source.h"
 #include "generator_service/model/config.h"
+#include "generator_service/model/neighbours.h"
 #include "nlohmann/json.hpp"
 
 namespace retro {
@@ -20,6 +22,7 @@ namespace retro {
 struct ForeignReading {
   ModelConfig config;
   ForeignPlace place;
+  int64_t trained_neighbours = kTrainedNeighbours;  // k
   // Tensors that are no weights of ours, and why: they are dropped and reported.
   std::map<std::string, std::string> dropped;
   // Second copies: they must hold what the named tensor holds, bit for bit.
@@ -54,6 +57,7 @@ class ForeignModel {
                                            const std::string& weights_path);
 
   const ModelConfig& config() const { return reading_.config; }
+  int64_t trained_neighbours() const { return reading_.trained_neighbours; }
   // What was not taken over, one line each.
   const std::vector<std::string>& notes() const { return notes_; }
 

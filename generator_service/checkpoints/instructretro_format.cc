@@ -23,6 +23,7 @@ constexpr std::string_view kPrefix = "language_model.";
 constexpr std::string_view kSecondEncoder = "encoder.retriever.";
 constexpr char kReadout[] = "output_layer.weight";
 constexpr char kGate[] = "retro_attention_gate";
+constexpr char kNeighbours[] = "retro_num_neighbors";
 
 class Placer {
  public:
@@ -85,7 +86,8 @@ class Placer {
 };
 
 // Returns whether gains are stored less 1.
-bool ReadFields(ForeignConfig& fields, ModelConfig& config) {
+bool ReadFields(ForeignConfig& fields, ForeignReading& reading) {
+  ModelConfig& config = reading.config;
   config.layers = fields.Integer("num_layers");
   config.width = fields.Integer("hidden_size");
   config.heads = fields.Integer("num_attention_heads");
@@ -114,7 +116,8 @@ bool ReadFields(ForeignConfig& fields, ModelConfig& config) {
   ReadMegatronRotary(fields, config);
   fields.Refuse({"openai_gelu", "squared_relu", "group_query_attention", "num_experts",
                  "apply_residual_connection_post_layernorm", "rotary_seq_len_interpolation_factor"});
-  fields.Ignore({"retro_num_neighbors", "retro_num_retrieved_chunks", "tensor_model_parallel_size"});
+  reading.trained_neighbours = fields.Integer(kNeighbours, kTrainedNeighbours);
+  fields.Ignore({"retro_num_retrieved_chunks", "tensor_model_parallel_size"});
   if (!fields.Has("checkpoint_version")) {
     fields.Fail(
         "'checkpoint_version' is missing here and in the checkpoint, which so is of version 0, or lost it: if it is of "
@@ -184,8 +187,8 @@ absl::StatusOr<Json> WithArguments(const Json& config, const Json& facts) {
   const Json arguments = facts.value("args", Json::object());
   for (const auto& [key, value] : arguments.items()) {
     const auto said = config.find(key);
-    // What CCA is scaled by is the user's choice, whatever it was trained with.
-    if (key == kGate && said == config.end()) merged[key] = value;
+    // What CCA is scaled by, and how much it reads, is the user's choice, whatever it was trained with.
+    if ((key == kGate || key == kNeighbours) && !value.is_null() && said == config.end()) merged[key] = value;
     if (!taken.contains(key) || value.is_null()) continue;
     if (said != config.end() && !said->is_null() && *said != value) {
       return absl::InvalidArgumentError(
@@ -201,7 +204,7 @@ absl::StatusOr<ForeignReading> Read(const Json& json, const TensorSource& source
   ForeignConfig fields(merged, "config");
   ForeignReading reading;
   ModelConfig& config = reading.config;
-  const bool gains_less_one = ReadFields(fields, config);
+  const bool gains_less_one = ReadFields(fields, reading);
   SetMegatronEncoder(config);
   SetMegatronChoices(config);
   if (config.cca_layers.empty()) fields.Fail(StrCat(config.layers, " layers have none with CCA"));

@@ -91,7 +91,8 @@ class Placer {
 };
 
 // The config's "transformer" part. Returns whether gains are stored less 1.
-bool ReadTransformer(ForeignConfig& fields, ModelConfig& config) {
+bool ReadTransformer(ForeignConfig& fields, ForeignReading& reading) {
+  ModelConfig& config = reading.config;
   config.layers = fields.Integer("num_layers");
   config.width = fields.Integer("hidden_size");
   config.heads = fields.Integer("num_attention_heads");
@@ -122,7 +123,8 @@ bool ReadTransformer(ForeignConfig& fields, ModelConfig& config) {
   config.query_key_value_biases = fields.Flag("add_qkv_bias", config.output_biases) || config.output_biases;
   fields.Refuse(
       {"qk_layernorm", "num_moe_experts", "multi_latent_attention", "apply_residual_connection_post_layernorm"});
-  fields.Ignore({"retro_num_neighbors", "hidden_dropout", "attention_dropout", "init_method_std"});
+  reading.trained_neighbours = fields.Integer("retro_num_neighbors", kTrainedNeighbours);
+  fields.Ignore({"hidden_dropout", "attention_dropout", "init_method_std"});
   const bool zero_centred = fields.Flag("layernorm_zero_centered_gamma", false);
   return fields.Flag("_layernorm_1p", false) || zero_centred;
 }
@@ -155,7 +157,7 @@ absl::StatusOr<ForeignReading> Read(const Json& json, const TensorSource& source
   ForeignConfig model(json["model"], "config.model");
   ForeignReading reading;
   ModelConfig& config = reading.config;
-  const bool gains_less_one = ReadTransformer(transformer, config);
+  const bool gains_less_one = ReadTransformer(transformer, reading);
   ReadModel(model, config);
   RETRO_RETURN_IF_ERROR(transformer.status());
   RETRO_RETURN_IF_ERROR(model.status());

@@ -7,12 +7,15 @@
 #include "absl/strings/str_split.h"
 #include "common/base/status_macros.h"
 #include "common/base/strings.h"
+#include "generator_service/checkpoints/foreign_config.h"
 #include "generator_service/checkpoints/foreign_formats.h"
 
 namespace retro {
 namespace {
 
 using Json = nlohmann::ordered_json;
+
+constexpr char kNeighbours[] = "k";  // decides nothing of the form
 
 // The reference's config keys and ours.
 const std::map<std::string, std::string>& ConfigKeys() {
@@ -69,13 +72,16 @@ absl::StatusOr<ForeignWeight> Place(const WeightSpec& spec) {
 absl::StatusOr<ForeignReading> Read(const Json& config, const TensorSource&) {
   Json own = Json::object();
   for (const auto& [key, value] : config.items()) {
-    if (key == "k") continue;  // of the reference's inputs: any k will do
+    if (key == kNeighbours) continue;
     const auto found = ConfigKeys().find(key);
     if (found == ConfigKeys().end()) return absl::InvalidArgumentError(StrCat("unknown key '", key, "'"));
     own[found->second] = value;
   }
   ForeignReading reading{.place = Place};
   RETRO_ASSIGN_OR_RETURN(reading.config, ModelConfigFromJson(own.dump()));
+  ForeignConfig fields(config, "config");
+  reading.trained_neighbours = fields.Integer(kNeighbours, kTrainedNeighbours);
+  RETRO_RETURN_IF_ERROR(fields.status());
   return reading;
 }
 

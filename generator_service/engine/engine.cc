@@ -7,6 +7,16 @@
 #include "generator_service/engine/engine_mailbox.h"
 
 namespace retro {
+namespace {
+
+// The first error of a step all of whose items failed INTERNAL.
+absl::Status FailureOf(const std::vector<absl::StatusOr<StepOutput>>& outputs) {
+  const bool failed =
+      std::ranges::all_of(outputs, [](const auto& output) { return absl::IsInternal(output.status()); });
+  return failed ? outputs.front().status() : absl::OkStatus();
+}
+
+}  // namespace
 
 Engine::Engine(const EngineOptions& options, std::unique_ptr<StepRunner> runner, NeighbourSource& source)
     : options_(options),
@@ -60,6 +70,7 @@ bool Engine::Turn() {
     for (const ChunkNeighbours& chunk : item.neighbours) report.neighbours += chunk.count;
   }
   std::vector<absl::StatusOr<StepOutput>> outputs = runner_->Step(items);
+  report.failure = FailureOf(outputs);
   const Clock::time_point after = Clock::now();
   scheduler_.Apply(std::move(outputs), now, after);
   Perform(scheduler_.Settle(after));

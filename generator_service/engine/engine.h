@@ -8,6 +8,7 @@
 #include <optional>
 #include <thread>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "generator_service/engine/engine_mailbox.h"
 #include "generator_service/engine/scheduler.h"
@@ -23,6 +24,7 @@ struct StepReport {
   int64_t running = 0;       // sessions with a place
   int64_t waiting = 0;       // for one
   int64_t cache_blocks = 0;  // that sessions with a place have a claim to
+  absl::Status failure;      // not OK: nothing came of the step, and the fault is the model's or the machine's
 };
 
 struct EngineOptions {

@@ -38,7 +38,8 @@ absl::Status RunImport(const ImportOptions& options) {
     RETRO_RETURN_IF_ERROR(CheckTokenizerFits(model.config(), *tokenizer, SpareIds::kAllowed));
   }
   return WriteOutputFolder(
-      options.output, model.config(), [&](const WeightSpec& spec) { return model.Read(spec); }, tokenizer.get());
+      options.output, {.config = model.config(), .trained_neighbours = model.trained_neighbours()},
+      [&](const WeightSpec& spec) { return model.Read(spec); }, tokenizer.get());
 }
 
 }  // namespace

@@ -101,6 +101,7 @@ void PrintJson(const std::string& name, const CheckpointInfo& info, bool weights
                {"cca_layers", info.config.cca_layers},
                {"parts", PartsJson(info.config)},
                {"config", Json::parse(ModelConfigToJson(info.config))}};
+  if (!info.config.cca_layers.empty()) json["trained_neighbours"] = info.trained_neighbours;
   if (!info.revision.empty()) json["revision"] = info.revision;
   if (!info.tokenizer_fingerprint.empty()) json["tokenizer_fingerprint"] = info.tokenizer_fingerprint;
   if (!info.embedder_fingerprint.empty()) json["embedder_fingerprint"] = info.embedder_fingerprint;
@@ -125,6 +126,7 @@ void PrintText(const std::string& name, const CheckpointInfo& info, bool weights
   std::cout << fmt::format("  tokens      vocabulary {}, chunks of {}, neighbours of {}, sequences up to {}\n",
                            c.vocabulary, c.chunk_length, c.neighbour_length, c.max_length)
             << "  choices     " << Choices(c) << "\n";
+  if (!c.cca_layers.empty()) std::cout << "  trained     " << info.trained_neighbours << " neighbours a chunk\n";
   if (!info.revision.empty()) std::cout << "  revision    " << info.revision << "\n";
   if (!info.tokenizer_fingerprint.empty()) std::cout << "  tokenizer   " << info.tokenizer_fingerprint << "\n";
   if (!info.embedder_fingerprint.empty()) std::cout << "  embedder    " << info.embedder_fingerprint << "\n";

@@ -44,7 +44,8 @@ absl::Status RunInit(const InitOptions& options) {
   RETRO_ASSIGN_OR_RETURN(const ModelConfig config, ConfigFor(options, *tokenizer));
   RETRO_ASSIGN_OR_RETURN(const auto weights, RandomWeights(config, options.seed));
   return WriteOutputFolder(
-      options.output, config, [&](const WeightSpec& spec) { return weights.at(spec.name); }, tokenizer.get());
+      options.output, {.config = config}, [&](const WeightSpec& spec) { return weights.at(spec.name); },
+      tokenizer.get());
 }
 
 }  // namespace

@@ -58,16 +58,16 @@ absl::Status CheckTokenizerFits(const ModelConfig& config, const Tokenizer& toke
   return absl::OkStatus();
 }
 
-absl::Status WriteOutputFolder(const OutputOptions& options, const ModelConfig& config, const WeightGiver& weight,
+absl::Status WriteOutputFolder(const OutputOptions& options, CheckpointInfo info, const WeightGiver& weight,
                                const Tokenizer* tokenizer) {
-  CheckpointInfo info{.config = config, .embedder_fingerprint = options.embedder_fingerprint};
+  info.embedder_fingerprint = options.embedder_fingerprint;
   if (tokenizer != nullptr) {
     info.tokenizer_file = TokenizerFileName(options.tokenizer_path);
     info.tokenizer_fingerprint = HexEncode(tokenizer->fingerprint());
   }
   RETRO_ASSIGN_OR_RETURN(const std::string revision,
                          SaveCheckpoint(options.directory, info, weight, options.tokenizer_path));
-  const int64_t parameters = CountParameters(WeightTable(config));
+  const int64_t parameters = CountParameters(WeightTable(info.config));
   if (options.json) {
     std::cout
         << nlohmann::ordered_json{{"out", options.directory}, {"parameters", parameters}, {"revision", revision}}.dump()

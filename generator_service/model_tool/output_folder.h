@@ -34,8 +34,9 @@ absl::StatusOr<std::shared_ptr<const Tokenizer>> LoadModelTokenizer(const Output
 enum class SpareIds { kRefused, kAllowed };
 absl::Status CheckTokenizerFits(const ModelConfig& config, const Tokenizer& tokenizer, SpareIds spare);
 
-// Saves the model with the tokenizer's copy and fingerprint, and says so on standard output.
-absl::Status WriteOutputFolder(const OutputOptions& options, const ModelConfig& config, const WeightGiver& weight,
+// Saves the model with the tokenizer's copy and fingerprint and the embedder's, and says so on standard output. `info`:
+// all but those.
+absl::Status WriteOutputFolder(const OutputOptions& options, CheckpointInfo info, const WeightGiver& weight,
                                const Tokenizer* tokenizer);
 
 }  // namespace retro

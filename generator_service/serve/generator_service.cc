@@ -13,6 +13,7 @@
 #include "generator_service/engine/engine.h"
 #include "generator_service/engine/model_runner.h"
 #include "generator_service/serve/generate_stream.h"
+#include "generator_service/serve/model_health.h"
 #include "generator_service/serve/model_message.h"
 #include "generator_service/serve/request_parser.h"
 #include "generator_service/serve/retriever_client.h"
@@ -142,7 +143,8 @@ int64_t NeighbourCacheTokens(const ModelConfig& config) {
   return (cca_layers * config.neighbour_length + config.layers - 1) / config.layers;
 }
 
-EngineOptions OptionsOf(const GeneratorOptions& options, const ServedModel& model, GeneratorMetrics& metrics) {
+EngineOptions OptionsOf(const GeneratorOptions& options, const ServedModel& model, GeneratorMetrics& metrics,
+                        ModelHealth& health) {
   EngineOptions engine;
   const ModelConfig& config = model.config();
   engine.facts = {.vocabulary = config.vocabulary,
@@ -153,7 +155,10 @@ EngineOptions OptionsOf(const GeneratorOptions& options, const ServedModel& mode
                   .neighbour_tokens = NeighbourCacheTokens(config)};
   engine.limits = options.limits;
   engine.limits.cache_blocks_max = model.model->cache_blocks();
-  engine.on_step = [&metrics](const StepReport& step) { metrics.OnStep(step); };
+  engine.on_step = [&metrics, &health](const StepReport& step) {
+    metrics.OnStep(step);
+    health.OnStep(step);
+  };
   return engine;
 }
 
@@ -187,7 +192,7 @@ struct Generator::Parts {
         tokens(*model.tokenizer, ShapeOf(model), options.retokenised_cache_chunks_max),
         parser(model, tokens),
         retriever(std::move(retriever_channel), options.retriever, model, tokens, store),
-        engine(OptionsOf(options, model, metrics),
+        engine(OptionsOf(options, model, metrics, health),
                std::make_unique<ModelRunner>(*model.model, options.threads, MakeDecoder(options, *model.model)),
                retriever),
         workers(kParsersMax, RequestsQueuedMax(options.limits)),
@@ -197,6 +202,7 @@ struct Generator::Parts {
   const GeneratorOptions options;
   const ServedModel model;
   GeneratorMetrics metrics;
+  ModelHealth health;
   ByteBudget request_bytes;
   StoreView store;
   NeighbourTokens tokens;
@@ -217,10 +223,10 @@ absl::StatusOr<std::unique_ptr<Generator>> Generator::Start(const GeneratorOptio
                                                             Metrics& metrics) {
   const int64_t m = model.config().chunk_length;
   const int64_t longest =
-      (model.config().max_length + model.trained_neighbours * NeighbourCacheTokens(model.config()) + m - 1) / m;
+      (model.config().max_length + model.info.trained_neighbours * NeighbourCacheTokens(model.config()) + m - 1) / m;
   if (model.model->cache_blocks() < longest) {
     return FieldError("--cache-mib", StrCat("leaves room for ", model.model->cache_blocks(), " blocks of ", m,
-                                            " tokens, the model's context with ", model.trained_neighbours,
+                                            " tokens, the model's context with ", model.info.trained_neighbours,
                                             " neighbours takes ", longest));
   }
   auto channel = MakeRetrieverChannel(options.retriever, options.retriever_security);
@@ -231,9 +237,13 @@ absl::StatusOr<std::unique_ptr<Generator>> Generator::Start(const GeneratorOptio
   auto server = RpcServer::Start(server_options, {&parts->rpcs});
   if (!server.ok()) return server.status();
   parts->server = *std::move(server);
-  parts->server->SetServing("", true);
-  parts->server->SetServing(kGeneratorHealth, true);
+  const auto set_model = [server = parts->server.get()](bool well) {
+    server->SetServing("", well);  // what is beyond repair has to be started again
+    server->SetServing(kGeneratorHealth, well);
+  };
+  set_model(true);
   parts->server->SetServing(kRetrievalHealth, false);
+  parts->health.Watch(set_model);
   parts->probe = std::make_unique<RetrieverProbe>(
       parts->retriever, parts->store, options.probe_ms,
       [server = parts->server.get()](bool reachable) { server->SetServing(kRetrievalHealth, reachable); });
@@ -245,6 +255,7 @@ void Generator::Stop() {
   parts_->probe.reset();
   const std::chrono::milliseconds drain = parts_->options.server.drain_max;
   parts_->engine.Drain(Clock::now() + drain - drain / kDrainShare);
+  parts_->health.Watch(nullptr);
   parts_->server->Stop();
   parts_->server.reset();
 }

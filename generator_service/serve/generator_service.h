@@ -13,7 +13,8 @@
 
 namespace retro {
 
-// Health names. "" and the service's own mean that the model is ready; this one, that the retriever answers.
+// Health names. "" and the service's own mean that the model is ready, until it fails several steps in a row (see
+// ModelHealth); this one, that the retriever answers.
 inline constexpr char kGeneratorHealth[] = "retro.generator.v1.GeneratorService";
 inline constexpr char kRetrievalHealth[] = "retrieval";
 

@@ -16,7 +16,7 @@ generator::v1::GetModelResponse ModelMessage(const ServedModel& model, const std
   message.set_parameters_total(static_cast<uint64_t>(CountParameters(table)));
   message.set_context_length(static_cast<uint32_t>(config.max_length));
   message.set_chunk_size(static_cast<uint32_t>(config.chunk_length));
-  message.set_neighbours(static_cast<uint32_t>(model.trained_neighbours));
+  message.set_neighbours(static_cast<uint32_t>(model.info.trained_neighbours));
   message.set_layers(static_cast<uint32_t>(config.layers));
   message.set_width(static_cast<uint32_t>(config.width));
   for (const int64_t layer : config.cca_layers) message.add_cca_layers(static_cast<uint32_t>(layer));

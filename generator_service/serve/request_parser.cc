@@ -200,7 +200,7 @@ absl::StatusOr<RetrievalSettings> RequestParser::ParseRetrieval(const pb::Retrie
   RETRO_ASSIGN_OR_RETURN(settings.timeout_ms, LookupTimeout(message));
 
   auto scope = std::make_shared<RetrievalScope>();
-  RETRO_ASSIGN_OR_RETURN(scope->search, SearchOf(message, model_.trained_neighbours));
+  RETRO_ASSIGN_OR_RETURN(scope->search, SearchOf(message, model_.info.trained_neighbours));
   scope->search_key = scope->search.SerializeAsString();
   scope->append = message.neighbour_mode() == pb::NEIGHBOUR_MODE_APPEND;
   scope->go_on_without = settings.on_failure == FailurePolicy::kGoOnWithout;

@@ -1,5 +1,6 @@
 #include "generator_service/serve/retrieval_fields.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 
@@ -58,7 +59,7 @@ absl::StatusOr<retriever::v1::SearchRequest> SearchOf(const pb::Retrieval& messa
 
   retriever::v1::SearchRequest search;
   search.set_collection(message.collection());
-  search.set_k(message.has_k() ? message.k() : static_cast<uint32_t>(k_default));
+  search.set_k(message.has_k() ? message.k() : static_cast<uint32_t>(std::min<int64_t>(k_default, kNeighboursMax)));
   if (message.has_effort()) *search.mutable_effort() = message.effort();
   if (message.has_max_distance()) search.set_max_distance(message.max_distance());
   if (message.has_filter()) *search.mutable_filter() = message.filter();

@@ -16,7 +16,6 @@ struct ServedModel {
   std::unique_ptr<RetroModel> model;
   std::shared_ptr<const Tokenizer> tokenizer;
   std::string name;
-  int64_t trained_neighbours = 2;  // k, where a request does not say
 
   const ModelConfig& config() const { return info.config; }
   bool can_retrieve() const { return !info.config.cca_layers.empty(); }
