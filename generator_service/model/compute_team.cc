@@ -29,11 +29,17 @@ void ShareOut(int64_t count, const std::function<void(int64_t begin, int64_t end
   team.Run([&](int worker) { body(count * worker / size, count * (worker + 1) / size); });
 }
 
-void TakeInTurns(int64_t count, int64_t turn, const std::function<void(int64_t begin, int64_t end)>& body) {
+void TakeInTurns(int64_t count, const std::function<void(int64_t begin, int64_t end)>& body) {
+  StandingTeam& team = TeamOfThisThread();
+  const int64_t parts = 2 * team.size();
   std::atomic<int64_t> next = 0;
-  TeamOfThisThread().Run([&](int) {
-    for (int64_t begin = next.fetch_add(turn); begin < count; begin = next.fetch_add(turn)) {
-      body(begin, std::min(begin + turn, count));
+  team.Run([&](int) {
+    int64_t begin = next.load(std::memory_order_relaxed);
+    while (begin < count) {
+      const int64_t end = begin + std::max<int64_t>((count - begin) / parts, 1);
+      if (!next.compare_exchange_weak(begin, end, std::memory_order_relaxed)) continue;
+      body(begin, end);
+      begin = next.load(std::memory_order_relaxed);
     }
   });
 }

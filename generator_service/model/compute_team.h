@@ -10,8 +10,9 @@ namespace retro {
 // returns when all are done. `body` must not throw nor share out.
 void ShareOut(int64_t count, const std::function<void(int64_t begin, int64_t end)>& body);
 
-// The same in ranges of at most `turn`, the next of which goes to whoever is done: for workers that share their cores
-// with other threads.
-void TakeInTurns(int64_t count, int64_t turn, const std::function<void(int64_t begin, int64_t end)>& body);
+// The same in more ranges, which shrink towards the end and the next of which goes to whoever is done: nobody waits
+// long for a worker whose core or memory is slower than the other's. Guided self-scheduling (Polychronopoulos and Kuck
+// 1987).
+void TakeInTurns(int64_t count, const std::function<void(int64_t begin, int64_t end)>& body);
 
 }  // namespace retro

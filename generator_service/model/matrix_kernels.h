@@ -16,6 +16,9 @@ namespace retro {
 enum class MatrixFormat { kFp32, kFp16, kInt8 };
 
 inline constexpr int64_t kPanelOutputs = 32;
+// The most rows whose products take fp32 and fp16 weights as they are; more are worth unpacking them for. int8 weights
+// are always taken as they are.
+inline constexpr int64_t kDirectRowsMax = 8;
 // An int8 panel is [in / 4, 32] words of 4 weights, each plus 128: `in` is filled up with zeros.
 inline constexpr int64_t kInt8Depth = 4;
 inline constexpr int32_t kByteOffset = 128;

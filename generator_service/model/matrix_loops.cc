@@ -17,8 +17,6 @@ static_assert(kPanelOutputs % kLanes == 0);
 // Sums that stay in registers beside the weights and activations that they are made from.
 constexpr int kSums = kLanes == 16 ? 24 : 12;
 
-// The most rows whose products take the weights as they are; more are worth unpacking them for.
-constexpr int64_t kDirectRowsMax = 8;
 // Steps along `in` whose unpacked weights stay in the first cache beside the activations.
 constexpr int64_t kUnpackedDepth = 128;
 static_assert(kUnpackedDepth + kPanelOutputs == kScratchOfRow);

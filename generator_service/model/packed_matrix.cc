@@ -22,7 +22,6 @@ using simd::kLanes;
 constexpr float kInt8Largest = 127.0F;
 // Products that are done before another core has heard of them.
 constexpr int64_t kSharedWork = 1 << 15;
-constexpr int64_t kPanelsInTurn = 4;
 
 int64_t PanelBytes(MatrixFormat format, int64_t depth) {
   switch (format) {
@@ -108,7 +107,7 @@ PackedMatrix::PackedMatrix(std::span<const float> weight, int64_t outputs, int64
   if (memory_ == nullptr) throw std::bad_alloc();
   if (format == MatrixFormat::kInt8) scales_.resize(panels_ * kPanelOutputs);
   const std::vector<float> zeros(inputs);
-  TakeInTurns(panels_, kPanelsInTurn, [&](int64_t begin, int64_t end) {
+  TakeInTurns(panels_, [&](int64_t begin, int64_t end) {
     for (int64_t panel = begin; panel < end; ++panel) PackPanel(weight, zeros, panel);
   });
 }
@@ -149,7 +148,13 @@ void PackedMatrix::Multiply(const float* x, int64_t rows, float* y, InstructionS
                              .outputs = outputs_};
   const auto multiply = [&](int64_t begin, int64_t end) { MultiplyPanels(format_, product, begin, end, instructions); };
   if (outputs_ * depth_ * rows < kSharedWork) return multiply(0, panels_);
-  ShareOut(panels_, multiply);
+  // Where weights are unpacked a call also packs the rows: then each worker makes one.
+  const bool unpacks = format_ != MatrixFormat::kInt8 && rows > kDirectRowsMax;
+  if (unpacks) {
+    ShareOut(panels_, multiply);
+  } else {
+    TakeInTurns(panels_, multiply);
+  }
 }
 
 void PackedMatrix::ReadRow(int64_t output, float* to) const {
