@@ -332,9 +332,12 @@ TEST_F(GeneratorServiceTest, AScoresRetrievalEventsAreBounded) {
   EXPECT_EQ(FieldOf(two), std::optional<std::string>("items"));
 }
 
-TEST_F(GeneratorServiceTest, ACallThatNobodyReadsEnds) {
+class UnreadCallTest : public GeneratorServiceTest, public testing::WithParamInterface<uint32_t> {};
+
+// Whether its generation still runs or, with one token, has ended long ago.
+TEST_P(UnreadCallTest, Ends) {
   Serve(retriever_.address(), {.stall_ms_max = milliseconds(50)});
-  auto request = Request("unread", 100);
+  auto request = Request("unread", GetParam());
   pb::ChunkNeighbours* given = request.mutable_retrieval()->add_neighbours();
   given->set_chunk_number(0);
   // More than a connection takes ahead of its reader.
@@ -350,6 +353,8 @@ TEST_F(GeneratorServiceTest, ACallThatNobodyReadsEnds) {
   context.TryCancel();
   reader->Finish();
 }
+
+INSTANTIATE_TEST_SUITE_P(MaxTokens, UnreadCallTest, testing::Values(1, 100));
 
 TEST_F(GeneratorServiceTest, BytesOfRequestsAreBoundedWhileTheirGenerationsLast) {
   Serve(retriever_.address(), {}, milliseconds(3000), {.request_bytes_max = 50'000});

@@ -14,12 +14,12 @@ constexpr std::chrono::milliseconds kRetryAfter{1000};
 // A source tells better than we why it has no answer, so it gets a little longer than its deadline.
 constexpr std::chrono::milliseconds kLookupGrace{250};
 
+}  // namespace
+
 absl::Status StalledError(std::chrono::milliseconds stall_ms_max) {
   return Error(absl::StatusCode::kCancelled, Reason::kCallerGone,
                StrCat("nobody has read this stream for ", stall_ms_max.count(), " ms"));
 }
-
-}  // namespace
 
 int64_t Scheduler::CacheBlocks(const Session& session) const {
   const int64_t m = facts_.chunk_length;

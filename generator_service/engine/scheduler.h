@@ -40,6 +40,9 @@ struct SchedulerLimits {
   std::chrono::milliseconds stall_ms_max{60'000};  // that a reader may be behind
 };
 
+// Of a stream that nobody has read for so long: CANCELLED.
+absl::Status StalledError(std::chrono::milliseconds stall_ms_max);
+
 // What the scheduler wants done outside.
 struct SchedulerEffects {
   std::vector<LookupRequest> lookups;

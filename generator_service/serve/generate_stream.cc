@@ -10,9 +10,10 @@ namespace retro {
 namespace pb = ::retro::generator::v1;
 
 std::shared_ptr<GenerateStream> GenerateStream::Create(grpc::CallbackServerContext& context, CallRecord record,
-                                                       HeldBytes held, Engine& engine, GeneratorMetrics& metrics) {
+                                                       HeldBytes held, Engine& engine, GeneratorMetrics& metrics,
+                                                       std::chrono::milliseconds stall_ms_max) {
   std::shared_ptr<GenerateStream> stream(
-      new GenerateStream(context, std::move(record), std::move(held), engine, metrics));
+      new GenerateStream(context, std::move(record), std::move(held), engine, metrics, stall_ms_max));
   stream->self_ = stream;
   return stream;
 }
@@ -44,6 +45,13 @@ void GenerateStream::OnCancel() {
 }
 
 void GenerateStream::OnDone() {
+  std::unique_ptr<grpc::Alarm> reader_due;
+  {
+    MutexLock lock(mutex_);
+    reader_due = std::move(reader_due_);
+  }
+  reader_due.reset();
+  held_.reset();
   // Last: this may be the end of it.
   const std::shared_ptr<GenerateStream> self = std::move(self_);
 }
@@ -99,9 +107,39 @@ void GenerateStream::Push(const pb::GenerateResponse& event) {
 }
 
 void GenerateStream::End(const absl::Status& status) {
+  const std::shared_ptr<GenerateStream> self = self_;  // which goes with OnDone
   {
     MutexLock lock(mutex_);
     end_ = status;
+  }
+  Pump();
+  WatchReader(self);
+}
+
+// From the end of its generation on nobody else looks after the reader, and a write that it does not read never ends.
+void GenerateStream::WatchReader(const std::shared_ptr<GenerateStream>& self) {
+  MutexLock lock(mutex_);
+  if (finished_) return;
+  reader_due_ = std::make_unique<grpc::Alarm>();
+  reader_due_->Set(std::chrono::system_clock::now() + stall_ms_max_, [self, writes = writes_](bool due) {
+    if (due) self->OnReaderDue(self, writes);
+  });
+}
+
+void GenerateStream::OnReaderDue(const std::shared_ptr<GenerateStream>& self, int64_t writes_before) {
+  bool stalled = false;
+  {
+    MutexLock lock(mutex_);
+    if (finished_) return;
+    stalled = writes_ == writes_before;
+    cutting_ = stalled;
+    if (stalled) end_ = StalledError(stall_ms_max_);
+  }
+  if (!stalled) return WatchReader(self);
+  context_.TryCancel();
+  {
+    MutexLock lock(mutex_);
+    cutting_ = false;
   }
   Pump();
 }
@@ -112,7 +150,7 @@ void GenerateStream::Pump() {
   std::optional<absl::Status> end;
   {
     MutexLock lock(mutex_);
-    if (write_under_way_ || finished_) return;
+    if (write_under_way_ || finished_ || cutting_) return;
     if (broken_) queue_.clear();
     if (!queue_.empty()) {
       writing_.Swap(&queue_.front());
@@ -137,6 +175,7 @@ void GenerateStream::OnWriteDone(bool ok) {
   {
     MutexLock lock(mutex_);
     write_under_way_ = false;
+    ++writes_;
     if (!ok) broken_ = true;
     has_room_again = queue_.size() == kEventsQueuedMax || broken_;
   }

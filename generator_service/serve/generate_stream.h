@@ -2,8 +2,11 @@
 // for it. Events queue here; past a bound the sequence pauses until the reader has caught up.
 #pragma once
 
+#include <grpcpp/alarm.h>
 #include <grpcpp/support/server_callback.h>
 
+#include <chrono>
+#include <cstdint>
 #include <deque>
 #include <memory>
 #include <optional>
@@ -22,9 +25,11 @@ class GenerateStream : public grpc::ServerWriteReactor<grpc::ByteBuffer>, public
  public:
   static constexpr size_t kEventsQueuedMax = 32;
 
-  // `context` is the call's own; `engine` and `metrics` must outlive the call, which holds what `held` holds.
+  // `context` is the call's own; `engine` and `metrics` must outlive the call, which holds what `held` holds. Once the
+  // generation has ended and nothing of the rest is read for stall_ms_max, the call ends too.
   static std::shared_ptr<GenerateStream> Create(grpc::CallbackServerContext& context, CallRecord record, HeldBytes held,
-                                                Engine& engine, GeneratorMetrics& metrics);
+                                                Engine& engine, GeneratorMetrics& metrics,
+                                                std::chrono::milliseconds stall_ms_max);
 
   // Hands the request to the engine, or ends the call with the error.
   void Start(absl::StatusOr<GenerationRequest> request);
@@ -43,18 +48,26 @@ class GenerateStream : public grpc::ServerWriteReactor<grpc::ByteBuffer>, public
 
  private:
   GenerateStream(grpc::CallbackServerContext& context, CallRecord record, HeldBytes held, Engine& engine,
-                 GeneratorMetrics& metrics)
-      : context_(context), record_(std::move(record)), held_(std::move(held)), engine_(engine), metrics_(metrics) {}
+                 GeneratorMetrics& metrics, std::chrono::milliseconds stall_ms_max)
+      : context_(context),
+        record_(std::move(record)),
+        held_(std::move(held)),
+        engine_(engine),
+        metrics_(metrics),
+        stall_ms_max_(stall_ms_max) {}
 
   void Push(const generator::v1::GenerateResponse& event);
   void End(const absl::Status& status);
   void Pump();
+  void WatchReader(const std::shared_ptr<GenerateStream>& self);
+  void OnReaderDue(const std::shared_ptr<GenerateStream>& self, int64_t writes_before);
 
   grpc::CallbackServerContext& context_;  // valid until OnDone
   const CallRecord record_;
-  const HeldBytes held_;
+  std::optional<HeldBytes> held_;  // until OnDone: an alarm may keep the stream beyond the budget's end
   Engine& engine_;
   GeneratorMetrics& metrics_;
+  const std::chrono::milliseconds stall_ms_max_;
   std::shared_ptr<GenerateStream> self_;  // gRPC's hold, until OnDone
 
   // Of the request; set before the engine knows of it.
@@ -69,6 +82,9 @@ class GenerateStream : public grpc::ServerWriteReactor<grpc::ByteBuffer>, public
   bool broken_ ABSL_GUARDED_BY(mutex_) = false;  // the reader is gone: events are dropped
   bool cancelled_ ABSL_GUARDED_BY(mutex_) = false;
   bool finished_ ABSL_GUARDED_BY(mutex_) = false;
+  int64_t writes_ ABSL_GUARDED_BY(mutex_) = 0;    // that are done
+  bool cutting_ ABSL_GUARDED_BY(mutex_) = false;  // the context is in use: the call must not finish meanwhile
+  std::unique_ptr<grpc::Alarm> reader_due_ ABSL_GUARDED_BY(mutex_);  // once the generation has ended
   std::optional<uint64_t> session_ ABSL_GUARDED_BY(mutex_);
   std::optional<absl::Status> end_ ABSL_GUARDED_BY(mutex_);
 };

@@ -43,7 +43,7 @@ class GeneratorRpcs : public ServiceBase {
   // All must outlive this.
   GeneratorRpcs(const ServedModel& model, const StoreView& store, const RequestParser& parser, WorkerPool& workers,
                 Engine& engine, Metrics& metrics, GeneratorMetrics& generator_metrics, ByteBudget& budget,
-                AccessControl* access)
+                const GeneratorOptions& options)
       : model_(model),
         store_(store),
         parser_(parser),
@@ -52,7 +52,8 @@ class GeneratorRpcs : public ServiceBase {
         metrics_(metrics),
         generator_metrics_(generator_metrics),
         budget_(budget),
-        access_(access) {}
+        stall_ms_max_(options.limits.stall_ms_max),
+        access_(options.server.access.get()) {}
 
   grpc::ServerWriteReactor<grpc::ByteBuffer>* Generate(grpc::CallbackServerContext* context,
                                                        const grpc::ByteBuffer* request) override {
@@ -60,7 +61,7 @@ class GeneratorRpcs : public ServiceBase {
     HeldBytes held(budget_);
     const absl::Status admitted = AdmitRequest(*context, "Generate", *request, call, held);
     const auto stream = GenerateStream::Create(*context, CallRecord(metrics_, "Generate", call), std::move(held),
-                                               engine_, generator_metrics_);
+                                               engine_, generator_metrics_, stall_ms_max_);
     InBackground<pb::GenerateRequest>(
         stream, *request, call, admitted,
         [this, call](const pb::GenerateRequest& message) { return parser_.ParseGenerate(message, call); });
@@ -123,6 +124,7 @@ class GeneratorRpcs : public ServiceBase {
   Metrics& metrics_;
   GeneratorMetrics& generator_metrics_;
   ByteBudget& budget_;
+  const std::chrono::milliseconds stall_ms_max_;
   AccessControl* const access_;
 };
 
@@ -164,7 +166,7 @@ EngineOptions OptionsOf(const GeneratorOptions& options, const ServedModel& mode
 
 }  // namespace
 
-// Each slot of a decoder takes memory: more sessions than this decode without.
+// Each slot of a decoder takes memory: steps of more sessions than this are computed without it.
 constexpr int64_t kFixedRowsMax = 64;
 
 // On CUDA decoding is a matter of launches: there it is done by captured steps, if the model has them.
@@ -190,14 +192,13 @@ struct Generator::Parts {
         request_bytes(options.request_bytes_max),
         store(model),
         tokens(*model.tokenizer, ShapeOf(model), options.retokenised_cache_chunks_max),
-        parser(model, tokens),
+        parser(model, tokens, options.neighbours_max),
         retriever(std::move(retriever_channel), options.retriever, model, tokens, store),
         engine(OptionsOf(options, model, metrics, health),
                std::make_unique<ModelRunner>(*model.model, options.threads, MakeDecoder(options, *model.model)),
                retriever),
         workers(kParsersMax, RequestsQueuedMax(options.limits)),
-        rpcs(model, store, parser, workers, engine, process_metrics, metrics, request_bytes,
-             options.server.access.get()) {}
+        rpcs(model, store, parser, workers, engine, process_metrics, metrics, request_bytes, options) {}
 
   const GeneratorOptions options;
   const ServedModel model;
