@@ -53,10 +53,12 @@ void AddSettings(CLI::App& app, Settings& settings) {
   app.add_option("--threads", settings.generator.threads, "Threads that compute; 0: one a core")
       ->check(CLI::Range(0, 1024))
       ->capture_default_str();
-  app.add_option("--cuda-graphs", settings.generator.cuda_graphs,
-                 "On CUDA, capture steps that only decode, and sample on the device; false: launch each kernel and "
-                 "sample on the host. Steps that read prompts, complete chunks, slide, or tell log-probabilities of "
-                 "other tokens or attention are never captured")
+  app.add_option(
+         "--cuda-graphs", settings.generator.cuda_graphs,
+         "On CUDA, capture steps that only decode, and sample on the device; false: launch each kernel and "
+         "sample on the host. Steps that read prompts, complete chunks, slide, read more than 4 neighbours of a "
+         "chunk, or tell log-probabilities of other tokens or attention are never captured, nor are those of "
+         "models of other programs")
       ->capture_default_str();
 
   constexpr char kBounds[] = "Bounds";
@@ -76,7 +78,13 @@ void AddSettings(CLI::App& app, Settings& settings) {
   add_bound("--prefill-tokens-max", limits.prefill_tokens_max, "Tokens of prompts a step, while nobody generates", 1);
   add_bound("--prefill-tokens-shared-max", limits.prefill_tokens_shared_max,
             "Tokens of prompts a step, while somebody does", 1);
-  add_bound("--encoder-neighbours-max", limits.encoder_rows_max, "Neighbours encoded in a step", 1);
+  app.add_option("--neighbours-max", settings.generator.neighbours_max,
+                 "Neighbours a chunk that a request may ask for or give: each is some 128 tokens of the encoder's work")
+      ->check(CLI::Range(int64_t{1}, kNeighboursMax))
+      ->capture_default_str()
+      ->group(kBounds);
+  add_bound("--encoder-neighbours-max", limits.encoder_rows_max,
+            "Neighbours encoded in a step; those of a chunk that has more are encoded in a step of their own", 1);
   app.add_option("--request-bytes-max", settings.generator.request_bytes_max,
                  "Bytes of requests, for as long as their generations last, and of replies in memory at once; more are "
                  "refused at once")

@@ -225,6 +225,8 @@ std::vector<BadRequest> BadRetrieval() {
       {"retrieval.timeout", [](auto& r) { r.mutable_retrieval()->mutable_timeout()->set_seconds(61); }},
       {"retrieval.timeout", [](auto& r) { r.mutable_retrieval()->mutable_timeout()->set_seconds(-1); }},
       {"retrieval.gate", [nan](auto& r) { r.mutable_retrieval()->set_gate(nan); }},
+      {"retrieval.gate", [](auto& r) { r.mutable_retrieval()->set_gate(-16.5F); }},
+      {"retrieval.gate", [](auto& r) { r.mutable_retrieval()->set_gate(3e38F); }},
       {"retrieval.offset", [](auto& r) { r.mutable_retrieval()->set_offset(8); }},
       {"retrieval.on_failure",
        [](auto& r) { r.mutable_retrieval()->set_on_failure(static_cast<pb::FailurePolicy>(7)); }},
@@ -260,6 +262,20 @@ TEST_F(GeneratorFieldsTest, EveryFieldIsCheckedAndNamed) {
     EXPECT_EQ(FieldOf(status), std::optional(one.field)) << status;
   }
   EXPECT_TRUE(Generate(Request("still fine", 2)).status.ok());
+}
+
+TEST_F(GeneratorFieldsTest, AServerMayAllowFewerNeighbours) {
+  Serve(retriever_.address(), {}, std::chrono::milliseconds(3000), {.neighbours_max = 1});
+  auto request = Request("bridge", 2);
+  EXPECT_EQ(Generate(request).retrievals.at(0).neighbours().neighbours_size(), 1);  // not as trained
+  request.mutable_retrieval()->set_k(2);
+  const absl::Status asked = Generate(request).status;
+  EXPECT_EQ(FieldOf(asked), std::optional<std::string>("retrieval.k")) << asked;
+  request.mutable_retrieval()->set_k(1);
+  pb::ChunkNeighbours* given = request.mutable_retrieval()->add_neighbours();
+  for (int i = 0; i < 2; ++i) given->add_neighbours()->mutable_chunk()->set_text("given");
+  const absl::Status too_many = Generate(request).status;
+  EXPECT_EQ(FieldOf(too_many), std::optional<std::string>("retrieval.neighbours[0].neighbours")) << too_many;
 }
 
 TEST_F(GeneratorFieldsTest, OnRequestTheContextSlides) {

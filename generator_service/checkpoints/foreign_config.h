@@ -37,7 +37,7 @@ class ForeignConfig {
 
   // Keys that say nothing about the model's form.
   void Ignore(std::initializer_list<const char*> keys);
-  // A feature that no model here has: its key must be absent, null, false, 0 or `accepted`.
+  // A feature that no model here has: its key must be absent, null, false or 0.
   void Refuse(std::initializer_list<const char*> keys);
   // Notes the first error.
   void Fail(std::string_view why);

@@ -89,6 +89,11 @@ void Sampler::KeepBest(size_t count) {
 ScoredToken Sampler::Scored(std::span<const float> logits, double log_sum, TokenId id, int top_logprobs) {
   ScoredToken token{id, static_cast<float>(logits[static_cast<size_t>(id)] - log_sum), {}};
   if (top_logprobs <= 0) return token;
+  if (top_logprobs == 1) {
+    const auto best = std::ranges::find(logits, LargestOf(logits));  // of equal ones the lowest id
+    token.top.push_back({static_cast<TokenId>(best - logits.begin()), static_cast<float>(*best - log_sum)});
+    return token;
+  }
   TakeAll(logits);
   KeepBest(static_cast<size_t>(top_logprobs));
   for (const Candidate& c : candidates_) token.top.push_back({c.id, static_cast<float>(c.logit - log_sum)});
@@ -112,7 +117,7 @@ absl::StatusOr<double> Sampler::LogSumExp(std::span<const float> logits) {
   const float largest = logits.empty() ? std::numeric_limits<float>::quiet_NaN() : LargestOf(logits);
   if (!std::isfinite(largest))
     return Error(absl::StatusCode::kInternal, Reason::kInternal,
-                 "the model gave logits that are not finite numbers: are its weights damaged? Try retro-model info");
+                 "the model gave logits that are not finite numbers: did its training diverge?");
   return largest + std::log(Exponentials(logits, largest, 1.0F, weights_));
 }
 

@@ -42,11 +42,11 @@ class PackedMatrix {
   MatrixFormat format_;
   int64_t outputs_, inputs_;
   int64_t depth_;   // inputs, int8: rounded up
-  int64_t panels_;  // of 16 outputs, the last one filled up with zeros
+  int64_t panels_;  // of kPanelOutputs, the last one filled up with zeros
   int64_t panel_bytes_;
   size_t bytes_;
   std::unique_ptr<char, Free> memory_;
-  std::vector<float> scales_;  // int8: [panels * 16]
+  std::vector<float> scales_;  // int8: [panels * kPanelOutputs]
 };
 
 }  // namespace retro

@@ -57,9 +57,8 @@ Command AddImportCommand(CLI::App& program) {
                   "The checkpoint's weights: safetensors; a PyTorch file (.pt, .pth, .ckpt), read without running "
                   "anything in it; or the folder of a tensor-parallel training (latest_checkpointed_iteration.txt)")
       ->required();
-  app->add_option(
-      "--tokenizer", options->output.tokenizer_path,
-      "The model's tokenizer; copied. Without it the model can be verified, but takes and gives token ids only");
+  app->add_option("--tokenizer", options->output.tokenizer_path,
+                  "The model's tokenizer; copied. Without it the model can be verified and exported, but not served");
   AddOutputOptions(*app, options->output);
   return {app, [options] { return RunImport(*options); }};
 }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <chrono>
+#include <cstdint>
 #include <memory>
 #include <string>
 
@@ -9,6 +10,7 @@
 #include "common/rpc/metrics.h"
 #include "common/rpc/server.h"
 #include "generator_service/engine/scheduler.h"
+#include "generator_service/serve/retrieval_fields.h"
 #include "generator_service/serve/served_model.h"
 
 namespace retro {
@@ -25,6 +27,7 @@ struct GeneratorOptions {
   int threads = 0;          // that compute; 0: one a core
   bool cuda_graphs = true;  // on CUDA, steps that only decode are captured
   SchedulerLimits limits;
+  int64_t neighbours_max = kNeighboursMax;       // of a chunk, that a request may ask for or give
   size_t request_bytes_max = size_t{256} << 20;  // of the requests, and the replies of Score, in memory at once
   size_t retokenised_cache_chunks_max = 65536;   // chunks of collections with another tokenizer
   std::chrono::milliseconds probe_ms{2000};      // between two looks at the retriever

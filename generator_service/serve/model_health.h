@@ -1,5 +1,6 @@
 // Whether the model still computes, from its steps: a device that is beyond repair fails every one of them from then
-// on, and nobody should be sent there any more.
+// on, and nobody should be sent there any more. What single generations fail of, such as logits that are no numbers, is
+// none of it.
 #pragma once
 
 #include <functional>

@@ -27,8 +27,8 @@ constexpr int kStopStringsMax = 16;
 constexpr size_t kStopStringBytesMax = 256;
 constexpr int kStopIdsMax = 64;
 constexpr uint32_t kTopLogprobsMax = 20;
+constexpr float kGateMax = 16;  // far more would overflow the residual stream
 constexpr int kScoreItemsMax = 64;
-constexpr int kGivenNeighboursMax = 64;
 // Held as long as the generation runs. All neighbours of a context of 4,096 tokens, 64 a chunk, have about 8 MB.
 constexpr size_t kGivenBytesMax = 16 << 20;
 
@@ -65,8 +65,9 @@ absl::Status CheckPolicies(const pb::Retrieval& message) {
   if (!pb::Alignment_IsValid(message.alignment())) return FieldError("retrieval.alignment", "is none of Alignment");
   if (!pb::NeighbourMode_IsValid(message.neighbour_mode()))
     return FieldError("retrieval.neighbour_mode", "is none of NeighbourMode");
-  if (message.has_gate() && !std::isfinite(message.gate()))
-    return FieldError("retrieval.gate", "must be a finite number");
+  // Negated, so that NaN fails too.
+  if (message.has_gate() && !(std::abs(message.gate()) <= kGateMax))
+    return FieldError("retrieval.gate", "must be from -16 to 16");
   return absl::OkStatus();
 }
 
@@ -200,7 +201,7 @@ absl::StatusOr<RetrievalSettings> RequestParser::ParseRetrieval(const pb::Retrie
   RETRO_ASSIGN_OR_RETURN(settings.timeout_ms, LookupTimeout(message));
 
   auto scope = std::make_shared<RetrievalScope>();
-  RETRO_ASSIGN_OR_RETURN(scope->search, SearchOf(message, model_.info.trained_neighbours));
+  RETRO_ASSIGN_OR_RETURN(scope->search, SearchOf(message, model_.info.trained_neighbours, neighbours_max_));
   scope->search_key = scope->search.SerializeAsString();
   scope->append = message.neighbour_mode() == pb::NEIGHBOUR_MODE_APPEND;
   scope->go_on_without = settings.on_failure == FailurePolicy::kGoOnWithout;
@@ -222,7 +223,8 @@ absl::Status RequestParser::ParseGiven(const pb::Retrieval& message, int64_t tok
     const std::string field = Indexed("retrieval.neighbours", i);
     if (given.chunk_number() >= chunks_max)
       return FieldError(field + ".chunk_number", StrCat("must be below ", chunks_max));
-    if (given.neighbours_size() > kGivenNeighboursMax) return FieldError(field + ".neighbours", "at most 64");
+    if (given.neighbours_size() > neighbours_max_)
+      return FieldError(field + ".neighbours", StrCat("at most ", neighbours_max_));
     pb::ChunkNeighbours own = given;
     for (int n = 0; n < own.neighbours_size(); ++n) {
       retriever::v1::Neighbour& neighbour = *own.mutable_neighbours(n);

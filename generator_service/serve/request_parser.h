@@ -18,8 +18,9 @@ namespace retro {
 // Any thread.
 class RequestParser {
  public:
-  // Both must outlive this.
-  RequestParser(const ServedModel& model, NeighbourTokens& tokens) : model_(model), tokens_(tokens) {}
+  // Both must outlive this. neighbours_max: of a chunk, found or given.
+  RequestParser(const ServedModel& model, NeighbourTokens& tokens, int64_t neighbours_max)
+      : model_(model), tokens_(tokens), neighbours_max_(neighbours_max) {}
 
   // INVALID_ARGUMENT (reasons INVALID_FIELD, CONTEXT_TOO_LONG), UNIMPLEMENTED, or PERMISSION_DENIED for what the
   // caller's API key does not allow. A seed is chosen where none is given.
@@ -53,6 +54,7 @@ class RequestParser {
 
   const ServedModel& model_;
   NeighbourTokens& tokens_;
+  const int64_t neighbours_max_;
 };
 
 }  // namespace retro

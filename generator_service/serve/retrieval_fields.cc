@@ -12,7 +12,6 @@ namespace {
 
 namespace pb = ::retro::generator::v1;
 
-constexpr uint32_t kNeighboursMax = 64;
 constexpr size_t kCollectionBytesMax = 128;
 constexpr size_t kFilterBytesMax = 256 << 10;
 constexpr int kExcludedMax = 1024;
@@ -43,11 +42,11 @@ absl::Status CheckExcluded(const pb::Retrieval& message) {
 
 }  // namespace
 
-absl::StatusOr<retriever::v1::SearchRequest> SearchOf(const pb::Retrieval& message, int64_t k_default) {
+absl::StatusOr<retriever::v1::SearchRequest> SearchOf(const pb::Retrieval& message, int64_t k_default, int64_t k_max) {
   if (message.collection().size() > kCollectionBytesMax)
     return FieldError("retrieval.collection", "must have at most 128 bytes");
-  if (message.has_k() && (message.k() < 1 || message.k() > kNeighboursMax))
-    return FieldError("retrieval.k", "must be from 1 to " + std::to_string(kNeighboursMax));
+  if (message.has_k() && (message.k() < 1 || message.k() > k_max))
+    return FieldError("retrieval.k", "must be from 1 to " + std::to_string(k_max));
   if (message.has_effort()) RETRO_RETURN_IF_ERROR(CheckEffort(message.effort()));
   if (message.has_max_distance() && !(std::isfinite(message.max_distance()) && message.max_distance() > 0))
     return FieldError("retrieval.max_distance", "must be a finite number above 0");
@@ -59,7 +58,7 @@ absl::StatusOr<retriever::v1::SearchRequest> SearchOf(const pb::Retrieval& messa
 
   retriever::v1::SearchRequest search;
   search.set_collection(message.collection());
-  search.set_k(message.has_k() ? message.k() : static_cast<uint32_t>(std::min<int64_t>(k_default, kNeighboursMax)));
+  search.set_k(message.has_k() ? message.k() : static_cast<uint32_t>(std::min(k_default, k_max)));
   if (message.has_effort()) *search.mutable_effort() = message.effort();
   if (message.has_max_distance()) search.set_max_distance(message.max_distance());
   if (message.has_filter()) *search.mutable_filter() = message.filter();

@@ -1,6 +1,6 @@
 // The generator's side of RetrieverService.Search: look-ups of chunks as asynchronous calls, none of which ever holds
 // up the engine. Look-ups that come together go out together (see ShareOutQueries). Texts are decoded and answers
-// tokenised by threads of its own: neither the engine's nor gRPC's wait for that.
+// tokenised by threads of its own: neither the engine's nor gRPC's wait for that, unless hundreds of look-ups do.
 #pragma once
 
 #include <grpcpp/channel.h>
