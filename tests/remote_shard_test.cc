@@ -322,12 +322,13 @@ class SlowShard final : public shardpb::ShardService::Service {
   grpc::Status GetDocument(grpc::ServerContext* context, const shardpb::GetDocumentRequest*,
                            shardpb::GetDocumentResponse*) override {
     ++calls;
-    while (slow && !context->IsCancelled()) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    while ((slow || stopped) && !context->IsCancelled()) std::this_thread::sleep_for(std::chrono::milliseconds(1));
     return grpc::Status::OK;
   }
-  grpc::Status GetShardInfo(grpc::ServerContext*, const shardpb::GetShardInfoRequest*,
+  grpc::Status GetShardInfo(grpc::ServerContext* context, const shardpb::GetShardInfoRequest*,
                             shardpb::GetShardInfoResponse* info) override {
     ++asked;
+    while (stopped && !context->IsCancelled()) std::this_thread::sleep_for(std::chrono::milliseconds(1));
     if (busy) return ToGrpcStatus(QueueFullError("the queue of requests", std::chrono::milliseconds(1)));
     info->set_store_id("0123456789abcdef");
     info->set_shard_count(1);
@@ -337,7 +338,7 @@ class SlowShard final : public shardpb::ShardService::Service {
     while (slow && !context->IsCancelled()) std::this_thread::sleep_for(std::chrono::milliseconds(1));
     return grpc::Status::OK;
   }
-  std::atomic<bool> slow = false, busy = false;
+  std::atomic<bool> slow = false, busy = false, stopped = false;
   std::atomic<int> calls = 0, asked = 0, stats = 0;
 };
 
@@ -358,7 +359,7 @@ class ReplicasTest : public testing::Test {
     shard_ = std::make_unique<RemoteShard>(0, ClusterView{[this] { return config_; }, [] {}, {}}, metrics_);
   }
   ~ReplicasTest() override {
-    for (SlowShard& service : services_) service.slow = false;
+    for (SlowShard& service : services_) service.slow = service.stopped = false;
     shard_.reset();
   }
 
@@ -388,6 +389,27 @@ TEST_F(ReplicasTest, ASlowOneIsNotWaitedFor) {
   for (int i = 0; i < 10; ++i) EXPECT_TRUE(shard_->GetDocument({}, {}).ok());
   EXPECT_GE(services_[1].calls, 10);
   EXPECT_GE(metrics_.Counter("retro_shard_hedges_total", "", {{"shard", "0"}}).Value(), 1);
+}
+
+// It is asked last for as long as it answers nothing at all: each that asks it first would wait for it a while.
+TEST_F(ReplicasTest, OneThatIsStoppedIsSoonAskedLast) {
+  for (int i = 0; i < 40; ++i) EXPECT_TRUE(shard_->GetDocument({}, {}).ok());
+  services_[0].stopped = true;
+  const int before = services_[0].calls;
+  for (int i = 0; i < 30; ++i) EXPECT_TRUE(shard_->GetDocument({}, {}).ok());
+  EXPECT_GE(services_[0].calls, before + 1);
+  EXPECT_LE(services_[0].calls, before + 4);  // it may have said how it is just before
+  services_[0].stopped = false;
+  const int back = services_[0].calls;
+  while (services_[0].calls == back) EXPECT_TRUE(shard_->GetDocument({}, {}).ok());
+}
+
+TEST_F(ReplicasTest, OneThatDoesNotSayHowItIsHoldsUpNoOther) {
+  services_[0].stopped = true;
+  const int before = services_[0].asked;
+  const int enough = services_[1].asked + 15;
+  while (services_[1].asked < enough) std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  EXPECT_LE(services_[0].asked, before + 8);  // each question waits for a second, and the others come five a second
 }
 
 TEST_F(ReplicasTest, OneThatIsGoneCostsNobodyAnAnswerAndIsTakenBack) {
