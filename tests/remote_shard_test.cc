@@ -268,13 +268,17 @@ class VerifyingAdmin final : public Admin {
     while (!may_end) std::this_thread::sleep_for(std::chrono::milliseconds(1));
     return adminpb::VerifyResponse();
   }
-  absl::StatusOr<adminpb::PromoteResponse> Promote(const adminpb::PromoteRequest&, const CallContext&) override {
+  // Of shard 1 it waits for a replica that does not answer.
+  absl::StatusOr<adminpb::PromoteResponse> Promote(const adminpb::PromoteRequest& request,
+                                                   const CallContext&) override {
+    promoting = promoting || request.shard() == 1;
+    while (request.shard() == 1 && !may_end) std::this_thread::sleep_for(std::chrono::milliseconds(1));
     return adminpb::PromoteResponse();
   }
-  std::atomic<bool> verifying = false, may_end = false;
+  std::atomic<bool> verifying = false, promoting = false, may_end = false;
 };
 
-TEST_F(RemoteShardTest, APromotionWaitsForNoChecksum) {
+TEST_F(RemoteShardTest, APromotionWaitsForNoChecksumAndNoOtherPromotion) {
   VerifyingAdmin admin;
   WorkerPool workers(1, 4);
   UnaryRunner runner(workers, metrics_, UnaryOptions());
@@ -286,13 +290,21 @@ TEST_F(RemoteShardTest, APromotionWaitsForNoChecksum) {
     adminpb::VerifyResponse response;
     EXPECT_TRUE(stub->Verify(&context, {}, &response).ok());
   });
-  while (!admin.verifying) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  std::thread promotion([&] {
+    grpc::ClientContext context;
+    adminpb::PromoteRequest request;
+    request.set_shard(1);
+    adminpb::PromoteResponse response;
+    EXPECT_TRUE(stub->Promote(&context, request, &response).ok());
+  });
+  while (!admin.verifying || !admin.promoting) std::this_thread::sleep_for(std::chrono::milliseconds(1));
   grpc::ClientContext context;
   context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(10));
   adminpb::PromoteResponse response;
   EXPECT_TRUE(stub->Promote(&context, {}, &response).ok());
   admin.may_end = true;
   verification.join();
+  promotion.join();
   server->Stop();
 }
 
@@ -410,6 +422,14 @@ TEST_F(ReplicasTest, OneThatDoesNotSayHowItIsHoldsUpNoOther) {
   const int enough = services_[1].asked + 15;
   while (services_[1].asked < enough) std::this_thread::sleep_for(std::chrono::milliseconds(5));
   EXPECT_LE(services_[0].asked, before + 8);  // each question waits for a second, and the others come five a second
+}
+
+TEST_F(ReplicasTest, AShardThatStandsStillDoesNotHoldItsCallers) {
+  for (SlowShard& service : services_) service.stopped = true;
+  while (shard_->available()) std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  const absl::Status status = shard_->GetDocument({}, {}).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable) << status;
+  EXPECT_EQ(ReasonOf(status), Reason::kShardUnavailable) << status;
 }
 
 TEST_F(ReplicasTest, OneThatIsGoneCostsNobodyAnAnswerAndIsTakenBack) {

@@ -153,7 +153,16 @@ RemoteShard::Clock::duration RemoteShard::HedgeAfter() const {
 template <typename Response, typename Request, typename Method>
 absl::StatusOr<Response> RemoteShard::Read(const Request& request, const CallContext& context, Method method) {
   RETRO_ASSIGN_OR_RETURN(auto readers, Readers());
-  return ReadFrom<Response>(std::move(readers), HedgeAfter(), request, context, method);
+  if (readers.front()->state() == RemoteReplica::State::kUsable) {
+    return ReadFrom<Response>(std::move(readers), HedgeAfter(), request, context, method);
+  }
+  // None answered when it was last asked: they get as long as then, whatever the caller could wait.
+  CallContext brief = context;
+  brief.deadline = std::min(context.deadline, Clock::now() + kAnswerMax);
+  absl::StatusOr<Response> answer = ReadFrom<Response>(std::move(readers), HedgeAfter(), request, brief, method);
+  if (ReasonOf(answer.status()) != Reason::kCallerGone || !context.Check().ok()) return answer;
+  return Error(absl::StatusCode::kUnavailable, Reason::kShardUnavailable,
+               StrCat("no replica of shard ", number_, " answers: are they running?"));
 }
 
 template <typename Response, typename Request, typename Method>
