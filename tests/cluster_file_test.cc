@@ -13,6 +13,7 @@
 
 #include "common/base/error.h"
 #include "common/base/file.h"
+#include "common/base/file_lock.h"
 #include "common/base/strings.h"
 #include "retriever_service/cluster/cluster_watch.h"
 #include "tests/temporary_folder.h"
@@ -171,6 +172,18 @@ TEST_F(ClusterWatchTest, UpdatesOfSeveralProcessesAllCount) {
                                }).status();
   EXPECT_EQ(refused.message(), "no");
   EXPECT_EQ(ReadClusterFile(path_)->version, config->version);
+}
+
+TEST_F(ClusterWatchTest, WhoeverKeepsTheLockIsNotWaitedForWithoutEnd) {
+  const auto change = [](ClusterConfig&) { return absl::OkStatus(); };
+  {
+    const auto lock = FileLock::Take(path_ + ".lock");  // by a process that stands still, say
+    ASSERT_TRUE(lock.ok());
+    const absl::Status status = UpdateClusterFile(path_, change, std::chrono::milliseconds(20)).status();
+    EXPECT_EQ(ReasonOf(status), Reason::kShardUnavailable) << status;
+    EXPECT_THAT(std::string(status.message()), testing::HasSubstr(path_ + ".lock"));
+  }
+  EXPECT_TRUE(UpdateClusterFile(path_, change).ok());
 }
 
 }  // namespace

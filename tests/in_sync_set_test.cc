@@ -89,6 +89,42 @@ TEST_F(InSyncSetTest, WhoHoldsUpAWriteIsLate) {
   waiting.join();
 }
 
+// Nobody can pull while an epoch begins.
+TEST_F(InSyncSetTest, NobodyIsLateAsSoonAsAnEpochHasBegun) {
+  set_.Lead(2, {"b"}, 1);
+  const uint64_t write = *set_.BeginWrite(2);
+  std::thread waiting([&] { EXPECT_TRUE(set_.WaitFor(write, MakePosition(2, 1), CallContext()).ok()); });
+  while (set_.Propose(InSyncSet::Clock::now() + 100 * kLate).drop.empty()) std::this_thread::yield();  // until it waits
+  const auto waits = InSyncSet::Clock::now();
+  std::this_thread::sleep_for(milliseconds(20));
+  set_.Lead(3, {"b"}, 1);
+  EXPECT_THAT(set_.Propose(waits + kLate).drop, IsEmpty());
+  EXPECT_THAT(set_.Propose(InSyncSet::Clock::now() + kLate).drop, ElementsAre("b"));
+  set_.Lead(4, {}, 1);
+  waiting.join();
+}
+
+TEST_F(InSyncSetTest, WhoTakesALargeChangeIsNotLateWhileThatGoesOn) {
+  set_.Lead(2, {"b"}, 1);
+  set_.Pulled("b", MakePosition(2, 1), MakePosition(2, 2));
+  const uint64_t write = *set_.BeginWrite(2);
+  std::thread waiting([&] { EXPECT_TRUE(set_.WaitFor(write, MakePosition(2, 2), CallContext()).ok()); });
+  while (set_.Propose(InSyncSet::Clock::now() + 100 * kLate).drop.empty()) std::this_thread::yield();
+  const auto waits = InSyncSet::Clock::now();
+  std::this_thread::sleep_for(milliseconds(20));
+  set_.Sent("b");
+  EXPECT_THAT(set_.Propose(waits + kLate).drop, IsEmpty()) << "it took a part after that";
+  EXPECT_THAT(set_.Propose(InSyncSet::Clock::now() + kLate).drop, ElementsAre("b")) << "and no other";
+  // What it cannot apply it pulls again and again.
+  set_.Pulled("b", MakePosition(2, 1), MakePosition(2, 2));
+  const auto again = InSyncSet::Clock::now();
+  std::this_thread::sleep_for(milliseconds(20));
+  set_.Sent("b");
+  EXPECT_THAT(set_.Propose(again + kLate).drop, ElementsAre("b"));
+  set_.Lead(3, {}, 1);
+  waiting.join();
+}
+
 TEST_F(InSyncSetTest, WhoCaughtUpIsWaitedForBeforeItIsNamed) {
   set_.Lead(2, {}, 1);
   EXPECT_TRUE(AcknowledgesNow(7));

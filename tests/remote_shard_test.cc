@@ -268,13 +268,17 @@ class VerifyingAdmin final : public Admin {
     while (!may_end) std::this_thread::sleep_for(std::chrono::milliseconds(1));
     return adminpb::VerifyResponse();
   }
-  absl::StatusOr<adminpb::PromoteResponse> Promote(const adminpb::PromoteRequest&, const CallContext&) override {
+  // Of shard 1 it waits for a replica that does not answer.
+  absl::StatusOr<adminpb::PromoteResponse> Promote(const adminpb::PromoteRequest& request,
+                                                   const CallContext&) override {
+    promoting = promoting || request.shard() == 1;
+    while (request.shard() == 1 && !may_end) std::this_thread::sleep_for(std::chrono::milliseconds(1));
     return adminpb::PromoteResponse();
   }
-  std::atomic<bool> verifying = false, may_end = false;
+  std::atomic<bool> verifying = false, promoting = false, may_end = false;
 };
 
-TEST_F(RemoteShardTest, APromotionWaitsForNoChecksum) {
+TEST_F(RemoteShardTest, APromotionWaitsForNoChecksumAndNoOtherPromotion) {
   VerifyingAdmin admin;
   WorkerPool workers(1, 4);
   UnaryRunner runner(workers, metrics_, UnaryOptions());
@@ -286,13 +290,21 @@ TEST_F(RemoteShardTest, APromotionWaitsForNoChecksum) {
     adminpb::VerifyResponse response;
     EXPECT_TRUE(stub->Verify(&context, {}, &response).ok());
   });
-  while (!admin.verifying) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  std::thread promotion([&] {
+    grpc::ClientContext context;
+    adminpb::PromoteRequest request;
+    request.set_shard(1);
+    adminpb::PromoteResponse response;
+    EXPECT_TRUE(stub->Promote(&context, request, &response).ok());
+  });
+  while (!admin.verifying || !admin.promoting) std::this_thread::sleep_for(std::chrono::milliseconds(1));
   grpc::ClientContext context;
   context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(10));
   adminpb::PromoteResponse response;
   EXPECT_TRUE(stub->Promote(&context, {}, &response).ok());
   admin.may_end = true;
   verification.join();
+  promotion.join();
   server->Stop();
 }
 
@@ -322,12 +334,13 @@ class SlowShard final : public shardpb::ShardService::Service {
   grpc::Status GetDocument(grpc::ServerContext* context, const shardpb::GetDocumentRequest*,
                            shardpb::GetDocumentResponse*) override {
     ++calls;
-    while (slow && !context->IsCancelled()) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    while ((slow || stopped) && !context->IsCancelled()) std::this_thread::sleep_for(std::chrono::milliseconds(1));
     return grpc::Status::OK;
   }
-  grpc::Status GetShardInfo(grpc::ServerContext*, const shardpb::GetShardInfoRequest*,
+  grpc::Status GetShardInfo(grpc::ServerContext* context, const shardpb::GetShardInfoRequest*,
                             shardpb::GetShardInfoResponse* info) override {
     ++asked;
+    while (stopped && !context->IsCancelled()) std::this_thread::sleep_for(std::chrono::milliseconds(1));
     if (busy) return ToGrpcStatus(QueueFullError("the queue of requests", std::chrono::milliseconds(1)));
     info->set_store_id("0123456789abcdef");
     info->set_shard_count(1);
@@ -337,7 +350,7 @@ class SlowShard final : public shardpb::ShardService::Service {
     while (slow && !context->IsCancelled()) std::this_thread::sleep_for(std::chrono::milliseconds(1));
     return grpc::Status::OK;
   }
-  std::atomic<bool> slow = false, busy = false;
+  std::atomic<bool> slow = false, busy = false, stopped = false;
   std::atomic<int> calls = 0, asked = 0, stats = 0;
 };
 
@@ -358,7 +371,7 @@ class ReplicasTest : public testing::Test {
     shard_ = std::make_unique<RemoteShard>(0, ClusterView{[this] { return config_; }, [] {}, {}}, metrics_);
   }
   ~ReplicasTest() override {
-    for (SlowShard& service : services_) service.slow = false;
+    for (SlowShard& service : services_) service.slow = service.stopped = false;
     shard_.reset();
   }
 
@@ -388,6 +401,35 @@ TEST_F(ReplicasTest, ASlowOneIsNotWaitedFor) {
   for (int i = 0; i < 10; ++i) EXPECT_TRUE(shard_->GetDocument({}, {}).ok());
   EXPECT_GE(services_[1].calls, 10);
   EXPECT_GE(metrics_.Counter("retro_shard_hedges_total", "", {{"shard", "0"}}).Value(), 1);
+}
+
+// It is asked last for as long as it answers nothing at all: each that asks it first would wait for it a while.
+TEST_F(ReplicasTest, OneThatIsStoppedIsSoonAskedLast) {
+  for (int i = 0; i < 40; ++i) EXPECT_TRUE(shard_->GetDocument({}, {}).ok());
+  services_[0].stopped = true;
+  const int before = services_[0].calls;
+  for (int i = 0; i < 30; ++i) EXPECT_TRUE(shard_->GetDocument({}, {}).ok());
+  EXPECT_GE(services_[0].calls, before + 1);
+  EXPECT_LE(services_[0].calls, before + 4);  // it may have said how it is just before
+  services_[0].stopped = false;
+  const int back = services_[0].calls;
+  while (services_[0].calls == back) EXPECT_TRUE(shard_->GetDocument({}, {}).ok());
+}
+
+TEST_F(ReplicasTest, OneThatDoesNotSayHowItIsHoldsUpNoOther) {
+  services_[0].stopped = true;
+  const int before = services_[0].asked;
+  const int enough = services_[1].asked + 15;
+  while (services_[1].asked < enough) std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  EXPECT_LE(services_[0].asked, before + 8);  // each question waits for a second, and the others come five a second
+}
+
+TEST_F(ReplicasTest, AShardThatStandsStillDoesNotHoldItsCallers) {
+  for (SlowShard& service : services_) service.stopped = true;
+  while (shard_->available()) std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  const absl::Status status = shard_->GetDocument({}, {}).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable) << status;
+  EXPECT_EQ(ReasonOf(status), Reason::kShardUnavailable) << status;
 }
 
 TEST_F(ReplicasTest, OneThatIsGoneCostsNobodyAnAnswerAndIsTakenBack) {

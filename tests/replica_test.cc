@@ -587,10 +587,11 @@ TEST_F(ReplicaTest, AnOlderEpochIsRefused) {
   shardpb::PullChangesRequest pull;
   pull.set_replica("b");
   pull.set_epoch(epoch - 1);
-  EXPECT_EQ(ReasonOf(members_.at("a")->replica().Pull(pull, CallContext()).status()), Reason::kStaleEpoch);
+  const auto take_none = [](const shardpb::PullChangesResponse&) { return absl::OkStatus(); };
+  EXPECT_EQ(ReasonOf(members_.at("a")->replica().Pull(pull, CallContext(), take_none)), Reason::kStaleEpoch);
   pull.set_epoch(epoch);
   pull.set_replica("stranger");
-  EXPECT_EQ(ReasonOf(members_.at("a")->replica().Pull(pull, CallContext()).status()), Reason::kClusterMismatch);
+  EXPECT_EQ(ReasonOf(members_.at("a")->replica().Pull(pull, CallContext(), take_none)), Reason::kClusterMismatch);
 }
 
 }  // namespace

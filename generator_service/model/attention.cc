@@ -37,7 +37,11 @@ at::Tensor PositionLogits(const AttentionWeights& attention, const AttentionInpu
   const int64_t first_row = attention.largest_distance - (input.first_query + queries - 1);
   const int64_t rows = std::min(queries + stretch, attention.positions.size(1) - first_row);
   const at::Tensor positions = attention.positions.narrow(1, first_row, rows).to(query.scalar_type());  // [H, D, c]
-  const at::Tensor by_distance = at::matmul(query, positions.transpose(1, 2));                          // [B, H, T, D]
+  // One product a head for the whole batch: one for each of its rows would copy the table as often.
+  const at::Tensor by_head = query.transpose(0, 1).flatten(1, 2);             // [H, B * T, c]
+  const at::Tensor by_distance = at::bmm(by_head, positions.transpose(1, 2))  // [H, B * T, D]
+                                     .unflatten(1, {query.size(0), queries})
+                                     .transpose(0, 1);  // [B, H, T, D]
   return ByKey(by_distance, stretch).unsqueeze(3);
 }
 

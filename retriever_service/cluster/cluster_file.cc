@@ -1,9 +1,12 @@
 #include "retriever_service/cluster/cluster_file.h"
 
 #include <algorithm>
+#include <chrono>
 #include <initializer_list>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <set>
+#include <thread>
 #include <utility>
 
 #include "absl/strings/escaping.h"
@@ -24,6 +27,7 @@ constexpr size_t kNameBytesMax = 128;
 constexpr size_t kAddressBytesMax = 512;
 constexpr size_t kReplicasMax = 16;
 constexpr int kIndent = 2;
+constexpr std::chrono::milliseconds kLockPause{5};
 
 // Reads one object; the first thing that is wrong is kept, and names its place.
 class Reader {
@@ -148,6 +152,20 @@ void CheckShards(Reader& reader, const std::vector<ShardConfig>& shards) {
   }
 }
 
+absl::StatusOr<FileLock> TakeLock(const std::string& path, std::chrono::milliseconds wait_max) {
+  const auto end = std::chrono::steady_clock::now() + wait_max;
+  while (true) {
+    RETRO_ASSIGN_OR_RETURN(std::optional<FileLock> lock, FileLock::TryTake(path));
+    if (lock.has_value()) return *std::move(lock);
+    if (std::chrono::steady_clock::now() >= end) {
+      return Error(absl::StatusCode::kUnavailable, Reason::kShardUnavailable,
+                   StrCat("the cluster file was not changed: another process has held ", path, " for ",
+                          wait_max.count(), " ms; does it stand still? (fuser names it)"));
+    }
+    std::this_thread::sleep_for(kLockPause);
+  }
+}
+
 }  // namespace
 
 bool ShardConfig::IsInSync(std::string_view replica) const {
@@ -211,8 +229,9 @@ absl::StatusOr<ClusterConfig> ReadClusterFile(const std::string& path) {
 }
 
 absl::StatusOr<ClusterConfig> UpdateClusterFile(const std::string& path,
-                                                const std::function<absl::Status(ClusterConfig&)>& change) {
-  RETRO_ASSIGN_OR_RETURN(const FileLock lock, FileLock::Take(path + ".lock"));
+                                                const std::function<absl::Status(ClusterConfig&)>& change,
+                                                std::chrono::milliseconds wait_max) {
+  RETRO_ASSIGN_OR_RETURN(const FileLock lock, TakeLock(path + ".lock", wait_max));
   RETRO_ASSIGN_OR_RETURN(ClusterConfig config, ReadClusterFile(path));
   RETRO_RETURN_IF_ERROR(change(config));
   ++config.version;

@@ -6,6 +6,7 @@
 // only read it.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <string>
@@ -56,8 +57,9 @@ absl::StatusOr<ClusterConfig> ReadClusterFile(const std::string& path);
 
 // Changes the file: under a lock that all processes which do so take (PATH.lock), `change` is given what the file holds
 // and returns an error, which is passed on, to leave it alone. The version is raised by one. Returns what it then
-// holds.
+// holds. UNAVAILABLE (SHARD_UNAVAILABLE) if another process, which may stand still, keeps the lock for `wait_max`.
 absl::StatusOr<ClusterConfig> UpdateClusterFile(const std::string& path,
-                                                const std::function<absl::Status(ClusterConfig&)>& change);
+                                                const std::function<absl::Status(ClusterConfig&)>& change,
+                                                std::chrono::milliseconds wait_max = std::chrono::seconds(5));
 
 }  // namespace retro

@@ -1,5 +1,6 @@
 #include "retriever_service/replica/in_sync_set.h"
 
+#include <algorithm>
 #include <iterator>
 
 #include "common/base/error.h"
@@ -23,6 +24,7 @@ absl::Status Unknown(std::string_view why) {
 void InSyncSet::Lead(uint64_t epoch, const std::vector<std::string>& others, uint32_t min_in_sync) {
   const MutexLock lock(mutex_);
   epoch_ = epoch;
+  led_since_ = Clock::now();
   min_in_sync_ = min_in_sync;
   others_ = {others.begin(), others.end()};
   for (const std::string& other : others) joining_.erase(other);
@@ -106,6 +108,9 @@ bool InSyncSet::Pulled(const std::string& replica, const shardpb::Position& has,
     progress.lost = true;
     return false;
   }
+  const bool went_on = IsBefore(progress.position, has);
+  progress.sent_again = progress.sent && !went_on;
+  progress.sent = progress.sent_again;
   progress.position = has;
   progress.lost = false;
   if (!in_sync && !joining_.contains(replica) && has.number() > 0 && !IsBefore(has, newest)) {
@@ -115,9 +120,18 @@ bool InSyncSet::Pulled(const std::string& replica, const shardpb::Position& has,
   return true;
 }
 
+void InSyncSet::Sent(const std::string& replica) {
+  const MutexLock lock(mutex_);
+  Progress& progress = progress_[replica];
+  progress.sent = true;
+  if (!progress.sent_again) progress.moved = Clock::now();
+}
+
 bool InSyncSet::IsLate(const std::string& replica, Clock::time_point now) const {
+  const auto it = progress_.find(replica);
+  const Clock::time_point served = it == progress_.end() ? led_since_ : std::max(led_since_, it->second.moved);
   for (const auto& [number, waiting] : waiting_) {
-    if (!Has(replica, waiting.position) && now - waiting.since >= late_after_) return true;
+    if (!Has(replica, waiting.position) && now - std::max(waiting.since, served) >= late_after_) return true;
   }
   return false;
 }

@@ -23,7 +23,7 @@ class InSyncSet {
  public:
   using Clock = std::chrono::steady_clock;
 
-  // A replica is late if a write has waited so long for it.
+  // A replica is late if a write has waited so long for it, and it has taken nothing for so long.
   explicit InSyncSet(std::chrono::milliseconds late_after) : late_after_(late_after) {}
 
   // This process is the primary, in this epoch, and `others` are in sync with it; `min_in_sync` counts the primary.
@@ -46,6 +46,10 @@ class InSyncSet {
   bool Pulled(const std::string& replica, const shardpb::Position& has, const shardpb::Position& newest)
       ABSL_LOCKS_EXCLUDED(mutex_);
 
+  // It has taken a part of the answer to that. It is not late for as long again, unless it has pulled the same changes
+  // before: a large change takes its time, and one that cannot be applied is no progress.
+  void Sent(const std::string& replica) ABSL_LOCKS_EXCLUDED(mutex_);
+
   // One that has caught up joins: writes wait for it from then on, and once it has all that was acknowledged before, it
   // may be named in sync for all to see.
   struct Proposal {
@@ -59,6 +63,9 @@ class InSyncSet {
   struct Progress {
     shardpb::Position position;
     bool lost = false;
+    bool sent = false;        // changes after `position`
+    bool sent_again = false;  // what is sent now was sent before
+    Clock::time_point moved;  // when it last took a part of what was new to it
   };
   bool IsLate(const std::string& replica, Clock::time_point now) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool Has(const std::string& replica, const shardpb::Position& position) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -73,6 +80,7 @@ class InSyncSet {
   uint64_t leaderships_ ABSL_GUARDED_BY(mutex_) = 0;  // counts Follow: a write belongs to one
   absl::Status refusal_ ABSL_GUARDED_BY(mutex_);
   uint32_t min_in_sync_ ABSL_GUARDED_BY(mutex_) = 1;
+  Clock::time_point led_since_ ABSL_GUARDED_BY(mutex_);  // this epoch: nobody could pull while it began
   std::set<std::string> others_ ABSL_GUARDED_BY(mutex_);
   std::map<std::string, shardpb::Position> joining_ ABSL_GUARDED_BY(mutex_);  // and what they must have
   shardpb::Position acknowledged_ ABSL_GUARDED_BY(mutex_);                    // the newest, of this leadership

@@ -285,8 +285,7 @@ absl::StatusOr<uint64_t> Replica::Promote() {
 
 // ---------------------------------------------------------------- what others ask of a primary
 
-absl::StatusOr<std::vector<shardpb::PullChangesResponse>> Replica::Pull(const shardpb::PullChangesRequest& request,
-                                                                        const CallContext&) {
+absl::Status Replica::Pull(const shardpb::PullChangesRequest& request, const CallContext&, const ChangesSink& send) {
   const uint64_t epoch = shard_.in_sync().epoch();
   if (epoch == 0 || request.epoch() != epoch) {
     return Stale(StrCat("the shard is in epoch ", epoch, " here, the replica in ", request.epoch()));
@@ -308,9 +307,15 @@ absl::StatusOr<std::vector<shardpb::PullChangesResponse>> Replica::Pull(const sh
   }
   RETRO_RETURN_IF_ERROR(read.status());
   std::vector<shardpb::PullChangesResponse> changes = *std::move(read);
-  if (changes.empty()) changes.emplace_back();
+  const bool news = !changes.empty();
+  if (!news) changes.emplace_back();
   *changes.back().mutable_newest() = local->position();
-  return request.takes_parts() ? CutIntoParts(std::move(changes)) : changes;
+  if (request.takes_parts()) changes = CutIntoParts(std::move(changes));
+  for (const shardpb::PullChangesResponse& part : changes) {
+    RETRO_RETURN_IF_ERROR(send(part));
+    if (news) shard_.in_sync().Sent(request.replica());
+  }
+  return absl::OkStatus();
 }
 
 absl::Status Replica::SendSnapshot(const shardpb::FetchSnapshotRequest& request, const CallContext& context,

@@ -48,8 +48,8 @@ class Replica : public Replication {
   absl::StatusOr<uint64_t> Promote();
 
   // ------------------------------------------------------------ as Replication
-  absl::StatusOr<std::vector<shardpb::PullChangesResponse>> Pull(const shardpb::PullChangesRequest& request,
-                                                                 const CallContext& context) override;
+  absl::Status Pull(const shardpb::PullChangesRequest& request, const CallContext& context,
+                    const ChangesSink& send) override;
   absl::Status SendSnapshot(const shardpb::FetchSnapshotRequest& request, const CallContext& context,
                             const SnapshotSink& send) override;
 

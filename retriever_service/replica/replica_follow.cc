@@ -15,7 +15,7 @@
 namespace retro {
 namespace {
 
-constexpr std::chrono::seconds kPullMax{30};  // for all of one answer
+constexpr std::chrono::minutes kPullMax{5};  // for all of one answer: the largest change over a slow line
 constexpr std::chrono::hours kCopyMax{24};
 
 }  // namespace

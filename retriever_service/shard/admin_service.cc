@@ -18,12 +18,16 @@ using ServiceBase = Rpcs::WithRawCallbackMethod_CreateSnapshot<Rpcs::WithRawCall
             Rpcs::WithRawCallbackMethod_TrainIndex<Rpcs::WithRawCallbackMethod_ListReplicas<
                 Rpcs::WithRawCallbackMethod_Promote<Rpcs::WithRawCallbackMethod_GetOperation<Rpcs::Service>>>>>>>>>>>;
 
+constexpr int kUrgentWorkers = 4;  // one of them may wait for a replica that does not answer
 constexpr size_t kUrgentWaitingMax = 16;
 
 class AdminService final : public ServiceBase {
  public:
   AdminService(Admin& admin, UnaryRunner& runner)
-      : admin_(admin), runner_(runner), urgent_worker_(1, kUrgentWaitingMax), urgent_runner_(urgent_worker_, runner) {}
+      : admin_(admin),
+        runner_(runner),
+        urgent_workers_(kUrgentWorkers, kUrgentWaitingMax),
+        urgent_runner_(urgent_workers_, runner) {}
 
 #define RETRO_ADMIN_RPC(Method, runner)                                                                               \
   ServerUnaryReactor* Method(CallbackServerContext* context, const ByteBuffer* request, ByteBuffer* reply) override { \
@@ -49,7 +53,7 @@ class AdminService final : public ServiceBase {
  private:
   Admin& admin_;
   UnaryRunner& runner_;
-  WorkerPool urgent_worker_;  // a promotion must not wait for checksums of everything
+  WorkerPool urgent_workers_;  // a promotion must not wait for checksums of everything
   UnaryRunner urgent_runner_;
 };
 

@@ -39,7 +39,9 @@ class RemoteReplica {
   void SetPosition(const shardpb::Position& position) ABSL_LOCKS_EXCLUDED(mutex_);
   shardpb::Position position() const ABSL_LOCKS_EXCLUDED(mutex_);
 
-  std::atomic<int> calls{0};  // outstanding
+  std::atomic<int> calls{0};       // outstanding
+  std::atomic<int> overtaken{0};   // reads since it last answered anything that another replica, asked later, answered
+  std::atomic<bool> asked{false};  // how it is, and has not answered yet
 
  private:
   const std::string name_, address_;

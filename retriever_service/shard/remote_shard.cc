@@ -27,6 +27,7 @@ constexpr milliseconds kHedgeAfterMin{5};
 constexpr milliseconds kHedgeAfterMax{1000};
 constexpr milliseconds kHedgeAfterFirst{100};  // before anything is learnt
 constexpr uint64_t kLearnEvery = 16;           // answers
+constexpr int kOvertakenMax = 1;               // by chance; a second time, it is asked last
 constexpr milliseconds kStatsHedgeAfter{500};  // half of the time that a scrape has
 
 constexpr milliseconds kAskEvery{200};
@@ -111,6 +112,7 @@ absl::StatusOr<std::vector<RemoteShard::ReplicaPtr>> RemoteShard::Readers() cons
   const ShardConfig& own = config->shards[number_];
   struct Choice {
     bool away;
+    bool silent;
     int calls;
     size_t turn;
     ReplicaPtr replica;
@@ -126,8 +128,8 @@ absl::StatusOr<std::vector<RemoteShard::ReplicaPtr>> RemoteShard::Readers() cons
       refusal = replica->why();
       continue;
     }
-    choices.push_back({state == RemoteReplica::State::kAway, replica->calls.load(), (i + turn) % own.replicas.size(),
-                       std::move(replica)});
+    choices.push_back({state == RemoteReplica::State::kAway, replica->overtaken > kOvertakenMax, replica->calls.load(),
+                       (i + turn) % own.replicas.size(), std::move(replica)});
   }
   if (choices.empty()) {
     if (!refusal.ok()) return refusal;
@@ -135,7 +137,7 @@ absl::StatusOr<std::vector<RemoteShard::ReplicaPtr>> RemoteShard::Readers() cons
                  StrCat("shard ", number_, " has no replica in sync yet: is its primary running?"));
   }
   std::sort(choices.begin(), choices.end(), [](const Choice& a, const Choice& b) {
-    return std::tie(a.away, a.calls, a.turn) < std::tie(b.away, b.calls, b.turn);
+    return std::tie(a.away, a.silent, a.calls, a.turn) < std::tie(b.away, b.silent, b.calls, b.turn);
   });
   std::vector<ReplicaPtr> readers;
   readers.reserve(choices.size());
@@ -151,7 +153,16 @@ RemoteShard::Clock::duration RemoteShard::HedgeAfter() const {
 template <typename Response, typename Request, typename Method>
 absl::StatusOr<Response> RemoteShard::Read(const Request& request, const CallContext& context, Method method) {
   RETRO_ASSIGN_OR_RETURN(auto readers, Readers());
-  return ReadFrom<Response>(std::move(readers), HedgeAfter(), request, context, method);
+  if (readers.front()->state() == RemoteReplica::State::kUsable) {
+    return ReadFrom<Response>(std::move(readers), HedgeAfter(), request, context, method);
+  }
+  // None answered when it was last asked: they get as long as then, whatever the caller could wait.
+  CallContext brief = context;
+  brief.deadline = std::min(context.deadline, Clock::now() + kAnswerMax);
+  absl::StatusOr<Response> answer = ReadFrom<Response>(std::move(readers), HedgeAfter(), request, brief, method);
+  if (ReasonOf(answer.status()) != Reason::kCallerGone || !context.Check().ok()) return answer;
+  return Error(absl::StatusCode::kUnavailable, Reason::kShardUnavailable,
+               StrCat("no replica of shard ", number_, " answers: are they running?"));
 }
 
 template <typename Response, typename Request, typename Method>
@@ -277,7 +288,8 @@ std::string RemoteShard::Where(const RemoteReplica& replica) const {
   return StrCat("shard ", number_, "'s replica ", replica.name(), " at ", replica.address());
 }
 
-void RemoteShard::OnAnswer(RemoteReplica&, Clock::duration took) {
+void RemoteShard::OnAnswer(RemoteReplica& replica, Clock::duration took) {
+  replica.overtaken = 0;
   const MutexLock lock(mutex_);
   times_[answers_++ % kTimesKept] = took;
   if (answers_ % kLearnEvery != 0) return;
@@ -298,6 +310,8 @@ void RemoteShard::OnFailure(RemoteReplica& replica, const absl::Status& status, 
 
 void RemoteShard::OnHedge() { hedges_.Increment(); }
 
+void RemoteShard::OnOvertaken(RemoteReplica& replica) { ++replica.overtaken; }
+
 void RemoteShard::SetState(RemoteReplica& replica, RemoteReplica::State state, const absl::Status& why) {
   if (!replica.SetState(state, why)) return;
   if (state == RemoteReplica::State::kUsable) {
@@ -317,60 +331,55 @@ void RemoteShard::Run() {
   while (true) {
     Ask();
     const MutexLock lock(mutex_);
-    if (!stopping_) wake_.WaitUntil(mutex_, Clock::now() + kAskEvery);
+    const Clock::time_point next = Clock::now() + kAskEvery;
+    while (!stopping_ && wake_.WaitUntil(mutex_, next)) {
+    }
+    while (stopping_ && questions_ > 0) wake_.Wait(mutex_);
     if (stopping_) return;
   }
 }
 
+// Each by itself: one that does not answer must not keep from being learnt how the others are.
 void RemoteShard::Ask() {
   struct Question {
-    ReplicaPtr replica;
     grpc::ClientContext context;
     shardpb::GetShardInfoRequest request;
     shardpb::GetShardInfoResponse info;
-    grpc::Status status;
   };
   const auto config = cluster_.get();
-  std::list<Question> questions;
-  Mutex mutex;
-  CondVar answered;
-  size_t missing = config->shards[number_].replicas.size();
   for (const ReplicaPtr& replica : Replicas(config->shards[number_])) {
-    Question& question = questions.emplace_back();
-    question.replica = replica;
-    question.context.set_deadline(std::chrono::system_clock::now() + kAnswerMax);
-    replica->stub().async()->GetShardInfo(&question.context, &question.request, &question.info,
-                                          [&](grpc::Status status) {
-                                            const MutexLock lock(mutex);
-                                            question.status = std::move(status);
-                                            if (--missing == 0) answered.NotifyAll();
+    if (replica->asked.exchange(true)) continue;
+    const auto question = std::make_shared<Question>();
+    question->context.set_deadline(std::chrono::system_clock::now() + kAnswerMax);
+    {
+      const MutexLock lock(mutex_);
+      ++questions_;
+    }
+    replica->stub().async()->GetShardInfo(&question->context, &question->request, &question->info,
+                                          [this, config, replica, question](const grpc::Status& status) {
+                                            Learn(*config, status, question->info, *replica);
+                                            replica->asked = false;
+                                            const MutexLock lock(mutex_);
+                                            --questions_;
+                                            wake_.NotifyAll();
                                           });
   }
-  {
-    const MutexLock lock(mutex);
-    while (missing > 0) answered.Wait(mutex);
+}
+
+void RemoteShard::Learn(const ClusterConfig& config, const grpc::Status& answer,
+                        const shardpb::GetShardInfoResponse& info, RemoteReplica& replica) {
+  absl::Status status = FromShardCall(answer, Effect::kRead, Where(replica));
+  if (status.code() == absl::StatusCode::kResourceExhausted) return;  // it is busy: who says so is there
+  if (!status.ok()) return SetState(replica, RemoteReplica::State::kAway, status);
+  replica.overtaken = 0;
+  replica.SetPosition(info.position());
+  status = CheckIdentity(info, replica, config);
+  if (!status.ok()) return SetState(replica, RemoteReplica::State::kRefused, status);
+  if (!info.replica().empty() && config.shards[number_].IsInSync(replica.name()) && !info.in_sync()) {
+    status = Error(absl::StatusCode::kUnavailable, Reason::kShardUnavailable,
+                   StrCat(Where(replica), " has not caught up yet"));
   }
-  for (Question& question : questions) {
-    RemoteReplica& replica = *question.replica;
-    absl::Status status = FromShardCall(question.status, Effect::kRead, Where(replica));
-    if (status.code() == absl::StatusCode::kResourceExhausted) continue;  // it is busy: who says so is there
-    if (!status.ok()) {
-      SetState(replica, RemoteReplica::State::kAway, status);
-      continue;
-    }
-    replica.SetPosition(question.info.position());
-    status = CheckIdentity(question.info, replica, *config);
-    if (!status.ok()) {
-      SetState(replica, RemoteReplica::State::kRefused, status);
-    } else if (!question.info.replica().empty() && config->shards[number_].IsInSync(replica.name()) &&
-               !question.info.in_sync()) {
-      SetState(replica, RemoteReplica::State::kAway,
-               Error(absl::StatusCode::kUnavailable, Reason::kShardUnavailable,
-                     StrCat(Where(replica), " has not caught up yet")));
-    } else {
-      SetState(replica, RemoteReplica::State::kUsable, absl::OkStatus());
-    }
-  }
+  SetState(replica, status.ok() ? RemoteReplica::State::kUsable : RemoteReplica::State::kAway, status);
 }
 
 absl::Status RemoteShard::CheckIdentity(const shardpb::GetShardInfoResponse& info, const RemoteReplica& replica,

@@ -1,6 +1,7 @@
 // A shard in other processes: its replicas, over gRPC. Reads go to the replica in sync with the fewest calls
 // outstanding, and to another when that fails or takes longer than nearly all calls did lately; changes go to the
-// primary. A replica that does not answer is left aside until it does again.
+// primary. A replica that does not answer is left aside until it does again; one that another has overtaken twice is
+// asked last until it answers anything.
 #pragma once
 
 #include <array>
@@ -81,10 +82,14 @@ class RemoteShard : public Shard, private CallObserver {
   void OnAnswer(RemoteReplica& replica, Clock::duration took) override ABSL_LOCKS_EXCLUDED(mutex_);
   void OnFailure(RemoteReplica& replica, const absl::Status& status, Clock::duration took) override;
   void OnHedge() override;
+  void OnOvertaken(RemoteReplica& replica) override;
 
   // ------------------------------------------------------------ asking how they are
   void Run() ABSL_LOCKS_EXCLUDED(mutex_);
   void Ask() ABSL_LOCKS_EXCLUDED(mutex_);
+  // `replica` has answered, or not, while the cluster file said `config`.
+  void Learn(const ClusterConfig& config, const grpc::Status& answer, const shardpb::GetShardInfoResponse& info,
+             RemoteReplica& replica);
   absl::Status CheckIdentity(const shardpb::GetShardInfoResponse& info, const RemoteReplica& replica,
                              const ClusterConfig& config) const;
   void SetState(RemoteReplica& replica, RemoteReplica::State state, const absl::Status& why);
@@ -100,6 +105,7 @@ class RemoteShard : public Shard, private CallObserver {
   mutable Mutex mutex_;
   CondVar wake_;
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
+  int questions_ ABSL_GUARDED_BY(mutex_) = 0;                                   // that are under way
   mutable std::map<std::string, ReplicaPtr> replicas_ ABSL_GUARDED_BY(mutex_);  // by name and address
   std::array<Clock::duration, kTimesKept> times_ ABSL_GUARDED_BY(mutex_) = {};  // of the last answers
   uint64_t answers_ ABSL_GUARDED_BY(mutex_) = 0;

@@ -44,6 +44,8 @@ class CallObserver {
   virtual void OnFailure(RemoteReplica& replica, const absl::Status& status,
                          std::chrono::steady_clock::duration took) = 0;
   virtual void OnHedge() = 0;
+  // Another, asked later, has answered before it.
+  virtual void OnOvertaken(RemoteReplica& replica) = 0;
 };
 
 template <typename Response>
@@ -92,6 +94,9 @@ class ReplicaCall {
         error = FromShardCall(*ended->status, effect_, observer_.Where(*ended->replica));
         if (error.ok()) {
           observer_.OnAnswer(*ended->replica, Clock::now() - ended->start);
+          for (const Attempt& attempt : attempts_) {
+            if (!attempt.seen && attempt.start < ended->start) observer_.OnOvertaken(*attempt.replica);
+          }
           return std::move(ended->response);
         }
         if (caller.Check().ok()) observer_.OnFailure(*ended->replica, error, Clock::now() - ended->start);

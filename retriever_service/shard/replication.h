@@ -2,10 +2,8 @@
 #pragma once
 
 #include <functional>
-#include <vector>
 
 #include "absl/status/status.h"
-#include "absl/status/statusor.h"
 #include "common/base/call_context.h"
 #include "common/document/protos.h"
 #include "retro/shard/v1/shard.pb.h"
@@ -18,10 +16,11 @@ class Replication {
   virtual ~Replication() = default;
 
   // Some changes, in parts if the caller takes them; after a while without any, none but what says where the primary
-  // is.
-  virtual absl::StatusOr<std::vector<shardpb::PullChangesResponse>> Pull(const shardpb::PullChangesRequest& request,
-                                                                         const CallContext& context) = 0;
-  // An error of the sink ends it.
+  // is. An error of the sink ends it.
+  using ChangesSink = std::function<absl::Status(const shardpb::PullChangesResponse&)>;
+  virtual absl::Status Pull(const shardpb::PullChangesRequest& request, const CallContext& context,
+                            const ChangesSink& send) = 0;
+  // Likewise.
   using SnapshotSink = std::function<absl::Status(const shardpb::FetchSnapshotResponse&)>;
   virtual absl::Status SendSnapshot(const shardpb::FetchSnapshotRequest& request, const CallContext& context,
                                     const SnapshotSink& send) = 0;

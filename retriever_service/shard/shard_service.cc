@@ -171,12 +171,10 @@ class ShardService final : public ServiceBase {
   grpc::ServerWriteReactor<shardpb::PullChangesResponse>* PullChanges(
       CallbackServerContext* context, const shardpb::PullChangesRequest* request) override {
     using Stream = BlockingStream<shardpb::PullChangesResponse>;
-    return Start<Stream>(context, "shard.PullChanges",
-                         [this, request](Stream& stream, const CallContext& call) -> absl::Status {
-                           RETRO_ASSIGN_OR_RETURN(const auto changes, replication_->Pull(*request, call));
-                           for (const auto& change : changes) RETRO_RETURN_IF_ERROR(stream.Send(change));
-                           return absl::OkStatus();
-                         });
+    return Start<Stream>(context, "shard.PullChanges", [this, request](Stream& stream, const CallContext& call) {
+      return replication_->Pull(*request, call,
+                                [&stream](const shardpb::PullChangesResponse& part) { return stream.Send(part); });
+    });
   }
   grpc::ServerWriteReactor<shardpb::FetchSnapshotResponse>* FetchSnapshot(
       CallbackServerContext* context, const shardpb::FetchSnapshotRequest* request) override {

@@ -9,6 +9,7 @@
 #include <span>
 #include <utility>
 
+#include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "common/base/error.h"
 #include "common/base/status_macros.h"
@@ -27,6 +28,7 @@ constexpr size_t kGroupBytesMax = size_t{16} << 20;
 // by each search, and lies in memory. While a large merge holds up sealing, changes still pass, a group in kPatience.
 constexpr size_t kFrozenMax = 8;
 constexpr absl::Duration kPatience = absl::Seconds(2);
+constexpr absl::Duration kPatienceStep = absl::Milliseconds(50);
 
 std::string VectorsOf(const shardpb::DocumentChange& change) {
   std::string vectors;
@@ -421,6 +423,21 @@ void ShardWriter::Stage(Job& job, Group& group) {
   }
 }
 
+// An epoch that begins waits for nothing: until it has, no replica can pull.
+bool ShardWriter::MustHurry(const std::deque<Job*>& line) {
+  const auto begins = [](const Job* job) { return job->BeginsAGroup(); };
+  if (std::any_of(line.begin(), line.end(), begins)) return true;
+  const MutexLock lock(mutex_);
+  return std::any_of(queue_.begin(), queue_.end(), begins);
+}
+
+void ShardWriter::WaitForSealing(const SegmentedIndex& index, const std::deque<Job*>& line) {
+  const absl::Time end = absl::Now() + kPatience;
+  while (absl::Now() < end && !MustHurry(line)) {
+    if (!absl::IsDeadlineExceeded(index.WaitForMaintenance(kFrozenMax, kPatienceStep))) return;
+  }
+}
+
 void ShardWriter::Flush(Group group, std::deque<Job*>& line) {
   const shardpb::Position position = group.transaction.position();
   const auto is_replayed = [](const Job* job) { return !job->IsAChange(); };  // the primary has waited for both
@@ -428,7 +445,7 @@ void ShardWriter::Flush(Group group, std::deque<Job*>& line) {
   for (const auto& [collection, changes] : group.index_changes) {
     const auto puts = [](const IndexChange& change) { return change.document != nullptr; };
     if (patient && std::any_of(changes.begin(), changes.end(), puts)) {
-      collection->index->WaitForMaintenance(kFrozenMax, kPatience).IgnoreError();
+      WaitForSealing(*collection->index, line);
     }
   }
   const absl::Status status = store_.Commit(std::move(group.transaction));

@@ -62,6 +62,9 @@ class ShardWriter {
   // Makes what the group holds durable and visible. Ends the jobs that have nothing left to do, and puts the others at
   // the end of the line.
   void Flush(Group group, std::deque<Job*>& line) ABSL_LOCKS_EXCLUDED(mutex_);
+  bool MustHurry(const std::deque<Job*>& line) ABSL_LOCKS_EXCLUDED(mutex_);
+  // While too much waits for that, for a while.
+  void WaitForSealing(const SegmentedIndex& index, const std::deque<Job*>& line) ABSL_LOCKS_EXCLUDED(mutex_);
   void End(Job& job, const absl::Status& status) ABSL_LOCKS_EXCLUDED(mutex_);
 
   Store& store_;

@@ -33,6 +33,7 @@ constexpr size_t kWriteBuffersDivisor = 3;              // the share of memory t
 constexpr uint64_t kLogBytesMax = uint64_t{256} << 20;  // of all write-ahead logs: bounds the time that replaying takes
 constexpr double kBloomBitsPerKey = 10;
 constexpr std::chrono::seconds kResumeEvery{5};
+constexpr char kUnflushedKey[] = "unflushed";
 
 rocksdb::Slice ToSlice(std::string_view text) { return {text.data(), text.size()}; }
 std::string_view FromSlice(const rocksdb::Slice& slice) { return {slice.data(), slice.size()}; }
@@ -82,6 +83,7 @@ rocksdb::DBOptions DatabaseOptions(const KeyValueOptions& options, const std::sh
   db.track_and_verify_wals_in_manifest = true;
   // So that a batch is in tables whole or not at all: what a log has lost is then missing in every family.
   db.atomic_flush = true;
+  db.avoid_flush_during_shutdown = true;  // what is in no table is in a log, but for what KeepSomethingUnflushed writes
   db.max_total_wal_size = kLogBytesMax;
   db.write_buffer_manager =
       std::make_shared<rocksdb::WriteBufferManager>(options.memory_bytes / kWriteBuffersDivisor, cache);
@@ -154,6 +156,19 @@ struct KeyValueStore::Rocks {
     if (db != nullptr) db->Close().PermitUncheckedError();
   }
   rocksdb::ColumnFamilyHandle* handle(Family family) const { return handles[static_cast<int>(family)]; }
+
+  // Sees to it that something is in memory that is in no table yet: only then does RocksDB, resuming after a failed
+  // write, begin a new log. Otherwise it would go on with the one in which a record was cut short, and that ends the
+  // process.
+  rocksdb::Status KeepSomethingUnflushed() const {
+    rocksdb::ColumnFamilyHandle* const unused = handles.back();
+    uint64_t entries = 0;
+    db->GetIntProperty(unused, rocksdb::DB::Properties::kNumEntriesActiveMemTable, &entries);
+    if (entries > 0) return rocksdb::Status::OK();
+    rocksdb::WriteOptions options;
+    options.disableWAL = true;
+    return db->Put(options, unused, kUnflushedKey, "");
+  }
 };
 
 class KeyValueStore::Snapshot {
@@ -276,7 +291,8 @@ absl::Status KeyValueStore::Write(const KeyValueBatch& batch) {
     }
     rocksdb::WriteOptions options;
     options.sync = true;
-    const rocksdb::Status status = rocks_->db->Write(options, &writes);
+    rocksdb::Status status = rocks_->KeepSomethingUnflushed();
+    if (status.ok()) status = rocks_->db->Write(options, &writes);
     absl::Status error = FromRocks(status, rocks_->path);
     if (error.ok() || error.code() == absl::StatusCode::kResourceExhausted) return error;
     return Error(absl::StatusCode::kUnavailable, Reason::kWriteOutcomeUnknown,

@@ -1,5 +1,6 @@
 """The fault run; see run.sh. Exit code 1 if anything acknowledged is lost or wrong, a call hung, or an error is not a documented one."""
 
+import argparse
 import json
 import random
 import shutil
@@ -8,8 +9,10 @@ import tempfile
 import time
 
 import harness
-from cluster import REPLICAS, Cluster
+from awake import awake_s
+from cluster import EMBEDDER, REPLICAS, Cluster
 from load import Load, Oracle
+from steady import IDS_A_WRITER, PAUSES_S, Minutes
 
 KINDS = ("SIGKILL", "SIGTERM", "stopped", "expired", "late", "cut off", "full", "promote", "down")
 PAUSE_S = (0.3, 3)  # between two faults
@@ -20,11 +23,11 @@ RECOVERY_S = 60
 def disturb(cluster, load, oracle, rng, seconds):
     """How many faults of each kind there were."""
     kinds = {}
-    begin = time.monotonic()
-    while time.monotonic() < begin + seconds:
+    begin = awake_s()
+    while awake_s() < begin + seconds:
         time.sleep(rng.uniform(*PAUSE_S))
         what = cluster.fault()
-        print(f"{time.monotonic() - begin:7.1f} s  {what}", flush=True)
+        print(f"{awake_s() - begin:7.1f} s  {what}", flush=True)
         kind = next(word for word in KINDS if word in what)
         kinds[kind] = kinds.get(kind, 0) + 1
         if rng.random() < REVIVED:
@@ -48,22 +51,32 @@ def check_end(cluster, load, oracle):
 
 
 def main():
-    seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 60
-    seed = int(sys.argv[2]) if len(sys.argv) > 2 else random.SystemRandom().randrange(1 << 32)
-    print(f"fault run of {seconds:.0f} s, seed {seed}", flush=True)
+    parser = argparse.ArgumentParser(prog="run.sh")
+    parser.add_argument("seconds", type=float, nargs="?", default=60)
+    parser.add_argument("seed", type=int, nargs="?", default=random.SystemRandom().randrange(1 << 32))
+    parser.add_argument("--steady", action="store_true", help="no faults and a modest load; each minute a line of memory and latencies")
+    parser.add_argument("--embedder", default=EMBEDDER, help="the routers'")
+    args = parser.parse_args()
+    print(f"{'steady' if args.steady else 'fault'} run of {args.seconds:.0f} s, seed {args.seed}", flush=True)
     folder = tempfile.mkdtemp(prefix="retro-chaos-")
-    rng = random.Random(seed)
+    rng = random.Random(args.seed)
     oracle = Oracle()
-    cluster = Cluster(folder, rng, oracle.wrong)
-    if not cluster.small_disks:
-        print("no disk can be mounted here: none is filled")
-    load = Load(cluster, oracle, seed)
-    kinds = disturb(cluster, load, oracle, rng, seconds)
+    cluster = Cluster(folder, rng, oracle.wrong, args.embedder, faults=not args.steady)
+    result = {"seed": args.seed, "seconds": args.seconds}
+    if args.steady:
+        minutes = Minutes(cluster, oracle)
+        load = Load(cluster, oracle, args.seed, IDS_A_WRITER, PAUSES_S, minutes.observe)
+        result["memory_growth_mib"] = minutes.watch(load, args.seconds)
+    else:
+        if not cluster.small_disks:
+            print("no disk can be mounted here: none is filled")
+        load = Load(cluster, oracle, args.seed)
+        result["faults"] = disturb(cluster, load, oracle, rng, args.seconds)
     load.stop()
     check_end(cluster, load, oracle)
     cluster.stop()
-    print(json.dumps({"seed": seed, "seconds": seconds, "faults": kinds, "documents": len(oracle.possible),
-                      "calls": dict(sorted(oracle.counts.items())), "wrong": len(oracle.faults)}, indent=1))
+    result |= {"documents": len(oracle.possible), "calls": dict(sorted(oracle.counts.items())), "wrong": len(oracle.faults)}
+    print(json.dumps(result, indent=1))
     if oracle.faults:
         print(f"the logs are kept: {folder}")
     else:

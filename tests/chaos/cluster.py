@@ -14,6 +14,7 @@ import time
 import grpc
 
 import harness
+from awake import awake_s
 
 REPLICAS = {"0a": 0, "0b": 0, "1a": 1, "1b": 1}
 ROUTERS = ("router0", "router1")
@@ -21,7 +22,7 @@ NAMES = (*REPLICAS, *ROUTERS, "generator")
 DISK = "160m"
 DISK_KEPT_BYTES = 256 << 10  # what a full disk still has: some writes go well, some do not
 CONNECTION_AGE_MS = 3000  # so that everybody soon meets a new certificate
-DIMENSION = 64
+EMBEDDER = "hash:64"
 START_S = 5  # in which a process has started
 CERTIFICATE_S = 2  # in which a new certificate is read
 
@@ -61,8 +62,11 @@ class Certificates:
 
 
 class Cluster:
-    def __init__(self, folder, rng, wrong):
-        self.folder, self.rng, self.wrong = folder, rng, wrong
+    """`embedder` is that of retro-retriever's flag. Without `faults` it has the machine's disk, and connections of the usual age."""
+
+    def __init__(self, folder, rng, wrong, embedder=EMBEDDER, faults=True):
+        self.folder, self.rng, self.wrong, self.embedder = folder, rng, wrong, embedder
+        self.age_flags = ["--connection-age-ms-max", str(CONNECTION_AGE_MS)] if faults else []
         self.ports = {name: harness.free_port() for name in NAMES}
         self.lines = {name: harness.free_port() for name in REPLICAS}
         self.services, self.ended, self.timers = {}, set(), []
@@ -70,7 +74,9 @@ class Cluster:
         self.lock = threading.RLock()
         os.mkdir(os.path.join(folder, "tls"))
         self.certificates = Certificates(os.path.join(folder, "tls"))
-        self.small_disks = all(self.mount(name) for name in REPLICAS)
+        for name in REPLICAS:
+            os.mkdir(os.path.join(folder, name))
+        self.small_disks = faults and all(self.mount(name) for name in REPLICAS)
         self.network = subprocess.Popen(
             [sys.executable, os.path.join(os.path.dirname(__file__), "lines.py"), *(f"{self.lines[n]}:{self.ports[n]}" for n in REPLICAS)],
             stdin=subprocess.PIPE, text=True, preexec_fn=harness.die_with_parent)
@@ -90,7 +96,6 @@ class Cluster:
 
     def mount(self, name):
         """A disk of its own, small enough to be filled; False where that is not allowed."""
-        os.mkdir(os.path.join(self.folder, name))
         return subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK}", "none", os.path.join(self.folder, name)], check=False,
                               capture_output=True).returncode == 0
 
@@ -113,9 +118,9 @@ class Cluster:
     # -------------------------------------------------------------------------------- processes
     def arguments(self, name):
         tls = self.certificates.flags(name, "shards" if name in ROUTERS else "retriever" if name == "generator" else "replicas")
-        common = [*tls, "--log-level", "info", "--connection-age-ms-max", str(CONNECTION_AGE_MS)]
+        common = [*tls, "--log-level", "info", *self.age_flags]
         if name in ROUTERS:
-            return "retro-retriever", [*common, "--role", "router", "--cluster-file", self.file, "--embedder", f"hash:{DIMENSION}",
+            return "retro-retriever", [*common, "--role", "router", "--cluster-file", self.file, "--embedder", self.embedder,
                                        "--tokenizer", harness.TOKENIZER]
         if name == "generator":
             return "retro-generator", [*common, "--model", self.model, "--retriever", self.address("router1"), "--dtype", "fp32",
@@ -123,7 +128,7 @@ class Cluster:
         return "retro-shard", [*common, "--data", os.path.join(self.folder, name, "store"), "--cluster-file", self.file, "--shard",
                                str(REPLICAS[name]), "--replica", name, "--log-changes-max", "1000", "--late-ms", "1000",
                                "--embedder-fingerprint", self.prints["embedder"], "--tokenizer-fingerprint", self.prints["tokenizer"],
-                               "--dimension", str(DIMENSION)]
+                               "--dimension", self.prints["dimension"]]
 
     def address(self, name):
         return f"127.0.0.1:{self.ports[name]}"
@@ -137,7 +142,7 @@ class Cluster:
     def start(self, name):
         program, arguments = self.arguments(name)
         self.ended.discard(name)
-        self.started[name] = time.monotonic()
+        self.started[name] = awake_s()
         self.services[name] = harness.Service(program, arguments, self.folder, self.ports[name])
 
     def revive(self):
@@ -176,7 +181,7 @@ class Cluster:
             return self.rng.choice(kinds)()
 
     def for_a_while(self, name, seconds, undo):
-        now = time.monotonic()
+        now = awake_s()
         self.faults[name].append((now, now + seconds))
 
         def end():

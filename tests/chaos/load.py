@@ -12,9 +12,10 @@ from retro.generator.v1 import generator_pb2, generator_pb2_grpc
 from retro.retriever.v1 import document_pb2, retriever_pb2, retriever_pb2_grpc
 
 import harness
+from awake import awake_s
 from cluster import ROUTERS
 
-IDS_A_WRITER = 40
+IDS_A_WRITER = 40  # of the fault run: few, so that each is written often
 WORKERS = {"write": 3, "ingest": 1, "read": 2, "search": 2, "generate": 1}
 CALL_S = 8
 HUNG_S = 15  # past a deadline
@@ -70,7 +71,7 @@ class Write:
 
     def __init__(self, oracle, document_id, version):
         self.oracle, self.document_id, self.version = oracle, document_id, version
-        self.begin = time.monotonic()
+        self.begin = awake_s()
         with oracle.lock:
             self.before = oracle.possible.setdefault(document_id, {DELETED})
             self.unknown = oracle.unknown.setdefault(document_id, {})
@@ -86,7 +87,7 @@ class Write:
 
     def fail(self, reason):
         with self.oracle.lock:
-            self.unknown[self.version] = time.monotonic() + UNKNOWN_S
+            self.unknown[self.version] = awake_s() + UNKNOWN_S
             if reason in NOTHING_DONE and self.version not in self.before:
                 self.oracle.possible[self.document_id] = self.before
                 self.unknown.pop(self.version)
@@ -98,8 +99,11 @@ def text_of(document_id, version):
 
 
 class Load:
-    def __init__(self, cluster, oracle, seed):
-        self.oracle, self.seed = oracle, seed
+    """Each kind of work goes on as soon as it has its answer, or after as many seconds as `pauses` has for it. `observe` is told of each
+    call that went well how many seconds it took."""
+
+    def __init__(self, cluster, oracle, seed, ids=IDS_A_WRITER, pauses=None, observe=lambda what, seconds: None):
+        self.oracle, self.seed, self.ids, self.pauses, self.observe = oracle, seed, ids, pauses or {}, observe
         self.reasons = documented_reasons()
         self.stopping = threading.Event()
         self.under_way = {}
@@ -119,15 +123,19 @@ class Load:
                 work(rng, number, version)
             except Exception as error:  # of ours: a thread that ends in silence would hide everything
                 self.oracle.wrong(f"{work.__name__}: {error!r}")
+            if work.__name__ in self.pauses:
+                self.stopping.wait(self.pauses[work.__name__])
 
     # -------------------------------------------------------------------------------- calls
     def call(self, what, begin):
         """What `begin` gives, or the reason why there is none."""
         me = threading.get_ident()
-        self.under_way[me] = (what, time.monotonic())
+        since = awake_s()
+        self.under_way[me] = (what, since)
         try:
             answer = begin()
             self.oracle.count(f"{what} OK")
+            self.observe(what, awake_s() - since)
             return answer, None
         except grpc.RpcError as error:
             return None, self.judge_error(what, error)
@@ -149,12 +157,12 @@ class Load:
         return error.reason
 
     def hung(self):
-        now = time.monotonic()
+        now = awake_s()
         return [what for what, since in list(self.under_way.values()) if now - since > CALL_S + HUNG_S]
 
     # -------------------------------------------------------------------------------- writing
     def write(self, rng, number, version):
-        document_id = f"w{number}-{rng.randrange(IDS_A_WRITER)}"
+        document_id = f"w{number}-{rng.randrange(self.ids)}"
         stub = self.retrievers[number % len(ROUTERS)]
         deletes = rng.random() < 0.2
         write = Write(self.oracle, document_id, DELETED if deletes else version)
@@ -174,7 +182,7 @@ class Load:
 
     def ingest(self, rng, number, version):
         """A stream of several documents, each acknowledged by itself."""
-        ids = [f"i{number}-{i}" for i in rng.sample(range(IDS_A_WRITER), rng.randint(1, 20))]
+        ids = [f"i{number}-{i}" for i in rng.sample(range(self.ids), rng.randint(1, 20))]
         writes = {i: Write(self.oracle, document_id, version) for i, document_id in enumerate(ids)}
         stub = rng.choice(self.retrievers)
         requests = [retriever_pb2.IngestRequest(sequence=i, write=write_of(document_id, version)) for i, document_id in enumerate(ids)]
@@ -196,7 +204,7 @@ class Load:
     # -------------------------------------------------------------------------------- reading
     def any_id(self, rng):
         kind, count = rng.choice((("w", WORKERS["write"]), ("i", WORKERS["ingest"])))
-        return f"{kind}{rng.randrange(count)}-{rng.randrange(IDS_A_WRITER)}"
+        return f"{kind}{rng.randrange(count)}-{rng.randrange(self.ids)}"
 
     def read(self, rng, number, version):
         self.read_one("get", self.any_id(rng), rng.choice(self.retrievers))
@@ -259,10 +267,10 @@ class Load:
 
     def read_all(self, seconds):
         """Everything, once all is well again: within so long each must be answered."""
-        end = time.monotonic() + seconds
+        end = awake_s() + seconds
         for document_id in sorted(self.oracle.possible):
             while (reason := self.read_one("final get", document_id, self.retrievers[0])) is not None:
-                if time.monotonic() > end:
+                if awake_s() > end:
                     self.oracle.wrong(f"not well again after {seconds} s: {reason}")
                     return
 

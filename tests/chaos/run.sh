@@ -2,7 +2,8 @@
 # The fault run: run.sh [SECONDS [SEED]] (60 and a seed that it prints). Two routers, two shards of two replicas and a generator, all with
 # TLS, under writes, ingest, reads, searches and generations, while processes are killed, stopped and ended, lines between them delayed and
 # cut, disks filled, certificates expired and replicas promoted; an oracle over everything acknowledged. With RETRO_BUILD that build is
-# taken as it is. Disks are filled where a file system can be mounted.
+# taken as it is. Disks are filled where a file system can be mounted. run.sh --steady [--embedder FOLDER] SECONDS [SEED]: the same without
+# a fault and at a modest pace; each minute a JSON line of every process's resident memory and of the latencies. Memory must not grow.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 if [ -z "${RETRO_BUILD:-}" ]; then

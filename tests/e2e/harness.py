@@ -1,6 +1,7 @@
 """What the end-to-end tests share: services as processes in a folder of their own, on free ports, ended whatever happens.
 
-RETRO_BUILD names the build folder (default build/release). RETRO_E2E_KEEP=1 keeps the folders, with every service's log.
+RETRO_BUILD names the build folder (default build/release). RETRO_E2E_KEEP=1 keeps the folders, with every service's log. RETRO_WAIT_S is
+for a machine that has other things to do: how long to wait for anything (60).
 """
 
 import atexit
@@ -20,7 +21,7 @@ import unittest
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 BUILD = os.environ.get("RETRO_BUILD", os.path.join(ROOT, "build", "release"))
 TOKENIZER = os.path.join(ROOT, "common", "tokenizer", "retro-16k.model")
-WAIT_S = 60  # for anything that happens in a second on a quiet machine
+WAIT_S = float(os.environ.get("RETRO_WAIT_S", "60"))  # for anything that happens in a second on a quiet machine
 OUTPUT_SHOWN = 2000  # characters, when a test fails
 PR_SET_PDEATHSIG = 1
 LIBC = ctypes.CDLL(None)
