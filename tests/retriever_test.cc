@@ -20,7 +20,6 @@
 #include "common/base/strings.h"
 #include "common/rpc/status.h"
 #include "retriever_service/embed/hash_embedder.h"
-#include "retro/admin/v1/admin.grpc.pb.h"
 #include "retro/retriever/v1/retriever.grpc.pb.h"
 #include "tests/temporary_folder.h"
 #include "tests/test_paths.h"
@@ -28,7 +27,6 @@
 namespace retro {
 namespace {
 
-namespace adminpb = admin::v1;
 namespace pb = retriever::v1;
 
 constexpr int kDimension = 32;
@@ -517,52 +515,6 @@ TEST_F(RetrieverTest, MetricsShowWhatIsThereAndWhatWasDone) {
   EXPECT_EQ(values["retro_store_documents  0"], 1) << "collection \"\", shard 0";
   EXPECT_EQ(values["retro_embed_texts"], 2) << "one document, one query";
   EXPECT_EQ(values["retro_requests_total OK Search"], 1);
-}
-
-TEST_F(RetrieverTest, AnIndexIsTrainedOnCommand) {
-  Put("a", LongText("ocean", 120));
-  const auto state = [this] {
-    grpc::ClientContext context;
-    pb::StatsResponse stats;
-    EXPECT_TRUE(stub_->Stats(&context, {}, &stats).ok());
-    return stats.shards(0).collections(0).index_state();
-  };
-  EXPECT_EQ(state(), pb::INDEX_STATE_EXACT);
-  const auto admin = adminpb::AdminService::NewStub(
-      grpc::CreateChannel("127.0.0.1:" + std::to_string(retriever_->port()), grpc::InsecureChannelCredentials()));
-  grpc::ClientContext train_context;
-  adminpb::TrainIndexResponse begun;
-  ASSERT_TRUE(admin->TrainIndex(&train_context, {}, &begun).ok());
-  adminpb::Operation operation = begun.operation();
-  while (operation.state() == adminpb::OPERATION_STATE_RUNNING) {
-    grpc::ClientContext context;
-    adminpb::GetOperationRequest request;
-    request.set_operation_id(operation.operation_id());
-    adminpb::GetOperationResponse response;
-    ASSERT_TRUE(admin->GetOperation(&context, request, &response).ok());
-    operation = response.operation();
-  }
-  EXPECT_EQ(operation.state(), adminpb::OPERATION_STATE_SUCCEEDED) << operation.message();
-  EXPECT_EQ(state(), pb::INDEX_STATE_READY);
-  EXPECT_FALSE(Search(TextSearch("ocean0"))->results(0).neighbours().empty());
-
-  adminpb::TrainIndexRequest missing;
-  missing.set_collection("none");
-  grpc::ClientContext missing_context;
-  EXPECT_EQ(ReasonOf(FromGrpcStatus(admin->TrainIndex(&missing_context, missing, &begun))),
-            Reason::kCollectionNotFound);
-}
-
-TEST_F(RetrieverTest, AStoreOfItsOwnIsItsOnlyReplica) {
-  Put("a", "text");
-  grpc::ClientContext context;
-  adminpb::ListReplicasResponse response;
-  const auto admin = adminpb::AdminService::NewStub(
-      grpc::CreateChannel("127.0.0.1:" + std::to_string(retriever_->port()), grpc::InsecureChannelCredentials()));
-  ASSERT_TRUE(admin->ListReplicas(&context, {}, &response).ok());
-  ASSERT_EQ(response.replicas_size(), 1);
-  EXPECT_TRUE(response.replicas(0).primary() && response.replicas(0).in_sync() && response.replicas(0).reachable());
-  EXPECT_EQ(response.replicas(0).position(), 2u) << "the collection, the document";
 }
 
 TEST_F(RetrieverTest, ListsAllDocumentsPageByPage) {
