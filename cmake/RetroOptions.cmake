@@ -12,6 +12,9 @@ target_compile_options(retro_options INTERFACE -Wall -Wextra -Werror -Wno-missin
 if(CMAKE_CXX_COMPILER_ID STREQUAL GNU AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 13)
   target_compile_options(retro_options INTERFACE -Wno-restrict)   # false alarms on std::string, GCC bug 105651
 endif()
+if(CMAKE_CXX_COMPILER_ID STREQUAL GNU AND RETRO_SANITIZE)
+  target_compile_options(retro_options INTERFACE -Wno-maybe-uninitialized)   # false alarms, as GCC's manual says of -fsanitize
+endif()
 if(CMAKE_CXX_COMPILER_ID MATCHES Clang)
   target_compile_options(retro_options INTERFACE -Wthread-safety)
 endif()

@@ -20,10 +20,9 @@ c10::TypedOperatorHandle<Signature> FindOperator(const char* name) {
 }  // namespace
 
 PackedLinear::PackedLinear(const at::Tensor& weight, WeightFormat format) {
-  const std::optional<at::Tensor> no_bias;
   if (format == WeightFormat::kFp16Packed) {
     static const auto pack = FindOperator<PackFp16>("quantized::linear_prepack_fp16");
-    fp16_ = pack.call(weight, no_bias);
+    fp16_ = pack.call(weight, std::nullopt);
   } else {
     static const auto reorder = FindOperator<ReorderFp32>("mkldnn::_reorder_linear_weight");
     fp32_ = reorder.call(weight, std::nullopt);
