@@ -19,6 +19,7 @@ Examples:
   retro admin replicas                            where each replica is, and whether it answers
   retro admin verify --shard 1 --replica b0       a checksum of all that it holds
   retro admin promote --shard 1 --replica b0      make it the primary; refused unless it is in sync
+  retro admin train --shard 1                     seal and train now what its index has taken in
   retro admin read-only --shard 1                 refuse writes, until the shard's primary starts again or --off
 
 docs/consistency.md says what each does. With --json, one line with the reply's message.)";
@@ -77,6 +78,16 @@ int RunCompact(const Options& options, const Console& console) {
   return code != kOk ? code : WaitForOperation(options.common, console, response.operation().operation_id());
 }
 
+int RunTrain(const Options& options, const Console& console) {
+  adminpb::TrainIndexRequest request;
+  request.set_shard(options.shard);
+  request.set_replica(options.replica);
+  adminpb::TrainIndexResponse response;
+  const int code = AskAdmin<adminpb::TrainIndexRequest, adminpb::TrainIndexResponse>(options.common, console, request,
+                                                                                     &Stub::TrainIndex, response);
+  return code != kOk ? code : WaitForOperation(options.common, console, response.operation().operation_id());
+}
+
 int RunReadOnly(const Options& options, const Console& console) {
   adminpb::SetReadOnlyRequest request;
   request.set_shard(options.shard);
@@ -120,6 +131,10 @@ void AddAdminCommand(CLI::App& app, Invocation& invocation) {
   CLI::App* compact = AddAction(*command, options, invocation, "compact",
                                 "Give back the disk space of what was deleted and has left the change log", RunCompact);
   AddShardOption(*compact, *options);
+  CLI::App* train = AddAction(*command, options, invocation, "train",
+                              "Seal and train now what an index has taken in since it last did", RunTrain);
+  AddShardOption(*train, *options);
+  train->add_option("--replica", options->replica, "The replica's name; the primary if it is not given");
   CLI::App* read_only = AddAction(*command, options, invocation, "read-only", "Refuse writes to a shard", RunReadOnly);
   AddShardOption(*read_only, *options);
   read_only->add_flag("--off", options->off, "Take writes again");

@@ -138,7 +138,8 @@ class ServedRetriever final : public Retriever {
         write_runner_(writers_, runner_),
         service_(MakeRetrieverService({*shards_, router_, writer_, embedding_, *tokenizer_, runner_, write_runner_,
                                        ingest_workers_, budget_, open_streams_, metrics, metrics_,
-                                       static_cast<uint64_t>(server.message_bytes_max)})),
+                                       static_cast<uint64_t>(server.message_bytes_max),
+                                       cluster_ == nullptr ? RunOn::kArrival : RunOn::kWorker})),
         admin_service_(MakeAdminService(*admin_, runner_)) {
     metrics.BeforeScrape([this] {
       if (cluster_ != nullptr) cluster_->RefreshMetrics();

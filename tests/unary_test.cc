@@ -1,5 +1,6 @@
 #include "common/rpc/unary.h"
 
+#include <grpcpp/generic/generic_stub.h>
 #include <grpcpp/grpcpp.h>
 #include <gtest/gtest.h>
 
@@ -23,7 +24,8 @@ namespace {
 namespace spb = shard::v1;
 using std::chrono::milliseconds;
 
-// Stats waits for its turn; GetDocument holds a MiB for each byte of the id; nothing else is called.
+// Stats waits for its turn; GetDocument holds a MiB for each byte of the id; GetChunks gives so many MiB; nothing else
+// is called.
 class SlowShard : public Shard {
  public:
   absl::StatusOr<spb::StatsResponse> Stats(const spb::StatsRequest&, const CallContext&) override {
@@ -52,8 +54,10 @@ class SlowShard : public Shard {
     for (size_t i = 0; i < request.document_id().size(); ++i) RETRO_RETURN_IF_ERROR(context.Hold(size_t{1} << 20));
     return spb::GetDocumentResponse();
   }
-  absl::StatusOr<spb::GetChunksResponse> GetChunks(const spb::GetChunksRequest&, const CallContext&) override {
-    return None();
+  absl::StatusOr<spb::GetChunksResponse> GetChunks(const spb::GetChunksRequest& request, const CallContext&) override {
+    spb::GetChunksResponse response;
+    response.add_chunks()->set_text(std::string(request.max_chunks() << 20, 'x'));
+    return response;
   }
   absl::StatusOr<spb::ListDocumentsResponse> ListDocuments(const spb::ListDocumentsRequest&,
                                                            const CallContext&) override {
@@ -74,12 +78,18 @@ class SlowShard : public Shard {
 
 class UnaryTest : public testing::Test {
  protected:
-  UnaryTest() : workers_(1, 3), service_(MakeShardService(shard_, workers_, metrics_)) {
+  explicit UnaryTest(const UnaryOptions& options = {})
+      : workers_(1, 3), service_(MakeShardService(shard_, workers_, metrics_, options)) {
     auto server = RpcServer::Start({}, {service_.get()});
     EXPECT_TRUE(server.ok()) << server.status();
     server_ = *std::move(server);
-    stub_ = spb::ShardService::NewStub(
-        grpc::CreateChannel(StrCat("127.0.0.1:", server_->port()), grpc::InsecureChannelCredentials()));
+    stub_ = spb::ShardService::NewStub(grpc::CreateCustomChannel(StrCat("127.0.0.1:", server_->port()),
+                                                                 grpc::InsecureChannelCredentials(), AnySize()));
+  }
+  static grpc::ChannelArguments AnySize() {
+    grpc::ChannelArguments arguments;
+    arguments.SetMaxReceiveMessageSize(-1);
+    return arguments;
   }
   ~UnaryTest() override {
     shard_.GiveTurns(1000);
@@ -135,6 +145,65 @@ TEST_F(UnaryTest, WhatAnAnswerTakesIsBoundedAndGivenBack) {
     while (!take(200).ok()) std::this_thread::sleep_for(milliseconds(1));  // what the last one held comes back
     EXPECT_EQ(ReasonOf(take(300)), Reason::kQueueFull);
   }
+}
+
+class SmallMemoryTest : public UnaryTest {
+ protected:
+  static constexpr uint32_t kMebibytes = 8;
+  SmallMemoryTest() : UnaryTest({.bytes_max = kMebibytes << 20, .peer_wait_max = milliseconds(2000)}) {}
+};
+
+// A caller that reads nothing: gRPC's own would read the reply of a unary call.
+TEST_F(SmallMemoryTest, WhatAReplyHoldsThatNobodyReadsIsGivenBack) {
+  grpc::ChannelArguments fixed_window;
+  fixed_window.SetInt(GRPC_ARG_HTTP2_BDP_PROBE, 0);
+  grpc::GenericStub stub(grpc::CreateCustomChannel(StrCat("127.0.0.1:", server_->port()),
+                                                   grpc::InsecureChannelCredentials(), fixed_window));
+  spb::GetChunksRequest request;
+  request.set_max_chunks(kMebibytes - 2);
+  grpc::ByteBuffer bytes;
+  SerializeMessage(request, bytes);
+  grpc::CompletionQueue queue;
+  grpc::ClientContext context;
+  const auto call = stub.PrepareCall(&context, "/retro.shard.v1.ShardService/GetChunks", &queue);
+  const auto wait = [&queue] {
+    void* tag = nullptr;
+    bool ok = false;
+    EXPECT_TRUE(queue.Next(&tag, &ok) && ok);
+  };
+  call->StartCall(nullptr);
+  wait();
+  call->WriteLast(bytes, {}, nullptr);
+  wait();
+  call->ReadInitialMetadata(nullptr);
+  wait();  // the reply is on its way
+  const auto another = [&] {
+    grpc::ClientContext another_context;
+    spb::GetChunksResponse response;
+    return FromGrpcStatus(stub_->GetChunks(&another_context, request, &response));
+  };
+  absl::Status status = another();
+  EXPECT_EQ(ReasonOf(status), Reason::kQueueFull) << status;
+  while (ReasonOf(status) == Reason::kQueueFull) status = another();
+  EXPECT_TRUE(status.ok()) << status;
+
+  context.TryCancel();
+  grpc::Status end;
+  call->Finish(&end, nullptr);
+  wait();
+}
+
+TEST_F(SmallMemoryTest, AWriteThatCanNeverFitIsAWrongOne) {
+  grpc::ClientContext context;
+  spb::WriteResponse response;
+  const auto writer = stub_->WriteInParts(&context, &response);
+  spb::WriteRequest part;
+  part.add_changes()->mutable_document()->set_text(std::string((kMebibytes << 20) / 2 + 1, 'x'));
+  writer->Write(part);
+  writer->Write(part);
+  writer->WritesDone();
+  const absl::Status status = FromGrpcStatus(writer->Finish());
+  EXPECT_EQ(FieldOf(status), "changes") << status;
 }
 
 TEST_F(UnaryTest, WhoseCallerHasLeftIsNotWorkedOn) {

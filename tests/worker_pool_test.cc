@@ -6,6 +6,7 @@
 #include <future>
 #include <memory>
 #include <string>
+#include <thread>
 #include <vector>
 
 namespace retro {
@@ -65,6 +66,30 @@ TEST_F(WorkerPoolTest, WithoutKeysAllPlacesAreTaken) {
 TEST_F(WorkerPoolTest, NoQueueStillWorks) {
   Hold(0);
   EXPECT_FALSE(Add("", "x"));
+  Release();
+}
+
+TEST_F(WorkerPoolTest, WhatRunsHereTakesTheFreeWorkersPlace) {
+  WorkerPool pool(1, 1);
+  bool ran_here = false, ran_there = false;
+  const auto here = std::this_thread::get_id();
+  EXPECT_TRUE(pool.RunHere([&] {
+    ran_here = std::this_thread::get_id() == here;
+    EXPECT_TRUE(pool.Submit([&] { ran_there = std::this_thread::get_id() != here; }));
+    EXPECT_FALSE(pool.Submit([] {})) << "one place at work, one that waits";
+    for (int i = 0; i < 1000; ++i) std::this_thread::yield();
+    EXPECT_EQ(pool.queued(), 1u) << "the worker's place is taken";
+    EXPECT_FALSE(pool.RunHere([] {})) << "another waits for its turn";
+  }));
+  pool.Stop();
+  EXPECT_TRUE(ran_here);
+  EXPECT_TRUE(ran_there) << "as soon as the place was free";
+  EXPECT_FALSE(pool.RunHere([] {})) << "stopped";
+}
+
+TEST_F(WorkerPoolTest, NothingRunsHereWhileAllWorkersAreBusy) {
+  Hold(3);
+  EXPECT_FALSE(pool_->RunHere([] {}));
   Release();
 }
 

@@ -24,6 +24,12 @@ struct CallContext {
   // thread while the call lasts, which gives all of it back.
   std::function<bool(size_t bytes)> hold;
 
+  // Whose turn and share it is where callers take turns and share; "" where nobody has a key.
+  const std::string& key() const {
+    static const std::string kNobody;
+    return caller == nullptr ? kNobody : caller->key;
+  }
+
   // RESOURCE_EXHAUSTED (QUEUE_FULL) if there is no memory for so much more of an answer.
   absl::Status Hold(size_t bytes) const {
     constexpr std::chrono::milliseconds kRetryAfter{200};

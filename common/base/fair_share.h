@@ -14,26 +14,26 @@ class FairShare {
  public:
   explicit FairShare(int64_t places) : places_(places) {}
 
-  // Takes a place. False if there is none, or if `key` holds so many that what is left is for others: it may hold four
-  // times as many as are free, so a key alone fills four fifths, two of them four ninths each. "" is nobody in
-  // particular, who may have all.
-  bool TryTake(const std::string& key) {
-    const int64_t free = places_ - taken_;
+  // Takes `count` places. False if there are none, or if `key` holds so many that what is left is for others: before
+  // the last one that it gets it holds less than four times as many as are free, so a key alone fills four fifths, two
+  // of them four ninths each; who holds none gets whatever is free. "" is nobody in particular, who may have all.
+  bool TryTake(const std::string& key, int64_t count = 1) {
+    const int64_t free_before_last = places_ - taken_ - count + 1;
     const auto held = held_.find(key);
     const int64_t own = held == held_.end() ? 0 : held->second;
-    if (free <= 0 || (!key.empty() && own >= kFreeTimesMax * free)) return false;
-    Take(key);
+    if (free_before_last <= 0 || (!key.empty() && own >= kFreeTimesMax * free_before_last)) return false;
+    Take(key, count);
     return true;
   }
-  // Takes one whether it is free or not.
-  void Take(const std::string& key) {
-    ++taken_;
-    if (!key.empty()) ++held_[key];
+  // Takes them whether they are free or not.
+  void Take(const std::string& key, int64_t count = 1) {
+    taken_ += count;
+    if (!key.empty()) held_[key] += count;
   }
-  void Release(const std::string& key) {
-    --taken_;
+  void Release(const std::string& key, int64_t count = 1) {
+    taken_ -= count;
     const auto held = held_.find(key);
-    if (held != held_.end() && --held->second == 0) held_.erase(held);
+    if (held != held_.end() && (held->second -= count) == 0) held_.erase(held);
   }
 
   int64_t taken() const { return taken_; }

@@ -4,20 +4,40 @@
 
 namespace retro {
 
-WorkerPool::WorkerPool(int threads, size_t queue_max) : places_(threads + static_cast<int64_t>(queue_max)) {
+WorkerPool::WorkerPool(int threads, size_t queue_max)
+    : threads_max_(threads), places_(threads + static_cast<int64_t>(queue_max)) {
   for (int i = 0; i < threads; ++i) threads_.emplace_back([this] { Loop(); });
 }
 
 WorkerPool::~WorkerPool() { Stop(); }
 
 bool WorkerPool::Submit(std::function<void()> work, const std::string& key) {
-  MutexLock lock(mutex_);
-  if (stopping_ || !places_.TryTake(key)) return false;
-  auto& queue = queues_[key];
-  if (queue.empty()) turns_.push_back(key);
-  queue.push_back(std::move(work));
-  ++queued_;
+  {
+    MutexLock lock(mutex_);
+    if (stopping_ || !places_.TryTake(key)) return false;
+    auto& queue = queues_[key];
+    if (queue.empty()) turns_.push_back(key);
+    queue.push_back(std::move(work));
+    ++queued_;
+  }
   wake_.NotifyOne();
+  return true;
+}
+
+bool WorkerPool::RunHere(const std::function<void()>& work, const std::string& key) {
+  {
+    MutexLock lock(mutex_);
+    if (stopping_ || !turns_.empty() || running_ == threads_max_ || !places_.TryTake(key)) return false;
+    ++running_;
+  }
+  work();
+  {
+    MutexLock lock(mutex_);
+    --running_;
+    places_.Release(key);
+    if (turns_.empty()) return true;
+  }
+  wake_.NotifyOne();  // a worker that this one stood in for
   return true;
 }
 
@@ -52,17 +72,18 @@ std::pair<std::function<void()>, std::string> WorkerPool::TakeNext() {
 }
 
 void WorkerPool::Loop() {
+  MutexLock lock(mutex_);
   while (true) {
-    std::pair<std::function<void()>, std::string> next;
-    {
-      MutexLock lock(mutex_);
-      while (turns_.empty() && !stopping_) wake_.Wait(mutex_);
-      if (turns_.empty()) return;
-      next = TakeNext();
-    }
-    next.first();
-    MutexLock lock(mutex_);
-    places_.Release(next.second);
+    while ((turns_.empty() && !stopping_) || running_ == threads_max_) wake_.Wait(mutex_);
+    if (turns_.empty()) return;
+    auto [work, key] = TakeNext();
+    ++running_;
+    mutex_.Unlock();
+    work();
+    work = nullptr;  // with all that it holds, before its place is another's
+    mutex_.Lock();
+    --running_;
+    places_.Release(key);
   }
 }
 

@@ -28,6 +28,10 @@ class WorkerPool {
   // is begun in the order it came; keys that have work waiting take turns. Any thread.
   bool Submit(std::function<void()> work, const std::string& key = "");
 
+  // Runs `work` on the calling thread, in the place of one of the pool's, which saves waking that; false, and it is not
+  // run, if it would have to wait for its turn, or as Submit. Any thread.
+  bool RunHere(const std::function<void()>& work, const std::string& key = "");
+
   // Runs what is queued, then ends the threads. Not from a worker.
   void Stop();
 
@@ -38,9 +42,11 @@ class WorkerPool {
   // The work whose turn it is, and its key.
   std::pair<std::function<void()>, std::string> TakeNext() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
+  const int threads_max_;
   mutable Mutex mutex_;
   CondVar wake_;
   FairShare places_ ABSL_GUARDED_BY(mutex_);  // of what waits and what runs
+  int running_ ABSL_GUARDED_BY(mutex_) = 0;
   size_t queued_ ABSL_GUARDED_BY(mutex_) = 0;
   std::map<std::string, std::deque<std::function<void()>>> queues_ ABSL_GUARDED_BY(mutex_);  // by key; none is empty
   std::deque<std::string> turns_ ABSL_GUARDED_BY(mutex_);  // the keys of queues_, whose turn it is first

@@ -7,12 +7,14 @@
 #include <prometheus/registry.h>
 
 #include <functional>
+#include <map>
 #include <memory>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "common/base/sync.h"
 
 namespace prometheus {
 class Collectable;
@@ -47,7 +49,15 @@ class Metrics {
   std::vector<prometheus::MetricFamily> Collect() const;
 
  private:
-  std::shared_ptr<prometheus::Registry> registry_;
+  struct RequestMetrics {
+    prometheus::Counter* count = nullptr;
+    prometheus::Histogram* seconds = nullptr;
+  };
+  RequestMetrics OfRequests(const std::string& method, const std::string& code) ABSL_LOCKS_EXCLUDED(mutex_);
+
+  const std::shared_ptr<prometheus::Registry> registry_;
+  Mutex mutex_;
+  std::map<std::pair<std::string, std::string>, RequestMetrics> requests_ ABSL_GUARDED_BY(mutex_);  // method and code
   std::vector<std::function<void()>> refresh_;
 };
 

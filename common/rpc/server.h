@@ -12,6 +12,7 @@
 
 #include "absl/status/statusor.h"
 #include "common/rpc/access.h"
+#include "common/rpc/awake.h"
 #include "common/rpc/credentials.h"
 
 namespace retro {
@@ -52,6 +53,7 @@ class RpcServer {
   RpcServer() = default;
 
   ServerOptions options_;
+  const Awake awake_;
   grpc::CallbackGenericService refusing_service_;  // UNIMPLEMENTED to everything
   std::unique_ptr<grpc::Server> server_;
   std::unique_ptr<grpc::Server> health_server_;

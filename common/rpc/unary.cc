@@ -16,6 +16,7 @@ namespace {
 constexpr size_t kRequestIdBytesMax = 128;
 constexpr int kWaitShare = 2;  // of a call's time, the part that it may wait
 constexpr size_t kAuditedRequestBytesMax = 1024;
+constexpr size_t kArrivalBytesMax = 4096;  // a larger request may ask for much: a worker's
 
 std::string NewRequestId() {
   thread_local std::mt19937_64 random{std::random_device{}()};
@@ -63,15 +64,18 @@ grpc::Status CallRecord::Finish(const absl::Status& status) const {
   const std::string code = absl::StatusCodeToString(status.code());
   metrics_.CountRequest(method_, code, seconds);
   const bool alarming = status.code() == absl::StatusCode::kInternal || status.code() == absl::StatusCode::kDataLoss;
-  LogEvent(alarming ? spdlog::level::err : spdlog::level::debug, "request",
-           {{"method", method_},
-            {"code", code},
-            {"seconds", fmt::format("{:.4f}", seconds)},
-            {"request_id", request_id_},
-            {"trace_id", std::string(TraceIdOf(traceparent_))},
-            {"span_id", std::string(SpanIdOf(traceparent_))},
-            {"parent_span_id", parent_span_},
-            {"message", std::string(status.message())}});
+  const auto level = alarming ? spdlog::level::err : spdlog::level::debug;
+  if (spdlog::should_log(level)) {
+    LogEvent(level, "request",
+             {{"method", method_},
+              {"code", code},
+              {"seconds", fmt::format("{:.4f}", seconds)},
+              {"request_id", request_id_},
+              {"trace_id", std::string(TraceIdOf(traceparent_))},
+              {"span_id", std::string(SpanIdOf(traceparent_))},
+              {"parent_span_id", parent_span_},
+              {"message", std::string(status.message())}});
+  }
   if (IsAudited(method_)) {
     LogAudit({{"method", method_},
               {"key", caller_ == nullptr ? "" : caller_->key},
@@ -88,6 +92,7 @@ class UnaryRunner::Call : public grpc::ServerUnaryReactor {
   Call(UnaryRunner& runner, const grpc::CallbackServerContext& context, std::string method,
        const grpc::ByteBuffer& request, grpc::ByteBuffer& reply)
       : runner_(runner),
+        grpc_context_(context),
         context_(MakeCallContext(context)),
         admitted_(Admit(runner.options_.access.get(), context, method, context_)),
         record_(runner.metrics_, std::move(method), context_),
@@ -97,24 +102,27 @@ class UnaryRunner::Call : public grpc::ServerUnaryReactor {
   }
 
   bool TryHold(size_t bytes) {
-    if (!runner_.budget_->TryAcquire(bytes)) return false;
+    if (!runner_.budget_->TryAcquire(bytes, context_.key())) return false;
     bytes_held_ += bytes;
     return true;
   }
 
   void GiveBack(size_t bytes) {
-    runner_.budget_->Release(bytes);
+    runner_.budget_->Release(bytes, context_.key());
     bytes_held_ -= bytes;
   }
 
   const absl::Status& admitted() const { return admitted_; }
-  std::string key() const { return context_.caller == nullptr ? "" : context_.caller->key; }
   const CallContext& context() const { return context_; }
   void Answer(const Work& work) { End(TryAnswer(work)); }
-  void End(const absl::Status& status) { Finish(record_.Finish(status)); }  // may delete this
+  void End(const absl::Status& status) {
+    sent_ = runner_.peers_->Begin(grpc_context_);
+    Finish(record_.Finish(status));  // may delete this
+  }
 
   void OnDone() override {
-    runner_.budget_->Release(bytes_held_);
+    runner_.peers_->End(sent_);
+    runner_.budget_->Release(bytes_held_, context_.key());
     delete this;
   }
 
@@ -138,6 +146,7 @@ class UnaryRunner::Call : public grpc::ServerUnaryReactor {
   }
 
   UnaryRunner& runner_;
+  const grpc::CallbackServerContext& grpc_context_;
   CallContext context_;
   const absl::Status admitted_;
   CallRecord record_;
@@ -145,10 +154,11 @@ class UnaryRunner::Call : public grpc::ServerUnaryReactor {
   grpc::ByteBuffer& reply_;
   const Clock::time_point arrival_ = Clock::now();
   std::atomic<size_t> bytes_held_ = 0;
+  PeerWatch::Entry sent_;  // the reply
 };
 
 bool UnaryRunner::WouldBeLate(const CallContext& call) const {
-  return pool_.queued() > 0 && call.deadline - Clock::now() < kWaitShare * last_wait_.load();
+  return call.deadline - Clock::now() < kWaitShare * last_wait_.load() && pool_.queued() > 0;
 }
 
 absl::Status UnaryRunner::MemoryFullError() {
@@ -161,7 +171,8 @@ absl::Status UnaryRunner::UnreadableError() {
 }
 
 grpc::ServerUnaryReactor* UnaryRunner::Start(grpc::CallbackServerContext* context, std::string method,
-                                             const grpc::ByteBuffer& request, grpc::ByteBuffer& reply, Work work) {
+                                             const grpc::ByteBuffer& request, grpc::ByteBuffer& reply, RunOn run_on,
+                                             Work work) {
   Call* call = new Call(*this, *context, std::move(method), request, reply);  // deleted by OnDone
   if (!call->admitted().ok()) {
     call->End(call->admitted());
@@ -170,10 +181,22 @@ grpc::ServerUnaryReactor* UnaryRunner::Start(grpc::CallbackServerContext* contex
   } else if (WouldBeLate(call->context())) {
     const auto wait = std::chrono::duration_cast<std::chrono::milliseconds>(last_wait_.load());
     call->End(QueueFullError("the queue of requests, for so short a deadline,", wait));
-  } else if (!pool_.Submit([call, work = std::move(work)] { call->Answer(work); }, call->key())) {
+  } else if (!(run_on == RunOn::kArrival && request.Length() <= kArrivalBytesMax &&
+               RunHere([call, &work] { call->Answer(work); }, call->context().key())) &&
+             !pool_.Submit([call, work = std::move(work)] { call->Answer(work); }, call->context().key())) {
     call->End(QueueFullError("the queue of requests", kRetryAfter));
   }
   return call;
+}
+
+// gRPC has few threads that take in all that arrives, for every server and client of the process: two on a small
+// machine. So at most one of them works.
+bool UnaryRunner::RunHere(const std::function<void()>& work, const std::string& key) {
+  static std::atomic<bool> one_works = false;
+  if (one_works.exchange(true)) return false;
+  const bool ran = pool_.RunHere(work, key);
+  one_works = false;
+  return ran;
 }
 
 grpc::ServerUnaryReactor* UnaryRunner::Refuse(grpc::CallbackServerContext* context, std::string method,

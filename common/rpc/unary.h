@@ -23,6 +23,7 @@
 #include "common/rpc/access.h"
 #include "common/rpc/message.h"
 #include "common/rpc/metrics.h"
+#include "common/rpc/peer_watch.h"
 
 namespace retro {
 
@@ -49,20 +50,29 @@ class CallRecord {
   std::chrono::steady_clock::time_point start_;
 };
 
+// Which thread works on a call: one of the workers, or, if one is free, the thread of gRPC that brought it, which saves
+// waking two others. That is for calls that should be short, and that wait for nothing which comes by gRPC.
+enum class RunOn { kWorker, kArrival };
+
 struct UnaryOptions {
-  size_t bytes_max = size_t{256} << 20;       // of requests and replies in memory at once
-  size_t reply_bytes_max = size_t{64} << 20;  // of one reply
-  std::shared_ptr<AccessControl> access;      // null: everybody may call everything
+  size_t bytes_max = size_t{256} << 20;              // of requests and replies in memory at once
+  size_t reply_bytes_max = size_t{64} << 20;         // of one reply
+  std::chrono::milliseconds peer_wait_max{120'000};  // for a caller to take a reply; then the call is cancelled
+  std::shared_ptr<AccessControl> access;             // null: everybody may call everything
 };
 
 class UnaryRunner {
  public:
   // Both must outlive this; the pool must be stopped only after the server.
   UnaryRunner(WorkerPool& pool, Metrics& metrics, const UnaryOptions& options)
-      : pool_(pool), metrics_(metrics), options_(options), budget_(std::make_shared<ByteBudget>(options.bytes_max)) {}
+      : pool_(pool),
+        metrics_(metrics),
+        options_(options),
+        budget_(std::make_shared<ByteBudget>(options.bytes_max)),
+        peers_(std::make_shared<PeerWatch>(options.peer_wait_max)) {}
   // As `other`, with which it shares the memory for requests and replies, but with workers of its own.
   UnaryRunner(WorkerPool& pool, const UnaryRunner& other)
-      : pool_(pool), metrics_(other.metrics_), options_(other.options_), budget_(other.budget_) {}
+      : pool_(pool), metrics_(other.metrics_), options_(other.options_), budget_(other.budget_), peers_(other.peers_) {}
 
   // `request` and `reply` are those that a raw RPC method was given. `work` answers on a worker. INVALID_ARGUMENT for a
   // request that does not parse and for one whose reply would be too large; errors of AccessControl; PERMISSION_DENIED
@@ -72,8 +82,9 @@ class UnaryRunner {
   template <typename Request, typename Reply>
   grpc::ServerUnaryReactor* Run(grpc::CallbackServerContext* context, std::string method,
                                 const grpc::ByteBuffer* request, grpc::ByteBuffer* reply,
-                                std::function<absl::StatusOr<Reply>(Request&, const CallContext&)> work) {
-    return Start(context, std::move(method), *request, *reply,
+                                std::function<absl::StatusOr<Reply>(Request&, const CallContext&)> work,
+                                RunOn run_on = RunOn::kWorker) {
+    return Start(context, std::move(method), *request, *reply, run_on,
                  [work = std::move(work)](const grpc::ByteBuffer& bytes, const CallContext& call,
                                           CallRecord& record) -> absl::StatusOr<MessagePtr> {
                    Request message;
@@ -99,6 +110,8 @@ class UnaryRunner {
   size_t bytes() const { return budget_->bytes(); }
   // For requests that come by another way.
   ByteBudget& budget() const { return *budget_; }
+  // For streams.
+  PeerWatch& peers() const { return *peers_; }
 
  private:
   class Call;
@@ -110,12 +123,14 @@ class UnaryRunner {
   // on for nobody, and so would all that come after it, each as late as the one before.
   bool WouldBeLate(const CallContext& call) const;
   grpc::ServerUnaryReactor* Start(grpc::CallbackServerContext* context, std::string method,
-                                  const grpc::ByteBuffer& request, grpc::ByteBuffer& reply, Work work);
+                                  const grpc::ByteBuffer& request, grpc::ByteBuffer& reply, RunOn run_on, Work work);
+  bool RunHere(const std::function<void()>& work, const std::string& key);
 
   WorkerPool& pool_;
   Metrics& metrics_;
   const UnaryOptions options_;
   const std::shared_ptr<ByteBudget> budget_;
+  const std::shared_ptr<PeerWatch> peers_;
   std::atomic<Clock::duration> last_wait_{Clock::duration::zero()};  // of the call that was taken out last
 };
 

@@ -5,7 +5,6 @@
 
 #include "common/base/byte_budget.h"
 #include "common/base/error.h"
-#include "common/base/status_macros.h"
 #include "common/base/strings.h"
 #include "common/base/worker_pool.h"
 #include "common/rpc/log.h"
@@ -58,8 +57,9 @@ class GeneratorRpcs : public ServiceBase {
   grpc::ServerWriteReactor<grpc::ByteBuffer>* Generate(grpc::CallbackServerContext* context,
                                                        const grpc::ByteBuffer* request) override {
     CallContext call = MakeCallContext(*context);
-    HeldBytes held(budget_);
-    const absl::Status admitted = AdmitRequest(*context, "Generate", *request, call, held);
+    const absl::Status allowed = Admit(access_, *context, "Generate", call);
+    HeldBytes held(budget_, call.key());
+    const absl::Status admitted = MakeRoom(allowed, *request, held);
     const auto stream = GenerateStream::Create(*context, CallRecord(metrics_, "Generate", call), std::move(held),
                                                engine_, generator_metrics_, stall_ms_max_);
     InBackground<pb::GenerateRequest>(
@@ -71,8 +71,9 @@ class GeneratorRpcs : public ServiceBase {
   grpc::ServerUnaryReactor* Score(grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
                                   grpc::ByteBuffer* reply) override {
     CallContext call = MakeCallContext(*context);
-    HeldBytes held(budget_);
-    const absl::Status admitted = AdmitRequest(*context, "Score", *request, call, held);
+    const absl::Status allowed = Admit(access_, *context, "Score", call);
+    HeldBytes held(budget_, call.key());
+    const absl::Status admitted = MakeRoom(allowed, *request, held);
     const auto score =
         ScoreCall::Create(CallRecord(metrics_, "Score", call), std::move(held), engine_, generator_metrics_, reply);
     InBackground<pb::ScoreRequest>(score, *request, call, admitted, [this, call](const pb::ScoreRequest& message) {
@@ -92,11 +93,10 @@ class GeneratorRpcs : public ServiceBase {
   }
 
  private:
-  // Whether the caller may call and its request, which `held` then holds, has room.
-  absl::Status AdmitRequest(const grpc::CallbackServerContext& context, const char* method,
-                            const grpc::ByteBuffer& request, CallContext& call, HeldBytes& held) {
-    RETRO_RETURN_IF_ERROR(Admit(access_, context, method, call));
-    return held.TryAdd(request.Length()) ? absl::OkStatus() : UnaryRunner::MemoryFullError();
+  // Whether an allowed caller's request, which `held` then holds, has room.
+  static absl::Status MakeRoom(const absl::Status& allowed, const grpc::ByteBuffer& request, HeldBytes& held) {
+    if (!allowed.ok() || held.TryAdd(request.Length())) return allowed;
+    return UnaryRunner::MemoryFullError();
   }
 
   // Requests are parsed and their prompts tokenised by a worker, so that gRPC's threads stay free for the streams that
@@ -112,7 +112,7 @@ class GeneratorRpcs : public ServiceBase {
       if (!ParseMessage(request, message)) return reactor->Start(UnaryRunner::UnreadableError());
       reactor->Start(parse(message));
     };
-    const bool taken = workers_.Submit(work, call.caller == nullptr ? "" : call.caller->key);
+    const bool taken = workers_.Submit(work, call.key());
     if (!taken) reactor->Start(QueueFullError("the queue of requests", UnaryRunner::kRetryAfter));
   }
 

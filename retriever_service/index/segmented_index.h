@@ -65,6 +65,9 @@ class SegmentedIndex : public VectorIndex {
       ABSL_LOCKS_EXCLUDED(view_mutex_);
   IndexStats Stats() const override ABSL_LOCKS_EXCLUDED(writer_mutex_);
 
+  // What is growing is sealed next, however little it is.
+  void SealGrowing() ABSL_LOCKS_EXCLUDED(writer_mutex_, view_mutex_, wake_mutex_);
+
   // For writers who are faster than the background: waits until at most `frozen_max` segments are left to be sealed,
   // and with 0 until nothing is left to be merged either. DEADLINE_EXCEEDED after `most`; the error that sealing or
   // merging met last, if it did not go on since.

@@ -218,6 +218,16 @@ absl::Status SegmentedIndex::MeasureRecall() {
   return absl::OkStatus();
 }
 
+void SegmentedIndex::SealGrowing() {
+  {
+    const MutexLock lock(writer_mutex_);
+    if (growing_->live_rows() == 0) return;
+    Freeze();
+    Publish();
+  }
+  Wake();
+}
+
 absl::Status SegmentedIndex::WaitForMaintenance(size_t frozen_max, absl::Duration most) const {
   const absl::Time end = absl::Now() + most;
   while (true) {

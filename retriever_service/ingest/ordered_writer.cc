@@ -54,7 +54,7 @@ void OrderedWriter::Start(const ItemPtr& item) {
     item->result = self->writer_.Write(item->collection, std::move(item->write), item->field, *item->context);
     self->Finish(item);
   };
-  const bool taken = pool_.Submit(write, item->context->caller == nullptr ? "" : item->context->caller->key);
+  const bool taken = pool_.Submit(write, item->context->key());
   if (taken) return;
   item->result = FailedWrite(item->document_id, QueueFullError("the queue of documents", kRetryAfter));
   Finish(item);

@@ -152,6 +152,10 @@ void Search::Merge(uint32_t k) {
     response_.set_index_generation(first ? generation : std::min(response_.index_generation(), generation));
     first = false;
   }
+  if (shards_.size() == 1) {
+    response_.mutable_results()->Swap(answers_[0].mutable_results());
+    return;
+  }
   for (int q = 0; q < request_.queries_size(); ++q) {
     std::vector<pb::Neighbour*> found;
     for (uint32_t i = 0; i < shards_.size(); ++i) {

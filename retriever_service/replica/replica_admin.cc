@@ -19,6 +19,18 @@ class ReplicaAdmin final : public LocalAdmin {
     return LocalAdmin::Verify(request, context);
   }
 
+  absl::StatusOr<adminpb::TrainIndexResponse> TrainIndex(const adminpb::TrainIndexRequest& request,
+                                                         const CallContext& context) override {
+    RETRO_RETURN_IF_ERROR(CheckName(request.replica()));
+    return LocalAdmin::TrainIndex(request, context);
+  }
+
+  absl::StatusOr<adminpb::ListReplicasResponse> ListReplicas(const adminpb::ListReplicasRequest&,
+                                                             const CallContext&) override {
+    return Error(absl::StatusCode::kUnimplemented, Reason::kNotSupported,
+                 "a shard's process does not look after the other replicas: ask a retro-retriever of the cluster");
+  }
+
   absl::StatusOr<adminpb::PromoteResponse> Promote(const adminpb::PromoteRequest& request,
                                                    const CallContext&) override {
     RETRO_RETURN_IF_ERROR(CheckShard(request.shard()));

@@ -37,6 +37,7 @@ class IngestStream : public IngestReactor, public OpenStream {
 
   IngestStream(const RetrieverParts& parts, grpc::CallbackServerContext* context)
       : parts_(parts),
+        context_(*context),
         call_(MakeCallContext(*context)),
         admitted_(Admit(parts.runner.access(), *context, "Ingest", call_)),
         record_(parts.metrics, "Ingest", call_),
@@ -51,18 +52,20 @@ class IngestStream : public IngestReactor, public OpenStream {
       return;
     }
     const size_t bytes = request_.Length();
-    auto message = std::make_shared<grpc::ByteBuffer>();
-    message->Swap(&request_);
+    const auto message = std::make_shared<Message>(parts_.runner.budget(), call_.key());
+    message->bytes.Swap(&request_);
+    // While it waits for its turn; it is in memory already.
+    if (!message->held.TryAdd(bytes)) return TakeNoMore(UnaryRunner::MemoryFullError());
     {
       MutexLock lock(mutex_);
-      if (draining_) return;  // not taken, and not acknowledged
+      if (!end_.ok()) return;  // not taken, and not acknowledged
       ++under_way_;
     }
-    parts_.ingest_budget.Acquire(bytes, call_.caller == nullptr ? "" : call_.caller->key,
-                                 [this, message, bytes] { Accept(*message, bytes); });
+    parts_.ingest_budget.Acquire(bytes, call_.key(), [this, message, bytes] { Accept(message->bytes, bytes); });
   }
 
   void OnWriteDone(bool ok) override {
+    parts_.runner.peers().End(written_);
     if (!ok) gone_ = true;
     Advance([&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
       acknowledgements_.pop_front();
@@ -75,10 +78,26 @@ class IngestStream : public IngestReactor, public OpenStream {
   void OnDone() override { self_.reset(); }  // may delete this
 
   void Drain() override {
-    Advance([&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { draining_ = read_all_ = true; });
+    TakeNoMore(Error(absl::StatusCode::kUnavailable, Reason::kShuttingDown,
+                     "the server is shutting down: what is acknowledged is kept, send the rest again later or "
+                     "elsewhere"));
   }
 
  private:
+  struct Message {
+    Message(ByteBudget& budget, std::string key) : held(budget, std::move(key)) {}
+    grpc::ByteBuffer bytes;
+    HeldBytes held;
+  };
+
+  // The stream ends with `status` once what was taken is acknowledged.
+  void TakeNoMore(const absl::Status& status) {
+    Advance([&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+      if (end_.ok()) end_ = status;
+      read_all_ = true;
+    });
+  }
+
   void Accept(grpc::ByteBuffer& message, size_t bytes) {
     pb::IngestRequest request;
     const bool readable = ParseMessage(message, request);
@@ -99,7 +118,7 @@ class IngestStream : public IngestReactor, public OpenStream {
     bool read = false;
     {
       MutexLock lock(mutex_);
-      read = under_way_ < kIngestWindow && !draining_;
+      read = under_way_ < kIngestWindow && end_.ok();
       reading_ = read;
     }
     if (read) StartRead(&request_);
@@ -130,11 +149,12 @@ class IngestStream : public IngestReactor, public OpenStream {
   // start itself must not touch it any more.
   void Advance(const std::function<void()>& change) {
     const grpc::ByteBuffer* write = nullptr;
-    bool read = false, finish = false, draining = false;
+    bool read = false, finish = false;
+    absl::Status end;
     {
       MutexLock lock(mutex_);
       change();
-      draining = draining_;
+      end = end_;
       if (!writing_ && !acknowledgements_.empty()) {
         writing_ = true;
         write = &acknowledgements_.front();
@@ -142,19 +162,16 @@ class IngestStream : public IngestReactor, public OpenStream {
       if (!reading_ && !read_all_ && under_way_ < kIngestWindow) reading_ = read = true;
       if (read_all_ && under_way_ == 0 && !finished_) finished_ = finish = true;
     }
-    if (write != nullptr) StartWrite(write);
+    if (write != nullptr) {
+      written_ = parts_.runner.peers().Begin(context_);
+      StartWrite(write);
+    }
     if (read) StartRead(&request_);
-    if (finish) Finish(record_.Finish(EndStatus(draining)));
-  }
-
-  absl::Status EndStatus(bool draining) const {
-    if (gone_) return CallerGoneError(false);
-    if (!draining) return absl::OkStatus();
-    return Error(absl::StatusCode::kUnavailable, Reason::kShuttingDown,
-                 "the server is shutting down: what is acknowledged is kept, send the rest again later or elsewhere");
+    if (finish) Finish(record_.Finish(gone_ ? CallerGoneError(false) : end));
   }
 
   const RetrieverParts parts_;
+  const grpc::CallbackServerContext& context_;
   CallContext call_;
   const absl::Status admitted_;
   CallRecord record_;
@@ -163,6 +180,7 @@ class IngestStream : public IngestReactor, public OpenStream {
   std::atomic<bool> gone_{false};
   grpc::ByteBuffer request_;         // of the one read that may be under way
   shardpb::ConsistencyToken token_;  // touched by Acknowledge alone
+  PeerWatch::Entry written_;         // the acknowledgement that is being written
 
   Mutex mutex_;
   std::deque<grpc::ByteBuffer> acknowledgements_ ABSL_GUARDED_BY(mutex_);  // the front one is being written
@@ -170,7 +188,7 @@ class IngestStream : public IngestReactor, public OpenStream {
   bool reading_ ABSL_GUARDED_BY(mutex_) = true;
   bool writing_ ABSL_GUARDED_BY(mutex_) = false;
   bool read_all_ ABSL_GUARDED_BY(mutex_) = false;
-  bool draining_ ABSL_GUARDED_BY(mutex_) = false;
+  absl::Status end_ ABSL_GUARDED_BY(mutex_);  // not OK once no more is taken
   bool finished_ ABSL_GUARDED_BY(mutex_) = false;
 };
 

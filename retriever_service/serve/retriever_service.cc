@@ -33,7 +33,8 @@ constexpr std::chrono::milliseconds kCheckEvery{50};
 
 // What becomes of the documents of one UpsertDocuments; they outlive the call if its caller leaves.
 struct UpsertedDocuments {
-  UpsertedDocuments(const CallContext& caller, std::string store_id) : call(caller) {
+  UpsertedDocuments(const CallContext& caller, std::string store_id, size_t bytes, ByteBudget& budget)
+      : call(caller), bytes(bytes), held(budget, caller.key()) {
     token.set_store_id(std::move(store_id));
     call.cancelled = [this] { return gone.load(); };
     call.hold = nullptr;  // which ends with the call
@@ -49,6 +50,7 @@ struct UpsertedDocuments {
     while (response.results_size() < documents) {
       if (absl::Status status = caller.Check(); !status.ok()) {
         gone = true;
+        held.Add(bytes);  // no longer the call's, and in memory until the last one's turn has come
         return status;
       }
       reported.WaitUntil(mutex, std::chrono::steady_clock::now() + kCheckEvery);
@@ -58,6 +60,8 @@ struct UpsertedDocuments {
   }
 
   CallContext call;  // of the documents
+  const size_t bytes;
+  HeldBytes held;
   std::atomic<bool> gone = false;
   Mutex mutex;
   CondVar reported;
@@ -83,11 +87,13 @@ class RetrieverService final : public ServiceBase {
   ServerUnaryReactor* Search(CallbackServerContext* context, const ByteBuffer* request, ByteBuffer* reply) override {
     const auto arrival = std::chrono::steady_clock::now();
     return Run<pb::SearchRequest, pb::SearchResponse>(
-        context, "Search", request, reply, [this, arrival](pb::SearchRequest& message, const CallContext& call) {
+        context, "Search", request, reply,
+        [this, arrival](pb::SearchRequest& message, const CallContext& call) {
           auto found = parts_.router.Search(message, call, arrival);
           if (found.ok()) parts_.retriever_metrics.OnSearch(*found);
           return found;
-        });
+        },
+        parts_.search_on);
   }
 
   ServerUnaryReactor* Embed(CallbackServerContext* context, const ByteBuffer* request, ByteBuffer* reply) override {
@@ -109,7 +115,7 @@ class RetrieverService final : public ServiceBase {
     return Run<pb::UpsertDocumentsRequest, pb::UpsertDocumentsResponse>(
         context, "UpsertDocuments", request, reply,
         [this](pb::UpsertDocumentsRequest& message, const CallContext& call) { return Upsert(message, call); },
-        &parts_.write_runner);
+        RunOn::kWorker, &parts_.write_runner);
   }
 
   ServerUnaryReactor* DeleteDocuments(CallbackServerContext* context, const ByteBuffer* request,
@@ -119,7 +125,7 @@ class RetrieverService final : public ServiceBase {
         [this](pb::DeleteDocumentsRequest& message, const CallContext& call) {
           return parts_.router.DeleteDocuments(message, call);
         },
-        &parts_.write_runner);
+        RunOn::kWorker, &parts_.write_runner);
   }
 
   ServerUnaryReactor* GetDocument(CallbackServerContext* context, const ByteBuffer* request,
@@ -149,7 +155,8 @@ class RetrieverService final : public ServiceBase {
                                        pb::CreateCollectionResponse*) override {
     return parts_.runner.Refuse(
         context, "CreateCollection",
-        "collections beside the default one are not served yet: shards have no call that makes or drops one");
+        "collections are not made by request: the shards have no call by which a router could make one on all of them; "
+        "the default one is made when a store is first opened");
   }
 
   ServerUnaryReactor* ListCollections(CallbackServerContext* context, const ByteBuffer* request,
@@ -169,7 +176,7 @@ class RetrieverService final : public ServiceBase {
                                        pb::DeleteCollectionResponse*) override {
     return parts_.runner.Refuse(
         context, "DeleteCollection",
-        "collections beside the default one are not served yet, and the default one can't be deleted");
+        "collections are not deleted: the store has no change that drops one; DeleteDocuments deletes what is in it");
   }
 
   ServerUnaryReactor* Stats(CallbackServerContext* context, const ByteBuffer* request, ByteBuffer* reply) override {
@@ -188,14 +195,15 @@ class RetrieverService final : public ServiceBase {
   // Validates, where there is something to validate, and works.
   template <typename Request, typename Response, typename Work>
   ServerUnaryReactor* Run(CallbackServerContext* context, const char* method, const ByteBuffer* request,
-                          ByteBuffer* reply, Work work, UnaryRunner* runner = nullptr) {
+                          ByteBuffer* reply, Work work, RunOn run_on = RunOn::kWorker, UnaryRunner* runner = nullptr) {
     return (runner == nullptr ? parts_.runner : *runner)
         .Run<Request, Response>(
             context, method, request, reply,
             [work = std::move(work)](Request& message, const CallContext& call) -> absl::StatusOr<Response> {
               if constexpr (requires { Validate(message); }) RETRO_RETURN_IF_ERROR(Validate(message));
               return work(message, call);
-            });
+            },
+            run_on);
   }
 
   absl::StatusOr<pb::CutChunksResponse> Cut(const pb::CutChunksRequest& request) const;
@@ -227,7 +235,8 @@ absl::StatusOr<pb::CutChunksResponse> RetrieverService::Cut(const pb::CutChunksR
 
 absl::StatusOr<pb::UpsertDocumentsResponse> RetrieverService::Upsert(pb::UpsertDocumentsRequest& request,
                                                                      const CallContext& call) {
-  const auto written = std::make_shared<UpsertedDocuments>(call, parts_.shards.store_id());
+  const auto written = std::make_shared<UpsertedDocuments>(call, parts_.shards.store_id(), request.ByteSizeLong(),
+                                                           parts_.runner.budget());
   const auto writer = OrderedWriter::Create(parts_.writer, parts_.ingest_workers);
   for (int i = 0; i < request.writes_size(); ++i) {
     writer->Submit(request.collection(), std::move(*request.mutable_writes(i)), StrCat("writes[", i, "]"),

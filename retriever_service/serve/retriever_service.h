@@ -33,6 +33,7 @@ struct RetrieverParts {
   Metrics& metrics;
   RetrieverMetrics& retriever_metrics;
   uint64_t message_bytes_max;
+  RunOn search_on = RunOn::kWorker;
 };
 
 std::unique_ptr<grpc::Service> MakeRetrieverService(const RetrieverParts& parts);

@@ -2,10 +2,16 @@
 
 #include <utility>
 
+#include "absl/time/time.h"
 #include "common/base/status_macros.h"
 #include "common/base/strings.h"
 
 namespace retro {
+namespace {
+
+constexpr absl::Duration kAskEvery = absl::Milliseconds(200);  // whether an operation is to end
+
+}  // namespace
 
 absl::Status LocalAdmin::CheckShard(uint32_t shard) const {
   if (shard == options_.shard) return absl::OkStatus();
@@ -69,6 +75,39 @@ absl::StatusOr<adminpb::SetReadOnlyResponse> LocalAdmin::SetReadOnly(const admin
   RETRO_ASSIGN_OR_RETURN(const auto shard, options_.open());
   shard->SetReadOnly(request.read_only());
   return adminpb::SetReadOnlyResponse();
+}
+
+absl::StatusOr<adminpb::TrainIndexResponse> LocalAdmin::TrainIndex(const adminpb::TrainIndexRequest& request,
+                                                                   const CallContext&) {
+  RETRO_RETURN_IF_ERROR(CheckShard(request.shard()));
+  RETRO_ASSIGN_OR_RETURN(auto shard, options_.open());
+  RETRO_RETURN_IF_ERROR(shard->SealIndex(request.collection()));
+  adminpb::TrainIndexResponse response;
+  RETRO_ASSIGN_OR_RETURN(*response.mutable_operation(),
+                         operations_.Begin([shard = std::move(shard)](const Operations::Progress& progress) {
+                           absl::Status status;
+                           do {
+                             RETRO_RETURN_IF_ERROR(progress(0));
+                             status = shard->WaitForIndexes(/*frozen_max=*/0, kAskEvery);
+                           } while (absl::IsDeadlineExceeded(status));
+                           return status;
+                         }));
+  return response;
+}
+
+absl::StatusOr<adminpb::ListReplicasResponse> LocalAdmin::ListReplicas(const adminpb::ListReplicasRequest&,
+                                                                       const CallContext&) {
+  RETRO_ASSIGN_OR_RETURN(const auto shard, options_.open());
+  const shardpb::Position position = shard->position();
+  adminpb::ListReplicasResponse response;
+  adminpb::Replica& replica = *response.add_replicas();
+  replica.set_shard(options_.shard);
+  replica.set_primary(true);
+  replica.set_in_sync(true);
+  replica.set_reachable(true);
+  replica.set_epoch(position.epoch());
+  replica.set_position(position.number());
+  return response;
 }
 
 absl::StatusOr<adminpb::GetOperationResponse> LocalAdmin::GetOperation(const adminpb::GetOperationRequest& request,

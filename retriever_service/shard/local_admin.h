@@ -39,6 +39,11 @@ class LocalAdmin : public Admin {
                                                    const CallContext& context) override;
   absl::StatusOr<adminpb::SetReadOnlyResponse> SetReadOnly(const adminpb::SetReadOnlyRequest& request,
                                                            const CallContext& context) override;
+  absl::StatusOr<adminpb::TrainIndexResponse> TrainIndex(const adminpb::TrainIndexRequest& request,
+                                                         const CallContext& context) override;
+  // The shard alone: a standalone store has no other replica.
+  absl::StatusOr<adminpb::ListReplicasResponse> ListReplicas(const adminpb::ListReplicasRequest& request,
+                                                             const CallContext& context) override;
   absl::StatusOr<adminpb::GetOperationResponse> GetOperation(const adminpb::GetOperationRequest& request,
                                                              const CallContext& context) override;
 

@@ -142,9 +142,15 @@ absl::Status LocalShard::FillIndex(LiveCollection& collection) const {
   return absl::OkStatus();
 }
 
-absl::Status LocalShard::WaitForIndexes(size_t frozen_max) const {
+absl::Status LocalShard::SealIndex(const std::string& collection) const {
+  RETRO_ASSIGN_OR_RETURN(const auto found, collections_.Find(collection));
+  found->index->SealGrowing();
+  return absl::OkStatus();
+}
+
+absl::Status LocalShard::WaitForIndexes(size_t frozen_max, absl::Duration most) const {
   for (const auto& collection : collections_.All()) {
-    RETRO_RETURN_IF_ERROR(collection->index->WaitForMaintenance(frozen_max));
+    RETRO_RETURN_IF_ERROR(collection->index->WaitForMaintenance(frozen_max, most));
   }
   return absl::OkStatus();
 }

@@ -61,8 +61,10 @@ class LocalShard : public Shard {
   // On command: changes of callers are refused (READ_ONLY) from now on, or no longer.
   void SetReadOnly(bool read_only) { read_only_ = read_only; }
 
-  // As SegmentedIndex::WaitForMaintenance, of all collections.
-  absl::Status WaitForIndexes(size_t frozen_max) const;
+  // As SegmentedIndex::SealGrowing; NOT_FOUND (COLLECTION_NOT_FOUND) if there is no such collection.
+  absl::Status SealIndex(const std::string& collection) const;
+  // As SegmentedIndex::WaitForMaintenance, of all collections, for `most` each.
+  absl::Status WaitForIndexes(size_t frozen_max, absl::Duration most = absl::InfiniteDuration()) const;
 
   // ------------------------------------------------------------ as one of several replicas
   const Store& store() const { return *store_; }

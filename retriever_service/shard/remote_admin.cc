@@ -41,11 +41,16 @@ class RemoteAdmin final : public Admin {
 
   absl::StatusOr<adminpb::CreateSnapshotResponse> CreateSnapshot(const adminpb::CreateSnapshotRequest& request,
                                                                  const CallContext& context) override {
-    return Begin<adminpb::CreateSnapshotResponse>(request, context, &adminpb::AdminService::Stub::CreateSnapshot);
+    return Begin<adminpb::CreateSnapshotResponse>(request, "", context, &adminpb::AdminService::Stub::CreateSnapshot);
   }
   absl::StatusOr<adminpb::CompactResponse> Compact(const adminpb::CompactRequest& request,
                                                    const CallContext& context) override {
-    return Begin<adminpb::CompactResponse>(request, context, &adminpb::AdminService::Stub::Compact);
+    return Begin<adminpb::CompactResponse>(request, "", context, &adminpb::AdminService::Stub::Compact);
+  }
+  absl::StatusOr<adminpb::TrainIndexResponse> TrainIndex(const adminpb::TrainIndexRequest& request,
+                                                         const CallContext& context) override {
+    return Begin<adminpb::TrainIndexResponse>(request, request.replica(), context,
+                                              &adminpb::AdminService::Stub::TrainIndex);
   }
 
   absl::StatusOr<adminpb::GetOperationResponse> GetOperation(const adminpb::GetOperationRequest& request,
@@ -124,10 +129,11 @@ class RemoteAdmin final : public Admin {
     return Call<Response>(request, replica, context, method);
   }
 
-  // Work that a primary begins; its id says which one's it is.
+  // Work that a replica begins; its id says which one's it is.
   template <typename Response, typename Request>
-  absl::StatusOr<Response> Begin(const Request& request, const CallContext& context, Method<Request, Response> method) {
-    RETRO_ASSIGN_OR_RETURN(const ReplicaConfig replica, ReplicaOf(request, ""));
+  absl::StatusOr<Response> Begin(const Request& request, const std::string& name, const CallContext& context,
+                                 Method<Request, Response> method) {
+    RETRO_ASSIGN_OR_RETURN(const ReplicaConfig replica, ReplicaOf(request, name));
     RETRO_ASSIGN_OR_RETURN(Response response, Call<Response>(request, replica, context, method));
     adminpb::Operation& operation = *response.mutable_operation();
     operation.set_operation_id(StrCat(replica.name, "/", operation.operation_id()));

@@ -11,6 +11,7 @@
 
 #include "common/base/error.h"
 #include "common/base/status_macros.h"
+#include "common/base/strings.h"
 #include "common/base/sync.h"
 #include "retriever_service/shard/message_parts.h"
 #include "retro/shard/v1/shard.grpc.pb.h"
@@ -32,12 +33,13 @@ constexpr std::chrono::milliseconds kStreamRetryAfter{200};
 template <typename Response>
 class BlockingStream final : public grpc::ServerWriteReactor<Response> {
  public:
+  BlockingStream(const CallbackServerContext& context, PeerWatch& peers) : context_(context), peers_(peers) {}
+
   absl::Status Send(const Response& response) {
-    const MutexLock lock(mutex_);
-    sent_.reset();
-    this->StartWrite(&response);
-    while (!sent_.has_value()) done_.Wait(mutex_);
-    return *sent_ ? absl::OkStatus() : CallerGoneError(/*deadline_passed=*/false);
+    const auto on_its_way = peers_.Begin(context_);
+    const bool sent = SendAndWait(response);
+    peers_.End(on_its_way);
+    return sent ? absl::OkStatus() : CallerGoneError(/*deadline_passed=*/false);
   }
   void End(const grpc::Status& status) { this->Finish(status); }  // may delete this
 
@@ -49,6 +51,16 @@ class BlockingStream final : public grpc::ServerWriteReactor<Response> {
   void OnDone() override { delete this; }
 
  private:
+  bool SendAndWait(const Response& response) {
+    const MutexLock lock(mutex_);
+    sent_.reset();
+    this->StartWrite(&response);
+    while (!sent_.has_value()) done_.Wait(mutex_);
+    return *sent_;
+  }
+
+  const CallbackServerContext& context_;
+  PeerWatch& peers_;
   Mutex mutex_;
   CondVar done_;
   std::optional<bool> sent_ ABSL_GUARDED_BY(mutex_);  // the last one, once that is known
@@ -62,52 +74,63 @@ class PartsReader final : public grpc::ServerReadReactor<shardpb::WriteRequest> 
 
   PartsReader(CallbackServerContext& context, const char* method, const UnaryRunner& runner, WorkerPool& workers,
               Metrics& metrics, Work work)
-      : budget_(runner.budget()),
+      : context_(context),
+        peers_(runner.peers()),
+        budget_(runner.budget()),
         workers_(workers),
         work_(std::move(work)),
         call_(MakeCallContext(context)),
         admitted_(Admit(runner.access(), context, method, call_)),
-        record_(metrics, method, call_) {
+        record_(metrics, method, call_),
+        held_(budget_, call_.key()) {
     if (admitted_.ok()) {
-      StartRead(&part_);
+      Read();
     } else {
       End(admitted_);
     }
   }
 
   void OnReadDone(bool ok) override {
+    peers_.End(read_);
     if (!ok) return CarryOut();
-    const size_t bytes = part_.ByteSizeLong();
-    absl::Status status = UnaryRunner::MemoryFullError();
-    if (budget_.TryAcquire(bytes)) {
-      bytes_held_ += bytes;
-      status = AddPart(std::exchange(part_, {}), request_);
-    }
-    if (!status.ok()) return End(status);
-    StartRead(&part_);
+    if (const absl::Status status = TakePart(); !status.ok()) return End(status);
+    Read();
   }
-  void OnDone() override {
-    budget_.Release(bytes_held_);
-    delete this;
-  }
+  void OnDone() override { delete this; }
 
  private:
+  void Read() {
+    read_ = peers_.Begin(context_);
+    StartRead(&part_);
+  }
+  absl::Status TakePart() {
+    const size_t bytes = part_.ByteSizeLong();
+    if (held_.bytes() + bytes > budget_.bytes_max()) {
+      return FieldError("changes", StrCat("have more than the ", budget_.bytes_max(),
+                                          " bytes of requests that this shard may hold (--request-bytes-max)"));
+    }
+    if (!held_.TryAdd(bytes)) return UnaryRunner::MemoryFullError();
+    RETRO_RETURN_IF_ERROR(AddPart(std::exchange(part_, {}), request_));
+    return CheckCollectionField(request_, call_);
+  }
   void CarryOut() {
-    const std::string key = call_.caller == nullptr ? "" : call_.caller->key;
-    if (!workers_.Submit([this] { End(work_(request_, call_)); }, key)) {
+    if (!workers_.Submit([this] { End(work_(request_, call_)); }, call_.key())) {
       End(QueueFullError("the queue of writes", UnaryRunner::kRetryAfter));
     }
   }
   void End(const absl::Status& status) { Finish(record_.Finish(status)); }  // may delete this
 
+  const CallbackServerContext& context_;
+  PeerWatch& peers_;
   ByteBudget& budget_;
   WorkerPool& workers_;
   const Work work_;
   CallContext call_;
   const absl::Status admitted_;
   const CallRecord record_;
+  HeldBytes held_;  // for both
   shardpb::WriteRequest part_, request_;
-  size_t bytes_held_ = 0;
+  PeerWatch::Entry read_;  // the read that is under way
 };
 
 // shardpb::ShardService::CallbackService, but that unary requests come as bytes (see unary.h).
@@ -131,10 +154,10 @@ class ShardService final : public ServiceBase {
         streams_(replication == nullptr ? 1 : kStreamThreads, kStreamsWaitingMax) {}
 
   ServerUnaryReactor* Search(CallbackServerContext* context, const ByteBuffer* request, ByteBuffer* reply) override {
-    return Run(context, "shard.Search", request, reply, &Shard::Search);
+    return Run(context, "shard.Search", request, reply, &Shard::Search, RunOn::kArrival);
   }
   ServerUnaryReactor* Write(CallbackServerContext* context, const ByteBuffer* request, ByteBuffer* reply) override {
-    return Run(context, "shard.Write", request, reply, &Shard::Write, &write_runner_);
+    return Run(context, "shard.Write", request, reply, &Shard::Write, RunOn::kWorker, &write_runner_);
   }
   grpc::ServerReadReactor<shardpb::WriteRequest>* WriteInParts(CallbackServerContext* context,
                                                                shardpb::WriteResponse* response) override {
@@ -147,7 +170,7 @@ class ShardService final : public ServiceBase {
                            });
   }
   ServerUnaryReactor* Delete(CallbackServerContext* context, const ByteBuffer* request, ByteBuffer* reply) override {
-    return Run(context, "shard.Delete", request, reply, &Shard::Delete, &write_runner_);
+    return Run(context, "shard.Delete", request, reply, &Shard::Delete, RunOn::kWorker, &write_runner_);
   }
   ServerUnaryReactor* GetDocument(CallbackServerContext* context, const ByteBuffer* request,
                                   ByteBuffer* reply) override {
@@ -190,19 +213,19 @@ class ShardService final : public ServiceBase {
   ServerUnaryReactor* Run(CallbackServerContext* context, const char* name, const ByteBuffer* request,
                           ByteBuffer* reply,
                           absl::StatusOr<Response> (Shard::*method)(const Request&, const CallContext&),
-                          UnaryRunner* runner = nullptr) {
+                          RunOn run_on = RunOn::kWorker, UnaryRunner* runner = nullptr) {
     return (runner == nullptr ? runner_ : *runner)
-        .Run<Request, Response>(context, name, request, reply,
-                                [this, method](const Request& message, const CallContext& call) {
-                                  return (shard_.*method)(message, call);
-                                });
+        .Run<Request, Response>(
+            context, name, request, reply,
+            [this, method](const Request& message, const CallContext& call) { return (shard_.*method)(message, call); },
+            run_on);
   }
 
   // `work` runs on a thread of its own kind: replicas wait long, and must not take the place of searches.
   template <typename Stream>
   Stream* Start(CallbackServerContext* context, const char* name,
                 const std::function<absl::Status(Stream& stream, const CallContext& call)>& work) {
-    auto* stream = new Stream;  // deletes itself
+    auto* stream = new Stream(*context, runner_.peers());  // deletes itself
     CallContext call = MakeCallContext(*context);
     absl::Status status = Admit(runner_.access(), *context, name, call);
     const auto record = std::make_shared<CallRecord>(metrics_, name, call);

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # What the service adds to index and store: Search of one vector with 10 neighbours, texts and all, over gRPC on loopback.
 #   processor   32 calls in flight: what a call costs the server's process, less what its thread spends in index and store (told
-#               apart in the row), against an RPC on the same server that echoes as many bytes: at most twice as much
+#               apart in the row), against an RPC on the same server that echoes as many bytes: at most twice as much. The row also has what
+#               the echo costs where each comes after a search on the same thread, as in the service, less that search
 #   alone       the median of a call, as its caller sees it, less the time that it says it spent in index and store: at most 300 us
 #   service.sh [what vectors/make.sh takes; 100000 vectors by default]
 set -euo pipefail

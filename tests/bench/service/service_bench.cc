@@ -20,6 +20,7 @@
 #include <utility>
 #include <vector>
 
+#include "common/base/heap.h"
 #include "common/base/sync.h"
 #include "common/rpc/message.h"
 #include "common/rpc/server.h"
@@ -51,6 +52,7 @@ constexpr char kSearch[] = "/retro.retriever.v1.RetrieverService/Search";
 // Methods of the bench's own service.
 constexpr char kEcho[] = "/retro.bench.Echo/Echo";
 constexpr char kTell[] = "/retro.bench.Echo/Tell";
+constexpr char kSearchAndEcho[] = "/retro.bench.Echo/SearchAndEcho";
 
 double ProcessorSeconds(clockid_t clock) {
   timespec time{};
@@ -131,22 +133,29 @@ class TimedShard final : public Shard {
 // The plainest RPCs that there are: bytes in, bytes out, on gRPC's own thread.
 class EchoService final : public grpc::Service {
  public:
-  explicit EchoService(const TimedShard& shard) {
-    // Answers as many bytes as the request's first four say, the request's own over and over.
-    Add(0, kEcho, [](const std::string& request) {
-      uint32_t bytes = 0;
-      std::memcpy(&bytes, request.data(), sizeof bytes);
-      std::string reply = request;
-      reply.resize(bytes);
-      return reply;
-    });
+  EchoService(TimedShard& shard, std::vector<shardpb::SearchRequest> searches) : searches_(std::move(searches)) {
+    Add(0, kEcho, Echo);
     Add(1, kTell, [&shard](const std::string&) {
       const Spent spent = shard.spent();
       return std::string(reinterpret_cast<const char*>(&spent), sizeof spent);
     });
+    // What an echo costs where it alternates with index and store, as the service's calls do, in place of going from
+    // echo to echo: caches are others', and of what arrives less is taken in at once.
+    Add(2, kSearchAndEcho, [this, &shard](const std::string& request) {
+      OrDie(shard.Search(searches_[next_++ % searches_.size()], {}).status());
+      return Echo(request);
+    });
   }
 
  private:
+  // As many bytes as the request's first four say, of which the request's own are the first.
+  static std::string Echo(const std::string& request) {
+    uint32_t bytes = 0;
+    std::memcpy(&bytes, request.data(), sizeof bytes);
+    std::string reply = request;
+    reply.resize(bytes);
+    return reply;
+  }
   void Add(int number, const char* method, std::function<std::string(const std::string&)> answer) {
     AddMethod(new grpc::internal::RpcServiceMethod(method, grpc::internal::RpcMethod::NORMAL_RPC, nullptr));
     MarkMethodRawCallback(
@@ -161,16 +170,33 @@ class EchoService final : public grpc::Service {
                       return reactor;
                     }));
   }
+
+  const std::vector<shardpb::SearchRequest> searches_;
+  std::atomic<uint64_t> next_ = 0;
 };
 
+// What a router asks its shard for the requests of MakeSearches.
+std::vector<shardpb::SearchRequest> MakeShardSearches(const BenchVectors& vectors) {
+  std::vector<shardpb::SearchRequest> searches(vectors.queries());
+  for (uint32_t i = 0; i < vectors.queries(); ++i) {
+    const auto query = vectors.Query(i);
+    searches[i].add_queries()->mutable_vector()->mutable_values()->Assign(query.begin(), query.end());
+    searches[i].set_k(kBenchK);
+    searches[i].mutable_effort()->set_level(kEffort);
+  }
+  return searches;
+}
+
 // Retriever of an own process but that its shard is timed and the echo is beside it. Writes its port, serves for ever.
-[[noreturn]] void Serve(const std::string& store, const std::string& tokenizer_file, int port_to) {
+[[noreturn]] void Serve(const std::string& vectors_folder, const std::string& store, const std::string& tokenizer_file,
+                        int port_to) {
   prctl(PR_SET_PDEATHSIG, SIGKILL);  // not longer than the client
+  BoundHeaps();                      // as the program does
   const auto tokenizer = ValueOrDie(LoadChunkingTokenizer(tokenizer_file));
   LocalShardOptions options;
   options.store.path = store;
   auto timed = std::make_unique<TimedShard>(ValueOrDie(LocalShard::Open(options)));
-  EchoService echo(*timed);
+  EchoService echo(*timed, MakeShardSearches(BenchVectors(vectors_folder)));
   std::vector<std::unique_ptr<Shard>> shards;
   shards.push_back(std::move(timed));
   const auto map = ValueOrDie(ShardMap::Create(std::move(shards)));
@@ -186,7 +212,7 @@ class EchoService final : public grpc::Service {
   OpenStreams streams;
   const auto service =
       MakeRetrieverService({*map, router, writer, embedding, *tokenizer, runner, runner, ingest_workers, budget,
-                            streams, metrics, retriever_metrics, uint64_t{64} << 20});
+                            streams, metrics, retriever_metrics, uint64_t{64} << 20, RunOn::kArrival});
   const auto server = ValueOrDie(RpcServer::Start({}, {service.get(), &echo}));
   const int port = server->port();
   if (write(port_to, &port, sizeof port) != sizeof port) std::exit(1);
@@ -293,9 +319,10 @@ nlohmann::ordered_json MeasureProcessor(Client& client, const std::vector<pb::Se
   std::string bytes(searches[0].Length(), 'x');
   const auto size = static_cast<uint32_t>(reply_bytes);
   std::memcpy(bytes.data(), &size, sizeof size);
-  std::vector<double> ours, peers, index, fetch;
+  std::vector<double> ours, peers, index, fetch, alternating;
   for (int round = 0; round < kRounds; ++round) {
     peers.push_back(Measure(client, kEcho, {ToBuffer(bytes)}).outside_us);
+    alternating.push_back(Measure(client, kSearchAndEcho, {ToBuffer(bytes)}).outside_us);
     const Cost cost = Measure(client, kSearch, searches);
     ours.push_back(cost.outside_us);
     index.push_back(cost.index_us);
@@ -303,6 +330,7 @@ nlohmann::ordered_json MeasureProcessor(Client& client, const std::vector<pb::Se
   }
   auto row = Row("processor time of a Search less that of index and fetching, 32 in flight", Percentile(ours, 0.5),
                  Percentile(peers, 0.5), "an echo of the same bytes", kProcessorTimesMax);
+  row["echo_after_search_us"] = Percentile(alternating, 0.5);
   row["index_us"] = Percentile(index, 0.5);
   row["fetch_us"] = Percentile(fetch, 0.5);
   row["request_bytes"] = bytes.size();
@@ -344,7 +372,7 @@ int Main(const std::string& vectors_folder, const std::string& store, const std:
   std::array<int, 2> pipe_ends{};
   if (pipe(pipe_ends.data()) != 0) return 1;
   const pid_t server = fork();  // before gRPC has threads
-  if (server == 0) Serve(store, tokenizer, pipe_ends[1]);
+  if (server == 0) Serve(vectors_folder, store, tokenizer, pipe_ends[1]);
   int port = 0;
   close(pipe_ends[1]);
   if (read(pipe_ends[0], &port, sizeof port) != sizeof port) return 1;
