@@ -182,10 +182,6 @@ absl::Status ShardBuild::Finish() {
   return Publish();
 }
 
-absl::Status ShardBuild::Publish() const {
-  std::error_code error;
-  fs::rename(unfinished(), out_, error);
-  return FromSystem(error, "cannot move into place", unfinished());
-}
+absl::Status ShardBuild::Publish() const { return RenameDurably(unfinished(), out_); }
 
 }  // namespace retro

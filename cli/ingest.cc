@@ -24,6 +24,7 @@
 #include "common/base/status_macros.h"
 #include "common/base/strings.h"
 #include "fmt/format.h"
+#include "fmt/ranges.h"
 #include "nlohmann/json.hpp"
 
 namespace retro::cli {
@@ -105,7 +106,8 @@ class IngestRun {
     if (options_.resume_file.empty()) return absl::OkStatus();
     const std::string target =
         StrCat(HexEncode(info.store_id()), "/", options_.common.collection, "/part-bytes=", options_.reading.part_bytes,
-               "/encoding=", options_.reading.reader.encoding);
+               "/encoding=", options_.reading.reader.encoding, "/repair=", options_.reading.reader.repair ? 1 : 0,
+               "/metadata=", fmt::format("{}", fmt::join(options_.reading.metadata, ",")));
     RETRO_ASSIGN_OR_RETURN(journal_, IngestJournal::Open(options_.resume_file, target));
     return absl::OkStatus();
   }

@@ -129,7 +129,8 @@ grpc::Status IngestStream::Close() {
   attempt_.reset();
   if (silent) {
     return {grpc::StatusCode::DEADLINE_EXCEEDED,
-            StrCat("no acknowledgement within ", options_.silence_max.count() / 1000, " s")};
+            StrCat("no acknowledgement for too long (", options_.silence_max.count() / 1000, " s, and 1 s for each ",
+                   options_.slowest_bytes_per_s, " bytes sent)")};
   }
   if (out_of_order) return {grpc::StatusCode::INTERNAL, "acknowledgements came out of order"};
   return status;
@@ -284,12 +285,16 @@ void IngestStream::Settle(Pending& settled) {
   }
 }
 
+std::chrono::milliseconds IngestStream::SilenceMax() const {
+  return options_.silence_max + std::chrono::milliseconds(pending_bytes_ * 1000 / options_.slowest_bytes_per_s);
+}
+
 void IngestStream::WatchLoop() {
   MutexLock lock(mutex_);
   while (!stopping_) {
-    const auto due = (in_flight_.empty() ? steady_clock::now() : last_sign_) + options_.silence_max;
+    const auto due = (in_flight_.empty() ? steady_clock::now() : last_sign_) + SilenceMax();
     if (changed_.WaitUntil(mutex_, due)) continue;
-    if (in_flight_.empty() || context_ == nullptr || steady_clock::now() < last_sign_ + options_.silence_max) continue;
+    if (in_flight_.empty() || context_ == nullptr || steady_clock::now() < last_sign_ + SilenceMax()) continue;
     silent_ = true;
     context_->TryCancel();
     last_sign_ = steady_clock::now();  // the sender now sees the broken attempt

@@ -37,8 +37,11 @@ struct IngestOptions {
   int document_retries_max = 6;
   std::chrono::milliseconds pause_min{200};
   std::chrono::milliseconds pause_max{5000};
-  // Longest time without any acknowledgement while one is due.
+  // Longest time without any acknowledgement while one is due; and a second more for so many bytes that are due, which
+  // the slowest embedder worth waiting for manages: acknowledgements come in order, and the server works on many long
+  // documents at once. A server that is gone is noticed by the connection itself.
   std::chrono::milliseconds silence_max{300'000};
+  size_t slowest_bytes_per_s = 2048;
 };
 
 // What the sender remembers of a document until it is acknowledged.
@@ -116,6 +119,7 @@ class IngestStream {
   bool IsLastOfItsId(const Pending& pending) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // The document's last acknowledgement is its final one.
   void Settle(Pending& pending) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  std::chrono::milliseconds SilenceMax() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Before the next try after so many failures, and of that document.
   std::chrono::milliseconds Pause(int failures) const;
   std::chrono::milliseconds PauseBefore(const Pending& pending) const;

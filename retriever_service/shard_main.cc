@@ -42,6 +42,7 @@ constexpr int kAdminWorkers = 2;  // of their own: a checksum of everything take
 constexpr size_t kAdminWaitingMax = 16;
 constexpr int kWaitingReadsDivisor = 4;  // the share of the workers that may wait for a consistency token
 constexpr int kRequestsWaitingMax = 1 << 20;
+constexpr uint64_t kLogChangesMost = uint64_t{1} << 40;
 constexpr uint64_t kStoreMemoryBytesMin = uint64_t{8} << 20;
 constexpr uint64_t kRequestBytesMaxMin = uint64_t{64} << 20;  // the largest message
 constexpr uint64_t kBytesMax = uint64_t{1} << 40;
@@ -121,7 +122,7 @@ void AddSettings(CLI::App& app, Settings& settings) {
   app.add_option("--log-changes-max", settings.store.log_changes_max,
                  "Changes that the log keeps for replicas that are behind; what they deleted keeps its disk space")
       ->capture_default_str()
-      ->check(CLI::PositiveNumber)
+      ->check(CLI::Range(uint64_t{1}, kLogChangesMost))
       ->group(kBounds);
 }
 

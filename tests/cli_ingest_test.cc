@@ -193,6 +193,21 @@ TEST_F(CliIngestTest, ARefusedDocumentIsTriedAgainByTheNextRun) {
   EXPECT_THAT(retriever_.streams.back(), ElementsAre("d2", "d3"));
 }
 
+// What the last run was told to leave out, or to write otherwise, is not done.
+TEST_F(CliIngestTest, AnotherWayOfReadingStartsAfresh) {
+  const std::string file = Put("a.jsonl", Line("d0", "a") + Line("d1", "b\xff") + Line("d2", "c"));
+  std::vector<std::string> command = {"ingest", file, "--resume-file", (folder_ / "resume").string()};
+  EXPECT_EQ(Run(command).code, kFailed) << "the second line is no UTF-8";
+  command.emplace_back("--repair");
+  EXPECT_EQ(Run(command).code, kOk);
+  EXPECT_THAT(retriever_.streams.back(), ElementsAre("d0", "d1", "d2"));
+  command.insert(command.end(), {"--metadata", "lang=en"});
+  EXPECT_EQ(Run(command).code, kOk);
+  EXPECT_THAT(retriever_.streams.back(), SizeIs(3));
+  EXPECT_EQ(Run(command).code, kOk);
+  EXPECT_THAT(retriever_.streams, SizeIs(3)) << "nothing is left to do";
+}
+
 TEST_F(CliIngestTest, AForeignResumeFileIsRefused) {
   const Result result = Run({"ingest", PutDocuments("a.jsonl", 1), "--resume-file", Put("notes.txt", "my notes\n")});
   EXPECT_EQ(result.code, kUsage);

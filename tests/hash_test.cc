@@ -2,6 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <optional>
+#include <string>
+
 namespace retro {
 namespace {
 
@@ -19,6 +22,13 @@ TEST(HashTest, FieldsDoNotRunTogether) {
 }
 
 // These values are on disk in every store: if this test fails, the change must not be made.
+TEST(HashTest, ContentBehindItsChecksum) {
+  const std::string bytes = WithChecksum("content");
+  EXPECT_EQ(ContentOf(bytes), "content");
+  EXPECT_EQ(ContentOf(WithChecksum("")), "");
+  for (size_t length = 0; length < bytes.size(); ++length) EXPECT_EQ(ContentOf(bytes.substr(0, length)), std::nullopt);
+}
+
 TEST(HashTest, SlotsNeverChange) {
   EXPECT_EQ(SlotOfDocument(""), 0xef46db3751d8e999ULL % kSlotCount);
   EXPECT_EQ(SlotOfDocument("abc"), 0x44bc2cf5ad770999ULL % kSlotCount);

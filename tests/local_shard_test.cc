@@ -478,6 +478,18 @@ TEST_F(LocalShardTest, BarrierWaitsForItsPosition) {
   EXPECT_EQ(shard_->GetDocument(request, hurried).status().code(), absl::StatusCode::kDeadlineExceeded);
 }
 
+// As after a restore: the shard leads in a later epoch, and what the token stands for is gone.
+TEST_F(LocalShardTest, BarrierOfALostChangeIsNotCoveredByALaterEpoch) {
+  Write(Whole(MakeDocument("a", "text"), {1, 0, 0, 0}));
+  shardpb::GetDocumentRequest request;
+  request.set_document_id("a");
+  request.mutable_barrier()->mutable_position()->set_epoch(0);
+  request.mutable_barrier()->mutable_position()->set_number(500);
+  const absl::Status behind = shard_->GetDocument(request, context_).status();
+  EXPECT_EQ(ReasonOf(behind), Reason::kBehindToken) << behind;
+  EXPECT_THAT(std::string(MessageOf(behind)), testing::HasSubstr("498 changes behind"));
+}
+
 // Each that waits holds a thread: the others must be left to calls that could be answered.
 TEST_F(LocalShardTest, OnlySoManyWaitForTheirPosition) {
   Write(Whole(MakeDocument("a", "text"), {1, 0, 0, 0}));

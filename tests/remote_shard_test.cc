@@ -241,6 +241,17 @@ TEST_F(RemoteShardTest, ACallerWhoLeavesEndsTheCall) {
   EXPECT_EQ(shard_->GetDocument(get, hurried).status().code(), absl::StatusCode::kDeadlineExceeded);
 }
 
+// Clients know no epochs: they are told that nothing was done and that it is worth another try.
+TEST_F(RemoteShardTest, APrimaryThatDoesNotActYetIsWorthAnotherTry) {
+  ClusterConfig config = *config_;
+  ++config.shards[0].epoch;
+  config_ = std::make_shared<const ClusterConfig>(config);
+  const absl::Status status = shard_->Write(OneDocument(), context_).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable) << status;
+  EXPECT_EQ(ReasonOf(status), Reason::kShardUnavailable);
+  EXPECT_THAT(std::string(MessageOf(status)), testing::HasSubstr("nothing was done"));
+}
+
 TEST_F(RemoteShardTest, ReplicationSaysWhatItLacks) {
   const auto stub = shardpb::ShardService::NewStub(MakeShardChannel(address_));
   grpc::ClientContext context;

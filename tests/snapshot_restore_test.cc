@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "common/base/error.h"
+#include "common/base/file.h"
 #include "common/base/file_lock.h"
 #include "common/base/hash.h"
 #include "common/base/strings.h"
@@ -224,6 +225,21 @@ TEST_F(SnapshotRestoreTest, AreListedAndDeletedByNameAlone) {
   ASSERT_TRUE(snapshots_.Delete(names[0]).ok());
   EXPECT_EQ(snapshots_.List()->size(), 2u);
   EXPECT_EQ(ReasonOf(Snapshots("").List().status()), Reason::kNotSupported);
+}
+
+// Its slots decide what a restore deletes.
+TEST_F(SnapshotRestoreTest, ADamagedManifestIsNotRestoredAndCanBeDeleted) {
+  const std::vector<std::string> names = Take();
+  const std::string path = snapshots_.PathOf(names[0]) + "/snapshot";
+  const std::string whole = *ReadFile(path);
+  for (size_t at = 0; at < whole.size(); ++at) {
+    std::string damaged = whole;
+    damaged[at] = static_cast<char>(damaged[at] ^ 0x10);
+    ASSERT_TRUE(WriteFileAtomically(path, damaged).ok());
+    ASSERT_EQ(ReasonOf(snapshots_.Find(names[0]).status()), Reason::kStoreDamaged) << "byte " << at;
+  }
+  EXPECT_EQ(snapshots_.List()->size(), 2u);
+  EXPECT_TRUE(snapshots_.Delete(names[0]).ok());
 }
 
 TEST_F(SnapshotRestoreTest, WhatAProcessThatDiedHasLeftIsRemovedByTheNextOne) {

@@ -51,6 +51,15 @@ absl::Status WriteAll(int fd, std::string_view bytes, const std::string& path) {
   return absl::OkStatus();
 }
 
+// So that the names in it are those after a crash.
+absl::Status SyncFolderOf(const std::string& path) {
+  const size_t slash = path.rfind('/');
+  const std::string folder = slash == std::string::npos ? "." : path.substr(0, slash + 1);
+  const Descriptor directory(open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (directory.get() < 0 || fsync(directory.get()) != 0) return ErrnoStatus(errno, "cannot sync", folder);
+  return absl::OkStatus();
+}
+
 // What can be done about it.
 std::string_view AdviceOn(int error_number) {
   switch (error_number) {
@@ -136,11 +145,12 @@ absl::Status AtomicFile::Commit() {
   if (fsync(descriptor_) != 0) return ErrnoStatus(errno, "cannot sync", temporary);
   if (rename(temporary.c_str(), path_.c_str()) != 0) return ErrnoStatus(errno, "cannot rename to", path_);
   close(std::exchange(descriptor_, -1));
-  const size_t slash = path_.rfind('/');
-  const std::string folder = slash == std::string::npos ? "." : path_.substr(0, slash + 1);
-  const Descriptor directory(open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (directory.get() < 0 || fsync(directory.get()) != 0) return ErrnoStatus(errno, "cannot sync", folder);
-  return absl::OkStatus();
+  return SyncFolderOf(path_);
+}
+
+absl::Status RenameDurably(const std::string& from, const std::string& to) {
+  if (rename(from.c_str(), to.c_str()) != 0) return ErrnoStatus(errno, "cannot move into place", to);
+  return SyncFolderOf(to);
 }
 
 absl::StatusOr<MappedFile> MappedFile::Open(const std::string& path) {

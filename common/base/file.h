@@ -39,6 +39,9 @@ class AtomicFile {
   int descriptor_;
 };
 
+// Renames a file or a folder so that it has its new name after a crash too.
+absl::Status RenameDurably(const std::string& from, const std::string& to);
+
 // A file mapped read-only; unmapped by the destructor. Movable.
 class MappedFile {
  public:

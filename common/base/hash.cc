@@ -59,6 +59,22 @@ std::string HexEncode(std::string_view bytes) {
 
 uint64_t Checksum(std::string_view bytes) { return XXH3_64bits(bytes.data(), bytes.size()); }
 
+std::string WithChecksum(std::string_view content) {
+  const uint64_t checksum = Checksum(content);
+  std::string bytes(sizeof checksum, '\0');
+  std::memcpy(bytes.data(), &checksum, sizeof checksum);
+  return bytes.append(content);
+}
+
+std::optional<std::string_view> ContentOf(std::string_view bytes) {
+  uint64_t checksum = 0;
+  if (bytes.size() < sizeof checksum) return std::nullopt;
+  std::memcpy(&checksum, bytes.data(), sizeof checksum);
+  const std::string_view content = bytes.substr(sizeof checksum);
+  if (Checksum(content) != checksum) return std::nullopt;
+  return content;
+}
+
 uint32_t SlotOfDocument(std::string_view document_id) {
   return static_cast<uint32_t>(XXH64(document_id.data(), document_id.size(), 0) % kSlotCount);
 }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -30,6 +31,11 @@ std::string HexEncode(std::string_view bytes);    // lower case
 
 // XXH3, 64 bits: tells damage, not malice.
 uint64_t Checksum(std::string_view bytes);
+
+// A small file that tells whether it is whole: the checksum of its content (8 bytes, little-endian), its content.
+std::string WithChecksum(std::string_view content);
+// The content again; nothing if it is damaged.
+std::optional<std::string_view> ContentOf(std::string_view bytes);
 
 // The slot of a document, 0 ... kSlotCount-1: XXH64 of its id with seed 0, modulo the count.
 inline constexpr uint32_t kSlotCount = 4096;

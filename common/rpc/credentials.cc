@@ -28,6 +28,8 @@ namespace retro {
 namespace {
 
 constexpr unsigned kRefreshSeconds = 1;
+constexpr int kKeepaliveMs = 30'000;  // our servers allow a ping every 20 s
+constexpr int kKeepaliveTimeoutMs = 10'000;
 
 template <typename T, void (*kFree)(T*)>
 struct Freer {
@@ -208,9 +210,13 @@ absl::StatusOr<std::chrono::system_clock::time_point> CertificateExpiry(const st
 }
 
 absl::StatusOr<std::shared_ptr<grpc::Channel>> MakeChannel(const std::string& target, const ClientSecurity& security,
-                                                           const grpc::ChannelArguments& arguments,
+                                                           grpc::ChannelArguments arguments,
                                                            const std::string& flag_prefix) {
   RETRO_RETURN_IF_ERROR(CheckClient(target, security, flag_prefix));
+  arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, kKeepaliveMs);
+  arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, kKeepaliveTimeoutMs);
+  arguments.SetInt(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
+  arguments.SetInt(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);  // as many as that takes
   std::vector<std::unique_ptr<grpc::experimental::ClientInterceptorFactoryInterface>> interceptors;
   if (HasKey(security)) {
     auto source = std::make_shared<ApiKeySource>(security);

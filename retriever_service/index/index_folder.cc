@@ -97,16 +97,13 @@ IndexFolder::IndexFolder(std::string path, IndexIdentity identity)
 
 std::string IndexFolder::ManifestPath() const { return path_ + "/manifest"; }
 
-// ---------------------------------------------------------------- the manifest: checksum (8, little-endian), message
+// ---------------------------------------------------------------- the manifest: see WithChecksum
 
 absl::StatusOr<shardpb::IndexManifest> IndexFolder::ReadManifest() const {
   RETRO_ASSIGN_OR_RETURN(const std::string bytes, ReadFile(ManifestPath()));
-  uint64_t checksum = 0;
   shardpb::IndexManifest manifest;
-  if (bytes.size() < sizeof checksum) return absl::DataLossError("the manifest is cut");
-  std::memcpy(&checksum, bytes.data(), sizeof checksum);
-  const std::string_view message = std::string_view(bytes).substr(sizeof checksum);
-  if (Checksum(message) != checksum || !manifest.ParseFromArray(message.data(), static_cast<int>(message.size()))) {
+  const auto message = ContentOf(bytes);
+  if (!message.has_value() || !manifest.ParseFromArray(message->data(), static_cast<int>(message->size()))) {
     return absl::DataLossError("the manifest is damaged");
   }
   if (manifest.layout_version() != kIndexLayoutVersion) {
@@ -120,11 +117,7 @@ absl::StatusOr<shardpb::IndexManifest> IndexFolder::ReadManifest() const {
 }
 
 absl::Status IndexFolder::WriteManifest() const {
-  const std::string message = manifest_.SerializeAsString();
-  const uint64_t checksum = Checksum(message);
-  std::string bytes(sizeof checksum, '\0');
-  std::memcpy(bytes.data(), &checksum, sizeof checksum);
-  return WriteFileAtomically(ManifestPath(), bytes + message);
+  return WriteFileAtomically(ManifestPath(), WithChecksum(manifest_.SerializeAsString()));
 }
 
 // ---------------------------------------------------------------- opening

@@ -147,7 +147,7 @@ absl::Status Replica::Lead(const ClusterConfig& config) {
   const ShardConfig& own = config.shards[shard_.number()];
   const auto now = InSyncSet::Clock::now();
   RETRO_RETURN_IF_ERROR(overtaken());
-  if (led_epoch_ == 0 || now >= next_asking_) {
+  if (now >= next_asking_) {
     next_asking_ = {};  // after an error, at once again
     RETRO_RETURN_IF_ERROR(AskPeers(config));
     next_asking_ = now + kAskPeersEvery;

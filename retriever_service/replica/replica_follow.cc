@@ -40,6 +40,7 @@ void Replica::EndCall() {
 
 absl::Status Replica::Follow(const ClusterConfig& config) {
   led_epoch_ = 0;
+  next_asking_ = {};
   epoch_is_own_ = true;  // whoever makes it the primary begins one
   {
     const MutexLock lock(mutex_);

@@ -146,8 +146,7 @@ absl::Status FinishStoreCopy(const std::string& data) {
   std::error_code error;
   if (fs::exists(incoming + kComplete, error) && fs::exists(incoming + kRocks, error)) {
     for (const char* old : {"/acknowledged", "/index", "/rocksdb"}) RETRO_RETURN_IF_ERROR(Remove(data + old));
-    fs::rename(incoming + kRocks, StrCat(data, "/", kRocks), error);
-    RETRO_RETURN_IF_ERROR(FromSystem(error, "cannot move", incoming + kRocks));
+    RETRO_RETURN_IF_ERROR(RenameDurably(incoming + kRocks, StrCat(data, "/", kRocks)));
   }
   return Remove(incoming);
 }

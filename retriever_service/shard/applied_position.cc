@@ -23,8 +23,8 @@ Clock::time_point EndOf(const google::protobuf::Duration& wait) {
 }
 
 absl::Status Behind(uint32_t shard, const shardpb::Position& have, const shardpb::Position& wanted) {
-  const std::string lag = have.epoch() == wanted.epoch() ? StrCat(wanted.number() - have.number(), " changes")
-                                                         : StrCat(wanted.epoch() - have.epoch(), " epochs");
+  const std::string lag = have.number() < wanted.number() ? StrCat(wanted.number() - have.number(), " changes")
+                                                          : StrCat(wanted.epoch() - have.epoch(), " epochs");
   return Error(absl::StatusCode::kUnavailable, Reason::kBehindToken,
                StrCat("shard ", shard, " is ", lag, " behind the consistency token (at ", have.epoch(), "/",
                       have.number(), ", wanted ", wanted.epoch(), "/", wanted.number(), "): try again or wait longer"));
@@ -45,7 +45,7 @@ void AppliedPosition::Advance(const shardpb::Position& position) {
 
 absl::Status AppliedPosition::WaitFor(const shardpb::ReadBarrier& barrier, const CallContext& context) const {
   const MutexLock lock(mutex_);
-  if (!IsBefore(position_, barrier.position())) return absl::OkStatus();
+  if (Covers(position_, barrier.position())) return absl::OkStatus();
   if (waiting_ >= waiting_max_) return Behind(shard_, position_, barrier.position());
   ++waiting_;
   const absl::Status status = WaitLocked(barrier, context);
@@ -62,7 +62,7 @@ void AppliedPosition::WaitForChange(const shardpb::Position& position, Clock::ti
 
 absl::Status AppliedPosition::WaitLocked(const shardpb::ReadBarrier& barrier, const CallContext& context) const {
   const Clock::time_point end = EndOf(barrier.max_wait());
-  while (IsBefore(position_, barrier.position())) {
+  while (!Covers(position_, barrier.position())) {
     RETRO_RETURN_IF_ERROR(context.Check());
     const Clock::time_point now = Clock::now();
     if (now >= end) return Behind(shard_, position_, barrier.position());

@@ -201,7 +201,12 @@ absl::StatusOr<Response> RemoteShard::Change(Request request, const CallContext&
                                              response, std::move(done));
                                });
     absl::StatusOr<Response> answer = call.Run(context);
-    if (answer.ok() || ReasonOf(answer.status()) != Reason::kStaleEpoch || Clock::now() >= give_up) return answer;
+    if (answer.ok() || ReasonOf(answer.status()) != Reason::kStaleEpoch) return answer;
+    if (Clock::now() >= give_up) {  // of no epoch that the caller knows, and worth another try
+      return Error(absl::StatusCode::kUnavailable, Reason::kShardUnavailable,
+                   StrCat("nothing was done: ", Where(*primary), ", the primary, does not act as it yet (",
+                          MessageOf(answer.status()), "): try again"));
+    }
     cluster_.reload();
     std::this_thread::sleep_for(kNewPrimaryPause);
   }

@@ -13,6 +13,7 @@
 #include "common/base/error.h"
 #include "common/base/file.h"
 #include "common/base/file_lock.h"
+#include "common/base/hash.h"
 #include "common/base/status_macros.h"
 #include "common/base/strings.h"
 
@@ -107,12 +108,9 @@ absl::Status Snapshots::Create(const std::string& name, const LocalShard& shard,
     manifest.set_epoch(position.epoch());
     manifest.set_position(position.number());
     manifest.set_size_bytes(BytesOf(folder));
-    status = WriteFileAtomically(folder + kManifest, manifest.SerializeAsString());
+    status = WriteFileAtomically(folder + kManifest, WithChecksum(manifest.SerializeAsString()));
   }
-  if (status.ok()) {
-    fs::rename(folder, PathOf(name), error);
-    status = FromSystem(error, "cannot move", folder);
-  }
+  if (status.ok()) status = RenameDurably(folder, PathOf(name));
   if (!status.ok()) fs::remove_all(folder, error);
   fs::remove(folder + kLock, error);
   return status;
@@ -137,17 +135,24 @@ absl::StatusOr<admin::v1::Snapshot> Snapshots::Find(const std::string& name) con
   RETRO_RETURN_IF_ERROR(CheckServed());
   admin::v1::Snapshot snapshot;
   const auto bytes = IsName(name) ? ReadFile(PathOf(name) + kManifest) : absl::NotFoundError("");
-  if (bytes.ok() && snapshot.ParseFromString(*bytes)) return snapshot;
+  if (bytes.ok()) {
+    const auto message = ContentOf(*bytes);
+    if (message.has_value() && snapshot.ParseFromArray(message->data(), static_cast<int>(message->size()))) {
+      return snapshot;
+    }
+    // What it says decides what a restore deletes.
+    return Error(absl::StatusCode::kDataLoss, Reason::kStoreDamaged,
+                 StrCat("the manifest of snapshot \"", name, "\" is damaged: restore another one"));
+  }
   return Error(absl::StatusCode::kNotFound, Reason::kNotFound,
                StrCat("there is no snapshot \"", IsName(name) ? name : "", "\": see ListSnapshots"));
 }
 
 absl::Status Snapshots::Delete(const std::string& name) const {
-  RETRO_RETURN_IF_ERROR(Find(name).status());
+  if (const absl::Status found = Find(name).status(); !found.ok() && !absl::IsDataLoss(found)) return found;
   std::error_code error;
   const std::string gone = PathOf(kUnfinished + name);  // not half there, whenever this ends
-  fs::rename(PathOf(name), gone, error);
-  RETRO_RETURN_IF_ERROR(FromSystem(error, "cannot move", PathOf(name)));
+  RETRO_RETURN_IF_ERROR(RenameDurably(PathOf(name), gone));
   fs::remove_all(gone, error);
   return FromSystem(error, "cannot remove", gone);
 }
