@@ -118,7 +118,9 @@ void AddAdminCommand(CLI::App& app, Invocation& invocation) {
   AddShardOption(*promote, *options);
   promote->add_option("--replica", options->replica, "The replica's name")->required();
   CLI::App* compact = AddAction(*command, options, invocation, "compact",
-                                "Give back the disk space of what was deleted and has left the change log", RunCompact);
+                                "Give back the disk space of what was deleted or replaced; a replica of a cluster "
+                                "keeps what its last --log-changes-max changes freed",
+                                RunCompact);
   AddShardOption(*compact, *options);
   CLI::App* read_only = AddAction(*command, options, invocation, "read-only", "Refuse writes to a shard", RunReadOnly);
   AddShardOption(*read_only, *options);

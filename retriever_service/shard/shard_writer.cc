@@ -291,6 +291,30 @@ class ShardWriter::ReplayJob : public Job {
   size_t next_ = 0;
 };
 
+// Writes for itself, between two groups of changes.
+class ShardWriter::TrimJob : public Job {
+ public:
+  TrimJob(Store& store, uint64_t changes, const CallContext& context)
+      : Job(context), store_(store), changes_(changes) {}
+
+  bool BeginsAGroup() const override { return true; }
+  bool IsAChange() const override { return false; }
+  bool AllStaged() const override { return staged_; }
+
+  absl::Status StageNext(Group&) override {
+    staged_ = true;
+    RETRO_ASSIGN_OR_RETURN(more, store_.TrimLogTo(changes_));
+    return absl::OkStatus();
+  }
+
+  bool more = false;
+
+ private:
+  Store& store_;
+  const uint64_t changes_;
+  bool staged_ = false;
+};
+
 // ---------------------------------------------------------------- callers' side
 
 ShardWriter::ShardWriter(Store& store, LiveCollections& collections, AppliedPosition& applied, bool accepts_changes)
@@ -357,6 +381,16 @@ absl::Status ShardWriter::Replay(const std::vector<shardpb::PullChangesResponse>
   const CallContext context;
   ReplayJob job(store_, collections_, changes, context);
   return Perform(job);
+}
+
+absl::Status ShardWriter::TrimLogTo(uint64_t changes) {
+  const CallContext context;
+  for (bool more = true; more;) {
+    TrimJob job(store_, changes, context);
+    RETRO_RETURN_IF_ERROR(Perform(job));
+    more = job.more;
+  }
+  return absl::OkStatus();
 }
 
 absl::Status ShardWriter::CheckEpoch(uint64_t epoch) const {

@@ -428,8 +428,8 @@ void Store::KeepLog(const std::string& who, const shardpb::Position& from, Clock
   kept_[who] = {from.number(), until};
 }
 
-uint64_t Store::KeepLogFrom() {
-  uint64_t from = counters_.number + 1 - options_.log_changes_max;
+uint64_t Store::KeepLogFrom(uint64_t changes) {
+  uint64_t from = counters_.number + 1 - std::min(changes, counters_.number);
   const MutexLock lock(mutex_);
   std::erase_if(kept_, [now = Clock::now()](const auto& kept) { return kept.second.until <= now; });
   for (const auto& [who, kept] : kept_) from = std::min(from, kept.from);
@@ -441,8 +441,13 @@ absl::Status Store::TrimLog() {
   // Each trim is a synced write of its own: not one after every change.
   const uint64_t due = std::min(kTrimChangesMax, options_.log_changes_max);
   if (counters_.number - start.number() + 1 < options_.log_changes_max + due) return absl::OkStatus();
-  const uint64_t keep_from = KeepLogFrom();
-  if (keep_from <= start.number()) return absl::OkStatus();
+  return TrimLogTo(options_.log_changes_max).status();
+}
+
+absl::StatusOr<bool> Store::TrimLogTo(uint64_t changes) {
+  const shardpb::Position start = log_start();
+  const uint64_t keep_from = KeepLogFrom(changes);
+  if (keep_from <= start.number()) return false;
   KeyValueBatch batch;
   shardpb::Position next_start = start;
   uint64_t trimmed = 0;
@@ -482,7 +487,7 @@ absl::Status Store::TrimLog() {
   RETRO_RETURN_IF_ERROR(Write(batch));
   const MutexLock lock(mutex_);
   log_start_ = next_start;
-  return absl::OkStatus();
+  return next_start.number() < keep_from;
 }
 
 }  // namespace retro

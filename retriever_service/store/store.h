@@ -143,6 +143,9 @@ class Store {
   // If the log holds well more than log_changes_max, drops some of the oldest changes and the rows that they freed.
   // Call it after commits; each call does a bounded amount of work, and most do none.
   absl::Status TrimLog();
+  // Drops some of what the log holds beyond its newest `changes` (at least 1), as TrimLog, but whether or not it holds
+  // well more; true if there is more to drop.
+  absl::StatusOr<bool> TrimLogTo(uint64_t changes);
   // Until then the log keeps this change and what comes after it, however many that are: `who` copies the store as it
   // was then. A later call for the same replaces this one. Any thread.
   using Clock = std::chrono::steady_clock;
@@ -168,8 +171,8 @@ class Store {
   absl::Status LoadCounters();
   absl::Status CheckNothingIsMissing(const std::optional<shardpb::Position>& acknowledged) const;
   absl::Status LoadCollections();
-  // The oldest change that the log must keep.
-  uint64_t KeepLogFrom() ABSL_LOCKS_EXCLUDED(mutex_);
+  // The oldest change that the log must keep if it is to have its newest `changes`.
+  uint64_t KeepLogFrom(uint64_t changes) ABSL_LOCKS_EXCLUDED(mutex_);
   absl::StatusOr<std::string> ReadMeta(std::string_view key) const;
   absl::StatusOr<shardpb::Position> PositionAt(const Snapshot* at) const;
   absl::StatusOr<uint64_t> ReadMetaNumber(std::string_view key) const;
