@@ -50,14 +50,15 @@ class GrowingSegment {
   uint64_t live_rows() const { return live_total_; }
   SegmentSize Size() const;
 
-  // Each document that a search at `step` may find, with its first row.
-  void Visit(const Rows& rows, uint64_t step,
+  // Each document that a search at `step` may find and for which the filter, if any, is true, with its first row.
+  void Visit(const Rows& rows, uint64_t step, const CompiledFilter* filter,
              const std::function<void(const std::shared_ptr<const IndexedDocument>&, uint64_t first_row)>& visit) const;
 
   // Adds what the search wants to `best`, one a query. CANCELLED or DEADLINE_EXCEEDED if the caller left.
   absl::Status Search(const Rows& rows, const SegmentSearch& search, std::vector<TopK>& best) const;
 
  private:
+  class Matches;
   class Scan;
 
   const size_t vector_bytes_;

@@ -46,7 +46,8 @@ bool SegmentedIndex::Restore(const std::shared_ptr<const IndexedDocument>& docum
   for (auto segment = sealed_.rbegin(); segment != sealed_.rend(); ++segment) {
     const std::optional<uint32_t> at = (*segment)->Find(document->first_chunk_id, document->chunk_count);
     if (!at.has_value()) continue;
-    (*segment)->Attach(*at, document);
+    (*segment)->Name(*at, document);
+    (*segment)->Attach(*at);
     CountIn(*document);
     documents_[document->id] = {document, nullptr, *segment, *at};
     return true;
@@ -57,6 +58,7 @@ bool SegmentedIndex::Restore(const std::shared_ptr<const IndexedDocument>& docum
 void SegmentedIndex::Filled() {
   {
     const MutexLock lock(writer_mutex_);
+    for (const auto& segment : sealed_) segment->MakeFilterLists();
     rebuilding_ = !frozen_.empty();
     Publish();
   }
@@ -187,15 +189,11 @@ absl::StatusOr<IndexAnswer> SegmentedIndex::Search(std::span<const IndexQuery> q
 std::vector<std::string> SegmentedIndex::MatchingDocuments(const CompiledFilter& filter) const {
   const std::shared_ptr<const View> view = CurrentView();
   std::vector<std::string> ids;
-  const auto take = [&](const std::shared_ptr<const IndexedDocument>& document, uint64_t) {
-    if (filter.Matches(*document)) ids.push_back(document->id);
-  };
-  for (const View::Growing& growing : view->growing) growing.segment->Visit(growing.rows, view->step, take);
-  for (const auto& segment : view->sealed) {
-    for (uint32_t at = 0; at < segment->documents(); ++at) {
-      if (const auto document = segment->DocumentAt(at, view->step)) take(document, at);
-    }
+  const auto take = [&](const IndexedDocument& document) { ids.push_back(document.id); };
+  for (const View::Growing& growing : view->growing) {
+    growing.segment->Visit(growing.rows, view->step, &filter, [&](const auto& document, uint64_t) { take(*document); });
   }
+  for (const auto& segment : view->sealed) segment->VisitMatching(filter, view->step, take);
   return ids;
 }
 

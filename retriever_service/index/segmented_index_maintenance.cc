@@ -99,7 +99,7 @@ void SegmentedIndex::Gather(Work& work) const {
       if (!room.empty()) vectors = work.room.emplace_back(std::move(room));
       work.sources.push_back({document, vectors});
     };
-    work.frozen->Visit(work.frozen->Take(), kNewestStep, take);
+    work.frozen->Visit(work.frozen->Take(), kNewestStep, /*filter=*/nullptr, take);
   }
   for (const auto& segment : work.merged) {
     for (uint32_t at = 0; at < segment->documents(); ++at) {
@@ -125,6 +125,8 @@ absl::Status SegmentedIndex::CarryOut(Work& work) {
       content.push_back({source.document->first_chunk_id, source.vectors});
     }
     RETRO_ASSIGN_OR_RETURN(made, folder_.Write(content, work.position, options_.settings.threads, stop_));
+    for (uint32_t at = 0; at < made->documents(); ++at) made->Name(at, work.sources[at].document);
+    made->MakeFilterLists();
     segments.push_back(made);
   }
   RETRO_RETURN_IF_ERROR(folder_.Commit(segments));
@@ -145,7 +147,7 @@ void SegmentedIndex::Install(const Work& work, const std::shared_ptr<SealedSegme
     const std::shared_ptr<const IndexedDocument>& document = work.sources[at].document;
     const auto it = documents_.find(document->id);
     if (it == documents_.end() || it->second.document != document) continue;
-    made->Attach(at, document);
+    made->Attach(at);
     it->second = {document, nullptr, made, at};
   }
   sealed_ = std::move(segments);
