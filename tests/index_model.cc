@@ -188,7 +188,7 @@ IndexChange IndexModel::Remove(const std::string& id) {
   return {id, nullptr, {}};
 }
 
-std::vector<IndexChange> IndexModel::Churn(int changes, uint32_t ids, uint32_t clusters) {
+std::vector<IndexChange> IndexModel::Churn(int changes, uint32_t ids, uint32_t clusters, bool of_metadata) {
   std::vector<IndexChange> made;
   while (changes-- > 0) {
     const std::string id = StrCat("doc", random_() % ids);
@@ -198,7 +198,7 @@ std::vector<IndexChange> IndexModel::Churn(int changes, uint32_t ids, uint32_t c
         if (known) made.push_back(Remove(id));
         break;
       case 1:
-        if (known) made.push_back(PutMetadata(id));
+        if (known && of_metadata) made.push_back(PutMetadata(id));
         break;
       default:
         made.push_back(Put(id, 1 + random_() % 9, clusters));
@@ -241,6 +241,10 @@ void IndexModel::Fill(SegmentedIndex& index) const {
   for (const auto& [id, change] : documents_) {
     if (!index.Restore(change.document)) missing.push_back(change);
   }
+  index.Restored();
+  std::sort(missing.begin(), missing.end(), [](const IndexChange& a, const IndexChange& b) {
+    return a.document->first_chunk_id < b.document->first_chunk_id;
+  });
   index.Apply(std::move(missing), MakePosition(1, next_chunk_));
   index.Filled();
 }

@@ -35,7 +35,7 @@ class IndexModel {
   IndexChange PutMetadata(const std::string& id);  // another document with the same vectors
   IndexChange Remove(const std::string& id);
   // Random changes of all kinds to `ids` documents.
-  std::vector<IndexChange> Churn(int changes, uint32_t ids, uint32_t clusters = 0);
+  std::vector<IndexChange> Churn(int changes, uint32_t ids, uint32_t clusters = 0, bool of_metadata = true);
 
   Hits BruteForce(const IndexQuery& query, const IndexSearchOptions& options) const;
   // As a store would: documents that the index does not find in its segments come with their vectors.

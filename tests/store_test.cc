@@ -233,27 +233,6 @@ TEST_F(StoreTest, TheLogIsEmptiedWhenAsked) {
   EXPECT_EQ(TextOf("a"), "new text");
 }
 
-TEST_F(StoreTest, ScanVectorsGivesLiveRowsOnly) {
-  OpenWithCollection();
-  Put(MakeChange("a", "old text", 3, 1));
-  Put(MakeChange("a", "new text", 4, 2));
-  Put(MakeChange("gone", "text", 4, 3));
-  Transaction transaction = store_->Begin();
-  transaction.RemoveDocument(0, **transaction.FindDocument(0, "gone"));
-  ASSERT_TRUE(store_->Commit(std::move(transaction)).ok());
-  for (int i = 0; i < 100; ++i) Put(MakeChange(StrCat("n", i), "text", 4, 4));
-  std::map<std::string, std::string> seen;
-  ASSERT_TRUE(store_
-                  ->ScanVectors(0, nullptr,
-                                [&](const shardpb::DocumentRecord& record, std::string vectors) {
-                                  seen[record.document().id()] = std::move(vectors);
-                                  return absl::OkStatus();
-                                })
-                  .ok());
-  EXPECT_EQ(seen.size(), 101u);
-  EXPECT_EQ(seen["a"], ToHalf(std::vector<float>{2, 1, 0, 0, 2, 2, 0, 0}));
-}
-
 TEST_F(StoreTest, SnapshotKeepsWhatItSaw) {
   options_.log_changes_max = 1;
   OpenWithCollection();

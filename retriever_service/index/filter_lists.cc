@@ -153,22 +153,33 @@ class FilterLists::Builder {
   std::vector<Entry> entries_;
 };
 
+// One field after the other: a builder takes more memory than what it makes.
 FilterLists::FilterLists(const std::vector<const IndexedDocument*>& documents)
     : documents_(static_cast<uint32_t>(documents.size())) {
-  Builder<std::string> ids, sources;
+  const auto gather = [&](auto add) {
+    for (uint32_t at = 0; at < documents_; ++at) {
+      if (documents[at] != nullptr) add(*documents[at], at);
+    }
+  };
+  {
+    Builder<std::string> ids;
+    gather([&](const IndexedDocument& document, uint32_t at) { ids.Add(document.id, at); });
+    ids_ = ids.Finish();
+  }
+  {
+    Builder<std::string> sources;
+    gather([&](const IndexedDocument& document, uint32_t at) {
+      if (!document.source.empty()) sources.Add(document.source, at);
+    });
+    sources_ = sources.Finish();
+  }
   absl::flat_hash_map<std::string_view, Builder<Value>> metadata;
-  for (uint32_t at = 0; at < documents_; ++at) {
-    const IndexedDocument* document = documents[at];
-    if (document == nullptr) continue;
-    ids.Add(document->id, at);
-    if (!document->source.empty()) sources.Add(document->source, at);
-    for (const auto& [key, values] : document->metadata) {
+  gather([&](const IndexedDocument& document, uint32_t at) {
+    for (const auto& [key, values] : document.metadata) {
       Builder<Value>& builder = metadata[key];
       for (const Value& value : values) builder.Add(value, at);
     }
-  }
-  ids_ = ids.Finish();
-  sources_ = sources.Finish();
+  });
   for (auto& [key, builder] : metadata) metadata_.emplace(key, std::exchange(builder, {}).Finish());
 }
 

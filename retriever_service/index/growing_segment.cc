@@ -86,6 +86,10 @@ void GrowingSegment::Remove(uint64_t first_row, uint32_t count, uint64_t step) {
   live_total_ -= count;
 }
 
+uint64_t GrowingSegment::RemovedAt(uint64_t row) const {
+  return blocks_[row / block_rows_]->removed_at[row % block_rows_].load(std::memory_order_relaxed);
+}
+
 std::string_view GrowingSegment::VectorsOf(uint64_t first_row, uint32_t count, std::string& room) const {
   room.clear();
   for (uint64_t row = first_row; row < first_row + count;) {

@@ -39,6 +39,7 @@ class GrowingSegment {
   // consecutive.
   uint64_t Append(const std::shared_ptr<const IndexedDocument>& document, std::string_view vectors);
   void Remove(uint64_t first_row, uint32_t count, uint64_t step);
+  uint64_t RemovedAt(uint64_t row) const;
   // Half precision, [count, dimension]: as they lie if they are in one block, else copied to `room`.
   std::string_view VectorsOf(uint64_t first_row, uint32_t count, std::string& room) const;
   // Documents in a full block of which so little is left that they are better moved to the end; none if there is no

@@ -5,6 +5,7 @@
 #include <bit>
 #include <cmath>
 #include <limits>
+#include <map>
 #include <numeric>
 #include <utility>
 
@@ -26,6 +27,7 @@ constexpr uint32_t kDocumentsACheck = 1024;  // of the caller's patience
 constexpr size_t kQueriesAtOnce = 64;        // to the lists: bounds the memory for candidates
 constexpr size_t kPrefetchAhead = 4;         // candidates
 constexpr size_t kCacheLineBytes = 64;
+constexpr uint32_t kShareSample = 4096;  // documents, of which a filter's selectivity is estimated
 
 absl::StatusOr<MappedFile> MapWhole(const std::string& path, const shardpb::IndexFile& file) {
   RETRO_ASSIGN_OR_RETURN(MappedFile mapped, MappedFile::Open(path));
@@ -117,8 +119,24 @@ void SealedSegment::Attach(uint32_t at) {
 }
 
 void SealedSegment::Remove(uint32_t at, uint64_t step) {
-  entries_[at].removed_at.store(step, std::memory_order_relaxed);
+  if (entries_[at].removed_at.exchange(step, std::memory_order_relaxed) != kNeverRemoved) return;
   live_rows_.fetch_sub(ChunkCount(at), std::memory_order_relaxed);
+}
+
+uint64_t SealedSegment::StepWhenGone(uint64_t n) const {
+  uint64_t rows = info_.rows(), gone = 0;
+  std::map<uint64_t, uint64_t> removals;  // rows, by step
+  for (uint32_t at = 0; at < documents(); ++at) {
+    if (RemovedAt(at) != kNeverRemoved) removals[RemovedAt(at)] += ChunkCount(at);
+  }
+  uint64_t last = kRemovedBeforeAll;
+  for (const auto& [step, removed] : removals) {
+    gone += removed;
+    if (gone <= rows / n) continue;
+    last = step;
+    rows -= std::exchange(gone, 0);
+  }
+  return last;
 }
 
 std::shared_ptr<const IndexedDocument> SealedSegment::DocumentAt(uint32_t at, uint64_t step) const {
@@ -137,6 +155,11 @@ void SealedSegment::VisitMatching(const CompiledFilter& filter, uint64_t step,
 std::string_view SealedSegment::VectorAt(uint64_t row) const {
   const size_t bytes = size_t(dimension_) * kHalfBytes;
   return vectors_.bytes().substr(row * bytes, bytes);
+}
+
+void SealedSegment::Prefetch(uint64_t row) const {
+  const std::string_view vector = VectorAt(row);
+  for (size_t byte = 0; byte < vector.size(); byte += kCacheLineBytes) __builtin_prefetch(vector.data() + byte);
 }
 
 std::string_view SealedSegment::VectorsOf(uint32_t at) const {
@@ -189,6 +212,7 @@ class SealedSegment::Scan {
   }
 
   void Take(const Entry& entry, uint64_t row, uint64_t chunk_id) {
+    segment_.Prefetch(row);
     vectors_[count_] = segment_.VectorAt(row);
     documents_[count_] = &entry.document;
     chunk_ids_[count_] = chunk_id;
@@ -283,7 +307,9 @@ class SealedSegment::Probing {
     TopK found = search_.EmptyBest();
     bool reached_the_end = false;
     for (size_t i = 0; i < candidates.size(); ++i) {
-      if (i + kPrefetchAhead < candidates.size()) Prefetch(candidates[i + kPrefetchAhead]);
+      if (i + kPrefetchAhead < candidates.size() && candidates[i + kPrefetchAhead] >= 0) {
+        segment_.Prefetch(candidates[i + kPrefetchAhead]);
+      }
       const int64_t row = candidates[i];
       if (row < 0) continue;
       const float distance = SquaredDistance(search_.queries[q].vector, segment_.VectorAt(row));
@@ -302,13 +328,6 @@ class SealedSegment::Probing {
     return true;
   }
 
-  // Candidates lie anywhere in the file: the next ones are on their way to the cache while one is compared.
-  void Prefetch(int64_t row) const {
-    if (row < 0) return;
-    const std::string_view vector = segment_.VectorAt(row);
-    for (size_t byte = 0; byte < vector.size(); byte += kCacheLineBytes) __builtin_prefetch(vector.data() + byte);
-  }
-
   bool Allowed(size_t q, uint32_t at) const {
     if (matching_ != nullptr && !matching_->Contains(at)) return false;
     return !segment_.IsRemoved(at, search_.step) && !search_.IsExcluded(q, *segment_.entries_[at].document);
@@ -323,16 +342,16 @@ class SealedSegment::Probing {
 // ---------------------------------------------------------------- searching
 
 double SealedSegment::FindableShare(uint64_t step, const DocumentSet* matching) const {
-  const double live = static_cast<double>(live_rows()) / static_cast<double>(info_.rows());
-  if (matching == nullptr) return live;
-  const double scanned_most = kScanShareMax * static_cast<double>(info_.rows());
-  double rows = 0;
+  if (matching == nullptr) return static_cast<double>(live_rows()) / static_cast<double>(info_.rows());
+  // Of many, the first ones tell how many rows each has that is still there.
+  uint64_t rows = 0;
+  uint32_t looked_at = 0;
   matching->ForEach([&](uint32_t at) {
     if (!IsRemoved(at, step)) rows += ChunkCount(at);
-    return rows < scanned_most;
+    return ++looked_at < kShareSample;
   });
-  if (rows < scanned_most) return rows / static_cast<double>(info_.rows());
-  return std::max(kScanShareMax, live * matching->count() / documents());
+  const double each = static_cast<double>(rows) / std::max(looked_at, uint32_t{1});
+  return each * matching->count() / static_cast<double>(info_.rows());
 }
 
 absl::Status SealedSegment::Search(const SegmentSearch& search, std::vector<TopK>& best) const {

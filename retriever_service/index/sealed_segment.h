@@ -56,7 +56,9 @@ class SealedSegment {
   void Name(uint32_t at, std::shared_ptr<const IndexedDocument> document);
   void MakeFilterLists();
   void Attach(uint32_t at);
+  // Also of one that never was attached: it is not seen, but was there until then.
   void Remove(uint32_t at, uint64_t step);
+  uint64_t RemovedAt(uint32_t at) const { return entries_[at].removed_at.load(std::memory_order_relaxed); }
   uint32_t documents() const { return static_cast<uint32_t>(entries_.size()); }
   // As a search at `step` may find it; null if it was removed at that step or before.
   std::shared_ptr<const IndexedDocument> DocumentAt(uint32_t at, uint64_t step) const;
@@ -65,6 +67,15 @@ class SealedSegment {
                      const std::function<void(const IndexedDocument&)>& visit) const;
   // Half precision, [chunk_count, dimension].
   std::string_view VectorsOf(uint32_t at) const;
+
+  bool IsMuchGone(uint64_t n) const { return info_.rows() - live_rows() > info_.rows() / n; }  // more than 1 / n
+  // The step at which more than the n-th part of its rows was gone; the last one if then the same was true of what was
+  // left, and so on. Of a segment of which it is true now.
+  uint64_t StepWhenGone(uint64_t n) const;
+  uint64_t last_chunk_id() const { return table_.back().first_chunk_id; }  // the first one of its newest document
+  // The index's step after which none of the cells in it grew. The writer's.
+  uint64_t complete_step() const { return complete_step_; }
+  void set_complete_step(uint64_t step) { complete_step_ = step; }
 
   uint64_t live_rows() const { return live_rows_.load(std::memory_order_relaxed); }
   SegmentSize Size() const;
@@ -82,15 +93,15 @@ class SealedSegment {
 
   SealedSegment(shardpb::IndexSegment info, int dimension, MappedFile vectors, MappedFile documents);
   absl::Status CheckDocuments();
-  bool IsRemoved(uint32_t at, uint64_t step) const {
-    return entries_[at].removed_at.load(std::memory_order_relaxed) <= step;
-  }
-  // Of the rows, how many a search may find; an estimate if they are more than are scanned. `matching`: what its filter
-  // lets pass; null if it has none.
+  bool IsRemoved(uint32_t at, uint64_t step) const { return RemovedAt(at) <= step; }
+  // Of the rows, how many a search may find; of many documents an estimate. `matching`: what its filter lets pass; null
+  // if it has none.
   double FindableShare(uint64_t step, const DocumentSet* matching) const;
   uint64_t FirstRow(uint32_t at) const { return at < table_.size() ? table_[at].first_row : info_.rows(); }
   uint32_t ChunkCount(uint32_t at) const { return static_cast<uint32_t>(FirstRow(at + 1) - FirstRow(at)); }
   std::string_view VectorAt(uint64_t row) const;
+  // Rows that are compared soon lie anywhere in the file: they are on their way to the cache while others are compared.
+  void Prefetch(uint64_t row) const;
 
   const shardpb::IndexSegment info_;
   const int dimension_;
@@ -102,6 +113,7 @@ class SealedSegment {
   std::vector<Entry> entries_;                   // a document
   std::optional<const FilterLists> filter_lists_;
   std::atomic<uint64_t> live_rows_ = 0;
+  uint64_t complete_step_ = 0;
 };
 
 }  // namespace retro

@@ -405,6 +405,7 @@ absl::StatusOr<shardpb::StatsResponse> LocalShard::Stats(const shardpb::StatsReq
       segment.set_memory_bytes(size.memory_bytes);
     }
     to.set_document_memory_bytes(index.document_bytes);
+    to.set_building_memory_bytes(index.building_bytes);
   }
   return response;
 }

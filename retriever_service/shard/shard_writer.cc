@@ -23,10 +23,10 @@ namespace {
 // A group is written when it reaches either; what does not fit goes into the next one.
 constexpr int kGroupChangesMax = 1024;
 constexpr size_t kGroupBytesMax = size_t{16} << 20;
-// An index that has more segments left to be sealed than this slows its writers down: every chunk of them is compared
-// by each search, and lies in memory. While a large merge holds up sealing, changes still pass, a group in kPatience.
-constexpr size_t kFrozenMax = 8;
+// For sealing, if an index has more than kFrozenMax segments left to be sealed: changes still pass, a group in this
+// time. Of a replica that is slower than its primary, which has waited for its own, so many that it pulls more seldom.
 constexpr absl::Duration kPatience = absl::Seconds(2);
+constexpr size_t kReplayedFrozenMax = 2 * kFrozenMax;
 
 std::string VectorsOf(const shardpb::DocumentChange& change) {
   std::string vectors;
@@ -457,12 +457,12 @@ void ShardWriter::Stage(Job& job, Group& group) {
 
 void ShardWriter::Flush(Group group, std::deque<Job*>& line) {
   const shardpb::Position position = group.transaction.position();
-  const auto is_replayed = [](const Job* job) { return !job->IsAChange(); };  // the primary has waited for both
-  const bool patient = std::none_of(group.jobs.begin(), group.jobs.end(), is_replayed);
+  const auto is_replayed = [](const Job* job) { return !job->IsAChange(); };
+  const bool replayed = std::any_of(group.jobs.begin(), group.jobs.end(), is_replayed);
   for (const auto& [collection, changes] : group.index_changes) {
     const auto puts = [](const IndexChange& change) { return change.document != nullptr; };
-    if (patient && std::any_of(changes.begin(), changes.end(), puts)) {
-      collection->index->WaitForMaintenance(kFrozenMax, kPatience).IgnoreError();
+    if (std::any_of(changes.begin(), changes.end(), puts)) {
+      collection->index->WaitForMaintenance(replayed ? kReplayedFrozenMax : kFrozenMax, kPatience).IgnoreError();
     }
   }
   const absl::Status status = store_.Commit(std::move(group.transaction));

@@ -334,53 +334,6 @@ absl::Status Store::ScanDocuments(uint32_t collection, const std::optional<Docum
                      });
 }
 
-absl::Status Store::ScanVectors(uint32_t collection, const Snapshot* at, const VectorVisitor& visit) const {
-  std::vector<shardpb::DocumentRecord> documents;  // of one slot
-  uint32_t current_slot = 0;
-  RETRO_RETURN_IF_ERROR(ScanDocuments(
-      collection, std::nullopt, at, [&](uint32_t slot, const shardpb::DocumentRecord& record) -> absl::StatusOr<bool> {
-        if (slot != current_slot && !documents.empty()) {
-          RETRO_RETURN_IF_ERROR(VisitSlotVectors(collection, std::exchange(documents, {}), at, visit));
-        }
-        current_slot = slot;
-        documents.push_back(record);
-        return true;
-      }));
-  return documents.empty() ? absl::OkStatus() : VisitSlotVectors(collection, std::move(documents), at, visit);
-}
-
-// Both lists in the order of chunk ids; rows of no document belong to changes that the log still holds.
-absl::Status Store::VisitSlotVectors(uint32_t collection, std::vector<shardpb::DocumentRecord> documents,
-                                     const Snapshot* at, const VectorVisitor& visit) const {
-  std::sort(documents.begin(), documents.end(),
-            [](const auto& a, const auto& b) { return a.chunks().first_chunk_id() < b.chunks().first_chunk_id(); });
-  size_t current = 0;
-  uint32_t rows = 0;  // of the current document so far
-  std::string vectors;
-  const std::string prefix = SlotPrefix(collection, SlotOfChunk(documents[0].chunks().first_chunk_id()));
-  RETRO_RETURN_IF_ERROR(rows_->Scan(Family::kVectors, prefix, AfterPrefix(prefix), at, /*fill_cache=*/false,
-                                    [&](std::string_view key, std::string_view value) -> absl::StatusOr<bool> {
-                                      const std::optional<uint64_t> chunk_id = ChunkIdOfKey(key);
-                                      if (!chunk_id.has_value()) return Damaged("a vector's key has the wrong length");
-                                      if (current == documents.size()) return false;
-                                      const shardpb::ChunkRange& range = documents[current].chunks();
-                                      const uint64_t wanted = ChunkIdAt(range.first_chunk_id(), rows);
-                                      if (*chunk_id < wanted) return true;
-                                      if (*chunk_id > wanted)
-                                        return Damaged(StrCat("the vector of chunk ", wanted, " is missing"));
-                                      vectors.append(value);
-                                      if (++rows < range.count()) return true;
-                                      RETRO_RETURN_IF_ERROR(visit(documents[current], std::exchange(vectors, {})));
-                                      ++current;
-                                      rows = 0;
-                                      return true;
-                                    }));
-  if (current < documents.size()) {
-    return Damaged(StrCat("vectors of document \"", documents[current].document().id(), "\" are missing"));
-  }
-  return absl::OkStatus();
-}
-
 absl::Status Store::ScanLog(const shardpb::Position& after, const Snapshot* at, const ChangeVisitor& visit) const {
   return rows_->Scan(Family::kChanges, ChangeKey(after) + '\0', "", at, /*fill_cache=*/false,
                      [&](std::string_view, std::string_view value) -> absl::StatusOr<bool> {

@@ -104,9 +104,6 @@ class Store {
   using DocumentVisitor = std::function<absl::StatusOr<bool>(uint32_t slot, const shardpb::DocumentRecord& record)>;
   absl::Status ScanDocuments(uint32_t collection, const std::optional<DocumentPlace>& after, const Snapshot* at,
                              const DocumentVisitor& visit) const;
-  // Every document with its vectors (half precision, one after the other), for building an index: reads nothing else.
-  using VectorVisitor = std::function<absl::Status(const shardpb::DocumentRecord& record, std::string vectors)>;
-  absl::Status ScanVectors(uint32_t collection, const Snapshot* at, const VectorVisitor& visit) const;
   // The log after a position, in order; the visitor returns false to stop.
   using ChangeVisitor = std::function<absl::StatusOr<bool>(const shardpb::Change& change)>;
   absl::Status ScanLog(const shardpb::Position& after, const Snapshot* at, const ChangeVisitor& visit) const;
@@ -179,8 +176,6 @@ class Store {
   // Chunks and vectors of a document, alternating, as they are stored.
   absl::Status HashRows(uint32_t collection, const shardpb::ChunkRange& chunks, const Snapshot* at,
                         const CallContext& context, Sha256& hasher) const;
-  absl::Status VisitSlotVectors(uint32_t collection, std::vector<shardpb::DocumentRecord> documents, const Snapshot* at,
-                                const VectorVisitor& visit) const;
   absl::Status Damaged(std::string_view what) const;
   absl::Status Write(const KeyValueBatch& batch);
 
