@@ -129,7 +129,9 @@ void AddAdminCommand(CLI::App& app, Invocation& invocation) {
   AddShardOption(*promote, *options);
   promote->add_option("--replica", options->replica, "The replica's name")->required();
   CLI::App* compact = AddAction(*command, options, invocation, "compact",
-                                "Give back the disk space of what was deleted and has left the change log", RunCompact);
+                                "Give back the disk space of what was deleted or replaced; a replica of a cluster "
+                                "keeps what its last --log-changes-max changes freed",
+                                RunCompact);
   AddShardOption(*compact, *options);
   CLI::App* train = AddAction(*command, options, invocation, "train",
                               "Seal and train now what an index has taken in since it last did", RunTrain);

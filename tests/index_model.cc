@@ -4,7 +4,9 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 #include <tuple>
+#include <variant>
 
 #include "common/base/hash.h"
 #include "common/base/strings.h"
@@ -24,6 +26,123 @@ CompiledFilter GroupBelow(int bound) {
   filter.mutable_range()->mutable_field()->set_metadata_key("group");
   filter.mutable_range()->mutable_less_than()->set_int_value(bound);
   return *CompiledFilter::Compile(filter, "filter");
+}
+
+namespace {
+
+constexpr uint32_t kFewValues = 12;  // of a field, so that conditions meet some documents
+
+Value RandomNumber(std::mt19937& random) {
+  const auto whole = static_cast<int64_t>(random() % kFewValues) - kFewValues / 2;
+  switch (random() % 4) {
+    case 0:
+      return static_cast<double>(whole);  // equal to one that is whole
+    case 1:
+      return static_cast<double>(whole) + 0.5;
+    case 2:
+      return (int64_t{1} << 53) + whole;  // beyond what a double can tell apart
+    default:
+      return whole;
+  }
+}
+
+Value RandomValue(const std::string& field, std::mt19937& random) {
+  if (field == "size") return RandomNumber(random);
+  if (field == "when") {
+    return Time{static_cast<int64_t>(random() % 3) - 1, static_cast<int32_t>(random() % 3)};
+  }
+  if (field == "mixed") {
+    if (random() % 3 == 0) return RandomNumber(random);
+    if (random() % 2 == 0) return Time{0, static_cast<int32_t>(random() % 3)};
+    return std::string(random() % 3, 'm');
+  }
+  if (field == "group") return static_cast<int64_t>(random() % 1000);
+  return StrCat(field == "id" ? "doc" : "a long common beginning/", random() % (field == "id" ? 600 : kFewValues));
+}
+
+void ToProto(const Value& from, pb::MetadataValue& to) {
+  if (const auto* text = std::get_if<std::string>(&from)) {
+    to.set_string_value(*text);
+  } else if (const auto* whole = std::get_if<int64_t>(&from)) {
+    to.set_int_value(*whole);
+  } else if (const auto* number = std::get_if<double>(&from)) {
+    to.set_number_value(*number);
+  } else {
+    to.mutable_time_value()->set_seconds(std::get<Time>(from).seconds);
+    to.mutable_time_value()->set_nanos(std::get<Time>(from).nanos);
+  }
+}
+
+void SetField(const std::string& field, pb::FilterField& to) {
+  if (field == "id" || field == "source") {
+    to.set_builtin(field == "id" ? pb::BUILTIN_FIELD_ID : pb::BUILTIN_FIELD_SOURCE);
+  } else {
+    to.set_metadata_key(field);
+  }
+}
+
+void FillRange(const std::string& field, std::mt19937& random, pb::RangeFilter& range) {
+  const Value lower = RandomValue(field, random);
+  const uint32_t ends = random() % 3;
+  if (ends != 0) ToProto(lower, random() % 2 == 0 ? *range.mutable_at_least() : *range.mutable_greater_than());
+  if (ends == 1) return;
+  Value upper = RandomValue(field, random);
+  while (ClassOf(upper) != ClassOf(lower)) upper = RandomValue(field, random);
+  ToProto(upper, random() % 2 == 0 ? *range.mutable_at_most() : *range.mutable_less_than());
+}
+
+void FillFilter(std::mt19937& random, int depth, pb::Filter& filter) {
+  const char* const fields[] = {"id", "source", "tag", "size", "when", "mixed", "group", "no such key"};
+  const std::string field = fields[random() % std::size(fields)];
+  const uint32_t kind = random() % (depth > 0 ? 8 : 4);
+  if (kind >= 4) {
+    pb::FilterList& list = kind == 4   ? *filter.mutable_none_of()
+                           : kind == 5 ? *filter.mutable_all_of()
+                                       : *filter.mutable_any_of();
+    for (uint32_t i = random() % 4; i > 0; --i) FillFilter(random, depth - 1, *list.add_filters());
+  } else if (kind == 0) {
+    SetField(field, *filter.mutable_equals()->mutable_field());
+    ToProto(RandomValue(field, random), *filter.mutable_equals()->mutable_value());
+  } else if (kind == 1) {
+    SetField(field, *filter.mutable_in()->mutable_field());
+    for (uint32_t i = 1 + random() % 5; i > 0; --i) {
+      ToProto(RandomValue(field, random), *filter.mutable_in()->add_values());
+    }
+  } else if (kind == 2) {
+    SetField(field, *filter.mutable_range()->mutable_field());
+    FillRange(field, random, *filter.mutable_range());
+  } else {
+    SetField(field, *filter.mutable_exists()->mutable_field());
+  }
+}
+
+}  // namespace
+
+CompiledFilter RandomFilter(std::mt19937& random) {
+  pb::Filter filter;
+  FillFilter(random, 3, filter);
+  auto compiled = CompiledFilter::Compile(filter, "filter");
+  EXPECT_TRUE(compiled.ok()) << compiled.status() << ": " << filter.ShortDebugString();
+  return *std::move(compiled);
+}
+
+void IndexModel::GiveFacts(IndexedDocument& document) {
+  document.source.clear();
+  document.metadata = {{"group", {static_cast<int64_t>(random_() % 1000)}}};
+  if (random_() % 4 != 0) document.source = std::get<std::string>(RandomValue("source", random_));
+  for (const char* key : {"mixed", "size", "tag", "when"}) {  // in order, as the index wants them
+    std::vector<Value> values;
+    for (uint32_t i = random_() % 4; i > 1; --i) values.push_back(RandomValue(key, random_));
+    if (!values.empty() || random_() % 8 == 0) document.metadata.emplace_back(key, std::move(values));
+  }
+}
+
+std::vector<std::string> IndexModel::Matching(const CompiledFilter& filter) const {
+  std::vector<std::string> ids;
+  for (const auto& [id, change] : documents_) {
+    if (filter.Matches(*change.document)) ids.push_back(id);
+  }
+  return ids;
 }
 
 std::vector<float> IndexModel::RandomVector() {
@@ -46,7 +165,7 @@ IndexChange IndexModel::Put(const std::string& id, uint32_t chunks, uint32_t clu
   document->id = id;
   document->chunk_count = chunks;
   document->first_chunk_id = MakeChunkId(next_chunk_, SlotOfDocument(id));
-  document->metadata = {{"group", {static_cast<int64_t>(random_() % 1000)}}};
+  GiveFacts(*document);
   next_chunk_ += chunks;
   IndexChange change{id, document, {}};
   for (uint32_t i = 0; i < chunks; ++i) {
@@ -59,7 +178,7 @@ IndexChange IndexModel::Put(const std::string& id, uint32_t chunks, uint32_t clu
 
 IndexChange IndexModel::PutMetadata(const std::string& id) {
   auto document = std::make_shared<IndexedDocument>(*documents_.at(id).document);
-  document->metadata = {{"group", {static_cast<int64_t>(random_() % 1000)}}};
+  GiveFacts(*document);
   documents_[id].document = document;
   return {id, document, {}};
 }
@@ -69,7 +188,7 @@ IndexChange IndexModel::Remove(const std::string& id) {
   return {id, nullptr, {}};
 }
 
-std::vector<IndexChange> IndexModel::Churn(int changes, uint32_t ids, uint32_t clusters) {
+std::vector<IndexChange> IndexModel::Churn(int changes, uint32_t ids, uint32_t clusters, bool of_metadata) {
   std::vector<IndexChange> made;
   while (changes-- > 0) {
     const std::string id = StrCat("doc", random_() % ids);
@@ -79,7 +198,7 @@ std::vector<IndexChange> IndexModel::Churn(int changes, uint32_t ids, uint32_t c
         if (known) made.push_back(Remove(id));
         break;
       case 1:
-        if (known) made.push_back(PutMetadata(id));
+        if (known && of_metadata) made.push_back(PutMetadata(id));
         break;
       default:
         made.push_back(Put(id, 1 + random_() % 9, clusters));
@@ -122,6 +241,10 @@ void IndexModel::Fill(SegmentedIndex& index) const {
   for (const auto& [id, change] : documents_) {
     if (!index.Restore(change.document)) missing.push_back(change);
   }
+  index.Restored();
+  std::sort(missing.begin(), missing.end(), [](const IndexChange& a, const IndexChange& b) {
+    return a.document->first_chunk_id < b.document->first_chunk_id;
+  });
   index.Apply(std::move(missing), MakePosition(1, next_chunk_));
   index.Filled();
 }

@@ -18,6 +18,8 @@ Hits Flatten(const std::vector<IndexHit>& hits);
 
 // True for documents whose "group", 0 ... 999, is below the bound.
 CompiledFilter GroupBelow(int bound);
+// Of all kinds, nested, about the fields that the model's documents have; some match nothing, some everything.
+CompiledFilter RandomFilter(std::mt19937& random);
 
 class IndexModel {
  public:
@@ -33,17 +35,23 @@ class IndexModel {
   IndexChange PutMetadata(const std::string& id);  // another document with the same vectors
   IndexChange Remove(const std::string& id);
   // Random changes of all kinds to `ids` documents.
-  std::vector<IndexChange> Churn(int changes, uint32_t ids, uint32_t clusters = 0);
+  std::vector<IndexChange> Churn(int changes, uint32_t ids, uint32_t clusters = 0, bool of_metadata = true);
 
   Hits BruteForce(const IndexQuery& query, const IndexSearchOptions& options) const;
   // As a store would: documents that the index does not find in its segments come with their vectors.
   void Fill(SegmentedIndex& index) const;
+
+  // Ids of the documents for which it is true, looked at one by one.
+  std::vector<std::string> Matching(const CompiledFilter& filter) const;
 
   std::mt19937& random() { return random_; }
   const std::map<std::string, IndexChange>& documents() const { return documents_; }
   uint64_t chunks() const;
 
  private:
+  // Source and metadata of every kind, of few distinct values: some with none, some with several.
+  void GiveFacts(IndexedDocument& document);
+
   const int dimension_;
   std::mt19937 random_;
   uint64_t next_chunk_ = 1;

@@ -135,6 +135,21 @@ TEST_F(LocalShardTest, FirstTryOfANewDocumentNeedsChunks) {
   EXPECT_EQ(Get("a")->document().SerializeAsString(), document.SerializeAsString());
 }
 
+TEST_F(LocalShardTest, CompactingEmptiesTheLogOfAShardWithoutReplicas) {
+  for (int i = 0; i < 5; ++i) Write(Whole(MakeDocument("a", StrCat("text ", i)), {1, 0, 0, 0}));
+  EXPECT_EQ(shard_->store().log_start().number(), 1u);
+  ASSERT_TRUE(shard_->Compact().ok());
+  EXPECT_EQ(shard_->store().log_start().number(), LastNumber());
+  EXPECT_EQ(Get("a")->document().text(), "text 4");
+  options_.replicated = true;
+  options_.store.log_changes_max = 3;
+  Open();
+  ASSERT_TRUE(shard_->Lead(2, {}).ok());
+  for (int i = 0; i < 3; ++i) Write(Whole(MakeDocument("a", StrCat("more ", i)), {1, 0, 0, 0}));
+  ASSERT_TRUE(shard_->Compact().ok());
+  EXPECT_EQ(shard_->store().log_start().number(), LastNumber() - 2) << "others may have to catch up from it";
+}
+
 TEST_F(LocalShardTest, SameContentIsUnchangedAndWritesNothing) {
   const pb::Document document = MakeDocument("a", "some text");
   Write(Whole(document, {1, 0, 0, 0}));

@@ -26,7 +26,6 @@
 #include "common/document/half.h"
 #include "common/rpc/server.h"
 #include "retriever_service/replica/replica_admin.h"
-#include "retriever_service/replica/store_copy.h"
 #include "retriever_service/shard/remote_shard.h"
 #include "retriever_service/shard/shard_service.h"
 #include "tests/free_port.h"
@@ -411,42 +410,6 @@ TEST_F(ReplicaTest, AWipedReplicaTakesACopyWhenTheLogIsShort) {
   Write("last", "x");
   ExpectEqual("a", "b");
   EXPECT_FALSE(std::filesystem::exists(folder_ / "b/incoming"));
-}
-
-TEST_F(ReplicaTest, ACopyCutShortLeavesTheOldStoreOrTheNew) {
-  MakeCluster({"a"});
-  Write("one", "x");
-  const auto local = members_.at("a")->shard().local();
-  ASSERT_TRUE(local.ok());
-  std::vector<shardpb::FetchSnapshotResponse> parts;
-  ASSERT_TRUE(SendStoreCopy(**local, folder_ / "a", [&](const shardpb::FetchSnapshotResponse& part) {
-                parts.push_back(part);
-                return absl::OkStatus();
-              }).ok());
-  EXPECT_GT(parts.size(), 2u);
-  const std::string data = folder_ / "copy";
-  auto receiver = StoreCopyReceiver::Start(data);
-  ASSERT_TRUE(receiver.ok());
-  for (size_t i = 0; i + 1 < parts.size(); ++i) ASSERT_TRUE(receiver->Take(parts[i]).ok());
-  EXPECT_EQ(receiver->Install().code(), absl::StatusCode::kDataLoss) << "the end is missing";
-  ASSERT_TRUE(FinishStoreCopy(data).ok());
-  EXPECT_FALSE(std::filesystem::exists(data + "/rocksdb"));
-  auto second = StoreCopyReceiver::Start(data);
-  shardpb::FetchSnapshotResponse damaged = parts[0];
-  damaged.mutable_content()->append("x");
-  damaged.set_sha256(std::string(32, 'x'));
-  EXPECT_EQ(ReasonOf(second->Take(damaged)), Reason::kStoreDamaged);
-  damaged.set_file_name("../x");
-  EXPECT_EQ(ReasonOf(second->Take(damaged)), Reason::kStoreDamaged);
-  // Whole, but the process died between two steps of putting it in place.
-  auto third = StoreCopyReceiver::Start(data);
-  for (const auto& part : parts) ASSERT_TRUE(third->Take(part).ok());
-  ASSERT_TRUE(WriteFileAtomically(data + "/incoming/complete", "").ok());
-  std::filesystem::create_directories(data + "/index");
-  ASSERT_TRUE(FinishStoreCopy(data).ok());
-  EXPECT_TRUE(std::filesystem::exists(data + "/rocksdb"));
-  EXPECT_FALSE(std::filesystem::exists(data + "/index"));
-  EXPECT_FALSE(std::filesystem::exists(data + "/incoming"));
 }
 
 TEST_F(ReplicaTest, AnotherIsPromotedAndTheOldPrimaryFollows) {

@@ -165,7 +165,7 @@ TEST_P(RecallTest, GrowsWithEffortAndFiltersLeaveKResults) {
   constexpr uint32_t kClusters = 300;
   const TemporaryFolder folder;
   IndexModel model(kWide, kSeed);
-  SegmentedIndexOptions options = Options(folder.path(), kDocuments / 2, kWide);
+  SegmentedIndexOptions options = Options(folder.path(), kDocuments, kWide);
   options.settings.kind = options.identity.kind = GetParam();
   SegmentedIndex index(options, kPosition);
   index.Filled();
@@ -286,7 +286,7 @@ class DamageTest : public testing::Test {
  protected:
   static constexpr int kSmall = 4;
 
-  DamageTest() : model_(kSmall, kSeed), options_(Options(folder_.path(), 300, kSmall)) {
+  DamageTest() : model_(kSmall, kSeed), options_(Options(folder_.path(), 600, kSmall)) {
     SegmentedIndex index(options_, kPosition);
     index.Filled();
     index.Apply(model_.Churn(300, 400), kPosition);
@@ -418,7 +418,7 @@ TEST(SegmentedIndexTest, AStepIsSeenWholeOrNotAtAll) {
       auto document = std::make_shared<IndexedDocument>();
       document->id = StrCat("doc", i);
       document->chunk_count = 1 + step % 3;
-      document->first_chunk_id = MakeChunkId(1000 * (step + 1) + 10 * i, 0);
+      document->first_chunk_id = MakeChunkId(kDocuments * 3 * step + 3 * i + 1, 0);
       const std::vector<float> vectors(document->chunk_count, static_cast<float>(step));
       changes.push_back({document->id, document, ToHalf(vectors)});
     }

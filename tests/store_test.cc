@@ -208,25 +208,29 @@ TEST_F(StoreTest, TrimmingFreesABoundedNumberOfRowsACall) {
   EXPECT_EQ(store_->log_start().number(), store_->last_position().number());
 }
 
-TEST_F(StoreTest, ScanVectorsGivesLiveRowsOnly) {
+TEST_F(StoreTest, TheLogIsEmptiedWhenAsked) {
+  options_.log_changes_max = 1000;
   OpenWithCollection();
-  Put(MakeChange("a", "old text", 3, 1));
-  Put(MakeChange("a", "new text", 4, 2));
-  Put(MakeChange("gone", "text", 4, 3));
-  Transaction transaction = store_->Begin();
-  transaction.RemoveDocument(0, **transaction.FindDocument(0, "gone"));
-  ASSERT_TRUE(store_->Commit(std::move(transaction)).ok());
-  for (int i = 0; i < 100; ++i) Put(MakeChange(StrCat("n", i), "text", 4, 4));
-  std::map<std::string, std::string> seen;
-  ASSERT_TRUE(store_
-                  ->ScanVectors(0, nullptr,
-                                [&](const shardpb::DocumentRecord& record, std::string vectors) {
-                                  seen[record.document().id()] = std::move(vectors);
-                                  return absl::OkStatus();
-                                })
-                  .ok());
-  EXPECT_EQ(seen.size(), 101u);
-  EXPECT_EQ(seen["a"], ToHalf(std::vector<float>{2, 1, 0, 0, 2, 2, 0, 0}));
+  const auto old = Put(MakeChange("a", std::string(70'000, 'a'), 1, 1));
+  Put(MakeChange("a", std::string(70'000, 'b'), 1, 1));
+  Put(MakeChange("a", "new text", 3, 1));
+  Put(MakeChange("b", "other", 3, 1));
+  ASSERT_TRUE(store_->TrimLog().ok());
+  EXPECT_EQ(RowsIn(old), 70'000u);
+  store_->KeepLog("a copy", store_->last_position(), Store::Clock::now() - std::chrono::seconds(1));
+  int calls = 0;
+  for (bool more = true; more; ++calls) more = *store_->TrimLogTo(1);
+  EXPECT_GT(calls, 1) << "a bounded number of rows each";
+  EXPECT_EQ(RowsIn(old), 0u);
+  EXPECT_EQ(store_->log_start().number(), store_->last_position().number());
+  Put(MakeChange("c", "text", 3, 1));
+  Put(MakeChange("d", "text", 3, 1));
+  store_->KeepLog("a copy", MakePosition(1, store_->last_position().number() - 1),
+                  Store::Clock::now() + std::chrono::hours(1));
+  EXPECT_FALSE(*store_->TrimLogTo(1));
+  EXPECT_EQ(store_->log_start().number(), store_->last_position().number() - 1) << "kept for who copies the store";
+  Open();
+  EXPECT_EQ(TextOf("a"), "new text");
 }
 
 TEST_F(StoreTest, SnapshotKeepsWhatItSaw) {

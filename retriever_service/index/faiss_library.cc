@@ -218,6 +218,19 @@ std::string BytesWithoutLists(faiss::IndexIVF& index) {
   return std::move(writer.bytes);
 }
 
+// FAISS's own lists, with the room that they have left to grow.
+uint64_t BytesOfGrowing(const faiss::IndexIVF& index) {
+  uint64_t bytes = index.nlist * index.d * sizeof(float);
+  if (const auto* blocks = dynamic_cast<const faiss::BlockInvertedLists*>(index.invlists)) {
+    for (const auto& codes : blocks->codes) bytes += codes.tab.nbytes();
+    for (const auto& ids : blocks->ids) bytes += ids.capacity() * sizeof(ids[0]);
+  } else if (const auto* lists = dynamic_cast<const faiss::ArrayInvertedLists*>(index.invlists)) {
+    for (const auto& codes : lists->codes) bytes += codes.capacity();
+    for (const auto& ids : lists->ids) bytes += ids.capacity() * sizeof(ids[0]);
+  }
+  return bytes;
+}
+
 // All lists end to end. FAISS's own leave up to half of what they take empty, to grow.
 class PackedLists final : public faiss::ReadOnlyInvertedLists {
  public:
@@ -429,6 +442,8 @@ absl::Status QuantisedLists::Search(std::span<const float> queries, uint32_t lis
 
 uint32_t QuantisedLists::lists() const { return static_cast<uint32_t>(faiss_->index->nlist); }
 
-uint64_t QuantisedLists::memory_bytes() const { return faiss_->memory_bytes; }
+uint64_t QuantisedLists::memory_bytes() const {
+  return faiss_->memory_bytes > 0 ? faiss_->memory_bytes : BytesOfGrowing(*faiss_->index);
+}
 
 }  // namespace retro

@@ -48,7 +48,7 @@ class QuantisedLists {
                       std::span<int64_t> rows) const;
 
   uint32_t lists() const;
-  uint64_t memory_bytes() const;  // of an index that was read
+  uint64_t memory_bytes() const;  // of what was read; while it is filled, of what it has room for
 
  private:
   struct Faiss;

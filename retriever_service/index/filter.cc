@@ -12,41 +12,14 @@
 #include "common/base/status_macros.h"
 #include "common/base/strings.h"
 #include "common/document/document_limits.h"
+#include "retriever_service/index/filter_tree.h"
 
 namespace retro {
 namespace {
 
 using Node = CompiledFilter::Node;
 
-// An order over values of all classes, for searching a sorted list.
-bool SortsBefore(const Value& a, const Value& b) {
-  if (ClassOf(a) != ClassOf(b)) return ClassOf(a) < ClassOf(b);
-  return Compare(a, b) == std::partial_ordering::less;
-}
-
-struct Bound {
-  Value value;
-  bool inclusive;
-};
-
-struct Field {
-  pb::BuiltinField builtin = pb::BUILTIN_FIELD_UNSPECIFIED;  // unspecified: metadata
-  std::string metadata_key;
-};
-
-enum class Operator { kAllOf, kAnyOf, kNoneOf, kIn, kRange, kExists };
-
-}  // namespace
-
-struct CompiledFilter::Node {
-  Operator op = Operator::kAllOf;
-  std::vector<std::unique_ptr<const Node>> children;  // all, any, none
-  Field field;                                        // the others
-  std::vector<Value> values;                          // in: sorted; equals is an `in` of one value
-  std::optional<Bound> lower, upper;                  // range
-};
-
-namespace {
+using Operator = FilterOperator;
 
 // ---------------------------------------------------------------- compiling
 
@@ -143,14 +116,14 @@ class Compiler {
     return node;
   }
 
-  absl::StatusOr<Bound> CompileBound(const pb::MetadataValue& value, bool inclusive, const std::string& path) {
+  absl::StatusOr<FilterBound> CompileBound(const pb::MetadataValue& value, bool inclusive, const std::string& path) {
     RETRO_RETURN_IF_ERROR(Count(1, path));
     RETRO_RETURN_IF_ERROR(CheckMetadataValue(value, path));
-    return Bound{ToValue(value), inclusive};
+    return FilterBound{ToValue(value), inclusive};
   }
 
-  static absl::StatusOr<Field> CompileField(const pb::FilterField& field, const std::string& path) {
-    Field compiled;
+  static absl::StatusOr<FilterField> CompileField(const pb::FilterField& field, const std::string& path) {
+    FilterField compiled;
     switch (field.field_case()) {
       case pb::FilterField::kBuiltin:
         if (field.builtin() != pb::BUILTIN_FIELD_ID && field.builtin() != pb::BUILTIN_FIELD_SOURCE) {

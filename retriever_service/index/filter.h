@@ -26,7 +26,8 @@ class CompiledFilter {
 
   bool Matches(const IndexedDocument& document) const;
 
-  struct Node;  // for filter.cc
+  struct Node;  // see filter_tree.h
+  const Node& root() const { return *root_; }
 
  private:
   explicit CompiledFilter(std::unique_ptr<const Node> root);

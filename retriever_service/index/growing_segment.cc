@@ -2,11 +2,13 @@
 
 #include <algorithm>
 #include <cstring>
+#include <optional>
 #include <span>
 #include <utility>
 
 #include "common/base/status_macros.h"
 #include "common/document/half.h"
+#include "retriever_service/index/filter_lists.h"
 #include "retriever_service/index/half_distance.h"
 #include "retriever_service/store/layout.h"
 
@@ -29,10 +31,24 @@ struct GrowingSegment::Block {
     for (uint32_t i = 0; i < rows; ++i) removed_at[i].store(kNeverRemoved, std::memory_order_relaxed);
   }
 
+  // Of a block that is full.
+  void MakeFilterLists(uint32_t rows) {
+    std::vector<const IndexedDocument*> distinct;
+    document_of_row.reserve(rows);
+    for (uint32_t i = 0; i < rows; ++i) {
+      if (distinct.empty() || distinct.back() != documents[i].get()) distinct.push_back(documents[i].get());
+      document_of_row.push_back(static_cast<uint32_t>(distinct.size() - 1));
+    }
+    filter_lists.emplace(distinct);
+  }
+
   std::unique_ptr<char[]> vectors;  // half precision, [rows, dimension]
   std::unique_ptr<uint64_t[]> chunk_ids;
   std::unique_ptr<std::shared_ptr<const IndexedDocument>[]> documents;
   std::unique_ptr<std::atomic<uint64_t>[]> removed_at;  // the step that removed the row
+  // Made when the block is full: not to be looked at by a search that took it before.
+  std::optional<const FilterLists> filter_lists;
+  std::vector<uint32_t> document_of_row;  // as the lists number them
 };
 
 GrowingSegment::GrowingSegment(int dimension, uint32_t block_rows)
@@ -55,6 +71,7 @@ uint64_t GrowingSegment::Append(const std::shared_ptr<const IndexedDocument>& do
     block.chunk_ids[place] = ChunkIdAt(document->first_chunk_id, i);
     block.documents[place] = document;
     ++live_rows_.back();
+    if (place + 1 == block_rows_) block.MakeFilterLists(block_rows_);
   }
   live_total_ += document->chunk_count;
   return first_row;
@@ -67,6 +84,10 @@ void GrowingSegment::Remove(uint64_t first_row, uint32_t count, uint64_t step) {
     --live_rows_[block];
   }
   live_total_ -= count;
+}
+
+uint64_t GrowingSegment::RemovedAt(uint64_t row) const {
+  return blocks_[row / block_rows_]->removed_at[row % block_rows_].load(std::memory_order_relaxed);
 }
 
 std::string_view GrowingSegment::VectorsOf(uint64_t first_row, uint32_t count, std::string& room) const {
@@ -116,6 +137,9 @@ SegmentSize GrowingSegment::Size() const {
     if (blocks_[b] == nullptr) continue;
     size.rows += std::min<uint64_t>(block_rows_, rows_ - b * block_rows_);
     size.memory_bytes += block_rows_ * row_bytes;
+    if (blocks_[b]->filter_lists.has_value()) {
+      size.memory_bytes += blocks_[b]->filter_lists->memory_bytes() + block_rows_ * sizeof(uint32_t);
+    }
   }
   size.deleted = size.rows - live_total_;
   return size;
@@ -123,18 +147,48 @@ SegmentSize GrowingSegment::Size() const {
 
 // ---------------------------------------------------------------- searching
 
+// For which rows of a block a filter is true: by the block's lists, or, in the last block, which has none yet, one
+// document after the other.
+class GrowingSegment::Matches {
+ public:
+  Matches(const Block& block, bool is_full, const CompiledFilter* filter) : block_(block), filter_(filter) {
+    if (filter == nullptr || !is_full) return;
+    set_.emplace(block.filter_lists->Matching(*filter));
+    none_ = set_->count() == 0;
+  }
+
+  bool none() const { return none_; }  // surely
+  bool Contains(uint64_t place) {
+    if (filter_ == nullptr) return true;
+    if (set_.has_value()) return set_->Contains(block_.document_of_row[place]);
+    const IndexedDocument* document = block_.documents[place].get();
+    if (document != last_document_) {  // a document's rows lie together, so the last answer often serves again
+      last_document_ = document;
+      last_matches_ = filter_->Matches(*document);
+    }
+    return last_matches_;
+  }
+
+ private:
+  const Block& block_;
+  const CompiledFilter* const filter_;
+  std::optional<const DocumentSet> set_;
+  bool none_ = false;
+  const IndexedDocument* last_document_ = nullptr;
+  bool last_matches_ = false;
+};
+
 class GrowingSegment::Scan {
  public:
   Scan(const SegmentSearch& search, size_t vector_bytes, std::vector<TopK>& best)
       : search_(search), vector_bytes_(vector_bytes), best_(best) {}
 
-  void ScanTile(const Block& block, uint32_t begin, uint32_t end) {
+  void ScanTile(const Block& block, Matches& matches, uint32_t begin, uint32_t end) {
     uint32_t rows[kTileRows];
     uint32_t count = 0;
     for (uint32_t row = begin; row < end; ++row) {
       if (block.removed_at[row].load(std::memory_order_relaxed) <= search_.step) continue;
-      if (!Passes(*block.documents[row])) continue;
-      rows[count++] = row;
+      if (matches.Contains(row)) rows[count++] = row;
     }
     if (count == 0) return;
     for (size_t q = 0; q < search_.queries.size(); ++q) {
@@ -149,37 +203,27 @@ class GrowingSegment::Scan {
   }
 
  private:
-  // A document's rows lie together, so the last answer often serves again.
-  bool Passes(const IndexedDocument& document) {
-    if (&document != last_document_) {
-      last_document_ = &document;
-      last_passes_ = search_.Passes(document);
-    }
-    return last_passes_;
-  }
-
   const SegmentSearch& search_;
   const size_t vector_bytes_;
   std::vector<TopK>& best_;
-  const IndexedDocument* last_document_ = nullptr;
-  bool last_passes_ = false;
 };
 
 void GrowingSegment::Visit(
-    const Rows& rows, uint64_t step,
+    const Rows& rows, uint64_t step, const CompiledFilter* filter,
     const std::function<void(const std::shared_ptr<const IndexedDocument>&, uint64_t first_row)>& visit) const {
-  for (uint64_t row = 0; row < rows.count;) {
-    const std::shared_ptr<const Block>& block = rows.blocks[row / block_rows_];
-    const uint64_t place = row % block_rows_;
-    if (block == nullptr) {
-      row += block_rows_ - place;
-      continue;
+  for (size_t b = 0; b < rows.blocks.size(); ++b) {
+    if (rows.blocks[b] == nullptr) continue;
+    const Block& block = *rows.blocks[b];
+    const uint64_t in_block = std::min<uint64_t>(block_rows_, rows.count - b * block_rows_);
+    Matches matches(block, in_block == block_rows_, filter);
+    for (uint64_t place = 0; place < in_block && !matches.none();) {
+      const std::shared_ptr<const IndexedDocument>& document = block.documents[place];
+      // Not 0 where the document began in the block before.
+      const uint32_t chunk = ChunkNumber(document->first_chunk_id, block.chunk_ids[place]);
+      const bool is_removed = block.removed_at[place].load(std::memory_order_relaxed) <= step;
+      if (chunk == 0 && !is_removed && matches.Contains(place)) visit(document, b * block_rows_ + place);
+      place += document->chunk_count - chunk;
     }
-    const std::shared_ptr<const IndexedDocument>& document = block->documents[place];
-    // Not 0 behind an emptied block, which began a document that is gone.
-    const uint32_t chunk = ChunkNumber(document->first_chunk_id, block->chunk_ids[place]);
-    if (chunk == 0 && block->removed_at[place].load(std::memory_order_relaxed) > step) visit(document, row);
-    row += document->chunk_count - chunk;
   }
 }
 
@@ -189,8 +233,9 @@ absl::Status GrowingSegment::Search(const Rows& rows, const SegmentSearch& searc
     RETRO_RETURN_IF_ERROR(search.context.Check());
     if (rows.blocks[b] == nullptr) continue;
     const uint64_t in_block = std::min<uint64_t>(block_rows_, rows.count - b * block_rows_);
-    for (uint32_t begin = 0; begin < in_block; begin += kTileRows) {
-      scan.ScanTile(*rows.blocks[b], begin, std::min<uint64_t>(in_block, begin + kTileRows));
+    Matches matches(*rows.blocks[b], in_block == block_rows_, search.options.filter);
+    for (uint32_t begin = 0; begin < in_block && !matches.none(); begin += kTileRows) {
+      scan.ScanTile(*rows.blocks[b], matches, begin, std::min<uint64_t>(in_block, begin + kTileRows));
     }
   }
   return absl::OkStatus();

@@ -39,6 +39,7 @@ class GrowingSegment {
   // consecutive.
   uint64_t Append(const std::shared_ptr<const IndexedDocument>& document, std::string_view vectors);
   void Remove(uint64_t first_row, uint32_t count, uint64_t step);
+  uint64_t RemovedAt(uint64_t row) const;
   // Half precision, [count, dimension]: as they lie if they are in one block, else copied to `room`.
   std::string_view VectorsOf(uint64_t first_row, uint32_t count, std::string& room) const;
   // Documents in a full block of which so little is left that they are better moved to the end; none if there is no
@@ -50,14 +51,15 @@ class GrowingSegment {
   uint64_t live_rows() const { return live_total_; }
   SegmentSize Size() const;
 
-  // Each document that a search at `step` may find, with its first row.
-  void Visit(const Rows& rows, uint64_t step,
+  // Each document that a search at `step` may find and for which the filter, if any, is true, with its first row.
+  void Visit(const Rows& rows, uint64_t step, const CompiledFilter* filter,
              const std::function<void(const std::shared_ptr<const IndexedDocument>&, uint64_t first_row)>& visit) const;
 
   // Adds what the search wants to `best`, one a query. CANCELLED or DEADLINE_EXCEEDED if the caller left.
   absl::Status Search(const Rows& rows, const SegmentSearch& search, std::vector<TopK>& best) const;
 
  private:
+  class Matches;
   class Scan;
 
   const size_t vector_bytes_;

@@ -3,16 +3,15 @@
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
-#include <cstring>
 #include <filesystem>
 #include <span>
 #include <system_error>
 #include <utility>
 
-#include "absl/container/flat_hash_set.h"
 #include "common/base/error.h"
 #include "common/base/file.h"
 #include "common/base/hash.h"
+#include "common/base/heap.h"
 #include "common/base/status_macros.h"
 #include "common/base/strings.h"
 #include "common/document/half.h"
@@ -88,6 +87,7 @@ class Rows {
 
 IndexFolder::IndexFolder(std::string path, IndexIdentity identity)
     : path_(std::move(path)), identity_(std::move(identity)) {
+  const MutexLock lock(mutex_);
   manifest_.set_layout_version(kIndexLayoutVersion);
   manifest_.set_store_id(identity_.store_id);
   manifest_.set_collection_id(identity_.collection_id);
@@ -116,8 +116,8 @@ absl::StatusOr<shardpb::IndexManifest> IndexFolder::ReadManifest() const {
   return manifest;
 }
 
-absl::Status IndexFolder::WriteManifest() const {
-  return WriteFileAtomically(ManifestPath(), WithChecksum(manifest_.SerializeAsString()));
+absl::Status IndexFolder::WriteManifest(const shardpb::IndexManifest& manifest) const {
+  return WriteFileAtomically(ManifestPath(), WithChecksum(manifest.SerializeAsString()));
 }
 
 // ---------------------------------------------------------------- opening
@@ -125,6 +125,7 @@ absl::Status IndexFolder::WriteManifest() const {
 std::vector<std::shared_ptr<SealedSegment>> IndexFolder::Open(const shardpb::Position& last) {
   std::vector<std::shared_ptr<SealedSegment>> segments;
   const absl::StatusOr<shardpb::IndexManifest> manifest = ReadManifest();
+  const MutexLock lock(mutex_);
   if (manifest.ok()) {
     manifest_.set_next_segment(manifest->next_segment());
     for (const shardpb::IndexSegment& info : manifest->segments()) {
@@ -161,6 +162,8 @@ void IndexFolder::RemoveOtherFiles() const {
   std::error_code error;
   for (const auto& entry : std::filesystem::directory_iterator(path_, error)) {
     std::error_code remove_error;
+    const std::string name = entry.path().filename();
+    if (written_.contains(name.substr(0, name.find('.')))) continue;
     if (!known.contains(entry.path().string())) std::filesystem::remove(entry.path(), remove_error);
     if (remove_error) spdlog::warn("{} cannot be removed: {}", entry.path().string(), remove_error.message());
   }
@@ -171,71 +174,105 @@ void IndexFolder::RemoveOtherFiles() const {
 absl::StatusOr<std::unique_ptr<QuantisedLists>> IndexFolder::BuildLists(const std::string& kind,
                                                                         const std::vector<SegmentContent>& content,
                                                                         uint64_t rows, int threads,
-                                                                        const std::atomic<bool>& stop) const {
-  const uint64_t sample_rows = SampleRows(rows, kind);
-  const auto sample = Rows(content, identity_.dimension).Next(sample_rows, rows / sample_rows);
-  RETRO_ASSIGN_OR_RETURN(auto lists, QuantisedLists::Train(kind, identity_.dimension, sample, threads, stop));
+                                                                        const std::atomic<bool>& stop,
+                                                                        BuildMemory& memory) const {
+  std::unique_ptr<QuantisedLists> lists;
+  {
+    const uint64_t sample_rows = SampleRows(rows, kind);
+    // Where each row of the sample lies, its list and distance, and twice the centroids.
+    constexpr uint64_t kTrainingBytesARow = sizeof(std::string_view) + sizeof(int64_t) + sizeof(float);
+    memory.Set(sample_rows * kTrainingBytesARow +
+               uint64_t{2} * ListsOfKind(kind) * identity_.dimension * sizeof(float));
+    const auto sample = Rows(content, identity_.dimension).Next(sample_rows, rows / sample_rows);
+    RETRO_ASSIGN_OR_RETURN(lists, QuantisedLists::Train(kind, identity_.dimension, sample, threads, stop));
+  }
   Rows all(content, identity_.dimension);
   for (auto some = all.Next(kAddRows, 1); !some.empty(); some = all.Next(kAddRows, 1)) {
     if (stop) return absl::CancelledError("building was given up");
     RETRO_RETURN_IF_ERROR(lists->Add(some, threads));
+    memory.Set(lists->memory_bytes());
   }
   return lists;
 }
 
 absl::StatusOr<std::shared_ptr<SealedSegment>> IndexFolder::Write(const std::vector<SegmentContent>& content,
-                                                                  const shardpb::Position& position, int threads,
-                                                                  const std::atomic<bool>& stop) {
-  auto written = WriteFiles(content, position, threads, stop);
-  if (!written.ok()) RemoveOtherFiles();
+                                                                  const shardpb::IndexSegment& about, int threads,
+                                                                  const std::atomic<bool>& stop,
+                                                                  std::atomic<uint64_t>& building_bytes) {
+  shardpb::IndexSegment info = about;
+  {
+    const MutexLock lock(mutex_);
+    info.set_number(manifest_.next_segment());
+    manifest_.set_next_segment(info.number() + 1);
+    written_.insert(StrCat(info.number()));
+  }
+  auto written = WriteFiles(info, content, threads, stop, building_bytes);
+  if (written.ok()) return written;
+  const MutexLock lock(mutex_);
+  written_.erase(StrCat(info.number()));
+  RemoveOtherFiles();
   return written;
 }
 
-absl::StatusOr<std::shared_ptr<SealedSegment>> IndexFolder::WriteFiles(const std::vector<SegmentContent>& content,
-                                                                       const shardpb::Position& position, int threads,
-                                                                       const std::atomic<bool>& stop) {
+absl::StatusOr<std::shared_ptr<SealedSegment>> IndexFolder::WriteFiles(shardpb::IndexSegment info,
+                                                                       const std::vector<SegmentContent>& content,
+                                                                       int threads, const std::atomic<bool>& stop,
+                                                                       std::atomic<uint64_t>& building_bytes) const {
   std::error_code error;
   std::filesystem::create_directories(path_, error);
   if (error) return ErrnoStatus(error.value(), "cannot make", path_);
-  shardpb::IndexSegment info;
-  info.set_number(manifest_.next_segment());
-  manifest_.set_next_segment(info.number() + 1);
-  *info.mutable_position() = position;
-  info.set_documents(content.size());
-  std::vector<std::string_view> vectors;
-  std::vector<SealedDocument> documents;
-  vectors.reserve(content.size());
-  documents.reserve(content.size());
-  uint64_t rows = 0;
-  for (const SegmentContent& document : content) {
-    vectors.push_back(document.vectors);
-    documents.push_back({document.first_chunk_id, rows});
-    rows += document.vectors.size() / (identity_.dimension * kHalfBytes);
-  }
-  info.set_rows(rows);
-  info.set_kind(ChooseKind(identity_.kind, identity_.dimension, rows));
   const SegmentPaths paths = PathsOfSegment(path_, info.number());
-  RETRO_ASSIGN_OR_RETURN(*info.mutable_vectors_file(), WriteIndexFile(paths.vectors, vectors));
-  const std::string_view table(reinterpret_cast<const char*>(documents.data()),
-                               documents.size() * sizeof(SealedDocument));
-  RETRO_ASSIGN_OR_RETURN(*info.mutable_documents_file(), WriteIndexFile(paths.documents, std::span(&table, 1)));
+  BuildMemory memory(building_bytes);
+  {
+    std::vector<std::string_view> vectors;
+    std::vector<SealedDocument> documents;
+    vectors.reserve(content.size());
+    documents.reserve(content.size());
+    memory.Set(content.size() * (sizeof(std::string_view) + sizeof(SealedDocument)));
+    uint64_t rows = 0;
+    for (const SegmentContent& each : content) {
+      vectors.push_back(each.vectors);
+      documents.push_back({each.document->first_chunk_id, rows});
+      rows += each.document->chunk_count;
+    }
+    info.set_documents(content.size());
+    info.set_rows(rows);
+    RETRO_ASSIGN_OR_RETURN(*info.mutable_vectors_file(), WriteIndexFile(paths.vectors, vectors));
+    const std::string_view table(reinterpret_cast<const char*>(documents.data()),
+                                 documents.size() * sizeof(SealedDocument));
+    RETRO_ASSIGN_OR_RETURN(*info.mutable_documents_file(), WriteIndexFile(paths.documents, std::span(&table, 1)));
+  }
+  info.set_kind(ChooseKind(identity_.kind, identity_.dimension, info.rows()));
   if (!info.kind().empty()) {
-    RETRO_ASSIGN_OR_RETURN(const auto lists, BuildLists(info.kind(), content, rows, threads, stop));
+    RETRO_ASSIGN_OR_RETURN(const auto lists, BuildLists(info.kind(), content, info.rows(), threads, stop, memory));
     RETRO_ASSIGN_OR_RETURN(*info.mutable_lists_file(), WriteLists(paths.lists, *lists));
   }
+  GiveFreedMemoryBack();  // the lists as they grew, before they are read as they lie
   return SealedSegment::Open(path_, info, identity_.dimension);
 }
 
-absl::Status IndexFolder::Commit(const std::vector<std::shared_ptr<SealedSegment>>& segments) {
-  const shardpb::IndexManifest before = manifest_;
-  manifest_.clear_segments();
-  for (const auto& segment : segments) *manifest_.add_segments() = segment->info();
-  if (absl::Status status = WriteManifest(); !status.ok()) {
-    manifest_ = before;
-    return status;
+absl::Status IndexFolder::Commit(const SealedSegment* made,
+                                 const std::vector<std::shared_ptr<SealedSegment>>& replaced) {
+  const auto is_replaced = [&](uint64_t number) {
+    return std::any_of(replaced.begin(), replaced.end(),
+                       [&](const auto& segment) { return segment->info().number() == number; });
+  };
+  const MutexLock lock(mutex_);
+  std::vector<shardpb::IndexSegment> segments;
+  for (const shardpb::IndexSegment& info : manifest_.segments()) {
+    if (!is_replaced(info.number())) segments.push_back(info);
   }
+  if (made != nullptr) {
+    segments.push_back(made->info());
+    written_.erase(StrCat(made->info().number()));
+  }
+  std::sort(segments.begin(), segments.end(), [](const auto& a, const auto& b) { return a.number() < b.number(); });
+  shardpb::IndexManifest manifest = manifest_;
+  manifest.mutable_segments()->Assign(segments.begin(), segments.end());
+  const absl::Status status = WriteManifest(manifest);
+  if (status.ok()) manifest_ = std::move(manifest);
   RemoveOtherFiles();
-  return absl::OkStatus();
+  return status;
 }
 
 }  // namespace retro

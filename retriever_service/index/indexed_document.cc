@@ -79,6 +79,11 @@ std::partial_ordering Compare(const Value& a, const Value& b) {
   return std::get<double>(a) <=> std::get<double>(b);
 }
 
+bool SortsBefore(const Value& a, const Value& b) {
+  if (ClassOf(a) != ClassOf(b)) return ClassOf(a) < ClassOf(b);
+  return Compare(a, b) == std::partial_ordering::less;
+}
+
 Value ToValue(const pb::MetadataValue& from) {
   switch (from.kind_case()) {
     case pb::MetadataValue::kIntValue:

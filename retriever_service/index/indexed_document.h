@@ -31,6 +31,8 @@ enum class ValueClass { kString, kNumber, kTime };
 ValueClass ClassOf(const Value& value);
 // Values of different classes are unordered. Strings compare by their bytes.
 std::partial_ordering Compare(const Value& a, const Value& b);
+// An order over values of all classes, for searching a sorted list.
+bool SortsBefore(const Value& a, const Value& b);
 // `from` has a kind.
 Value ToValue(const pb::MetadataValue& from);
 

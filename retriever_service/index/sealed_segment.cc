@@ -5,6 +5,7 @@
 #include <bit>
 #include <cmath>
 #include <limits>
+#include <map>
 #include <numeric>
 #include <utility>
 
@@ -26,7 +27,7 @@ constexpr uint32_t kDocumentsACheck = 1024;  // of the caller's patience
 constexpr size_t kQueriesAtOnce = 64;        // to the lists: bounds the memory for candidates
 constexpr size_t kPrefetchAhead = 4;         // candidates
 constexpr size_t kCacheLineBytes = 64;
-constexpr uint32_t kShareSample = 128;  // documents that a filter's selectivity is estimated from
+constexpr uint32_t kShareSample = 4096;  // documents, of which a filter's selectivity is estimated
 
 absl::StatusOr<MappedFile> MapWhole(const std::string& path, const shardpb::IndexFile& file) {
   RETRO_ASSIGN_OR_RETURN(MappedFile mapped, MappedFile::Open(path));
@@ -101,25 +102,64 @@ std::optional<uint32_t> SealedSegment::Find(uint64_t first_chunk_id, uint32_t ch
   return at;
 }
 
-void SealedSegment::Attach(uint32_t at, std::shared_ptr<const IndexedDocument> document) {
+void SealedSegment::Name(uint32_t at, std::shared_ptr<const IndexedDocument> document) {
   entries_[at].document = std::move(document);
+}
+
+void SealedSegment::MakeFilterLists() {
+  std::vector<const IndexedDocument*> documents;
+  documents.reserve(entries_.size());
+  for (const Entry& entry : entries_) documents.push_back(entry.document.get());
+  filter_lists_.emplace(documents);
+}
+
+void SealedSegment::Attach(uint32_t at) {
   entries_[at].removed_at.store(kNeverRemoved, std::memory_order_relaxed);
   live_rows_.fetch_add(ChunkCount(at), std::memory_order_relaxed);
 }
 
 void SealedSegment::Remove(uint32_t at, uint64_t step) {
-  entries_[at].removed_at.store(step, std::memory_order_relaxed);
+  if (entries_[at].removed_at.exchange(step, std::memory_order_relaxed) != kNeverRemoved) return;
   live_rows_.fetch_sub(ChunkCount(at), std::memory_order_relaxed);
 }
 
+uint64_t SealedSegment::StepWhenGone(uint64_t n) const {
+  uint64_t rows = info_.rows(), gone = 0;
+  std::map<uint64_t, uint64_t> removals;  // rows, by step
+  for (uint32_t at = 0; at < documents(); ++at) {
+    if (RemovedAt(at) != kNeverRemoved) removals[RemovedAt(at)] += ChunkCount(at);
+  }
+  uint64_t last = kRemovedBeforeAll;
+  for (const auto& [step, removed] : removals) {
+    gone += removed;
+    if (gone <= rows / n) continue;
+    last = step;
+    rows -= std::exchange(gone, 0);
+  }
+  return last;
+}
+
 std::shared_ptr<const IndexedDocument> SealedSegment::DocumentAt(uint32_t at, uint64_t step) const {
-  if (entries_[at].removed_at.load(std::memory_order_relaxed) <= step) return nullptr;
+  if (IsRemoved(at, step)) return nullptr;
   return entries_[at].document;
+}
+
+void SealedSegment::VisitMatching(const CompiledFilter& filter, uint64_t step,
+                                  const std::function<void(const IndexedDocument&)>& visit) const {
+  filter_lists_->Matching(filter).ForEach([&](uint32_t at) {
+    if (!IsRemoved(at, step)) visit(*entries_[at].document);
+    return true;
+  });
 }
 
 std::string_view SealedSegment::VectorAt(uint64_t row) const {
   const size_t bytes = size_t(dimension_) * kHalfBytes;
   return vectors_.bytes().substr(row * bytes, bytes);
+}
+
+void SealedSegment::Prefetch(uint64_t row) const {
+  const std::string_view vector = VectorAt(row);
+  for (size_t byte = 0; byte < vector.size(); byte += kCacheLineBytes) __builtin_prefetch(vector.data() + byte);
 }
 
 std::string_view SealedSegment::VectorsOf(uint32_t at) const {
@@ -132,6 +172,7 @@ SegmentSize SealedSegment::Size() const {
   size.deleted = size.rows - live_rows();
   size.memory_bytes = entries_.size() * sizeof(Entry) + document_of_row_.size() * sizeof(uint32_t);
   if (lists_ != nullptr) size.memory_bytes += lists_->memory_bytes();
+  if (filter_lists_.has_value()) size.memory_bytes += filter_lists_->memory_bytes();
   return size;
 }
 
@@ -140,26 +181,38 @@ SegmentSize SealedSegment::Size() const {
 // Compares some of a search's queries with all rows that they may find.
 class SealedSegment::Scan {
  public:
-  Scan(const SealedSegment& segment, const SegmentSearch& search, std::span<const size_t> queries,
-       std::vector<TopK>& best)
-      : segment_(segment), search_(search), queries_(queries), best_(best) {}
+  // `matching`: what the filter lets pass; null if there is none.
+  Scan(const SealedSegment& segment, const SegmentSearch& search, const DocumentSet* matching,
+       std::span<const size_t> queries, std::vector<TopK>& best)
+      : segment_(segment), search_(search), matching_(matching), queries_(queries), best_(best) {}
 
   absl::Status Run() {
-    for (uint32_t at = 0; at < segment_.documents(); ++at) {
-      if (at % kDocumentsACheck == 0) RETRO_RETURN_IF_ERROR(search_.context.Check());
-      const Entry& entry = segment_.entries_[at];
-      if (entry.removed_at.load(std::memory_order_relaxed) <= search_.step) continue;
-      if (!search_.Passes(*entry.document)) continue;
-      for (uint32_t i = 0; i < segment_.ChunkCount(at); ++i) {
-        Take(entry, segment_.FirstRow(at) + i, ChunkIdAt(entry.document->first_chunk_id, i));
-      }
+    absl::Status status;
+    const auto take = [&](uint32_t at) {
+      if (looked_at_++ % kDocumentsACheck == 0) status = search_.context.Check();
+      if (status.ok()) Take(at);
+      return status.ok();
+    };
+    if (matching_ != nullptr) {
+      matching_->ForEach(take);
+    } else {
+      for (uint32_t at = 0; at < segment_.documents() && take(at);) ++at;
     }
     Compare();
-    return absl::OkStatus();
+    return status;
   }
 
  private:
+  void Take(uint32_t at) {
+    if (segment_.IsRemoved(at, search_.step)) return;
+    const Entry& entry = segment_.entries_[at];
+    for (uint32_t i = 0; i < segment_.ChunkCount(at); ++i) {
+      Take(entry, segment_.FirstRow(at) + i, ChunkIdAt(entry.document->first_chunk_id, i));
+    }
+  }
+
   void Take(const Entry& entry, uint64_t row, uint64_t chunk_id) {
+    segment_.Prefetch(row);
     vectors_[count_] = segment_.VectorAt(row);
     documents_[count_] = &entry.document;
     chunk_ids_[count_] = chunk_id;
@@ -179,8 +232,10 @@ class SealedSegment::Scan {
 
   const SealedSegment& segment_;
   const SegmentSearch& search_;
+  const DocumentSet* const matching_;
   const std::span<const size_t> queries_;
   std::vector<TopK>& best_;
+  uint64_t looked_at_ = 0;  // documents
   std::array<std::string_view, kTileRows> vectors_;
   std::array<uint64_t, kTileRows> chunk_ids_;
   std::array<const std::shared_ptr<const IndexedDocument>*, kTileRows> documents_;
@@ -194,10 +249,9 @@ class SealedSegment::Scan {
 // at every vector.
 class SealedSegment::Probing {
  public:
-  Probing(const SealedSegment& segment, const SegmentSearch& search, std::vector<TopK>& best)
-      : segment_(segment), search_(search), best_(best) {
-    if (search.options.filter != nullptr) passes_.resize(segment.documents(), kNotKnown);
-  }
+  Probing(const SealedSegment& segment, const SegmentSearch& search, const DocumentSet* matching,
+          std::vector<TopK>& best)
+      : segment_(segment), search_(search), matching_(matching), best_(best) {}
 
   absl::Status Run(double share) {
     constexpr double kWidening = 4;
@@ -215,12 +269,10 @@ class SealedSegment::Probing {
       }
       pending = std::move(unsatisfied);
     }
-    return pending.empty() ? absl::OkStatus() : Scan(segment_, search_, pending, best_).Run();
+    return pending.empty() ? absl::OkStatus() : Scan(segment_, search_, matching_, pending, best_).Run();
   }
 
  private:
-  enum Known : char { kNotKnown, kPasses, kFails };
-
   Probe ProbeOf(double share, double wide) const {
     constexpr double kCandidatesMax = 16'384;
     Probe probe = ChooseProbe(*search_.options.effort, segment_.lists_->lists(), search_.options.k);
@@ -255,7 +307,9 @@ class SealedSegment::Probing {
     TopK found = search_.EmptyBest();
     bool reached_the_end = false;
     for (size_t i = 0; i < candidates.size(); ++i) {
-      if (i + kPrefetchAhead < candidates.size()) Prefetch(candidates[i + kPrefetchAhead]);
+      if (i + kPrefetchAhead < candidates.size() && candidates[i + kPrefetchAhead] >= 0) {
+        segment_.Prefetch(candidates[i + kPrefetchAhead]);
+      }
       const int64_t row = candidates[i];
       if (row < 0) continue;
       const float distance = SquaredDistance(search_.queries[q].vector, segment_.VectorAt(row));
@@ -274,55 +328,43 @@ class SealedSegment::Probing {
     return true;
   }
 
-  // Candidates lie anywhere in the file: the next ones are on their way to the cache while one is compared.
-  void Prefetch(int64_t row) const {
-    if (row < 0) return;
-    const std::string_view vector = segment_.VectorAt(row);
-    for (size_t byte = 0; byte < vector.size(); byte += kCacheLineBytes) __builtin_prefetch(vector.data() + byte);
-  }
-
-  bool Allowed(size_t q, uint32_t at) {
-    const Entry& entry = segment_.entries_[at];
-    if (entry.removed_at.load(std::memory_order_relaxed) <= search_.step) return false;
-    if (!passes_.empty()) {
-      if (passes_[at] == kNotKnown) passes_[at] = search_.Passes(*entry.document) ? kPasses : kFails;
-      if (passes_[at] == kFails) return false;
-    }
-    return !search_.IsExcluded(q, *entry.document);
+  bool Allowed(size_t q, uint32_t at) const {
+    if (matching_ != nullptr && !matching_->Contains(at)) return false;
+    return !segment_.IsRemoved(at, search_.step) && !search_.IsExcluded(q, *segment_.entries_[at].document);
   }
 
   const SealedSegment& segment_;
   const SegmentSearch& search_;
+  const DocumentSet* const matching_;
   std::vector<TopK>& best_;
-  std::vector<char> passes_;  // a document; empty without a filter
 };
 
 // ---------------------------------------------------------------- searching
 
-double SealedSegment::FindableShare(const SegmentSearch& search) const {
-  if (search.options.filter == nullptr) {
-    return static_cast<double>(live_rows()) / static_cast<double>(info_.rows());
-  }
-  const uint32_t sample = std::min(documents(), kShareSample);
-  uint64_t rows = 0, findable = 0;
-  for (uint32_t i = 0; i < sample; ++i) {
-    const auto at = static_cast<uint32_t>(uint64_t{i} * documents() / sample);
-    const Entry& entry = entries_[at];
-    rows += ChunkCount(at);
-    if (entry.removed_at.load(std::memory_order_relaxed) <= search.step) continue;
-    if (search.Passes(*entry.document)) findable += ChunkCount(at);
-  }
-  return static_cast<double>(findable) / static_cast<double>(rows);
+double SealedSegment::FindableShare(uint64_t step, const DocumentSet* matching) const {
+  if (matching == nullptr) return static_cast<double>(live_rows()) / static_cast<double>(info_.rows());
+  // Of many, the first ones tell how many rows each has that is still there.
+  uint64_t rows = 0;
+  uint32_t looked_at = 0;
+  matching->ForEach([&](uint32_t at) {
+    if (!IsRemoved(at, step)) rows += ChunkCount(at);
+    return ++looked_at < kShareSample;
+  });
+  const double each = static_cast<double>(rows) / std::max(looked_at, uint32_t{1});
+  return each * matching->count() / static_cast<double>(info_.rows());
 }
 
 absl::Status SealedSegment::Search(const SegmentSearch& search, std::vector<TopK>& best) const {
+  std::optional<const DocumentSet> set;
+  if (search.options.filter != nullptr) set.emplace(filter_lists_->Matching(*search.options.filter));
+  const DocumentSet* matching = set.has_value() ? &*set : nullptr;
   if (lists_ != nullptr && search.options.effort.has_value()) {
-    const double share = FindableShare(search);
-    if (share >= kScanShareMax) return Probing(*this, search, best).Run(share);
+    const double share = FindableShare(search.step, matching);
+    if (share >= kScanShareMax) return Probing(*this, search, matching, best).Run(share);
   }
   std::vector<size_t> all(search.queries.size());
   std::iota(all.begin(), all.end(), 0);
-  return Scan(*this, search, all, best).Run();
+  return Scan(*this, search, matching, all, best).Run();
 }
 
 }  // namespace retro

@@ -10,6 +10,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -21,6 +22,7 @@
 #include "absl/status/statusor.h"
 #include "common/base/file.h"
 #include "retriever_service/index/faiss_library.h"
+#include "retriever_service/index/filter_lists.h"
 #include "retriever_service/index/segment_search.h"
 #include "retro/shard/v1/index.pb.h"
 
@@ -49,14 +51,31 @@ class SealedSegment {
 
   // The number, in this segment, of the document that has just these rows.
   std::optional<uint32_t> Find(uint64_t first_chunk_id, uint32_t chunk_count) const;
-  // Once a document, before any search sees the segment.
-  void Attach(uint32_t at, std::shared_ptr<const IndexedDocument> document);
+  // Before any search sees the segment: what each document is, then the lists by which filters find them, then which of
+  // them a search may find.
+  void Name(uint32_t at, std::shared_ptr<const IndexedDocument> document);
+  void MakeFilterLists();
+  void Attach(uint32_t at);
+  // Also of one that never was attached: it is not seen, but was there until then.
   void Remove(uint32_t at, uint64_t step);
+  uint64_t RemovedAt(uint32_t at) const { return entries_[at].removed_at.load(std::memory_order_relaxed); }
   uint32_t documents() const { return static_cast<uint32_t>(entries_.size()); }
   // As a search at `step` may find it; null if it was removed at that step or before.
   std::shared_ptr<const IndexedDocument> DocumentAt(uint32_t at, uint64_t step) const;
+  // Calls visit(document) for each that a search at `step` may find and for which the filter is true.
+  void VisitMatching(const CompiledFilter& filter, uint64_t step,
+                     const std::function<void(const IndexedDocument&)>& visit) const;
   // Half precision, [chunk_count, dimension].
   std::string_view VectorsOf(uint32_t at) const;
+
+  bool IsMuchGone(uint64_t n) const { return info_.rows() - live_rows() > info_.rows() / n; }  // more than 1 / n
+  // The step at which more than the n-th part of its rows was gone; the last one if then the same was true of what was
+  // left, and so on. Of a segment of which it is true now.
+  uint64_t StepWhenGone(uint64_t n) const;
+  uint64_t last_chunk_id() const { return table_.back().first_chunk_id; }  // the first one of its newest document
+  // The index's step after which none of the cells in it grew. The writer's.
+  uint64_t complete_step() const { return complete_step_; }
+  void set_complete_step(uint64_t step) { complete_step_ = step; }
 
   uint64_t live_rows() const { return live_rows_.load(std::memory_order_relaxed); }
   SegmentSize Size() const;
@@ -68,17 +87,21 @@ class SealedSegment {
   class Scan;
   class Probing;
   struct Entry {
-    std::shared_ptr<const IndexedDocument> document;  // as attached; null if it never was
+    std::shared_ptr<const IndexedDocument> document;  // null: the store has it no longer
     std::atomic<uint64_t> removed_at = kRemovedBeforeAll;
   };
 
   SealedSegment(shardpb::IndexSegment info, int dimension, MappedFile vectors, MappedFile documents);
   absl::Status CheckDocuments();
-  // Of the rows, how many a search may find; with a filter an estimate.
-  double FindableShare(const SegmentSearch& search) const;
+  bool IsRemoved(uint32_t at, uint64_t step) const { return RemovedAt(at) <= step; }
+  // Of the rows, how many a search may find; of many documents an estimate. `matching`: what its filter lets pass; null
+  // if it has none.
+  double FindableShare(uint64_t step, const DocumentSet* matching) const;
   uint64_t FirstRow(uint32_t at) const { return at < table_.size() ? table_[at].first_row : info_.rows(); }
   uint32_t ChunkCount(uint32_t at) const { return static_cast<uint32_t>(FirstRow(at + 1) - FirstRow(at)); }
   std::string_view VectorAt(uint64_t row) const;
+  // Rows that are compared soon lie anywhere in the file: they are on their way to the cache while others are compared.
+  void Prefetch(uint64_t row) const;
 
   const shardpb::IndexSegment info_;
   const int dimension_;
@@ -88,7 +111,9 @@ class SealedSegment {
   std::vector<uint32_t> document_of_row_;        // [rows]; empty without lists
   std::unique_ptr<const QuantisedLists> lists_;  // null: every vector is compared
   std::vector<Entry> entries_;                   // a document
+  std::optional<const FilterLists> filter_lists_;
   std::atomic<uint64_t> live_rows_ = 0;
+  uint64_t complete_step_ = 0;
 };
 
 }  // namespace retro

@@ -22,9 +22,6 @@ struct SegmentSearch {
   uint64_t step;  // what was removed at this step or before is not seen
   const CallContext& context;
 
-  bool Passes(const IndexedDocument& document) const {
-    return options.filter == nullptr || options.filter->Matches(document);
-  }
   bool IsExcluded(size_t query, const IndexedDocument& document) const {
     return !queries[query].excluded_ids.empty() && queries[query].excluded_ids.contains(document.id);
   }

@@ -1,8 +1,11 @@
 #include "retriever_service/index/segmented_index.h"
 
+#include <algorithm>
 #include <utility>
 
+#include "common/base/heap.h"
 #include "common/base/status_macros.h"
+#include "retriever_service/store/layout.h"
 
 namespace retro {
 
@@ -31,7 +34,8 @@ SegmentedIndex::SegmentedIndex(const SegmentedIndexOptions& options, const shard
 SegmentedIndex::~SegmentedIndex() {
   stop_ = true;
   Wake();
-  if (thread_.joinable()) thread_.join();
+  if (sealing_.joinable()) sealing_.join();
+  if (merging_.joinable()) merging_.join();
 }
 
 // ---------------------------------------------------------------- filling
@@ -46,7 +50,9 @@ bool SegmentedIndex::Restore(const std::shared_ptr<const IndexedDocument>& docum
   for (auto segment = sealed_.rbegin(); segment != sealed_.rend(); ++segment) {
     const std::optional<uint32_t> at = (*segment)->Find(document->first_chunk_id, document->chunk_count);
     if (!at.has_value()) continue;
-    (*segment)->Attach(*at, document);
+    (*segment)->Name(*at, document);
+    (*segment)->Attach(*at);
+    cell_ = std::max(cell_, CellOf((document->first_chunk_id >> kSlotBits) + document->chunk_count));
     CountIn(*document);
     documents_[document->id] = {document, nullptr, *segment, *at};
     return true;
@@ -54,13 +60,24 @@ bool SegmentedIndex::Restore(const std::shared_ptr<const IndexedDocument>& docum
   return false;
 }
 
-void SegmentedIndex::Filled() {
+void SegmentedIndex::Restored() {
   {
     const MutexLock lock(writer_mutex_);
-    rebuilding_ = !frozen_.empty();
+    if (std::exchange(restored_, true)) return;
+    for (const auto& segment : sealed_) segment->MakeFilterLists();
     Publish();
   }
-  if (options_.background) thread_ = std::thread([this] { Run(); });
+  GiveFreedMemoryBack();  // what making them took
+  if (!options_.background) return;
+  sealing_ = std::thread([this] { Run(kSealer, &SegmentedIndex::Seal); });
+  merging_ = std::thread([this] { Run(kMerger, &SegmentedIndex::MergeOrMeasure); });
+}
+
+void SegmentedIndex::Filled() {
+  Restored();
+  const MutexLock lock(writer_mutex_);
+  rebuilding_ = !frozen_.empty();
+  Publish();
 }
 
 // ---------------------------------------------------------------- changes
@@ -74,7 +91,7 @@ void SegmentedIndex::Publish() {
   auto view = std::make_shared<View>();
   view->step = step_;
   view->generation = stats_.generation;
-  for (const auto& segment : frozen_) view->growing.push_back({segment, segment->Take()});
+  for (const Frozen& frozen : frozen_) view->growing.push_back({frozen.segment, frozen.segment->Take()});
   view->growing.push_back({growing_, growing_->Take()});
   view->sealed = {sealed_.begin(), sealed_.end()};
   const MutexLock lock(view_mutex_);
@@ -85,9 +102,9 @@ void SegmentedIndex::Apply(std::vector<IndexChange> changes, const shardpb::Posi
   bool due = false;
   {
     const MutexLock lock(writer_mutex_);
-    ++step_;
     position_ = position;
     for (IndexChange& change : changes) {
+      ++step_;
       if (change.document == nullptr) {
         Remove(change.document_id);
       } else {
@@ -95,7 +112,6 @@ void SegmentedIndex::Apply(std::vector<IndexChange> changes, const shardpb::Posi
       }
     }
     EmptySparseBlock();
-    if (growing_->live_rows() >= options_.settings.seal_rows) Freeze();
     Publish();
     due = WorkIsDue();
   }
@@ -104,16 +120,32 @@ void SegmentedIndex::Apply(std::vector<IndexChange> changes, const shardpb::Posi
 
 // Rows that a document keeps move into the growing segment with it: sealed ones know it only as it was.
 void SegmentedIndex::Put(IndexChange change) {
+  const uint64_t first = change.document->first_chunk_id >> kSlotBits;
+  const uint64_t cell_after = CellOf(first + change.document->chunk_count);
+  GrowIn(CellOf(first));
   const auto old = documents_.find(change.document_id);
   if (change.vectors.empty() && old != documents_.end()) change.vectors = VectorsAt(old->second);
   const uint64_t first_row = growing_->Append(change.document, change.vectors);
   Remove(change.document_id);
   CountIn(*change.document);
   documents_[change.document_id] = {std::move(change.document), growing_, nullptr, first_row};
+  GrowIn(cell_after);
+}
+
+// A few rows, as of one of many collections, grow on in the next cell. Many that kept their ids, and so pass no cell's
+// end, are frozen all the same.
+void SegmentedIndex::GrowIn(uint64_t cell) {
+  constexpr uint64_t kFewDivisor = 4, kManyFactor = 2;
+  const uint64_t rows = growing_->live_rows();
+  const uint64_t seal_rows = options_.settings.seal_rows;
+  const bool enough = rows > 0 && rows >= seal_rows / kFewDivisor;
+  if ((cell > cell_ && enough) || rows >= kManyFactor * seal_rows) Freeze();
+  cell_ = std::max(cell_, cell);
 }
 
 void SegmentedIndex::Freeze() {
-  frozen_.push_back(std::exchange(growing_, std::make_shared<GrowingSegment>(dimension_, options_.block_rows)));
+  frozen_.push_back(
+      {std::exchange(growing_, std::make_shared<GrowingSegment>(dimension_, options_.block_rows)), step_, cell_});
 }
 
 void SegmentedIndex::CountIn(const IndexedDocument& document) {
@@ -187,15 +219,11 @@ absl::StatusOr<IndexAnswer> SegmentedIndex::Search(std::span<const IndexQuery> q
 std::vector<std::string> SegmentedIndex::MatchingDocuments(const CompiledFilter& filter) const {
   const std::shared_ptr<const View> view = CurrentView();
   std::vector<std::string> ids;
-  const auto take = [&](const std::shared_ptr<const IndexedDocument>& document, uint64_t) {
-    if (filter.Matches(*document)) ids.push_back(document->id);
-  };
-  for (const View::Growing& growing : view->growing) growing.segment->Visit(growing.rows, view->step, take);
-  for (const auto& segment : view->sealed) {
-    for (uint32_t at = 0; at < segment->documents(); ++at) {
-      if (const auto document = segment->DocumentAt(at, view->step)) take(document, at);
-    }
+  const auto take = [&](const IndexedDocument& document) { ids.push_back(document.id); };
+  for (const View::Growing& growing : view->growing) {
+    growing.segment->Visit(growing.rows, view->step, &filter, [&](const auto& document, uint64_t) { take(*document); });
   }
+  for (const auto& segment : view->sealed) segment->VisitMatching(filter, view->step, take);
   return ids;
 }
 
@@ -203,15 +231,16 @@ IndexStats SegmentedIndex::Stats() const {
   const MutexLock lock(writer_mutex_);
   IndexStats stats = stats_;
   for (const auto& segment : sealed_) stats.segments.push_back(segment->Size());
-  for (const auto& segment : frozen_) stats.segments.push_back(segment->Size());
+  for (const Frozen& frozen : frozen_) stats.segments.push_back(frozen.segment->Size());
   stats.segments.push_back(growing_->Size());
   stats.document_bytes = document_bytes_ + documents_.capacity() * (sizeof(*documents_.begin()) + 1);
+  stats.building_bytes = building_bytes_.load(std::memory_order_relaxed);
   if (rebuilding_) {
     stats.state = pb::INDEX_STATE_REBUILDING;
   } else if (!sealed_.empty()) {
     stats.state = pb::INDEX_STATE_READY;
   } else {
-    stats.state = building_ ? pb::INDEX_STATE_TRAINING : pb::INDEX_STATE_EXACT;
+    stats.state = building_ > 0 ? pb::INDEX_STATE_TRAINING : pb::INDEX_STATE_EXACT;
     stats.measured_recall = 1;
   }
   return stats;

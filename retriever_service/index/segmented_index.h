@@ -1,19 +1,28 @@
 // The index of a collection: sealed segments, and a growing one for what came after them.
 //
-//   changes ──► growing ──(seal_rows)──► frozen ──► sealed ─┐ four of a size, or one with many removed
+//   changes ──► growing ──(seal_rows)──► frozen ──► sealed ─┐ four that follow each other, or one with many removed
 //                 │                        │          ▲     │
 //                 └────── searches: all ───┴──────────┴─────┘
 //
-// The growing segment is frozen when it has seal_rows rows, and another one grows: however fast changes come, each seal
-// takes the same time and memory. Frozen ones are turned into sealed ones in the background, one after the other:
-// vectors and documents written, lists trained, the manifest replaced, and then one step of the index puts the new
-// segment in the place of the old. Sealed ones are merged likewise. Readers hold an immutable list of segments, so no
-// search waits for any of it, and none sees a gap.
+// Chunk ids are cut into cells of seal_rows counters. The growing segment is frozen when the ids pass the end of a
+// cell, and another one grows: however fast changes come, each seal takes the same time and memory. Frozen ones are
+// turned into sealed ones in the background, one after the other: vectors and documents written, lists trained, the
+// manifest replaced, and then one step of the index puts the new segment in the place of the old. Sealed ones are
+// merged likewise, by another thread, when all of 4, 16, 64 ... cells that begin at a multiple of that are there.
+// Readers hold an immutable list of segments, so no search waits for any of it, and none sees a gap.
+//
+// What a segment holds is a function of the changes, not of when somebody got round to it or of how they were batched:
+// the documents that there were at the step at which it was frozen, its last cell was, or a quarter of it was gone.
+// What went between that step and its making is in it, removed. So indexes that saw the same changes come to the same
+// segments, trained on the same vectors. It does not hold for what was removed, while a segment was still to be made,
+// by a process that ended then; for documents whose metadata changed, whose rows move to what grows; nor for an index
+// that was lost and made again.
 //
 // Every segment can be made again from the store. Until a lost one is, its documents are in the growing segment and
 // compared one by one: slower (state REBUILDING), never wrong.
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <cstdint>
 #include <deque>
@@ -51,11 +60,14 @@ class SegmentedIndex : public VectorIndex {
   // Gives up what is being built.
   ~SegmentedIndex() override;
 
-  // Filling it from the store, before the first search or change: each document is either found in a segment (true), or
-  // must be given to Apply; then Filled.
+  // Filling it from the store, before the first search or other change: each document is either found in a segment
+  // (true) or missing. Then Restored starts the background, and the missing ones are given to Apply, in the order of
+  // their chunk ids, so that they come into the segments that they were in; then Filled. Nothing of it waits: see
+  // WaitForMaintenance.
   bool Restore(const std::shared_ptr<const IndexedDocument>& document) ABSL_LOCKS_EXCLUDED(writer_mutex_);
   bool has_sealed_segments() const ABSL_LOCKS_EXCLUDED(writer_mutex_);
-  void Filled() ABSL_LOCKS_EXCLUDED(writer_mutex_, wake_mutex_);
+  void Restored() ABSL_LOCKS_EXCLUDED(writer_mutex_, view_mutex_, wake_mutex_);
+  void Filled() ABSL_LOCKS_EXCLUDED(writer_mutex_, view_mutex_, wake_mutex_);
 
   void Apply(std::vector<IndexChange> changes, const shardpb::Position& position) override
       ABSL_LOCKS_EXCLUDED(writer_mutex_, view_mutex_, wake_mutex_);
@@ -74,7 +86,7 @@ class SegmentedIndex : public VectorIndex {
   absl::Status WaitForMaintenance(size_t frozen_max, absl::Duration most = absl::InfiniteDuration()) const
       ABSL_LOCKS_EXCLUDED(writer_mutex_, wake_mutex_);
 
-  // Does the next piece of sealing, merging or measuring that is due; false if none was. One thread; the index's own if
+  // Does the next piece of sealing, merging or measuring that is due; false if none was. One thread, and only if not
   // options.background.
   absl::StatusOr<bool> Maintain() ABSL_LOCKS_EXCLUDED(writer_mutex_, view_mutex_);
 
@@ -88,6 +100,18 @@ class SegmentedIndex : public VectorIndex {
     std::shared_ptr<SealedSegment> sealed;    // or this
     uint64_t at = 0;                          // its first row, or its number in the sealed one
   };
+  // To be sealed.
+  struct Frozen {
+    std::shared_ptr<GrowingSegment> segment;
+    uint64_t step = 0;  // at which it was frozen: what it had then is sealed
+    uint64_t cell = 0;  // the last that is in it
+  };
+  // The threads of the background.
+  enum : size_t { kSealer, kMerger, kWorkers };
+  struct Worker {
+    bool awake = false;
+    absl::Status status;  // how its last piece of work ended
+  };
 
   // ------------------------------------------------------------ changes
   void Put(IndexChange change) ABSL_EXCLUSIVE_LOCKS_REQUIRED(writer_mutex_);
@@ -96,30 +120,41 @@ class SegmentedIndex : public VectorIndex {
   // Half precision, [chunk_count, dimension].
   std::string VectorsAt(const Place& place) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(writer_mutex_);
   void EmptySparseBlock() ABSL_EXCLUSIVE_LOCKS_REQUIRED(writer_mutex_);
+  uint64_t CellOf(uint64_t counter) const { return (counter - 1) / options_.settings.seal_rows; }
+  uint64_t LastCellOf(const SealedSegment& segment) const;
+  // Freezes what grows, if it is enough for a segment, where the ids leave its cell.
+  void GrowIn(uint64_t cell) ABSL_EXCLUSIVE_LOCKS_REQUIRED(writer_mutex_);
   void Freeze() ABSL_EXCLUSIVE_LOCKS_REQUIRED(writer_mutex_);
   void CountIn(const IndexedDocument& document) ABSL_EXCLUSIVE_LOCKS_REQUIRED(writer_mutex_);
   void Publish() ABSL_EXCLUSIVE_LOCKS_REQUIRED(writer_mutex_) ABSL_LOCKS_EXCLUDED(view_mutex_);
   std::shared_ptr<const View> CurrentView() const ABSL_LOCKS_EXCLUDED(view_mutex_);
 
   // ------------------------------------------------------------ maintenance
-  std::optional<Work> TakeWork() ABSL_LOCKS_EXCLUDED(writer_mutex_, view_mutex_);
-  std::vector<std::shared_ptr<SealedSegment>> ChooseMerge() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(writer_mutex_);
+  std::optional<Work> TakeSeal() ABSL_LOCKS_EXCLUDED(writer_mutex_);
+  std::optional<Work> TakeMerge() ABSL_LOCKS_EXCLUDED(writer_mutex_);
+  Work ChooseMerge() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(writer_mutex_);  // of nothing if none is due
   void Gather(Work& work) const;
-  absl::Status CarryOut(Work& work) ABSL_LOCKS_EXCLUDED(writer_mutex_, view_mutex_);
-  void Install(const Work& work, const std::shared_ptr<SealedSegment>& made,
-               std::vector<std::shared_ptr<SealedSegment>> segments) ABSL_LOCKS_EXCLUDED(writer_mutex_, view_mutex_);
+  absl::Status CarryOut(std::optional<Work> work) ABSL_LOCKS_EXCLUDED(writer_mutex_, view_mutex_);
+  absl::Status Make(Work& work) ABSL_LOCKS_EXCLUDED(writer_mutex_, view_mutex_);
+  void Install(const Work& work, const std::shared_ptr<SealedSegment>& made)
+      ABSL_LOCKS_EXCLUDED(writer_mutex_, view_mutex_);
   bool RecallIsDue() const ABSL_LOCKS_EXCLUDED(writer_mutex_);
   absl::Status MeasureRecall() ABSL_LOCKS_EXCLUDED(writer_mutex_, view_mutex_);
   bool WorkIsDue() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(writer_mutex_);
+  // Each does a piece; false if none was due.
+  absl::StatusOr<bool> Seal() ABSL_LOCKS_EXCLUDED(writer_mutex_, view_mutex_);
+  absl::StatusOr<bool> MergeOrMeasure() ABSL_LOCKS_EXCLUDED(writer_mutex_, view_mutex_);
   void Wake() ABSL_LOCKS_EXCLUDED(wake_mutex_);
-  void Run() ABSL_LOCKS_EXCLUDED(wake_mutex_);
+  void Run(size_t worker, absl::StatusOr<bool> (SegmentedIndex::*piece)()) ABSL_LOCKS_EXCLUDED(wake_mutex_);
 
   const SegmentedIndexOptions options_;
   const int dimension_;
 
   mutable Mutex writer_mutex_;  // held through a step; never by searches, never while anything is built
   std::shared_ptr<GrowingSegment> growing_ ABSL_GUARDED_BY(writer_mutex_);
-  std::deque<std::shared_ptr<GrowingSegment>> frozen_ ABSL_GUARDED_BY(writer_mutex_);  // to be sealed, in that order
+  uint64_t cell_ ABSL_GUARDED_BY(writer_mutex_) = 0;          // that the next chunk id is in
+  std::deque<Frozen> frozen_ ABSL_GUARDED_BY(writer_mutex_);  // in the order in which they are sealed
+  bool restored_ ABSL_GUARDED_BY(writer_mutex_) = false;
   std::vector<std::shared_ptr<SealedSegment>> sealed_ ABSL_GUARDED_BY(writer_mutex_);
   absl::flat_hash_map<std::string, Place> documents_ ABSL_GUARDED_BY(writer_mutex_);
   uint64_t step_ ABSL_GUARDED_BY(writer_mutex_) = 1;  // that is being made, or was made last
@@ -127,21 +162,20 @@ class SegmentedIndex : public VectorIndex {
   IndexStats stats_ ABSL_GUARDED_BY(writer_mutex_);              // what is counted on
   uint64_t document_bytes_ ABSL_GUARDED_BY(writer_mutex_) = 0;   // of memory, of what is known of documents
   uint64_t measured_chunks_ ABSL_GUARDED_BY(writer_mutex_) = 0;  // of the index when its recall was measured
-  bool building_ ABSL_GUARDED_BY(writer_mutex_) = false;
-  bool rebuilding_ ABSL_GUARDED_BY(writer_mutex_) = false;  // more came from the store than would be left growing
+  int building_ ABSL_GUARDED_BY(writer_mutex_) = 0;              // segments under construction
+  bool rebuilding_ ABSL_GUARDED_BY(writer_mutex_) = false;       // more came from the store than would be left growing
 
   mutable Mutex view_mutex_;  // for the pointer alone
   std::shared_ptr<const View> view_ ABSL_GUARDED_BY(view_mutex_);
 
-  // The maintaining thread's.
   IndexFolder folder_;
+  std::atomic<uint64_t> building_bytes_ = 0;  // see BuildMemory
 
   std::atomic<bool> stop_ = false;
   mutable Mutex wake_mutex_;
   CondVar wake_;
-  bool awake_ ABSL_GUARDED_BY(wake_mutex_) = false;
-  absl::Status maintained_ ABSL_GUARDED_BY(wake_mutex_);  // how the thread's last piece of work ended
-  std::thread thread_;                                    // last: it uses all of the above
+  std::array<Worker, kWorkers> workers_ ABSL_GUARDED_BY(wake_mutex_);
+  std::thread sealing_, merging_;  // last: they use all of the above
 };
 
 }  // namespace retro

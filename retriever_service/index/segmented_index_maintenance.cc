@@ -5,6 +5,7 @@
 #include <chrono>
 #include <deque>
 #include <map>
+#include <optional>
 #include <thread>
 #include <utility>
 
@@ -14,13 +15,15 @@
 #include "common/base/status_macros.h"
 #include "common/base/strings.h"
 #include "common/document/half.h"
+#include "retriever_service/index/build_memory.h"
 #include "retriever_service/index/segmented_index.h"
+#include "retriever_service/store/layout.h"
 
 namespace retro {
 namespace {
 
-// So many segments of one size make one of the next: each vector is written again log4(size / seal_rows) times.
-constexpr size_t kMergeSegments = 4;
+// So many of one level's cells make one of the next: each vector is written again log4(size / seal_rows) times.
+constexpr int kMergeBits = 2;
 // A segment of which more than 1 / kDeadDivisor is gone is written again without it.
 constexpr uint64_t kDeadDivisor = 4;
 constexpr std::chrono::seconds kRetryAfter{30};     // a failure, as of a full disk
@@ -30,105 +33,128 @@ constexpr uint32_t kRecallK = 10;
 constexpr float kRecallEffort = 0.5;
 constexpr uint64_t kGrowthDivisor = 10;
 
-// 0 below 4 * seal_rows, 1 below 16 * seal_rows, and so on.
-int SizeClass(uint64_t rows, uint64_t seal_rows) {
-  int size_class = 0;
-  while ((rows /= kMergeSegments) >= seal_rows) ++size_class;
-  return size_class;
-}
-
 }  // namespace
 
 // Segments that one new one shall replace.
 struct SegmentedIndex::Work {
-  struct Source {
-    std::shared_ptr<const IndexedDocument> document;
-    std::string_view vectors;  // half precision
-  };
-
   std::shared_ptr<GrowingSegment> frozen;  // this, or these
   std::vector<std::shared_ptr<SealedSegment>> merged;
-  std::vector<std::shared_ptr<SealedSegment>> kept;  // all other sealed ones
-  shardpb::Position position;
-  std::deque<std::string> room;  // what vectors of `frozen` are copied to if they lie in two blocks
-  std::vector<Source> sources;   // in the order of chunk ids
+  std::optional<uint64_t> step;         // what they had then; not known yet of one of which much is gone
+  uint64_t complete_step = 0;           // of the new one
+  shardpb::IndexSegment about;          // position and last cell
+  std::deque<std::string> room;         // what vectors of `frozen` are copied to if they lie in two blocks
+  std::vector<SegmentContent> content;  // in the order of chunk ids
+
+  bool empty() const { return frozen == nullptr && merged.empty(); }
+  // The step that removed a document of the content.
+  uint64_t RemovedAt(const SegmentContent& document) const {
+    if (frozen != nullptr) return frozen->RemovedAt(document.source);
+    return merged[document.source >> kNumberBits]->RemovedAt(static_cast<uint32_t>(document.source));
+  }
+  static constexpr int kNumberBits = 32;
 };
 
 // ---------------------------------------------------------------- choosing
 
-bool SegmentedIndex::WorkIsDue() const { return !frozen_.empty() || !ChooseMerge().empty(); }
-
-std::vector<std::shared_ptr<SealedSegment>> SegmentedIndex::ChooseMerge() const {
-  std::map<int, std::vector<std::shared_ptr<SealedSegment>>> by_size;
-  for (const auto& segment : sealed_) {
-    const uint64_t rows = segment->info().rows();
-    if (rows - segment->live_rows() > rows / kDeadDivisor) return {segment};
-    by_size[SizeClass(segment->live_rows(), options_.settings.seal_rows)].push_back(segment);
-  }
-  for (const auto& [size_class, segments] : by_size) {
-    if (segments.size() >= kMergeSegments) return segments;
-  }
-  return {};
+uint64_t SegmentedIndex::LastCellOf(const SealedSegment& segment) const {
+  return segment.info().has_last_cell() ? segment.info().last_cell() : CellOf(segment.last_chunk_id() >> kSlotBits);
 }
 
-std::optional<SegmentedIndex::Work> SegmentedIndex::TakeWork() {
-  const MutexLock lock(writer_mutex_);
+bool SegmentedIndex::WorkIsDue() const { return !frozen_.empty() || !ChooseMerge().empty(); }
+
+// The largest run of cells that is complete and in more than one segment; else a segment with much that is gone.
+SegmentedIndex::Work SegmentedIndex::ChooseMerge() const {
   Work work;
-  work.position = position_;
-  if (frozen_.empty()) {
-    work.merged = ChooseMerge();
-  } else {
-    work.frozen = frozen_.front();
+  const uint64_t complete = frozen_.empty() ? cell_ : std::min(cell_, frozen_.front().cell);
+  int bits = 0;
+  while (complete >> (bits + kMergeBits) > 0) bits += kMergeBits;
+  for (; bits > 0 && work.empty(); bits -= kMergeBits) {
+    std::map<uint64_t, std::vector<std::shared_ptr<SealedSegment>>> runs;
+    for (const auto& segment : sealed_) runs[LastCellOf(*segment) >> bits].push_back(segment);
+    for (auto& [run, segments] : runs) {
+      if ((run + 1) << bits > complete || segments.size() < 2) continue;
+      work.merged = std::move(segments);
+      break;
+    }
   }
-  if (work.frozen == nullptr && work.merged.empty()) return std::nullopt;
-  for (const auto& segment : sealed_) {
-    if (std::find(work.merged.begin(), work.merged.end(), segment) == work.merged.end()) work.kept.push_back(segment);
+  for (auto segment = sealed_.begin(); segment != sealed_.end() && work.empty(); ++segment) {
+    if (!(*segment)->IsMuchGone(kDeadDivisor)) continue;
+    work.merged = {*segment};
   }
-  building_ = true;
+  for (const auto& segment : work.merged) {
+    work.complete_step = std::max(work.complete_step, segment->complete_step());
+    work.about.set_last_cell(std::max(work.about.last_cell(), LastCellOf(*segment)));
+  }
+  if (work.merged.size() > 1) work.step = work.complete_step;
+  return work;
+}
+
+std::optional<SegmentedIndex::Work> SegmentedIndex::TakeMerge() {
+  const MutexLock lock(writer_mutex_);
+  Work work = ChooseMerge();
+  if (work.empty()) return std::nullopt;
+  *work.about.mutable_position() = position_;
+  ++building_;
+  return work;
+}
+
+std::optional<SegmentedIndex::Work> SegmentedIndex::TakeSeal() {
+  const MutexLock lock(writer_mutex_);
+  if (frozen_.empty()) return std::nullopt;
+  Work work;
+  *work.about.mutable_position() = position_;
+  work.about.set_last_cell(frozen_.front().cell);
+  work.frozen = frozen_.front().segment;
+  work.step = work.complete_step = frozen_.front().step;
+  ++building_;
   return work;
 }
 
 // ---------------------------------------------------------------- carrying out
 
-// What goes while this runs is noticed by Install.
 void SegmentedIndex::Gather(Work& work) const {
   if (work.frozen != nullptr) {
     std::string room;
     const auto take = [&](const std::shared_ptr<const IndexedDocument>& document, uint64_t first_row) {
       std::string_view vectors = work.frozen->VectorsOf(first_row, document->chunk_count, room);
       if (!room.empty()) vectors = work.room.emplace_back(std::move(room));
-      work.sources.push_back({document, vectors});
+      work.content.push_back({document, vectors, first_row});
     };
-    work.frozen->Visit(work.frozen->Take(), kNewestStep, take);
+    work.frozen->Visit(work.frozen->Take(), *work.step, /*filter=*/nullptr, take);
   }
-  for (const auto& segment : work.merged) {
-    for (uint32_t at = 0; at < segment->documents(); ++at) {
-      if (auto document = segment->DocumentAt(at, kNewestStep)) {
-        work.sources.push_back({document, segment->VectorsOf(at)});
+  if (!work.step.has_value()) work.step = work.merged[0]->StepWhenGone(kDeadDivisor);
+  size_t most = 0;
+  for (const auto& segment : work.merged) most += segment->documents();
+  work.content.reserve(std::max(most, work.content.size()));
+  for (size_t i = 0; i < work.merged.size(); ++i) {
+    const SealedSegment& segment = *work.merged[i];
+    for (uint32_t at = 0; at < segment.documents(); ++at) {
+      auto document = segment.DocumentAt(at, *work.step);
+      if (document != nullptr) {
+        work.content.push_back({std::move(document), segment.VectorsOf(at), uint64_t{i} << Work::kNumberBits | at});
       }
     }
   }
-  std::sort(work.sources.begin(), work.sources.end(), [](const Work::Source& a, const Work::Source& b) {
+  std::sort(work.content.begin(), work.content.end(), [](const SegmentContent& a, const SegmentContent& b) {
     return a.document->first_chunk_id < b.document->first_chunk_id;
   });
 }
 
-absl::Status SegmentedIndex::CarryOut(Work& work) {
+absl::Status SegmentedIndex::Make(Work& work) {
   const auto start = std::chrono::steady_clock::now();
   Gather(work);
+  BuildMemory memory(building_bytes_);
+  memory.Set(work.content.capacity() * sizeof(SegmentContent));
   std::shared_ptr<SealedSegment> made;
-  std::vector<std::shared_ptr<SealedSegment>> segments = work.kept;
-  if (!work.sources.empty()) {
-    std::vector<SegmentContent> content;
-    content.reserve(work.sources.size());
-    for (const Work::Source& source : work.sources) {
-      content.push_back({source.document->first_chunk_id, source.vectors});
-    }
-    RETRO_ASSIGN_OR_RETURN(made, folder_.Write(content, work.position, options_.settings.threads, stop_));
-    segments.push_back(made);
+  if (!work.content.empty()) {
+    RETRO_ASSIGN_OR_RETURN(made,
+                           folder_.Write(work.content, work.about, options_.settings.threads, stop_, building_bytes_));
+    for (uint32_t at = 0; at < made->documents(); ++at) made->Name(at, work.content[at].document);
+    made->MakeFilterLists();
+    made->set_complete_step(work.complete_step);
   }
-  RETRO_RETURN_IF_ERROR(folder_.Commit(segments));
-  Install(work, made, std::move(segments));
+  RETRO_RETURN_IF_ERROR(folder_.Commit(made.get(), work.merged));
+  Install(work, made);
   if (made != nullptr) {
     spdlog::info("{} {}: {} vectors, {:.1f} s", work.frozen != nullptr ? "sealed" : "merged", made->Size().kind,
                  made->info().rows(), std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
@@ -136,40 +162,57 @@ absl::Status SegmentedIndex::CarryOut(Work& work) {
   return absl::OkStatus();
 }
 
-// The new segment in the place of the old, as one step. A document that was replaced or removed since it was gathered
-// is another one now, or none, and its rows stay removed.
-void SegmentedIndex::Install(const Work& work, const std::shared_ptr<SealedSegment>& made,
-                             std::vector<std::shared_ptr<SealedSegment>> segments) {
+absl::Status SegmentedIndex::CarryOut(std::optional<Work> work) {
+  const absl::Status status = Make(*work);
   const MutexLock lock(writer_mutex_);
-  for (uint32_t at = 0; at < work.sources.size(); ++at) {
-    const std::shared_ptr<const IndexedDocument>& document = work.sources[at].document;
+  --building_;
+  return status;
+}
+
+// The new segment in the place of the old, as one step. A document that was replaced or removed since is another one
+// now, or none, and its rows are removed as of then.
+void SegmentedIndex::Install(const Work& work, const std::shared_ptr<SealedSegment>& made) {
+  const MutexLock lock(writer_mutex_);
+  for (uint32_t at = 0; at < work.content.size(); ++at) {
+    const std::shared_ptr<const IndexedDocument>& document = work.content[at].document;
     const auto it = documents_.find(document->id);
-    if (it == documents_.end() || it->second.document != document) continue;
-    made->Attach(at, document);
+    if (it == documents_.end() || it->second.document != document) {
+      made->Remove(at, work.RemovedAt(work.content[at]));
+      continue;
+    }
+    made->Attach(at);
     it->second = {document, nullptr, made, at};
   }
-  sealed_ = std::move(segments);
+  std::erase_if(sealed_, [&](const std::shared_ptr<SealedSegment>& segment) {
+    return std::find(work.merged.begin(), work.merged.end(), segment) != work.merged.end();
+  });
+  if (made != nullptr) sealed_.push_back(made);
+  std::sort(sealed_.begin(), sealed_.end(),
+            [](const auto& a, const auto& b) { return a->info().number() < b->info().number(); });
   if (work.frozen != nullptr) frozen_.pop_front();
-  building_ = false;
   if (frozen_.empty()) rebuilding_ = false;
   ++stats_.generation;
   Publish();
 }
 
-absl::StatusOr<bool> SegmentedIndex::Maintain() {
-  std::optional<Work> work = TakeWork();
-  if (!work.has_value()) {
-    if (!RecallIsDue()) return false;
-    RETRO_RETURN_IF_ERROR(MeasureRecall());
-    return true;
-  }
-  absl::Status status = CarryOut(*work);
-  if (!status.ok()) {
-    const MutexLock lock(writer_mutex_);
-    building_ = false;
-    return status;
-  }
+absl::StatusOr<bool> SegmentedIndex::Seal() {
+  std::optional<Work> work = TakeSeal();
+  if (!work.has_value()) return false;
+  RETRO_RETURN_IF_ERROR(CarryOut(std::move(work)));
+  Wake();  // there may be something to merge
   return true;
+}
+
+absl::StatusOr<bool> SegmentedIndex::MergeOrMeasure() {
+  std::optional<Work> work = TakeMerge();
+  if (!work.has_value() && !RecallIsDue()) return false;
+  RETRO_RETURN_IF_ERROR(work.has_value() ? CarryOut(std::move(work)) : MeasureRecall());
+  return true;
+}
+
+absl::StatusOr<bool> SegmentedIndex::Maintain() {
+  RETRO_ASSIGN_OR_RETURN(const bool sealed, Seal());
+  return sealed ? true : MergeOrMeasure();
 }
 
 // ---------------------------------------------------------------- recall
@@ -233,11 +276,12 @@ absl::Status SegmentedIndex::WaitForMaintenance(size_t frozen_max, absl::Duratio
   while (true) {
     {
       const MutexLock lock(writer_mutex_);
-      if (frozen_max > 0 ? frozen_.size() <= frozen_max : !building_ && !WorkIsDue()) return absl::OkStatus();
+      if (frozen_max > 0 ? frozen_.size() <= frozen_max : building_ == 0 && !WorkIsDue()) return absl::OkStatus();
     }
     {
       const MutexLock lock(wake_mutex_);
-      RETRO_RETURN_IF_ERROR(maintained_);
+      RETRO_RETURN_IF_ERROR(workers_[kSealer].status);
+      if (frozen_max == 0) RETRO_RETURN_IF_ERROR(workers_[kMerger].status);
     }
     if (absl::Now() >= end) return absl::DeadlineExceededError("the index is behind with sealing");
     std::this_thread::sleep_for(kLookEvery);
@@ -248,16 +292,16 @@ absl::Status SegmentedIndex::WaitForMaintenance(size_t frozen_max, absl::Duratio
 
 void SegmentedIndex::Wake() {
   const MutexLock lock(wake_mutex_);
-  awake_ = true;
-  wake_.NotifyOne();
+  for (Worker& worker : workers_) worker.awake = true;
+  wake_.NotifyAll();
 }
 
-void SegmentedIndex::Run() {
+void SegmentedIndex::Run(size_t worker, absl::StatusOr<bool> (SegmentedIndex::*piece)()) {
   while (!stop_) {
-    const absl::StatusOr<bool> did = Maintain();
+    const absl::StatusOr<bool> did = (this->*piece)();
     {
       const MutexLock lock(wake_mutex_);
-      maintained_ = did.status();
+      workers_[worker].status = did.status();
     }
     if (did.ok() && *did) {
       GiveFreedMemoryBack();
@@ -268,12 +312,12 @@ void SegmentedIndex::Run() {
     const auto retry = std::chrono::steady_clock::now() + kRetryAfter;
     const MutexLock lock(wake_mutex_);
     if (did.ok()) {
-      while (!awake_) wake_.Wait(wake_mutex_);
+      while (!workers_[worker].awake) wake_.Wait(wake_mutex_);
     } else {
       while (!stop_ && wake_.WaitUntil(wake_mutex_, retry)) {
       }
     }
-    awake_ = false;
+    workers_[worker].awake = false;
   }
 }
 

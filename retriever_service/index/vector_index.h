@@ -68,6 +68,7 @@ struct IndexStats {
   pb::IndexState state = pb::INDEX_STATE_EXACT;
   std::vector<SegmentSize> segments;
   uint64_t document_bytes = 0;           // of memory, of what is known of documents
+  uint64_t building_bytes = 0;           // of memory, of segments under construction
   std::optional<float> measured_recall;  // recall@10 at effort 0.5 against exact; none: not measured yet
 };
 

@@ -325,11 +325,12 @@ absl::Status Replica::SendSnapshot(const shardpb::FetchSnapshotRequest& request,
   const shardpb::Position position = local->position();
   const auto keep_log = [&] { local->KeepLog(request.replica(), position, Store::Clock::now() + kKeepLog); };
   keep_log();
-  return SendStoreCopy(*local, local_options_.store.path, [&](const shardpb::FetchSnapshotResponse& part) {
-    RETRO_RETURN_IF_ERROR(context.Check());
-    keep_log();
-    return send(part);
-  });
+  return SendStoreCopy(*local, local_options_.store.path, request.takes_index(),
+                       [&](const shardpb::FetchSnapshotResponse& part) {
+                         RETRO_RETURN_IF_ERROR(context.Check());
+                         keep_log();
+                         return send(part);
+                       });
 }
 
 }  // namespace retro

@@ -93,6 +93,7 @@ absl::Status Replica::TakeCopy(const ShardConfig& config) {
   RETRO_ASSIGN_OR_RETURN(StoreCopyReceiver receiver, StoreCopyReceiver::Start(data));
   shardpb::FetchSnapshotRequest request;
   request.set_replica(shard_.name());
+  request.set_takes_index(true);
   grpc::ClientContext context;
   context.set_deadline(std::chrono::system_clock::now() + kCopyMax);
   BeginCall(context, config.primary);

@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <fstream>
 #include <system_error>
+#include <utility>
 #include <vector>
 
 #include "common/base/error.h"
@@ -20,6 +21,7 @@ namespace fs = std::filesystem;
 constexpr char kOutgoing[] = "/copies/";
 constexpr char kIncoming[] = "/incoming/";
 constexpr char kRocks[] = "rocksdb";
+constexpr char kIndex[] = "index/";  // and what names of its files begin with; the others are RocksDB's
 constexpr char kComplete[] = "complete";
 constexpr size_t kPartBytes = size_t{1} << 20;
 
@@ -77,27 +79,53 @@ absl::Status SendFile(const std::string& path, const std::string& name, const sh
   return absl::OkStatus();
 }
 
-absl::Status SendFolder(const std::string& folder, const shardpb::Position& position, const Send& send) {
+std::vector<std::string> NamesIn(const std::string& folder) {
   std::vector<std::string> names;
   std::error_code error;
   for (const auto& entry : fs::directory_iterator(folder, error)) names.push_back(entry.path().filename());
-  RETRO_RETURN_IF_ERROR(FromSystem(error, "cannot list", folder));
-  for (size_t i = 0; i < names.size(); ++i) {
+  return names;
+}
+
+// Of each collection the manifest first: what it names is whole for as long as it is there. What goes meanwhile, as
+// segments are merged, is made again by who takes the copy.
+void LinkIndex(const std::string& from, const std::string& to) {
+  std::error_code gone;
+  for (const std::string& collection : NamesIn(from)) {
+    const std::string source = StrCat(from, collection, "/"), target = StrCat(to, collection, "/");
+    fs::create_directories(target, gone);
+    fs::create_hard_link(source + "manifest", target + "manifest", gone);
+    for (const std::string& name : NamesIn(source)) {
+      if (name != "manifest") fs::create_hard_link(source + name, target + name, gone);
+    }
+  }
+}
+
+absl::Status SendFolder(const std::string& folder, const shardpb::Position& position, const Send& send) {
+  std::vector<std::pair<std::string, std::string>> files;  // name, path
+  for (const std::string& collection : NamesIn(folder + kIndex)) {
+    for (const std::string& name : NamesIn(StrCat(folder, kIndex, collection))) {
+      const std::string sent = StrCat(kIndex, collection, "/", name);
+      files.emplace_back(sent, folder + sent);
+    }
+  }
+  for (const std::string& name : NamesIn(folder + kRocks)) files.emplace_back(name, StrCat(folder, kRocks, "/", name));
+  for (size_t i = 0; i < files.size(); ++i) {
     shardpb::FetchSnapshotResponse last;
-    if (i + 1 == names.size()) *last.mutable_position() = position;
-    RETRO_RETURN_IF_ERROR(SendFile(StrCat(folder, "/", names[i]), names[i], last, send));
+    if (i + 1 == files.size()) *last.mutable_position() = position;
+    RETRO_RETURN_IF_ERROR(SendFile(files[i].second, files[i].first, last, send));
   }
   return absl::OkStatus();
 }
 
 }  // namespace
 
-absl::Status SendStoreCopy(const LocalShard& shard, const std::string& data, const Send& send) {
+absl::Status SendStoreCopy(const LocalShard& shard, const std::string& data, bool with_index, const Send& send) {
   static std::atomic<uint64_t> copies = 0;
-  RETRO_RETURN_IF_ERROR(MakeFolder(data + kOutgoing));
-  const std::string folder = StrCat(data, kOutgoing, ++copies);
-  const shardpb::Position position = shard.position();  // before the copy, which holds at least this
-  absl::Status status = shard.Copy(folder);
+  const std::string folder = StrCat(data, kOutgoing, ++copies, "/");
+  RETRO_RETURN_IF_ERROR(MakeFolder(folder));
+  if (with_index) LinkIndex(StrCat(data, "/", kIndex), folder + kIndex);  // before the store: it must not be newer
+  const shardpb::Position position = shard.position();                    // before the copy, which holds at least this
+  absl::Status status = shard.Copy(folder + kRocks);
   if (status.ok()) status = SendFolder(folder, position, send);
   if (const absl::Status removed = Remove(folder); status.ok()) status = removed;
   return status;
@@ -112,10 +140,19 @@ absl::StatusOr<StoreCopyReceiver> StoreCopyReceiver::Start(const std::string& da
 }
 
 absl::Status StoreCopyReceiver::Begin(const std::string& name) {
-  if (!IsFileName(name)) return Damaged("it has a file of a strange name");
+  std::string folder = StrCat(data_, kIncoming, kRocks, "/"), file_name = name;
+  if (name.starts_with(kIndex)) {
+    const std::string rest = name.substr(sizeof kIndex - 1);
+    const std::string collection = rest.substr(0, rest.find('/'));
+    if (!IsFileName(collection) || collection.size() == rest.size()) return Damaged("it has a file of a strange name");
+    folder = StrCat(data_, kIncoming, kIndex, collection, "/");
+    file_name = rest.substr(collection.size() + 1);
+    RETRO_RETURN_IF_ERROR(MakeFolder(folder));
+  }
+  if (!IsFileName(file_name)) return Damaged("it has a file of a strange name");
   file_name_ = name;
   hash_ = std::make_unique<Sha256>();
-  RETRO_ASSIGN_OR_RETURN(AtomicFile file, AtomicFile::Create(StrCat(data_, kIncoming, kRocks, "/", name)));
+  RETRO_ASSIGN_OR_RETURN(AtomicFile file, AtomicFile::Create(folder + file_name));
   file_.emplace(std::move(file));
   return absl::OkStatus();
 }
@@ -146,6 +183,8 @@ absl::Status FinishStoreCopy(const std::string& data) {
   std::error_code error;
   if (fs::exists(incoming + kComplete, error) && fs::exists(incoming + kRocks, error)) {
     for (const char* old : {"/acknowledged", "/index", "/rocksdb"}) RETRO_RETURN_IF_ERROR(Remove(data + old));
+    // The index first: once the store is there, this is not done again.
+    if (fs::exists(incoming + kIndex, error)) RETRO_RETURN_IF_ERROR(RenameDurably(incoming + "index", data + "/index"));
     RETRO_RETURN_IF_ERROR(RenameDurably(incoming + kRocks, StrCat(data, "/", kRocks)));
   }
   return Remove(incoming);

@@ -19,8 +19,9 @@
 namespace retro {
 
 // Makes a copy of an open store and hands it over, part by part, in order; an error of `send` ends it. The copy is made
-// of hard links in the store's own folder and removed at the end.
-absl::Status SendStoreCopy(const LocalShard& shard, const std::string& data,
+// of hard links in the store's own folder and removed at the end. With the index, if `with_index`, so that who takes it
+// answers alike and has nothing to make again.
+absl::Status SendStoreCopy(const LocalShard& shard, const std::string& data, bool with_index,
                            const std::function<absl::Status(const shardpb::FetchSnapshotResponse&)>& send);
 
 // Takes such parts into a data folder, beside the store that is there.

@@ -1,5 +1,6 @@
 #include "retriever_service/shard/index_filler.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "common/base/error.h"
@@ -11,77 +12,59 @@
 namespace retro {
 namespace {
 
-constexpr size_t kBatchRows = 4096;  // that are read, or given to the index, at once
+constexpr size_t kBatchRows = 4096;  // that are read, and given to the index, at once
 
 }  // namespace
 
 IndexFiller::IndexFiller(const Store& store, LiveCollection& collection) : store_(store), collection_(collection) {}
 
 absl::Status IndexFiller::Run() {
-  if (collection_.index->has_sealed_segments()) {
-    RETRO_RETURN_IF_ERROR(RunOverDocuments());
-  } else {  // everything is needed: one pass over all vectors is faster than looking them up
-    RETRO_RETURN_IF_ERROR(store_.ScanVectors(
-        collection_.id, /*at=*/nullptr, [&](const shardpb::DocumentRecord& record, const std::string& halves) {
-          return Take(std::make_shared<const IndexedDocument>(ToIndexedDocument(record)), halves);
-        }));
+  RETRO_ASSIGN_OR_RETURN(Documents missing, FindMissing());
+  collection_.index->Restored();
+  std::sort(missing.begin(), missing.end(),
+            [](const auto& a, const auto& b) { return a->first_chunk_id < b->first_chunk_id; });
+  for (size_t begin = 0, end = 0; begin < missing.size(); begin = end) {
+    for (size_t rows = 0; end < missing.size() && rows < kBatchRows; ++end) rows += missing[end]->chunk_count;
+    RETRO_RETURN_IF_ERROR(Take(std::span(missing).subspan(begin, end - begin)));
   }
-  Flush();
   return absl::OkStatus();
 }
 
-absl::Status IndexFiller::RunOverDocuments() {
-  std::vector<std::shared_ptr<const IndexedDocument>> missing;
-  size_t missing_rows = 0;
+absl::StatusOr<IndexFiller::Documents> IndexFiller::FindMissing() {
+  Documents missing;
   RETRO_RETURN_IF_ERROR(
       store_.ScanDocuments(collection_.id, std::nullopt, /*at=*/nullptr,
                            [&](uint32_t, const shardpb::DocumentRecord& record) -> absl::StatusOr<bool> {
                              auto document = std::make_shared<const IndexedDocument>(ToIndexedDocument(record));
-                             if (collection_.index->Restore(document)) return true;
-                             missing_rows += document->chunk_count;
-                             missing.push_back(std::move(document));
-                             if (missing_rows >= kBatchRows) {
-                               RETRO_RETURN_IF_ERROR(TakeMissing(std::exchange(missing, {})));
-                               missing_rows = 0;
-                             }
+                             if (!collection_.index->Restore(document)) missing.push_back(std::move(document));
                              return true;
                            }));
-  return TakeMissing(std::move(missing));
+  return missing;
 }
 
-absl::Status IndexFiller::TakeMissing(std::vector<std::shared_ptr<const IndexedDocument>> documents) {
+absl::Status IndexFiller::Take(std::span<const std::shared_ptr<const IndexedDocument>> documents) {
   std::vector<uint64_t> ids;
   for (const auto& document : documents) {
     for (uint32_t i = 0; i < document->chunk_count; ++i) ids.push_back(ChunkIdAt(document->first_chunk_id, i));
   }
   RETRO_ASSIGN_OR_RETURN(const std::vector<std::string> vectors,
                          store_.ReadVectors(collection_.id, ids, /*at=*/nullptr));
+  std::vector<IndexChange> changes;
   auto vector = vectors.begin();
-  for (auto& document : documents) {
+  for (const auto& document : documents) {
     std::string halves;
     for (uint32_t i = 0; i < document->chunk_count; ++i) halves += *vector++;
-    RETRO_RETURN_IF_ERROR(Take(std::move(document), halves));
+    if (halves.size() != size_t{collection_.spec.dimension()} * kHalfBytes * document->chunk_count) {
+      return Error(absl::StatusCode::kDataLoss, Reason::kStoreDamaged,
+                   StrCat("the store in ", store_.path(), " is damaged: vectors of document \"", document->id,
+                          "\" have the wrong size; restore it from a snapshot or a replica"));
+    }
+    changes.push_back({document->id, document, std::move(halves)});
   }
+  collection_.index->Apply(std::move(changes), store_.last_position());
+  // An index that cannot be sealed, as on a full disk, stays exact.
+  collection_.index->WaitForMaintenance(kFrozenMax).IgnoreError();
   return absl::OkStatus();
-}
-
-absl::Status IndexFiller::Take(std::shared_ptr<const IndexedDocument> document, const std::string& halves) {
-  const size_t dimension = collection_.spec.dimension();
-  if (halves.size() != dimension * kHalfBytes * document->chunk_count) {
-    return Error(absl::StatusCode::kDataLoss, Reason::kStoreDamaged,
-                 StrCat("the store in ", store_.path(), " is damaged: vectors of document \"", document->id,
-                        "\" have the wrong size; restore it from a snapshot or a replica"));
-  }
-  batch_rows_ += document->chunk_count;
-  std::string id = document->id;
-  batch_.push_back({std::move(id), std::move(document), halves});
-  if (batch_rows_ >= kBatchRows) Flush();
-  return absl::OkStatus();
-}
-
-void IndexFiller::Flush() {
-  collection_.index->Apply(std::exchange(batch_, {}), store_.last_position());
-  batch_rows_ = 0;
 }
 
 }  // namespace retro

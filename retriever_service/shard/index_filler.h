@@ -1,12 +1,14 @@
 // Fills an index from the store when a shard is opened: documents that its sealed segments hold are attached to them,
-// the vectors of all others are read.
+// the vectors of all others are read, in the order of their chunk ids. Those of an index that was lost are sealed
+// meanwhile: no more of them lie in memory than if they came from writers.
 #pragma once
 
 #include <memory>
-#include <string>
+#include <span>
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "retriever_service/index/indexed_document.h"
 #include "retriever_service/index/vector_index.h"
 #include "retriever_service/shard/live_collections.h"
@@ -23,16 +25,13 @@ class IndexFiller {
   absl::Status Run();
 
  private:
-  // What is in no segment; its vectors follow.
-  absl::Status Take(std::shared_ptr<const IndexedDocument> document, const std::string& halves);
-  absl::Status TakeMissing(std::vector<std::shared_ptr<const IndexedDocument>> documents);
-  absl::Status RunOverDocuments();
-  void Flush();
+  using Documents = std::vector<std::shared_ptr<const IndexedDocument>>;
+  absl::StatusOr<Documents> FindMissing();
+  // Their vectors are read.
+  absl::Status Take(std::span<const std::shared_ptr<const IndexedDocument>> documents);
 
   const Store& store_;
   LiveCollection& collection_;
-  std::vector<IndexChange> batch_;
-  size_t batch_rows_ = 0;
 };
 
 }  // namespace retro

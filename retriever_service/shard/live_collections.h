@@ -1,6 +1,7 @@
 // The collections of an open shard, each with its index.
 #pragma once
 
+#include <cstddef>
 #include <map>
 #include <memory>
 #include <string>
@@ -12,6 +13,10 @@
 #include "retriever_service/store/store.h"
 
 namespace retro {
+
+// An index that has more segments left to be sealed than this slows down who fills it: every chunk of them is compared
+// by each search, and lies in memory.
+inline constexpr size_t kFrozenMax = 8;
 
 struct LiveCollection {
   uint32_t id;

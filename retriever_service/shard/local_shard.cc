@@ -95,6 +95,7 @@ absl::StatusOr<std::vector<IndexQuery>> MakeQueries(const shardpb::SearchRequest
 
 LocalShard::LocalShard(std::unique_ptr<Store> store, const LocalShardOptions& options)
     : reply_bytes_max_(options.reply_bytes_max),
+      log_changes_least_(options.replicated ? options.store.log_changes_max : 1),
       default_collection_(options.default_collection),
       store_(std::move(store)),
       collections_(options.index),
@@ -182,6 +183,11 @@ absl::StatusOr<std::vector<shardpb::PullChangesResponse>> LocalShard::ReadChange
         return bytes < bytes_max;
       }));
   return changes;
+}
+
+absl::Status LocalShard::Compact() {
+  RETRO_RETURN_IF_ERROR(writer_.TrimLogTo(log_changes_least_));
+  return store_->Compact();
 }
 
 // ---------------------------------------------------------------- search
@@ -405,6 +411,7 @@ absl::StatusOr<shardpb::StatsResponse> LocalShard::Stats(const shardpb::StatsReq
       segment.set_memory_bytes(size.memory_bytes);
     }
     to.set_document_memory_bytes(index.document_bytes);
+    to.set_building_memory_bytes(index.building_bytes);
   }
   return response;
 }

@@ -82,7 +82,9 @@ class LocalShard : public Shard {
   void KeepLog(const std::string& who, const shardpb::Position& from, std::chrono::steady_clock::time_point until) {
     store_->KeepLog(who, from, until);  // as there
   }
-  absl::Status Compact() { return store_->Compact(); }
+  // Gives back the disk space of what was deleted or replaced. Of the log a shard that has replicas keeps as many
+  // changes as it is told to, for those that were away; one that has none needs but the newest.
+  absl::Status Compact();
 
  private:
   LocalShard(std::unique_ptr<Store> store, const LocalShardOptions& options);
@@ -100,6 +102,7 @@ class LocalShard : public Shard {
                                   shardpb::SearchResponse& response) const;
 
   const size_t reply_bytes_max_;
+  const uint64_t log_changes_least_;
   const std::optional<pb::CollectionSpec> default_collection_;
   const std::unique_ptr<Store> store_;
   std::atomic<bool> read_only_ = false;

@@ -24,11 +24,11 @@ namespace {
 // A group is written when it reaches either; what does not fit goes into the next one.
 constexpr int kGroupChangesMax = 1024;
 constexpr size_t kGroupBytesMax = size_t{16} << 20;
-// An index that has more segments left to be sealed than this slows its writers down: every chunk of them is compared
-// by each search, and lies in memory. While a large merge holds up sealing, changes still pass, a group in kPatience.
-constexpr size_t kFrozenMax = 8;
+// For sealing, if an index has more than kFrozenMax segments left to be sealed: changes still pass, a group in this
+// time. Of a replica that is slower than its primary, which has waited for its own, so many that it pulls more seldom.
 constexpr absl::Duration kPatience = absl::Seconds(2);
 constexpr absl::Duration kPatienceStep = absl::Milliseconds(50);
+constexpr size_t kReplayedFrozenMax = 2 * kFrozenMax;
 
 std::string VectorsOf(const shardpb::DocumentChange& change) {
   std::string vectors;
@@ -293,6 +293,30 @@ class ShardWriter::ReplayJob : public Job {
   size_t next_ = 0;
 };
 
+// Writes for itself, between two groups of changes.
+class ShardWriter::TrimJob : public Job {
+ public:
+  TrimJob(Store& store, uint64_t changes, const CallContext& context)
+      : Job(context), store_(store), changes_(changes) {}
+
+  bool BeginsAGroup() const override { return true; }
+  bool IsAChange() const override { return false; }
+  bool AllStaged() const override { return staged_; }
+
+  absl::Status StageNext(Group&) override {
+    staged_ = true;
+    RETRO_ASSIGN_OR_RETURN(more, store_.TrimLogTo(changes_));
+    return absl::OkStatus();
+  }
+
+  bool more = false;
+
+ private:
+  Store& store_;
+  const uint64_t changes_;
+  bool staged_ = false;
+};
+
 // ---------------------------------------------------------------- callers' side
 
 ShardWriter::ShardWriter(Store& store, LiveCollections& collections, AppliedPosition& applied, bool accepts_changes)
@@ -359,6 +383,16 @@ absl::Status ShardWriter::Replay(const std::vector<shardpb::PullChangesResponse>
   const CallContext context;
   ReplayJob job(store_, collections_, changes, context);
   return Perform(job);
+}
+
+absl::Status ShardWriter::TrimLogTo(uint64_t changes) {
+  const CallContext context;
+  for (bool more = true; more;) {
+    TrimJob job(store_, changes, context);
+    RETRO_RETURN_IF_ERROR(Perform(job));
+    more = job.more;
+  }
+  return absl::OkStatus();
 }
 
 absl::Status ShardWriter::CheckEpoch(uint64_t epoch) const {
@@ -431,21 +465,21 @@ bool ShardWriter::MustHurry(const std::deque<Job*>& line) {
   return std::any_of(queue_.begin(), queue_.end(), begins);
 }
 
-void ShardWriter::WaitForSealing(const SegmentedIndex& index, const std::deque<Job*>& line) {
+void ShardWriter::WaitForSealing(const SegmentedIndex& index, size_t frozen_max, const std::deque<Job*>& line) {
   const absl::Time end = absl::Now() + kPatience;
   while (absl::Now() < end && !MustHurry(line)) {
-    if (!absl::IsDeadlineExceeded(index.WaitForMaintenance(kFrozenMax, kPatienceStep))) return;
+    if (!absl::IsDeadlineExceeded(index.WaitForMaintenance(frozen_max, kPatienceStep))) return;
   }
 }
 
 void ShardWriter::Flush(Group group, std::deque<Job*>& line) {
   const shardpb::Position position = group.transaction.position();
-  const auto is_replayed = [](const Job* job) { return !job->IsAChange(); };  // the primary has waited for both
-  const bool patient = std::none_of(group.jobs.begin(), group.jobs.end(), is_replayed);
+  const auto is_replayed = [](const Job* job) { return !job->IsAChange(); };
+  const bool replayed = std::any_of(group.jobs.begin(), group.jobs.end(), is_replayed);
   for (const auto& [collection, changes] : group.index_changes) {
     const auto puts = [](const IndexChange& change) { return change.document != nullptr; };
-    if (patient && std::any_of(changes.begin(), changes.end(), puts)) {
-      WaitForSealing(*collection->index, line);
+    if (std::any_of(changes.begin(), changes.end(), puts)) {
+      WaitForSealing(*collection->index, replayed ? kReplayedFrozenMax : kFrozenMax, line);
     }
   }
   const absl::Status status = store_.Commit(std::move(group.transaction));

@@ -41,6 +41,9 @@ class ShardWriter {
   // As Transaction::Replay, for changes that follow each other; what came before one that failed is done.
   absl::Status Replay(const std::vector<shardpb::PullChangesResponse>& changes);
 
+  // As Store::TrimLogTo, until nothing is left to drop; changes of others go in between.
+  absl::Status TrimLogTo(uint64_t changes);
+
  private:
   class Group;
   class Job;
@@ -50,6 +53,7 @@ class ShardWriter {
   class LeadJob;
   class FollowJob;
   class ReplayJob;
+  class TrimJob;
 
   absl::Status CheckEpoch(uint64_t epoch) const;
   // Hands the job to the thread and waits for its end.
@@ -64,7 +68,8 @@ class ShardWriter {
   void Flush(Group group, std::deque<Job*>& line) ABSL_LOCKS_EXCLUDED(mutex_);
   bool MustHurry(const std::deque<Job*>& line) ABSL_LOCKS_EXCLUDED(mutex_);
   // While too much waits for that, for a while.
-  void WaitForSealing(const SegmentedIndex& index, const std::deque<Job*>& line) ABSL_LOCKS_EXCLUDED(mutex_);
+  void WaitForSealing(const SegmentedIndex& index, size_t frozen_max, const std::deque<Job*>& line)
+      ABSL_LOCKS_EXCLUDED(mutex_);
   void End(Job& job, const absl::Status& status) ABSL_LOCKS_EXCLUDED(mutex_);
 
   Store& store_;

@@ -24,7 +24,7 @@ class Gauges {
 };
 
 void SetCollectionMetrics(const Gauges& gauges, const pb::CollectionStats& collection) {
-  uint64_t memory = collection.document_memory_bytes();
+  uint64_t memory = collection.document_memory_bytes() + collection.building_memory_bytes();
   uint64_t deleted = 0;
   for (const pb::SegmentStats& segment : collection.segments()) {
     memory += segment.memory_bytes();

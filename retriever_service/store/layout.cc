@@ -3,9 +3,7 @@
 namespace retro {
 namespace {
 
-constexpr size_t kCollectionBytes = 4;
 constexpr size_t kSlotBytes = 2;
-constexpr size_t kChunkKeyBytes = kCollectionBytes + kSlotBytes + 8;
 constexpr size_t kChangeKeyBytes = 16;
 constexpr size_t kTombstoneBytes = 4 + 8 + 4;
 
@@ -68,11 +66,6 @@ std::string ChunkKey(uint32_t collection, uint64_t chunk_id) {
   std::string key = SlotPrefix(collection, SlotOfChunk(chunk_id));
   AppendNumber(key, chunk_id, 8);
   return key;
-}
-
-std::optional<uint64_t> ChunkIdOfKey(std::string_view key) {
-  if (key.size() != kChunkKeyBytes) return std::nullopt;
-  return ReadNumber(key.substr(kCollectionBytes + kSlotBytes));
 }
 
 std::string ChangeKey(const shardpb::Position& position) {

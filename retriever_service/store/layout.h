@@ -66,7 +66,6 @@ std::string CollectionPrefix(uint32_t collection);
 std::string AfterPrefix(std::string prefix);
 // chunks, vectors
 std::string ChunkKey(uint32_t collection, uint64_t chunk_id);
-std::optional<uint64_t> ChunkIdOfKey(std::string_view key);
 // changes, tombstones
 std::string ChangeKey(const shardpb::Position& position);
 std::optional<shardpb::Position> PositionOfKey(std::string_view key);

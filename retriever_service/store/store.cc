@@ -334,53 +334,6 @@ absl::Status Store::ScanDocuments(uint32_t collection, const std::optional<Docum
                      });
 }
 
-absl::Status Store::ScanVectors(uint32_t collection, const Snapshot* at, const VectorVisitor& visit) const {
-  std::vector<shardpb::DocumentRecord> documents;  // of one slot
-  uint32_t current_slot = 0;
-  RETRO_RETURN_IF_ERROR(ScanDocuments(
-      collection, std::nullopt, at, [&](uint32_t slot, const shardpb::DocumentRecord& record) -> absl::StatusOr<bool> {
-        if (slot != current_slot && !documents.empty()) {
-          RETRO_RETURN_IF_ERROR(VisitSlotVectors(collection, std::exchange(documents, {}), at, visit));
-        }
-        current_slot = slot;
-        documents.push_back(record);
-        return true;
-      }));
-  return documents.empty() ? absl::OkStatus() : VisitSlotVectors(collection, std::move(documents), at, visit);
-}
-
-// Both lists in the order of chunk ids; rows of no document belong to changes that the log still holds.
-absl::Status Store::VisitSlotVectors(uint32_t collection, std::vector<shardpb::DocumentRecord> documents,
-                                     const Snapshot* at, const VectorVisitor& visit) const {
-  std::sort(documents.begin(), documents.end(),
-            [](const auto& a, const auto& b) { return a.chunks().first_chunk_id() < b.chunks().first_chunk_id(); });
-  size_t current = 0;
-  uint32_t rows = 0;  // of the current document so far
-  std::string vectors;
-  const std::string prefix = SlotPrefix(collection, SlotOfChunk(documents[0].chunks().first_chunk_id()));
-  RETRO_RETURN_IF_ERROR(rows_->Scan(Family::kVectors, prefix, AfterPrefix(prefix), at, /*fill_cache=*/false,
-                                    [&](std::string_view key, std::string_view value) -> absl::StatusOr<bool> {
-                                      const std::optional<uint64_t> chunk_id = ChunkIdOfKey(key);
-                                      if (!chunk_id.has_value()) return Damaged("a vector's key has the wrong length");
-                                      if (current == documents.size()) return false;
-                                      const shardpb::ChunkRange& range = documents[current].chunks();
-                                      const uint64_t wanted = ChunkIdAt(range.first_chunk_id(), rows);
-                                      if (*chunk_id < wanted) return true;
-                                      if (*chunk_id > wanted)
-                                        return Damaged(StrCat("the vector of chunk ", wanted, " is missing"));
-                                      vectors.append(value);
-                                      if (++rows < range.count()) return true;
-                                      RETRO_RETURN_IF_ERROR(visit(documents[current], std::exchange(vectors, {})));
-                                      ++current;
-                                      rows = 0;
-                                      return true;
-                                    }));
-  if (current < documents.size()) {
-    return Damaged(StrCat("vectors of document \"", documents[current].document().id(), "\" are missing"));
-  }
-  return absl::OkStatus();
-}
-
 absl::Status Store::ScanLog(const shardpb::Position& after, const Snapshot* at, const ChangeVisitor& visit) const {
   return rows_->Scan(Family::kChanges, ChangeKey(after) + '\0', "", at, /*fill_cache=*/false,
                      [&](std::string_view, std::string_view value) -> absl::StatusOr<bool> {
@@ -428,8 +381,8 @@ void Store::KeepLog(const std::string& who, const shardpb::Position& from, Clock
   kept_[who] = {from.number(), until};
 }
 
-uint64_t Store::KeepLogFrom() {
-  uint64_t from = counters_.number + 1 - options_.log_changes_max;
+uint64_t Store::KeepLogFrom(uint64_t changes) {
+  uint64_t from = counters_.number + 1 - std::min(changes, counters_.number);
   const MutexLock lock(mutex_);
   std::erase_if(kept_, [now = Clock::now()](const auto& kept) { return kept.second.until <= now; });
   for (const auto& [who, kept] : kept_) from = std::min(from, kept.from);
@@ -441,8 +394,13 @@ absl::Status Store::TrimLog() {
   // Each trim is a synced write of its own: not one after every change.
   const uint64_t due = std::min(kTrimChangesMax, options_.log_changes_max);
   if (counters_.number - start.number() + 1 < options_.log_changes_max + due) return absl::OkStatus();
-  const uint64_t keep_from = KeepLogFrom();
-  if (keep_from <= start.number()) return absl::OkStatus();
+  return TrimLogTo(options_.log_changes_max).status();
+}
+
+absl::StatusOr<bool> Store::TrimLogTo(uint64_t changes) {
+  const shardpb::Position start = log_start();
+  const uint64_t keep_from = KeepLogFrom(changes);
+  if (keep_from <= start.number()) return false;
   KeyValueBatch batch;
   shardpb::Position next_start = start;
   uint64_t trimmed = 0;
@@ -482,7 +440,7 @@ absl::Status Store::TrimLog() {
   RETRO_RETURN_IF_ERROR(Write(batch));
   const MutexLock lock(mutex_);
   log_start_ = next_start;
-  return absl::OkStatus();
+  return next_start.number() < keep_from;
 }
 
 }  // namespace retro

@@ -104,9 +104,6 @@ class Store {
   using DocumentVisitor = std::function<absl::StatusOr<bool>(uint32_t slot, const shardpb::DocumentRecord& record)>;
   absl::Status ScanDocuments(uint32_t collection, const std::optional<DocumentPlace>& after, const Snapshot* at,
                              const DocumentVisitor& visit) const;
-  // Every document with its vectors (half precision, one after the other), for building an index: reads nothing else.
-  using VectorVisitor = std::function<absl::Status(const shardpb::DocumentRecord& record, std::string vectors)>;
-  absl::Status ScanVectors(uint32_t collection, const Snapshot* at, const VectorVisitor& visit) const;
   // The log after a position, in order; the visitor returns false to stop.
   using ChangeVisitor = std::function<absl::StatusOr<bool>(const shardpb::Change& change)>;
   absl::Status ScanLog(const shardpb::Position& after, const Snapshot* at, const ChangeVisitor& visit) const;
@@ -143,6 +140,9 @@ class Store {
   // If the log holds well more than log_changes_max, drops some of the oldest changes and the rows that they freed.
   // Call it after commits; each call does a bounded amount of work, and most do none.
   absl::Status TrimLog();
+  // Drops some of what the log holds beyond its newest `changes` (at least 1), as TrimLog, but whether or not it holds
+  // well more; true if there is more to drop.
+  absl::StatusOr<bool> TrimLogTo(uint64_t changes);
   // Until then the log keeps this change and what comes after it, however many that are: `who` copies the store as it
   // was then. A later call for the same replaces this one. Any thread.
   using Clock = std::chrono::steady_clock;
@@ -168,16 +168,14 @@ class Store {
   absl::Status LoadCounters();
   absl::Status CheckNothingIsMissing(const std::optional<shardpb::Position>& acknowledged) const;
   absl::Status LoadCollections();
-  // The oldest change that the log must keep.
-  uint64_t KeepLogFrom() ABSL_LOCKS_EXCLUDED(mutex_);
+  // The oldest change that the log must keep if it is to have its newest `changes`.
+  uint64_t KeepLogFrom(uint64_t changes) ABSL_LOCKS_EXCLUDED(mutex_);
   absl::StatusOr<std::string> ReadMeta(std::string_view key) const;
   absl::StatusOr<shardpb::Position> PositionAt(const Snapshot* at) const;
   absl::StatusOr<uint64_t> ReadMetaNumber(std::string_view key) const;
   // Chunks and vectors of a document, alternating, as they are stored.
   absl::Status HashRows(uint32_t collection, const shardpb::ChunkRange& chunks, const Snapshot* at,
                         const CallContext& context, Sha256& hasher) const;
-  absl::Status VisitSlotVectors(uint32_t collection, std::vector<shardpb::DocumentRecord> documents, const Snapshot* at,
-                                const VectorVisitor& visit) const;
   absl::Status Damaged(std::string_view what) const;
   absl::Status Write(const KeyValueBatch& batch);
 

@@ -29,7 +29,6 @@ void FuzzOne(std::string_view input) {
   if (const auto value = Decode32(input)) Require(Encode32(*value) == input, "a number changes");
   if (const auto value = Decode64(input)) Require(Encode64(*value) == input, "a number changes");
   if (const auto position = PositionOfKey(input)) Require(ChangeKey(*position) == input, "a position changes");
-  static_cast<void>(ChunkIdOfKey(input));
   if (const auto tombstone = DecodeTombstone(input)) {
     const auto again = DecodeTombstone(EncodeTombstone(*tombstone));
     Require(again.has_value() && again->collection == tombstone->collection &&

@@ -61,7 +61,7 @@ def index_store_chunks(retriever):
     """Megabytes of the index and of the store's memory, as they say themselves, and chunks in the index."""
     (shard,) = retriever.run("stats")["shards"]
     index = sum(int(s["memory_bytes"]) for c in shard["collections"] for s in c.get("segments", []))
-    index += sum(int(c.get("document_memory_bytes", 0)) for c in shard["collections"])
+    index += sum(int(c.get(f"{what}_memory_bytes", 0)) for c in shard["collections"] for what in ("document", "building"))
     store = int(shard["memory"].get("cache_bytes", 0)) + int(shard["memory"].get("table_bytes", 0))
     return index / 2**20, store / 2**20, sum(int(c.get("chunks", 0)) for c in shard["collections"])
 
