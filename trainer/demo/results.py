@@ -151,10 +151,14 @@ def forms(text):
 def leakage(text):
     report = figure(f"{text}-retro")
     plot(f"leakage-{text}", plots.leakage, report)
-    lines.append("By the longest run of tokens that a chunk shares with one of its own ten nearest neighbours (its tokens are predicted from those of the chunk "
-                 "before, with which it may share more; intervals: over documents, not families, so too narrow where these have several versions):\n")
-    rows = [[f"{100 * off['shared_at_most']:g} %", str(off["bytes"]), shown(off), shown(on), f"{on['value'] / off['value']:.4f}"]
-            for off, on in zip(run_of(report, 0)["leakage"], run_of(report, 2)["leakage"])]
+    off, on = run_of(report, 0)["leakage"], run_of(report, 2)["leakage"]
+    is_of_both = "to_no_retrieval" in on[0]  # else of a retro-eval that looked at a chunk's own neighbours alone
+    lines.append("By the longest run of tokens that a chunk shares with one of its own ten nearest neighbours" +
+                 (" or of those of the chunk before, which its tokens are predicted from:\n" if is_of_both else
+                  " (its tokens are predicted from those of the chunk before, with which it may share more; intervals: over documents, not families, so too "
+                  "narrow where these have several versions):\n"))
+    rows = [[f"{100 * a['shared_at_most']:g} %", str(a["bytes"]), shown(a), shown(b), shown(b["to_no_retrieval"]) if is_of_both else f"{b['value'] / a['value']:.4f}"]
+            for a, b in zip(off, on)]
     table(["shared at most", "bytes", "no retrieval", "k = 2", "ratio"], rows)
 
 
