@@ -86,7 +86,8 @@ class Export {
       vectors += chunk.vector_fp16();
     }
     const pb::Document& document = change.document();
-    RETRO_RETURN_IF_ERROR(writer_.Add({document.id(), document.title(), document.source()}, std::move(tokens), sizes));
+    RETRO_RETURN_IF_ERROR(
+        writer_.Add({document.id(), document.title(), document.source(), ""}, std::move(tokens), sizes));
     return vectors_->Append(vectors);
   }
 

@@ -50,7 +50,11 @@ class PaperModel:
     """The forward pass of a model whose choices are the paper's; mask_pad and offset are our own two."""
 
     def __init__(self, config, weights):
-        paper = {"norm": "rms", "post_norm": False, "positions": "transformer_xl", "gated_ffw": False, "learned_positions": "none"}
+        # All that forward() does not look at.
+        paper = {"norm": "rms", "final_norm": True, "post_norm": False, "residual_scale": 1.0, "encoder_residual_scale": 1.0, "gated_ffw": False,
+                 "attention_scale": True, "query_key_value_biases": False, "output_biases": False, "readout_bias": False, "embedding_width": 0,
+                 "encoder_projection": False, "conditioning_cca_norm": False, "encoder_cca_residual_normed": False, "null_key": False, "gate": 1.0,
+                 "positions": "transformer_xl", "learned_positions": "none", "additive_pad_mask": False, "partial_chunk_first": False}
         for key, value in paper.items():
             if config[key] != value:
                 raise ValueError(f"{key} is {config[key]}: this reader computes models of the paper's form only")

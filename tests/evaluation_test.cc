@@ -186,42 +186,110 @@ TEST(Evaluation, Intervals) {
   EXPECT_EQ(BootstrapRatio(std::vector<RatioTerm>{}, 1).value, 0);
 }
 
-TEST(Evaluation, MemoryGivesItsMassToWhatFollowed) {
-  TokenMemory memory;
+TEST(Evaluation, FamiliesAreDrawnTogether) {
+  // Ten families of ten equal versions are ten texts, not a hundred.
+  std::vector<RatioTerm> versions, families;
+  versions.reserve(100);
+  families.reserve(10);
+  const std::vector<std::string> names = {"a", "b", "c", "d", "e", "f", "g", "h", "i", "j"};
+  for (size_t i = 0; i < 100; ++i) versions.push_back({i % 2 == 0 ? 1.0 : 3.0, 1.0, names[i % 10]});
+  for (size_t i = 0; i < 10; ++i) families.push_back({i % 2 == 0 ? 10.0 : 30.0, 10.0});
+  const Interval of_versions = BootstrapRatio(versions, 1);
+  const Interval of_families = BootstrapRatio(families, 1);
+  EXPECT_EQ(of_versions.low, of_families.low);
+  EXPECT_EQ(of_versions.high, of_families.high);
+  for (RatioTerm& term : versions) term.family = "";
+  EXPECT_GT(BootstrapRatio(versions, 1).low, of_families.low + 0.1);
+}
+
+KnnStore StoreOf(const at::Tensor& keys, const at::Tensor& tokens, const KnnStore::Options& options) {
+  KnnStore store;
+  store.Append(keys, tokens, 4);
+  store.Build(options);
+  return store;
+}
+
+TEST(Evaluation, StoreGivesItsMassToWhatFollowed) {
   const at::Tensor keys = at::eye(3) * 5;  // lengths are nothing to it
-  memory.Append(keys, at::tensor({10, 11, 12}, at::kLong), 4);
-  const TokenMemory::Query query = {.hidden = at::eye(3).narrow(0, 0, 2), .targets = at::tensor({10, 12}, at::kLong)};
-  const at::Tensor all = memory.TargetMass(query, {1, 100});  // [sharpness, T]
+  const at::Tensor tokens = at::tensor({10, 11, 12}, at::kLong);
+  const MemoryQuery query = {at::eye(3).narrow(0, 0, 2), at::tensor({10, 12}, at::kLong), {1, 100}};
+  const KnnStore store = StoreOf(keys, tokens, {.nearest = 3});
+  const at::Tensor all = store.TargetMass(query, {});  // [sharpness, T]
   EXPECT_THAT(all[0][0].item<double>(), DoubleNear(std::exp(1) / (std::exp(1) + 2), 1e-6));
   EXPECT_THAT(all[1][0].item<double>(), DoubleNear(1, 1e-6));
   EXPECT_THAT(all[1][1].item<double>(), DoubleNear(0, 1e-6));
-  TokenMemory::Query nearest = query;
-  nearest.nearest = 1;
-  EXPECT_EQ(memory.TargetMass(nearest, {1})[0][0].item<double>(), 1);
-  TokenMemory::Query left_out = query;
-  left_out.leave_out = 4;
-  EXPECT_EQ(memory.TargetMass(left_out, {1}).abs().sum().item<double>(), 0);
-  // Its own entries: the first query sees none, the second the one before it.
-  TokenMemory own;
-  own.Append(at::eye(2), at::tensor({7, 7}, at::kLong), -1);
-  const at::Tensor seen =
-      own.TargetMass({.hidden = at::eye(2), .targets = at::tensor({7, 7}, at::kLong), .newest_query = 2}, {1});
-  EXPECT_EQ(seen[0][0].item<double>(), 0);
-  EXPECT_EQ(seen[0][1].item<double>(), 1);
-  own.KeepNewest(1);
-  EXPECT_EQ(own.size(), 1);
+  EXPECT_EQ(StoreOf(keys, tokens, {.nearest = 1}).TargetMass(query, {})[0][0].item<double>(), 1);
+  const std::vector<int64_t> left_out = {4};
+  EXPECT_TRUE(store.TargetMass(query, left_out).isnan().all().item<bool>());
+  KnnStore empty;
+  EXPECT_TRUE(empty.TargetMass(query, {}).isnan().all().item<bool>());
+}
+
+// All lists give what every entry gives; some of them nearly that, where the entries lie in clusters.
+TEST(Evaluation, InvertedListsFindTheNearest) {
+  at::manual_seed(5);
+  constexpr int64_t kEntries = 4096;
+  const at::Tensor centres = at::randn({40, 16}) * 3;
+  const at::Tensor place = at::randint(40, {kEntries}, at::kLong);
+  const at::Tensor keys = centres.index_select(0, place) + at::randn({kEntries, 16});
+  const at::Tensor tokens = at::randint(50, {kEntries}, at::kLong);
+  const MemoryQuery query = {keys.narrow(0, 0, 64) + 0.1 * at::randn({64, 16}), tokens.narrow(0, 0, 64), {16}};
+  const at::Tensor expected = StoreOf(keys, tokens, {.nearest = 32, .lists = 1}).TargetMass(query, {});
+  const at::Tensor all = StoreOf(keys, tokens, {.nearest = 32, .lists = 64, .probed = 64}).TargetMass(query, {});
+  EXPECT_LT((all - expected).abs().max().item<double>(), 1e-4);
+  const at::Tensor some = StoreOf(keys, tokens, {.nearest = 32, .lists = 64, .probed = 16}).TargetMass(query, {});
+  EXPECT_LT((some - expected).abs().mean().item<double>(), 0.02);
+}
+
+// Its own entries: a query sees those before it, and of them the newest.
+TEST(Evaluation, CacheRemembersTheNewest) {
+  ContinuousCache cache(2);
+  const at::Tensor targets = at::tensor({7, 7, 8}, at::kLong);
+  const at::Tensor first = cache.TargetMassThenAppend({at::ones({3, 2}), targets, {1}})[0];
+  EXPECT_TRUE(std::isnan(first[0].item<double>()));
+  EXPECT_EQ(first[1].item<double>(), 1);
+  EXPECT_EQ(first[2].item<double>(), 0);
+  const at::Tensor next = cache.TargetMassThenAppend({at::ones({2, 2}), at::tensor({7, 7}, at::kLong), {1}})[0];
+  EXPECT_EQ(next[0].item<double>(), 0.5);  // 7 8 of 7 7 8
+  EXPECT_EQ(next[1].item<double>(), 0.5);  // 8 7
 }
 
 // With the judged text itself as the store, but for its own document, and with text that repeats itself.
 TEST_F(EvaluationTest, BaselinesLearnFromMemories) {
-  const auto figures = EvaluateBaselines(
-      *evaluated_, {.evaluated = Options(), .store = {folder_ / "data"}, .nearest = 16, .documents_max = 16}, Quietly);
+  const BaselineOptions options = {
+      .evaluated = Options(), .store = {folder_ / "data"}, .knn = {.nearest = 16}, .documents_max = 16};
+  const auto figures = EvaluateBaselines(*evaluated_, options, Quietly);
   ASSERT_TRUE(figures.ok()) << figures.status();
+  ASSERT_EQ((*figures)["documents"].size(), 16U);
   for (const char* name : {"knn_lm", "continuous_cache"}) {
-    EXPECT_LT((*figures)[name]["to_model_alone"]["value"].get<double>(), 0.8) << name;
-    EXPECT_EQ((*figures)[name]["documents"], 8);
+    const HeaderJson& mixture = (*figures)[name];
+    EXPECT_LT(mixture["to_model_alone"]["value"].get<double>(), 0.8) << name;
+    EXPECT_EQ(mixture["chosen"].size(), 2U);
+    double bits = 0;
+    double model = 0;
+    for (const HeaderJson& document : (*figures)["documents"]) {
+      bits += document[name].get<double>();
+      model += document["model"].get<double>();
+    }
+    EXPECT_THAT(mixture["to_model_alone"]["value"].get<double>(), DoubleNear(bits / model, 1e-9)) << name;
   }
   EXPECT_GT((*figures)["knn_lm"]["store_tokens"].get<int64_t>(), 100);
+  EXPECT_EQ((*figures)["store"][0]["name"], "data");
+}
+
+// By its id a judged document is known in other data sets too: under another one it gives itself away.
+TEST_F(EvaluationTest, TheJudgedDocumentIsInNoStore) {
+  const std::vector<std::string> texts = TinyTexts(30, 11);
+  MakeTinyData(folder_ / "same", {texts[0], texts[1]});
+  MakeTinyData(folder_ / "renamed", {"of", "a", texts[0], texts[1]});
+  std::vector<double> bits;
+  for (const char* store : {"same", "renamed"}) {
+    const auto figures = EvaluateBaselines(
+        *evaluated_, {.evaluated = Options(), .store = {folder_ / store}, .documents_max = 2}, Quietly);
+    ASSERT_TRUE(figures.ok()) << figures.status();
+    bits.push_back((*figures)["knn_lm"]["bits_per_byte"]["value"].get<double>());
+  }
+  EXPECT_LT(bits[1], 0.5 * bits[0]);
 }
 
 TEST(Questions, AnswersAreComparedAsSquadDoes) {

@@ -57,9 +57,13 @@ TEST(Prepare, GoesOnAfterTheLastWholeFile) {
   for (const char* name : {kTokensName, kDocumentsName, kChunksName, kDocumentListName, kDataHeaderName}) {
     EXPECT_EQ(*ReadFile(folder / "data/" + name), *ReadFile(folder / "whole/" + name)) << name;
   }
-  // Done already; but not with other options.
+  // Done already; but not with other options, nor of other text. Files that are gone say nothing.
   EXPECT_TRUE(WriteTokenFiles(TinyTokenFiles(folder / "data", files), Quietly).ok());
   EXPECT_TRUE(absl::IsFailedPrecondition(WriteTokenFiles(TinyTokenFiles(folder / "data", {files[0]}), Quietly)));
+  WriteDocuments(files[0], TinyTexts(6, 1));
+  EXPECT_TRUE(absl::IsFailedPrecondition(WriteTokenFiles(TinyTokenFiles(folder / "data", files), Quietly)));
+  std::filesystem::remove(files[0]);
+  EXPECT_TRUE(WriteTokenFiles(TinyTokenFiles(folder / "data", files), Quietly).ok());
 }
 
 TEST(Prepare, GoesOnWithinAFile) {
@@ -73,10 +77,15 @@ TEST(Prepare, GoesOnWithinAFile) {
   std::ofstream(path, std::ios::app) << "broken\n";
   options.out = folder / "data";
   EXPECT_THAT(std::string(WriteTokenFiles(options, Quietly).message()), HasSubstr("texts.jsonl:701"));
-  // What was read is trusted, so it can be told from a run that begins again.
+  // Half of one text and half of another is what nobody asked for.
   std::vector<std::string> changed = texts;
   changed[0] = "another text";
   WriteDocuments(path, changed);
+  const absl::Status other = WriteTokenFiles(options, Quietly);
+  EXPECT_TRUE(absl::IsFailedPrecondition(other)) << other;
+  EXPECT_THAT(std::string(other.message()), HasSubstr("texts.jsonl has changed since"));
+  // Mended behind what was read.
+  WriteDocuments(path, texts);
   ASSERT_TRUE(WriteTokenFiles(options, Quietly).ok());
   for (const char* name : {kTokensName, kDocumentsName, kChunksName, kDocumentListName, kDataHeaderName}) {
     EXPECT_EQ(*ReadFile(folder / "data/" + name), *ReadFile(folder / "whole/" + name)) << name;

@@ -276,6 +276,14 @@ TEST_F(TrainingTest, AnotherRunsCheckpointIsRefused) {
   options.batch.seed = 9;
   EXPECT_TRUE(absl::IsFailedPrecondition(Train(options, Quietly)));
   options.batch.seed = 1;
+  // Other neighbours of the same text: numbers are told apart, not only the databases.
+  const std::string neighbours = *ReadFile(options.data + "/" + kNeighboursName);
+  std::string swapped = neighbours;
+  std::swap_ranges(swapped.begin(), swapped.begin() + 4, swapped.begin() + 4);
+  ASSERT_NE(swapped, neighbours);
+  ASSERT_TRUE(WriteFileAtomically(options.data + "/" + kNeighboursName, swapped).ok());
+  EXPECT_THAT(std::string(Train(options, Quietly).message()), HasSubstr("with other data"));
+  ASSERT_TRUE(WriteFileAtomically(options.data + "/" + kNeighboursName, neighbours).ok());
   ModelConfig other = config_;
   other.layers = 4;
   MakeTinyModelFolder(folder_ / "other", other);

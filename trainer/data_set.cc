@@ -2,7 +2,10 @@
 
 #include <algorithm>
 #include <cstring>
+#include <functional>
 #include <sstream>
+#include <string_view>
+#include <unordered_map>
 #include <utility>
 
 #include "common/base/hash.h"
@@ -24,6 +27,25 @@ absl::Status CheckHeader(const std::string& path, const DataHeader& header) {
   if (header.chunk_length < 4 || header.chunk_length > (1 << 16) || header.vocabulary < 1 ||
       header.vocabulary > static_cast<int64_t>(kIdMax) || header.documents > kIdMax || header.chunks > kIdMax) {
     return absl::InvalidArgumentError(StrCat(path, ": sizes that no data set has: prepare it again"));
+  }
+  return absl::OkStatus();
+}
+
+// Each line of documents.jsonl, which has an "id".
+absl::Status ReadList(const DataSet& data, const std::function<void(const HeaderJson& line)>& use) {
+  const std::string path = data.folder() + "/" + kDocumentListName;
+  RETRO_ASSIGN_OR_RETURN(const std::string text, ReadFile(path));
+  std::istringstream lines(text);
+  uint64_t count = 0;
+  for (std::string line; std::getline(lines, line); ++count) {
+    const HeaderJson json = HeaderJson::parse(line, nullptr, /*allow_exceptions=*/false);
+    if (!json.is_object() || !json.contains("id") || !json["id"].is_string()) {
+      return absl::InvalidArgumentError(StrCat(path, ": line ", count + 1, " has no 'id'"));
+    }
+    use(json);
+  }
+  if (count != data.header().documents) {
+    return absl::InvalidArgumentError(StrCat(path, " has ", count, " lines, not ", data.header().documents));
   }
   return absl::OkStatus();
 }
@@ -157,21 +179,36 @@ std::vector<TokenId> DataSet::ChunkTokens(uint64_t chunk) const {
 }
 
 absl::StatusOr<std::vector<std::string>> DocumentIds(const DataSet& data) {
-  const std::string path = data.folder() + "/" + kDocumentListName;
-  RETRO_ASSIGN_OR_RETURN(const std::string text, ReadFile(path));
   std::vector<std::string> ids;
-  std::istringstream lines(text);
-  for (std::string line; std::getline(lines, line);) {
-    const HeaderJson json = HeaderJson::parse(line, nullptr, /*allow_exceptions=*/false);
-    if (!json.is_object() || !json.contains("id") || !json["id"].is_string()) {
-      return absl::InvalidArgumentError(StrCat(path, ": line ", ids.size() + 1, " has no 'id'"));
-    }
-    ids.push_back(json["id"].get<std::string>());
-  }
-  if (ids.size() != data.header().documents) {
-    return absl::InvalidArgumentError(StrCat(path, " has ", ids.size(), " lines, not ", data.header().documents));
-  }
+  RETRO_RETURN_IF_ERROR(ReadList(data, [&](const HeaderJson& line) { ids.push_back(line["id"].get<std::string>()); }));
   return ids;
+}
+
+absl::StatusOr<std::vector<std::string>> DocumentFamilies(const DataSet& data) {
+  std::vector<std::string> families;
+  RETRO_RETURN_IF_ERROR(ReadList(data, [&](const HeaderJson& line) {
+    const auto family = line.find("family");
+    families.push_back(family != line.end() && family->is_string() ? family->get<std::string>() : "");
+  }));
+  return families;
+}
+
+absl::StatusOr<std::vector<std::vector<uint64_t>>> SameDocuments(const DataSet& data, const DataSet& database) {
+  std::vector<std::vector<uint64_t>> same(data.header().documents);
+  if (database.header().fingerprint == data.header().fingerprint) {
+    for (uint64_t d = 0; d < same.size(); ++d) same[d] = {d};
+    return same;
+  }
+  RETRO_ASSIGN_OR_RETURN(const std::vector<std::string> ids, DocumentIds(data));
+  RETRO_ASSIGN_OR_RETURN(const std::vector<std::string> theirs, DocumentIds(database));
+  std::unordered_multimap<std::string_view, uint64_t> by_id;
+  for (uint64_t d = 0; d < theirs.size(); ++d) by_id.emplace(theirs[d], d);
+  for (uint64_t d = 0; d < ids.size(); ++d) {
+    if (ids[d].empty()) continue;
+    const auto [first, end] = by_id.equal_range(ids[d]);
+    for (auto found = first; found != end; ++found) same[d].push_back(found->second);
+  }
+  return same;
 }
 
 absl::StatusOr<std::string> DataFingerprint(const std::string& folder) {

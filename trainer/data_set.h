@@ -93,6 +93,12 @@ class DataSet {
 
 // From documents.jsonl, one a document. INVALID_ARGUMENT if it is not whole.
 absl::StatusOr<std::vector<std::string>> DocumentIds(const DataSet& data);
+// Likewise: what a document is a version of, "family", empty where it names none.
+absl::StatusOr<std::vector<std::string>> DocumentFamilies(const DataSet& data);
+
+// For each document of `data` those of `database` that are the same: that of its number if they are one data set, else
+// all that have its id, if it has one.
+absl::StatusOr<std::vector<std::vector<uint64_t>>> SameDocuments(const DataSet& data, const DataSet& database);
 
 // SHA-256 (hex) over the two files that say what the text is.
 absl::StatusOr<std::string> DataFingerprint(const std::string& folder);

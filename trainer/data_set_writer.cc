@@ -30,7 +30,8 @@ absl::Status WriteState(const std::string& path, const DataSetProgress& state) {
                             {"tokens", state.tokens},
                             {"list_bytes", state.list_bytes},
                             {"left_out", state.left_out},
-                            {"place", state.place}});
+                            {"place", state.place},
+                            {"inputs", state.inputs}});
 }
 
 absl::StatusOr<DataSetProgress> ReadState(const std::string& path) {
@@ -44,7 +45,11 @@ absl::StatusOr<DataSetProgress> ReadState(const std::string& path) {
   fields.Read("tokens", state.tokens);
   fields.Read("list_bytes", state.list_bytes);
   fields.Read("left_out", state.left_out);
-  state.place = json.value("place", "");  // not in what older versions began
+  // Not in what older versions began.
+  state.place = json.value("place", "");
+  if (const auto inputs = json.find("inputs"); inputs != json.end() && inputs->is_object()) {
+    for (const auto& [path, was] : inputs->items()) state.inputs[path] = was.is_string() ? was.get<std::string>() : "";
+  }
   RETRO_RETURN_IF_ERROR(fields.status());
   return state;
 }
@@ -91,7 +96,10 @@ absl::StatusOr<DataSetWriter> DataSetWriter::Open(const std::string& folder, con
     RETRO_RETURN_IF_ERROR(done.status());
     const absl::StatusOr<DataSetProgress> state = ReadState(writer.Partial(kStateName));
     writer.complete_ = state.ok() && state->options == options;
-    if (writer.complete_) return writer;
+    if (writer.complete_) {
+      writer.progress_ = *state;
+      return writer;
+    }
     return absl::FailedPreconditionError(
         StrCat(folder, " holds a data set of other documents or options: name another folder or remove it"));
   }
@@ -147,7 +155,8 @@ absl::Status DataSetWriter::Add(const DocumentLine& line, std::vector<TokenId> t
   RETRO_RETURN_IF_ERROR(AppendTokens(tokens));
   RETRO_RETURN_IF_ERROR(documents_->Append(BytesOf(row)));
   RETRO_RETURN_IF_ERROR(chunks_->Append(BytesOf(rows)));
-  const HeaderJson json = {{"id", line.id}, {"title", line.title}, {"source", line.source}};
+  HeaderJson json = {{"id", line.id}, {"title", line.title}, {"source", line.source}};
+  if (!line.family.empty()) json["family"] = line.family;
   RETRO_RETURN_IF_ERROR(list_->Append(json.dump() + "\n"));
   progress_.tokens += tokens.size();
   progress_.chunks += rows.size();

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <span>
 #include <string>
@@ -31,6 +32,7 @@ struct DocumentLine {
   std::string id;
   std::string title;
   std::string source;
+  std::string family;  // what it is a version of; empty: of nothing
 };
 
 // How far a folder is.
@@ -41,8 +43,9 @@ struct DataSetProgress {
   uint64_t chunks = 0;
   uint64_t tokens = 0;
   uint64_t list_bytes = 0;
-  uint64_t left_out = 0;  // the caller's
-  std::string place;      // the caller's: where within a source it goes on
+  uint64_t left_out = 0;                      // the caller's
+  std::string place;                          // the caller's: where within a source it goes on
+  std::map<std::string, std::string> inputs;  // the caller's: what its files were when they were first read
 };
 
 // Not thread-safe.

@@ -39,10 +39,10 @@ absl::StatusOr<bool> DocumentLines::Next(TrainingDocument& document) {
   const nlohmann::json json = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
   if (!json.is_object() || !json.contains("text") || !ReadMember(json, "text", document.text) ||
       !ReadMember(json, "id", document.id) || !ReadMember(json, "title", document.title) ||
-      !ReadMember(json, "source", document.source)) {
+      !ReadMember(json, "source", document.source) || !ReadMember(json, "family", document.family)) {
     return absl::InvalidArgumentError(StrCat(path_, ":", reader_.line_number(),
                                              ": is no document: a JSON object with \"text\" and if need be \"id\", "
-                                             "\"title\" and \"source\", all strings"));
+                                             "\"title\", \"source\" and \"family\", all strings"));
   }
   return true;
 }

@@ -1,5 +1,5 @@
-// Documents from .jsonl files, one JSON object a line: "text", and if there "id", "title", "source"; other members are
-// passed over.
+// Documents from .jsonl files, one JSON object a line: "text", and if there "id", "title", "source", "family"; other
+// members are passed over.
 #pragma once
 
 #include <memory>
@@ -14,6 +14,7 @@ struct TrainingDocument {
   std::string id;
   std::string title;
   std::string source;
+  std::string family;  // what it is a version of
   std::string text;
 };
 

@@ -6,10 +6,7 @@
 #include <filesystem>
 #include <fstream>
 #include <limits>
-#include <numeric>
 #include <string>
-#include <string_view>
-#include <unordered_map>
 #include <utility>
 
 #include "common/base/status_macros.h"
@@ -43,30 +40,9 @@ struct Block {
   uint64_t first_row;  // in the database
   uint64_t rows;
   uint64_t first_number;
-  at::Tensor resident;                   // on the device, where all fit
-  const std::vector<uint64_t>* same_as;  // see SameDocuments
+  at::Tensor resident;                                // on the device, where all fit
+  const std::vector<std::vector<uint64_t>>* same_as;  // see SameDocuments
 };
-
-constexpr uint64_t kNoDocument = std::numeric_limits<uint64_t>::max();
-
-// For each document of `data` the one of `database` that is the same, kNoDocument if there is none: that of its number
-// if they are one data set, else that of its id, if it has one.
-absl::StatusOr<std::vector<uint64_t>> SameDocuments(const DataSet& data, const DataSet& database) {
-  std::vector<uint64_t> same(data.header().documents, kNoDocument);
-  if (database.header().fingerprint == data.header().fingerprint) {
-    std::iota(same.begin(), same.end(), uint64_t{0});
-    return same;
-  }
-  RETRO_ASSIGN_OR_RETURN(const std::vector<std::string> ids, DocumentIds(data));
-  RETRO_ASSIGN_OR_RETURN(const std::vector<std::string> theirs, DocumentIds(database));
-  std::unordered_map<std::string_view, uint64_t> by_id;
-  for (uint64_t d = 0; d < theirs.size(); ++d) by_id.emplace(theirs[d], d);
-  for (uint64_t d = 0; d < ids.size(); ++d) {
-    const auto found = ids[d].empty() ? by_id.end() : by_id.find(ids[d]);
-    if (found != by_id.end()) same[d] = found->second;
-  }
-  return same;
-}
 
 at::Tensor UploadRows(const ChunkVectors& vectors, uint64_t first, uint64_t rows, const at::Device& device) {
   const int64_t dimension = vectors.header.dimension;
@@ -142,11 +118,10 @@ class Search {
     for (uint64_t chunk = first; chunk < end;) {
       const uint64_t document = data_.chunks()[chunk].document;
       const uint64_t next = std::min(end, data_.end_chunk(document));
-      const uint64_t same = (*block.same_as)[document];
-      const bool known = same != kNoDocument;
-      const uint64_t left = known ? std::max(block.database->first_chunk(same), block.first_row) : 0;
-      const uint64_t right = known ? std::min(block.database->end_chunk(same), block.first_row + block.rows) : 0;
-      if (left < right) {
+      for (const uint64_t same : (*block.same_as)[document]) {
+        const uint64_t left = std::max(block.database->first_chunk(same), block.first_row);
+        const uint64_t right = std::min(block.database->end_chunk(same), block.first_row + block.rows);
+        if (left >= right) continue;
         scores.narrow(0, static_cast<int64_t>(chunk - first), static_cast<int64_t>(next - chunk))
             .narrow(1, static_cast<int64_t>(left - block.first_row), static_cast<int64_t>(right - left))
             .fill_(kLowest);
@@ -167,7 +142,7 @@ class Search {
   const BlockSizes sizes_;
   std::vector<ChunkVectors> vectors_;
   std::vector<ChunkVectors> own_;
-  std::vector<std::vector<uint64_t>> same_;  // a database
+  std::vector<std::vector<std::vector<uint64_t>>> same_;  // a database
   std::vector<Block> blocks_;
 };
 

@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <utility>
 
+#include "common/base/hash.h"
 #include "common/base/status_macros.h"
 #include "common/base/strings.h"
 #include "trainer/json_header.h"
@@ -24,25 +25,6 @@ absl::Status CheckMadeFor(const std::string& folder, const NeighbourHeader& head
   if (header.data_fingerprint != data.header().fingerprint || header.chunks != data.header().chunks) {
     return absl::FailedPreconditionError(
         StrCat(path, ": the neighbours are those of another token file than ", data.folder(), "'s: find them again"));
-  }
-  return absl::OkStatus();
-}
-
-absl::Status CheckRow(const std::string& path, const DataSet& data, std::span<const DataSet> databases,
-                      std::span<const uint64_t> first, uint64_t chunk, std::span<const uint32_t> row) {
-  for (const uint32_t neighbour : row) {
-    if (neighbour == kNoNeighbour) continue;
-    if (neighbour >= first.back()) {
-      return absl::InvalidArgumentError(
-          StrCat(path, ": chunk ", chunk, " has neighbour ", neighbour, ", the databases have ", first.back()));
-    }
-    const size_t database = std::upper_bound(first.begin(), first.end(), neighbour) - first.begin() - 1;
-    const DataSet& in = databases[database];
-    if (in.header().fingerprint == data.header().fingerprint &&
-        in.chunks()[neighbour - first[database]].document == data.chunks()[chunk].document) {
-      return absl::InvalidArgumentError(
-          StrCat(path, ": chunk ", chunk, " has neighbour ", neighbour, " of its own document"));
-    }
   }
   return absl::OkStatus();
 }
@@ -115,6 +97,20 @@ NeighbourTable::NeighbourTable(NeighbourHeader header, MappedFile file, std::vec
   for (const DataSet& database : databases_) first_.push_back(first_.back() + database.header().chunks);
 }
 
+absl::Status NeighbourTable::CheckRow(const DataSet& data, uint64_t chunk) const {
+  for (const uint32_t neighbour : Of(chunk)) {
+    if (neighbour == kNoNeighbour) continue;
+    if (neighbour >= numbers()) {
+      return absl::InvalidArgumentError(
+          StrCat("chunk ", chunk, " has neighbour ", neighbour, ", the databases have ", numbers()));
+    }
+    if (IsOfDocument(neighbour, data.chunks()[chunk].document)) {
+      return absl::InvalidArgumentError(StrCat("chunk ", chunk, " has neighbour ", neighbour, " of its own document"));
+    }
+  }
+  return absl::OkStatus();
+}
+
 absl::StatusOr<NeighbourTable> NeighbourTable::Open(const std::string& folder, const DataSet& data) {
   const std::string path = folder + "/" + kNeighboursName;
   RETRO_ASSIGN_OR_RETURN(NeighbourHeader header, ReadNeighbourHeader(folder));
@@ -123,15 +119,27 @@ absl::StatusOr<NeighbourTable> NeighbourTable::Open(const std::string& folder, c
   RETRO_RETURN_IF_ERROR(CheckFileSize(path, file.bytes().size(), header.chunks * header.k * sizeof(uint32_t)));
   RETRO_ASSIGN_OR_RETURN(std::vector<DataSet> databases, OpenDatabases(folder, header.databases));
   NeighbourTable table(std::move(header), std::move(file), std::move(databases));
+  for (const DataSet& database : table.databases_) {
+    RETRO_ASSIGN_OR_RETURN(table.same_.emplace_back(), SameDocuments(data, database));
+  }
   for (uint64_t chunk = 0; chunk < data.header().chunks; ++chunk) {
-    RETRO_RETURN_IF_ERROR(CheckRow(path, data, table.databases_, table.first_, chunk, table.Of(chunk)));
+    const absl::Status row = table.CheckRow(data, chunk);
+    if (!row.ok()) return absl::Status(row.code(), StrCat(path, ": ", MessageOf(row)));
   }
   return table;
 }
 
+std::string NeighbourTable::Digest() const { return HexEncode(Sha256Bytes(file_.bytes())); }
+
 std::pair<size_t, uint64_t> NeighbourTable::Locate(uint32_t neighbour) const {
   const size_t database = std::upper_bound(first_.begin(), first_.end(), neighbour) - first_.begin() - 1;
   return {database, neighbour - first_[database]};
+}
+
+bool NeighbourTable::IsOfDocument(uint32_t neighbour, uint64_t document) const {
+  const auto [place, chunk] = Locate(neighbour);
+  return std::ranges::find(same_[place][document], databases_[place].chunks()[chunk].document) !=
+         same_[place][document].end();
 }
 
 void NeighbourTable::CopyTokens(uint32_t neighbour, TokenId pad_id, std::span<TokenId> out) const {

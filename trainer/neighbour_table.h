@@ -51,18 +51,24 @@ class NeighbourTable {
   }
   // As CopyNeighbourTokens, by number.
   void CopyTokens(uint32_t neighbour, TokenId pad_id, std::span<TokenId> out) const;
+  // SHA-256 (hex) of the numbers.
+  std::string Digest() const;
   // Chunks of all databases.
   uint64_t numbers() const { return first_.back(); }
   // What a neighbour is: its database's place in the header, and its number there.
   std::pair<size_t, uint64_t> Locate(uint32_t neighbour) const;
+  // Whether it is a chunk of a document of the data set, or of the same one in a database (SameDocuments).
+  bool IsOfDocument(uint32_t neighbour, uint64_t document) const;
 
  private:
   NeighbourTable(NeighbourHeader header, MappedFile file, std::vector<DataSet> databases);
+  absl::Status CheckRow(const DataSet& data, uint64_t chunk) const;
 
   NeighbourHeader header_;
   MappedFile file_;
   std::vector<DataSet> databases_;
-  std::vector<uint64_t> first_;  // number of each database's first chunk, and the total
+  std::vector<std::vector<std::vector<uint64_t>>> same_;  // [database][document]: see SameDocuments
+  std::vector<uint64_t> first_;                           // number of each database's first chunk, and the total
   const uint32_t* rows_;
 };
 

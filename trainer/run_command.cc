@@ -70,7 +70,7 @@ void AddScheduleOptions(CLI::App& app, TrainingOptions& options) {
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
   app.add_option("--seconds-max", options.seconds_max,
-                 "Stop with a checkpoint after that time; 0: go on to the last step")
+                 "Stop with a checkpoint at the next log step after that time; 0: go on to the last step")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
 }

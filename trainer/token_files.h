@@ -26,7 +26,8 @@ struct TokenFileOptions {
 using Report = std::function<void(const std::string& line)>;
 
 // Goes on where it last committed if it was killed, and does nothing if the folder is complete. FAILED_PRECONDITION if
-// the folder was begun with other options, or a file has fewer documents than were read of it.
+// the folder was begun with other options, or what was read of a file has changed since: its documents, or, once it is
+// whole, its size or time.
 absl::Status WriteTokenFiles(const TokenFileOptions& options, const Report& report);
 
 }  // namespace retro

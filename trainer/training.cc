@@ -90,10 +90,13 @@ class Training {
     RETRO_RETURN_IF_ERROR(CheckWindowLength(info_.config, options_.batch.length));
     RETRO_RETURN_IF_ERROR(OpenModelText(options_.data, info_, text_[0]));
     if (!options_.validation.empty()) RETRO_RETURN_IF_ERROR(OpenModelText(options_.validation, info_, text_[1]));
-    if (text_[0].table() != nullptr) {
-      const NeighbourHeader& header = text_[0].table()->header();
+    data_ = text_[0].data->header().fingerprint;
+    if (const NeighbourTable* table = text_[0].table(); table != nullptr) {
+      const NeighbourHeader& header = table->header();
       info_.embedder_fingerprint = header.embedder_fingerprint;
       info_.trained_neighbours = std::min<int64_t>(options_.batch.k, static_cast<int64_t>(header.k));
+      for (const DatabaseRef& ref : header.databases) data_ += " " + ref.fingerprint;
+      data_ += StrCat(" ", info_.embedder_fingerprint, " ", table->Digest());
     }
     batches_.emplace(*text_[0].data, text_[0].table(), info_.config, options_.batch);
     if (batches_->windows_per_epoch() == 0) {
@@ -114,18 +117,14 @@ class Training {
   RunIdentity Identity() const {
     const BatchOptions& b = options_.batch;
     const OptimiserOptions& o = options_.optimiser;
-    const NeighbourTable* table = text_[0].table();
-    std::string data = text_[0].data->header().fingerprint;
-    if (table != nullptr) {
-      for (const DatabaseRef& ref : table->header().databases) data += " " + ref.fingerprint;
-    }
     return {
-        ModelConfigToJson(info_.config), data,
+        ModelConfigToJson(info_.config), data_,
         StrCat("start=", info_.revision, " windows=", b.windows, " length=", b.length, " k=", b.k, " seed=", b.seed,
                " offset=", b.offset_share, " without=", b.no_retrieval_share, " accumulation=", options_.accumulation,
                " rate=", o.learning_rate, " final=", o.final_share, " warmup=", o.warmup_steps, " steps=", o.steps,
                " decay=", o.weight_decay, " beta1=", o.beta1, " beta2=", o.beta2, " epsilon=", o.epsilon,
-               " clip=", o.clip_norm, options_.trained == Trained::kRetrieval ? " trained=retrieval" : "")};
+               " clip=", o.clip_norm, options_.trained == Trained::kRetrieval ? " trained=retrieval" : "",
+               options_.numbers == TrainNumbers::kBf16 ? " numbers=bf16" : "")};
   }
 
   absl::Status Resume() {
@@ -159,12 +158,11 @@ class Training {
     return absl::OkStatus();
   }
 
-  // In a group the clock of rank 0 decides, and where all wait for the device anyway.
+  // Where a row of the curve is due, so that it stays the uninterrupted run's; in a group the clock of rank 0 decides.
   bool IsTimeUp() {
-    if (options_.seconds_max <= 0) return false;
+    if (options_.seconds_max <= 0 || step_ % options_.log_steps != 0) return false;
     const bool up = SecondsSince(begin_) >= options_.seconds_max;
-    if (options_.group == nullptr) return up;
-    return step_ % options_.log_steps == 0 && options_.group->Gather(up ? 1 : 0)[0] == 1;
+    return options_.group == nullptr ? up : options_.group->Gather(up ? 1 : 0)[0] == 1;
   }
 
   // The weights in the numbers of the computation, bound anew: the way back goes through both to the fp32 weights.
@@ -336,6 +334,7 @@ class Training {
   const Report& report_;
   at::Device device_ = at::kCPU;
   CheckpointInfo info_;
+  std::string data_;   // fingerprints of text and neighbours
   ModelText text_[2];  // to train on, to validate on
   WeightMap weights_;
   SinusoidCache sinusoids_;

@@ -37,7 +37,7 @@ struct TrainingOptions {
   int64_t checkpoint_steps = 500;
   int64_t validation_steps = 500;
   int64_t validation_batches = 16;
-  double seconds_max = 0;  // stops with a checkpoint after that time; 0: not before the last step
+  double seconds_max = 0;  // stops with a checkpoint at the next log step after that time; 0: not before the last
   // The processes that train together; null: this one alone. They share out the passes of a step, so all have the same
   // options, and the steps are those of one process; rank 0 alone writes. Not owned.
   ProcessGroup* group = nullptr;

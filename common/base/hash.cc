@@ -4,6 +4,7 @@
 #include <xxhash.h>
 
 #include <cstdlib>
+#include <cstring>
 
 namespace retro {
 namespace {

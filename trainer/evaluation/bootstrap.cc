@@ -1,6 +1,7 @@
 #include "trainer/evaluation/bootstrap.h"
 
 #include <algorithm>
+#include <unordered_map>
 #include <vector>
 
 #include "trainer/window_sampler.h"
@@ -15,9 +16,21 @@ void Add(RatioTerm& sums, const RatioTerm& term) {
   sums.denominator += term.denominator;
 }
 
+// One term a family, in the order of its first.
+std::vector<RatioTerm> SumFamilies(std::span<const RatioTerm> terms) {
+  std::vector<RatioTerm> sums;
+  std::unordered_map<std::string_view, size_t> places;
+  for (const RatioTerm& term : terms) {
+    const bool is_new = term.family.empty() || places.try_emplace(term.family, sums.size()).second;
+    Add(is_new ? sums.emplace_back() : sums[places.at(term.family)], term);
+  }
+  return sums;
+}
+
 }  // namespace
 
-Interval BootstrapRatio(std::span<const RatioTerm> terms, uint64_t seed, int64_t resamples) {
+Interval BootstrapRatio(std::span<const RatioTerm> documents, uint64_t seed, int64_t resamples) {
+  const std::vector<RatioTerm> terms = SumFamilies(documents);
   RatioTerm all;
   for (const RatioTerm& term : terms) Add(all, term);
   if (all.denominator == 0) return {};

@@ -1,8 +1,9 @@
-// Intervals by resampling documents (Efron 1979), for ratios of sums such as bits per byte.
+// Intervals by resampling documents, or families of them (Efron 1979), for ratios of sums such as bits per byte.
 #pragma once
 
 #include <cstdint>
 #include <span>
+#include <string_view>
 
 namespace retro {
 
@@ -10,6 +11,8 @@ namespace retro {
 struct RatioTerm {
   double numerator = 0;
   double denominator = 0;
+  // Terms of one family, versions of one text, are drawn together. Empty: of none.
+  std::string_view family = "";
 };
 
 struct Interval {
@@ -18,8 +21,8 @@ struct Interval {
   double high = 0;
 };
 
-// All zeros if the denominators add up to none. A function of its arguments alone; terms of equal count and seed are
-// drawn alike, so that intervals of the same documents are paired.
-Interval BootstrapRatio(std::span<const RatioTerm> terms, uint64_t seed, int64_t resamples = 2000);
+// All zeros if the denominators add up to none. A function of its arguments alone; terms of equal families and seed
+// are drawn alike, so that intervals of the same documents are paired.
+Interval BootstrapRatio(std::span<const RatioTerm> documents, uint64_t seed, int64_t resamples = 2000);
 
 }  // namespace retro

@@ -2,7 +2,9 @@
 
 #include <ATen/ATen.h>
 
+#include <filesystem>
 #include <map>
+#include <system_error>
 #include <utility>
 
 #include "common/base/status_macros.h"
@@ -48,6 +50,11 @@ absl::StatusOr<EvaluatedModel> OpenEvaluatedModel(const EvaluationOptions& optio
     result.token_bytes.push_back(static_cast<uint32_t>(result.tokenizer->Decode({&id, 1}).size()));
   }
   RETRO_RETURN_IF_ERROR(OpenModelText(options.data, result.info, result.text));
+  // What a chunk shares with its neighbours is asked of a plain decoder's text too.
+  std::error_code error;
+  if (result.text.table() == nullptr && std::filesystem::exists(options.data + "/" + kNeighbourHeaderName, error)) {
+    RETRO_ASSIGN_OR_RETURN(result.text.neighbours, NeighbourTable::Open(options.data, *result.text.data));
+  }
   const ModelOptions model_options = {.numbers = numbers};
   RETRO_ASSIGN_OR_RETURN(result.model, options.conditioning ? LoadWhole(options, model_options)
                                                             : LoadUnconditioned(options, result.info, model_options));

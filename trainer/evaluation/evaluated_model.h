@@ -16,7 +16,7 @@ namespace retro {
 
 struct EvaluationOptions {
   std::string model;  // folder, with a tokenizer of its own
-  std::string data;   // prepared folder; for a model with CCA, with neighbours
+  std::string data;   // prepared folder, with neighbours if the model has CCA
   std::string device = "cpu";
   std::string numbers = "fp32";
   bool conditioning = true;  // false: the encoder does not see the chunk that neighbours were found for

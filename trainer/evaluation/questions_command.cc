@@ -18,7 +18,7 @@ struct QuestionsCommandOptions {
 
 absl::Status Run(QuestionsCommandOptions& options) {
   RETRO_ASSIGN_OR_RETURN(const EvaluatedModel evaluated, OpenEvaluatedModel(options.questions.evaluated));
-  if (evaluated.text.table() == nullptr) options.questions.k = {0};
+  if (evaluated.info.config.cca_layers.empty()) options.questions.k = {0};
   RETRO_ASSIGN_OR_RETURN(const HeaderJson report, EvaluateQuestions(evaluated, options.questions, ShowProgress));
   for (const auto& [among, hits] : report["hits_among"].items()) {
     std::cout << fmt::format("paragraph among {:>2} nearest: {:.3f}\n", among, hits["value"].get<double>());

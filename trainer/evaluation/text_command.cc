@@ -19,7 +19,7 @@ struct TextCommandOptions {
 absl::Status Run(TextCommandOptions& options) {
   RETRO_ASSIGN_OR_RETURN(options.text.form, NeighbourFormFromName(options.form));
   RETRO_ASSIGN_OR_RETURN(const EvaluatedModel evaluated, OpenEvaluatedModel(options.text.evaluated));
-  if (evaluated.text.table() == nullptr) options.text.k = {0};
+  if (evaluated.info.config.cca_layers.empty()) options.text.k = {0};
   RETRO_ASSIGN_OR_RETURN(const std::vector<DocumentScores> documents,
                          ScoreDocuments(evaluated, options.text, ShowProgress));
   const HeaderJson report = TextReport(evaluated, options.text, documents);

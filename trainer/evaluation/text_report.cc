@@ -4,24 +4,21 @@
 
 #include <algorithm>
 #include <array>
+#include <functional>
 #include <map>
 #include <numeric>
+#include <optional>
 #include <sstream>
 #include <utility>
 
 #include "common/base/file.h"
 #include "common/base/status_macros.h"
 #include "generator_service/model/weight_table.h"
-#include "trainer/evaluation/bootstrap.h"
 
 namespace retro {
 namespace {
 
 constexpr std::array<double, 4> kSharesBelow = {0.125, 0.25, 0.5, 1.0};
-
-HeaderJson ToJson(const Interval& interval) {
-  return {{"value", interval.value}, {"low", interval.low}, {"high", interval.high}};
-}
 
 double Sum(const std::vector<double>& values) { return std::accumulate(values.begin(), values.end(), 0.0); }
 
@@ -29,33 +26,59 @@ double Bytes(const DocumentScores& document) {
   return static_cast<double>(std::accumulate(document.bytes.begin(), document.bytes.end(), uint64_t{0}));
 }
 
-// By document: bits under the run per byte.
-std::vector<RatioTerm> BitsPerByte(const std::vector<DocumentScores>& documents, size_t run) {
-  std::vector<RatioTerm> terms;
-  terms.reserve(documents.size());
-  for (const DocumentScores& document : documents) terms.push_back({Sum(document.bits[run]), Bytes(document)});
-  return terms;
+// Of the chunks whose shared share is at most `below`.
+double FilteredBits(const DocumentScores& document, size_t run, double below) {
+  double bits = 0;
+  for (size_t chunk = 0; chunk < document.shared.size(); ++chunk) {
+    if (document.shared[chunk] <= below) bits += document.bits[run][chunk];
+  }
+  return bits;
 }
 
-// Over the chunks whose shared share is at most `below`.
-std::vector<RatioTerm> FilteredBits(const std::vector<DocumentScores>& documents, size_t run, double below) {
+double FilteredBytes(const DocumentScores& document, double below) {
+  uint64_t bytes = 0;
+  for (size_t chunk = 0; chunk < document.shared.size(); ++chunk) {
+    if (document.shared[chunk] <= below) bytes += document.bytes[chunk];
+  }
+  return static_cast<double>(bytes);
+}
+
+using OfDocument = std::function<double(const DocumentScores& document)>;
+
+// A ratio of sums over documents.
+HeaderJson RatioFigure(const std::vector<DocumentScores>& documents, uint64_t seed, const OfDocument& numerator,
+                       const OfDocument& denominator) {
   std::vector<RatioTerm> terms;
   terms.reserve(documents.size());
   for (const DocumentScores& document : documents) {
-    RatioTerm& term = terms.emplace_back();
-    for (size_t chunk = 0; chunk < document.shared.size(); ++chunk) {
-      if (document.shared[chunk] > below) continue;
-      term.numerator += document.bits[run][chunk];
-      term.denominator += static_cast<double>(document.bytes[chunk]);
-    }
+    terms.push_back({numerator(document), denominator(document), document.family});
   }
-  return terms;
+  return ToJson(BootstrapRatio(terms, seed));
+}
+
+HeaderJson LeakageFigures(const std::vector<DocumentScores>& documents, size_t run, std::optional<size_t> off,
+                          uint64_t seed) {
+  HeaderJson leakage = HeaderJson::array();
+  for (const double below : kSharesBelow) {
+    const auto bits = [&](size_t of) {
+      return [of, below](const DocumentScores& document) { return FilteredBits(document, of, below); };
+    };
+    const OfDocument bytes = [below](const DocumentScores& document) { return FilteredBytes(document, below); };
+    double sum = 0;
+    for (const DocumentScores& document : documents) sum += bytes(document);
+    HeaderJson row = {{"shared_at_most", below}, {"bytes", static_cast<uint64_t>(sum)}};
+    row.update(RatioFigure(documents, seed, bits(run), bytes));
+    if (off) row["to_no_retrieval"] = RatioFigure(documents, seed, bits(run), bits(*off));
+    leakage.push_back(row);
+  }
+  return leakage;
 }
 
 HeaderJson SourceFigures(const std::vector<DocumentScores>& documents, size_t run, uint64_t seed) {
   std::map<std::string, std::vector<RatioTerm>> sources;
-  const std::vector<RatioTerm> terms = BitsPerByte(documents, run);
-  for (size_t i = 0; i < documents.size(); ++i) sources[SourceOf(documents[i].id)].push_back(terms[i]);
+  for (const DocumentScores& document : documents) {
+    sources[SourceOf(document.id)].push_back({Sum(document.bits[run]), Bytes(document), document.family});
+  }
   HeaderJson figures = HeaderJson::object();
   for (const auto& [source, of_source] : sources) {
     double bytes = 0;
@@ -68,32 +91,23 @@ HeaderJson SourceFigures(const std::vector<DocumentScores>& documents, size_t ru
 }
 
 HeaderJson RunFigures(const TextEvaluationOptions& options, const std::vector<DocumentScores>& documents, size_t run) {
+  const auto bits = [](size_t of) { return [of](const DocumentScores& document) { return Sum(document.bits[of]); }; };
   HeaderJson figures = {{"k", options.k[run]},
-                        {"bits_per_byte", ToJson(BootstrapRatio(BitsPerByte(documents, run), options.seed))}};
-  const auto off = std::ranges::find(options.k, 0);
-  if (off != options.k.end()) {
-    std::vector<RatioTerm> terms;
-    terms.reserve(documents.size());
-    for (const DocumentScores& document : documents) {
-      terms.push_back({Sum(document.bits[run]), Sum(document.bits[off - options.k.begin()])});
-    }
-    figures["to_no_retrieval"] = ToJson(BootstrapRatio(terms, options.seed));
-  }
-  HeaderJson leakage = HeaderJson::array();
-  for (const double below : kSharesBelow) {
-    const std::vector<RatioTerm> terms = FilteredBits(documents, run, below);
-    double bytes = 0;
-    for (const RatioTerm& term : terms) bytes += term.denominator;
-    HeaderJson row = {{"shared_at_most", below}, {"bytes", static_cast<uint64_t>(bytes)}};
-    row.update(ToJson(BootstrapRatio(terms, options.seed)));
-    leakage.push_back(row);
-  }
-  figures["leakage"] = leakage;
+                        {"bits_per_byte", RatioFigure(documents, options.seed, bits(run), Bytes)}};
+  const auto found = std::ranges::find(options.k, 0);
+  std::optional<size_t> off;
+  if (found != options.k.end()) off = found - options.k.begin();
+  if (off) figures["to_no_retrieval"] = RatioFigure(documents, options.seed, bits(run), bits(*off));
+  figures["leakage"] = LeakageFigures(documents, run, off, options.seed);
   figures["sources"] = SourceFigures(documents, run, options.seed);
   return figures;
 }
 
 }  // namespace
+
+HeaderJson ToJson(const Interval& interval) {
+  return {{"value", interval.value}, {"low", interval.low}, {"high", interval.high}};
+}
 
 std::string SourceOf(const std::string& id) {
   const size_t slash = id.find('/');
@@ -104,11 +118,13 @@ absl::StatusOr<std::vector<DocumentScores>> ScoreDocuments(const EvaluatedModel&
                                                            const TextEvaluationOptions& options, const Report& report) {
   const DataSet& data = *evaluated.text.data;
   RETRO_ASSIGN_OR_RETURN(std::vector<std::string> ids, DocumentIds(data));
+  RETRO_ASSIGN_OR_RETURN(const std::vector<std::string> families, DocumentFamilies(data));
   if (options.documents_max > 0 && options.documents_max < ids.size()) ids.resize(options.documents_max);
   std::vector<DocumentScores> documents(ids.size());
   for (size_t d = 0; d < ids.size(); ++d) {
     DocumentScores& document = documents[d];
     document.id = ids[d];
+    document.family = families[d];
     for (const int64_t k : options.k) {
       RETRO_ASSIGN_OR_RETURN(
           const std::vector<ChunkScore> scores,
@@ -164,8 +180,10 @@ HeaderJson TextReport(const EvaluatedModel& evaluated, const TextEvaluationOptio
   for (const DocumentScores& document : documents) {
     HeaderJson bits = HeaderJson::array();
     for (const std::vector<double>& of_run : document.bits) bits.push_back(Sum(of_run));
-    report["documents"].push_back(
-        {{"id", document.id}, {"bytes", static_cast<uint64_t>(Bytes(document))}, {"bits", bits}});
+    report["documents"].push_back({{"id", document.id},
+                                   {"family", document.family},
+                                   {"bytes", static_cast<uint64_t>(Bytes(document))},
+                                   {"bits", bits}});
   }
   return report;
 }

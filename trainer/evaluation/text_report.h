@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "trainer/evaluation/bootstrap.h"
 #include "trainer/evaluation/text_scores.h"
 #include "trainer/json_header.h"
 #include "trainer/token_files.h"
@@ -28,6 +29,7 @@ struct TextEvaluationOptions {
 // One document under every k.
 struct DocumentScores {
   std::string id;
+  std::string family;                     // empty: of none
   std::vector<uint64_t> bytes;            // by chunk
   std::vector<double> shared;             // by chunk, r(C); empty where the text has no neighbours
   std::vector<std::vector<double>> bits;  // [k][chunk]
@@ -45,6 +47,9 @@ HeaderJson TextReport(const EvaluatedModel& evaluated, const TextEvaluationOptio
 
 // The figures of a report for people.
 std::string TextTable(const HeaderJson& report);
+
+// An interval as reports have it.
+HeaderJson ToJson(const Interval& interval);
 
 // What every report of an evaluation says of model, text and store.
 HeaderJson EvaluatedHeader(const EvaluatedModel& evaluated, const EvaluationOptions& options);

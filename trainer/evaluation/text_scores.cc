@@ -23,24 +23,22 @@ constexpr std::pair<NeighbourForm, std::string_view> kForms[] = {{NeighbourForm:
 // Numbers of k chunks of the databases, none of them of the chunk's own document.
 std::vector<uint32_t> RandomNumbers(const EvaluatedModel& evaluated, uint64_t chunk, const ScoringOptions& options) {
   const NeighbourTable& table = *evaluated.text.table();
-  const DataSet& data = *evaluated.text.data;
-  const uint64_t document = data.chunks()[chunk].document;
+  const uint64_t document = evaluated.text.data->chunks()[chunk].document;
   std::vector<uint32_t> numbers;
   constexpr uint64_t kDrawsMax = 1 << 10;
   for (uint64_t draw = 0; draw < kDrawsMax && std::ssize(numbers) < options.k; ++draw) {
     const auto number = static_cast<uint32_t>(MixedBits(options.seed, chunk * kDrawsMax + draw) % table.numbers());
-    const auto [place, row] = table.Locate(number);
-    const bool same_set = table.header().databases[place].fingerprint == data.header().fingerprint;
-    const bool own = same_set && row >= data.first_chunk(document) && row < data.end_chunk(document);
-    if (!own) numbers.push_back(number);
+    if (!table.IsOfDocument(number, document)) numbers.push_back(number);
   }
   return numbers;
 }
 
 absl::Status CheckScoring(const EvaluatedModel& evaluated, const ScoringOptions& options) {
   if (options.k == 0) return absl::OkStatus();
+  if (evaluated.info.config.cca_layers.empty()) {
+    return absl::InvalidArgumentError("a model without CCA takes no neighbours: k must be 0");
+  }
   const NeighbourTable* table = evaluated.text.table();
-  if (table == nullptr) return absl::InvalidArgumentError("a model without CCA takes no neighbours: k must be 0");
   if (options.form != NeighbourForm::kRandom && options.k > table->header().k) {
     return absl::InvalidArgumentError(
         StrCat("k ", options.k, " is more than the ", table->header().k, " neighbours that were prepared"));
@@ -90,12 +88,12 @@ ChunkNeighbours NeighboursOf(const EvaluatedModel& evaluated, uint64_t chunk, co
 absl::StatusOr<std::vector<ChunkScore>> ScoreDocument(const EvaluatedModel& evaluated, uint64_t document,
                                                       const ScoringOptions& options) {
   RETRO_RETURN_IF_ERROR(CheckScoring(evaluated, options));
-  ChunkNeighboursOf neighbours;
-  if (options.k > 0) neighbours = [&](uint64_t chunk) { return NeighboursOf(evaluated, chunk, options); };
+  PredictionOptions predicted = {.tokens_max = options.tokens_max};
+  if (options.k > 0) predicted.neighbours = [&](uint64_t chunk) { return NeighboursOf(evaluated, chunk, options); };
   const auto m = static_cast<uint64_t>(evaluated.info.config.chunk_length);
   std::vector<ChunkScore> scores;
-  RETRO_RETURN_IF_ERROR(PredictDocument(
-      *evaluated.model, *evaluated.text.data, document, options.tokens_max, neighbours, [&](const Prediction& said) {
+  RETRO_RETURN_IF_ERROR(
+      PredictDocument(*evaluated.model, *evaluated.text.data, document, predicted, [&](const Prediction& said) {
         const at::Tensor losses =
             at::cross_entropy_loss(said.logits, said.targets, {}, at::Reduction::None).to(at::kCPU, at::kDouble);
         const at::Tensor targets = said.targets.to(at::kCPU);
@@ -111,15 +109,20 @@ absl::StatusOr<std::vector<ChunkScore>> ScoreDocument(const EvaluatedModel& eval
 
 double SharedShare(const EvaluatedModel& evaluated, uint64_t chunk, int64_t k) {
   const NeighbourTable& table = *evaluated.text.table();
+  const DataSet& data = *evaluated.text.data;
   const ModelConfig& config = evaluated.info.config;
-  const std::vector<TokenId> own = evaluated.text.data->ChunkTokens(chunk);
+  const std::vector<TokenId> own = data.ChunkTokens(chunk);
   const auto pad = static_cast<TokenId>(config.pad_id);
   std::vector<TokenId> neighbour(config.neighbour_length);
   int64_t longest = 0;
-  for (const uint32_t number : table.Of(chunk).first(std::min(k, table.header().k))) {
-    if (number == kNoNeighbour) break;
-    table.CopyTokens(number, pad, neighbour);
-    longest = std::max(longest, LongestCommonRun(own, neighbour, pad));
+  const uint64_t before =
+      std::max(data.first_chunk(data.chunks()[chunk].document), chunk - std::min<uint64_t>(chunk, 1));
+  for (uint64_t found_for = before; found_for <= chunk; ++found_for) {
+    for (const uint32_t number : table.Of(found_for).first(std::min(k, table.header().k))) {
+      if (number == kNoNeighbour) break;
+      table.CopyTokens(number, pad, neighbour);
+      longest = std::max(longest, LongestCommonRun(own, neighbour, pad));
+    }
   }
   return static_cast<double>(longest) / static_cast<double>(config.chunk_length);
 }

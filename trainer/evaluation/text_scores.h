@@ -41,8 +41,9 @@ absl::StatusOr<std::vector<ChunkScore>> ScoreDocument(const EvaluatedModel& eval
 // The neighbours of a chunk as ScoreDocument gives them to the model.
 ChunkNeighbours NeighboursOf(const EvaluatedModel& evaluated, uint64_t chunk, const ScoringOptions& options);
 
-// r(C) of the paper: the longest run of tokens that a chunk has in common with one of its `k` nearest neighbours, each
-// with its continuation, as a share of m.
+// The longest run of tokens that a chunk has in common with one of the `k` nearest neighbours of its own, as r(C) of
+// the paper, or of those of the chunk before it, which are what its tokens are predicted from; each with its
+// continuation, as a share of m.
 double SharedShare(const EvaluatedModel& evaluated, uint64_t chunk, int64_t k);
 
 // Length of the longest run of tokens that both hold; pad is in no run.

@@ -15,7 +15,7 @@ import time
 
 import fp16
 
-PIECE_BYTES, PIECES = 15 << 20, 4  # of what comes back in one command
+PIECE_BYTES, PIECES = 14 << 20, 4  # of what comes back in one command
 
 store = pathlib.Path(sys.argv[1])
 fetched = sys.argv[4] if sys.argv[2] == "--fetch" else None
@@ -161,26 +161,27 @@ def model_archive(name):
     config = json.loads((folder / "model/config.json").read_text())
     config["revision"] = hashlib.sha256(data).hexdigest()
     files = {"model.safetensors": data, "config.json": (json.dumps(config, indent=2) + "\n").encode(), "curve.csv": (folder / "curve.csv").read_bytes()}
-    with tarfile.open(store / f"{name}.tar", "w") as archive:
+    with tarfile.open(store / f"{name}.tar.new", "w") as archive:
         for file, content in files.items():
             info = tarfile.TarInfo(f"{name}/{file}")
             info.size = len(content)
             archive.addfile(info, io.BytesIO(content))
+    (store / f"{name}.tar.new").rename(store / f"{name}.tar")
 
 
-def fetch(name):
+def fetch(name, first):
+    if not (store / f"train-{name}.done").exists():
+        raise SystemExit(f"on_gpu.py: {name} is not trained yet: say `go` again")
     if not (store / f"{name}.tar").exists():
         model_archive(name)
-    count = store / f"{name}.fetched"
-    first = int(count.read_text()) if count.exists() else 0
+    whole = -(-(store / f"{name}.tar").stat().st_size // PIECE_BYTES)
     with open(store / f"{name}.tar", "rb") as archive:
         archive.seek(first * PIECE_BYTES)
         number = first
         while number < first + PIECES and (piece := archive.read(PIECE_BYTES)):
             (out / f"{name}.tar.{number:02}").write_bytes(piece)
             number += 1
-    count.write_text(str(number))
-    print(f"{name}: pieces {first} to {number - 1} of {-(-(store / f'{name}.tar').stat().st_size // PIECE_BYTES)}")
+    print(f"{name}: pieces {first} to {number - 1} of {whole}")
 
 
 def describe_machine():
@@ -210,7 +211,7 @@ def work():
 out.mkdir(parents=True, exist_ok=True)
 models = json.load(open(store / "models.json"))
 if fetched:
-    fetch(fetched)
+    fetch(fetched, int(sys.argv[5]) if len(sys.argv) > 5 else 0)
     sys.exit()
 environment = dict(os.environ, LD_LIBRARY_PATH=f"{torch_library_folder()}:{store / 'lib'}", OMP_WAIT_POLICY="passive")
 try:

@@ -1,6 +1,7 @@
 """The second half of `train.sh pack`: tokenises the texts, and cuts what must travel into parts."""
 
 import glob
+import itertools
 import json
 import os
 import pathlib
@@ -44,13 +45,20 @@ def never_trained_on():
             yield line
 
 
+def write_once(path, given):
+    """A `prepare` that was killed goes on with the file that it began with."""
+    if path.exists():
+        return
+    with open(path.with_suffix(".new"), "wb") as out:
+        out.writelines(given)
+    path.with_suffix(".new").rename(path)
+
+
 def tokenise(name, *sources):
     """The folder is named as it will be named there, so that `prepare` there goes on with the chunks' vectors."""
     documents = pathlib.Path("texts") / f"{name}.jsonl"
     if not (store / "data" / name / "data.json").exists():
-        with open(store / documents, "wb") as out:
-            for source in sources:
-                out.writelines(lines(source))
+        write_once(store / documents, itertools.chain.from_iterable(map(lines, sources)))
         more = ["--leave-out-near-duplicates-of", "texts/never.jsonl"] if name == "train" else []
         subprocess.run(["bin/retro-train", "prepare", "--documents", documents, "--tokenizer", "retro-16k.model", "--out", f"data/{name}", *more],
                        check=True, cwd=store)
@@ -97,11 +105,20 @@ def pack_text():
     (folder / "1/data_bytes").write_text(str(len(data)))
 
 
+def check_origin():
+    """What the folder holds already is of the same texts, or nothing of it may travel."""
+    texts = {path.name: [path.stat().st_size, path.stat().st_mtime_ns] for path in sorted(corpus.glob("*.jsonl.zst"))}
+    origin, held = json.dumps({"toy": toy, "texts": texts}), folder / "origin.json"
+    if held.exists() and held.read_text() != origin:
+        raise SystemExit(f"pack_data.py: {folder} was packed from other texts, or as a rehearsal: name another folder or remove it")
+    held.write_text(origin)
+
+
+check_origin()
 for part in folder.glob("[0-9]*"):
     shutil.rmtree(part)
 (store / "texts").mkdir(exist_ok=True)
-with open(store / "texts/never.jsonl", "wb") as never:
-    never.writelines(never_trained_on())
+write_once(store / "texts/never.jsonl", never_trained_on())
 tokenise("train", "train", "versions")
 tokenise("versions_valid", "versions_valid")
 tokenise("valid", "valid")

@@ -9,11 +9,11 @@
 #                                               there: goes on with what can be done for SECONDS (default 540) on DEVICE (default cuda);
 #                                               with part 1 alone that is a try of everything on little text. To be said again until
 #                                               OUT/figures.jsonl has {"what": "end"}
-#   bash STORE/train.sh fetch OUT MODEL         there: brings back a model (curve and fp16 weights) in pieces of at most 15 MiB, at most
-#                                               four of them; said again, the next ones
+#   bash STORE/train.sh fetch OUT MODEL [FIRST] there: brings back a model that is trained (curve and fp16 weights) in pieces of at most
+#                                               14 MiB, four of them from the FIRST (0, then 4, ...)
 #   trainer/gpu/train.sh join FOLDER OUT...     here: the models of all the OUTs, whole again, into FOLDER
-# SECONDS_TO_TRAIN (default 420) is the time that all models together may train. `TOY=1 train.sh pack CORPUS` and `go OUT 300 cpu` are
-# the rehearsal, on a few documents.
+# SECONDS_TO_TRAIN (default 420) is the time that all models together may train. `TOY=1 train.sh pack CORPUS` (to build/gpu-train-toy) and
+# `go OUT 300 cpu` are the rehearsal, on a few documents.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 usage() { sed -n '2,18s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 2; }
@@ -25,7 +25,7 @@ pack() {
   local corpus root folder part size program
   corpus=$(cd "$1" && pwd)
   root=$(cd "$here/../.." && pwd)
-  folder=${2:-$root/build/gpu-train}
+  folder=${2:-$root/build/gpu-train${TOY:+-toy}}
   cd "$root"
   . deploy/local/pack_libraries.sh
   [ -f build/release/build.ninja ] || cmake --preset release >/dev/null
@@ -73,7 +73,7 @@ case ${1:-} in
   pack) shift; pack "$@" ;;
   take) shift; [ $# -eq 1 ] || usage; take "$1" ;;
   go) shift; [ $# -ge 1 ] || usage; exec python3 "$here/on_gpu.py" "$here" "$@" ;;
-  fetch) shift; [ $# -eq 2 ] || usage; exec python3 "$here/on_gpu.py" "$here" --fetch "$@" ;;
+  fetch) shift; [ $# -eq 2 ] || [ $# -eq 3 ] || usage; exec python3 "$here/on_gpu.py" "$here" --fetch "$@" ;;
   join) shift; [ $# -ge 2 ] || usage; join "$@" ;;
   *) usage ;;
 esac
