@@ -12,7 +12,6 @@
 
 #include "absl/status/statusor.h"
 #include "common/rpc/access.h"
-#include "common/rpc/awake.h"
 #include "common/rpc/credentials.h"
 
 namespace retro {
@@ -53,7 +52,6 @@ class RpcServer {
   RpcServer() = default;
 
   ServerOptions options_;
-  const Awake awake_;
   grpc::CallbackGenericService refusing_service_;  // UNIMPLEMENTED to everything
   std::unique_ptr<grpc::Server> server_;
   std::unique_ptr<grpc::Server> health_server_;
