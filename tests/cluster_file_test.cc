@@ -175,6 +175,7 @@ TEST_F(ClusterWatchTest, UpdatesOfSeveralProcessesAllCount) {
 }
 
 TEST_F(ClusterWatchTest, WhoeverKeepsTheLockIsNotWaitedForWithoutEnd) {
+  Write(kGood);
   const auto change = [](ClusterConfig&) { return absl::OkStatus(); };
   {
     const auto lock = FileLock::Take(path_ + ".lock");  // by a process that stands still, say
