@@ -41,6 +41,6 @@ Probe ChooseProbe(double effort, uint32_t lists, uint32_t k);
 // Where a filter and deletions leave less than this share of a segment, every vector that is left is compared: to find
 // them through the lists, so many lists and candidates have to be looked at that it takes longer
 // (`tests/bench/run.sh filter`).
-inline constexpr double kScanShareMax = 0.03;
+inline constexpr double kScanShareMax = 0.02;
 
 }  // namespace retro
