@@ -24,7 +24,7 @@ namespace fs = std::filesystem;
 constexpr char kStateFile[] = "/build.json";
 constexpr int kStateVersion = 1;
 // Segments that may wait to be sealed while more is written: they are in memory until then.
-constexpr size_t kFrozenMax = 2;
+constexpr size_t kUnsealedMax = 2;
 
 absl::Status FromSystem(const std::error_code& error, std::string_view what, const std::string& path) {
   return error ? ErrnoStatus(error.value(), what, path) : absl::OkStatus();
@@ -168,7 +168,7 @@ absl::Status ShardBuild::Write(DocumentGroup group) {
       ReportLeftOut(StrCat(request.changes(i).document().id(), ": ", response.results(i).error().message()));
       ++state_.left_out;
     }
-    RETRO_RETURN_IF_ERROR(shard_->WaitForIndexes(kFrozenMax));
+    RETRO_RETURN_IF_ERROR(shard_->WaitForIndexes(kUnsealedMax));
   }
   state_.place = std::move(group.next);
   return WriteState();

@@ -28,7 +28,7 @@ using Clock = std::chrono::steady_clock;
 
 constexpr float kEffort = 0.5;
 constexpr double kRecallSlack = 0.02;
-constexpr size_t kFrozenMax = 4;  // segments that wait for being sealed: bounds the memory
+constexpr size_t kUnsealedMax = 4;  // segments that wait for being sealed: bounds the memory
 constexpr int kIndexThreads = 2;
 
 // Shards with their servers, and a router's view of them.
@@ -73,7 +73,7 @@ class Served {
 
   // Only what is not there yet.
   void Fill(const BenchVectors& vectors) {
-    FillStore(vectors, *map_, [this] { WaitForIndexes(kFrozenMax); });
+    FillStore(vectors, *map_, [this] { WaitForIndexes(kUnsealedMax); });
     WaitForIndexes(0);
   }
 

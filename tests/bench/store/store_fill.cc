@@ -20,7 +20,7 @@ namespace retro {
 namespace {
 
 constexpr uint32_t kChunkSize = 64;  // tokens
-constexpr size_t kFrozenMax = 4;     // segments that wait for being sealed: bounds the memory
+constexpr size_t kUnsealedMax = 4;     // segments that wait for being sealed: bounds the memory
 constexpr int kIndexThreads = 2;
 
 // What it took, calls before this one included.
@@ -60,7 +60,7 @@ void Fill(const BenchVectors& vectors, const std::string& store, const std::stri
   std::vector<std::unique_ptr<Shard>> shards;
   shards.push_back(std::move(made));
   const auto map = ValueOrDie(ShardMap::Create(std::move(shards)));
-  FillStore(vectors, *map, [&shard] { OrDie(shard.WaitForIndexes(kFrozenMax)); });
+  FillStore(vectors, *map, [&shard] { OrDie(shard.WaitForIndexes(kUnsealedMax)); });
   OrDie(shard.WaitForIndexes(0));
 }
 
