@@ -11,6 +11,7 @@ namespace {
 namespace pb = ::retro::generator::v1;
 
 constexpr size_t kCachedChunks = 16;
+constexpr int64_t kNeighboursMax = 64;
 
 // The model's sizes are all that the parser asks of it.
 struct Parts {
@@ -19,7 +20,7 @@ struct Parts {
                          {model.config().chunk_length, model.config().neighbour_length, model.config().vocabulary,
                           static_cast<TokenId>(model.config().pad_id)},
                          kCachedChunks};
-  RequestParser parser{model, tokens};
+  RequestParser parser{model, tokens, kNeighboursMax};
 };
 
 void CheckRequest(const Parts& parts, const GenerationRequest& request) {
