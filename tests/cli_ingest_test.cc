@@ -195,7 +195,7 @@ TEST_F(CliIngestTest, ARefusedDocumentIsTriedAgainByTheNextRun) {
 
 // What the last run was told to leave out, or to write otherwise, is not done.
 TEST_F(CliIngestTest, AnotherWayOfReadingStartsAfresh) {
-  const std::string file = Put("a.jsonl", Line("d0", "a") + Line("d1", "b\xff") + Line("d2", "c"));
+  const std::string file = Put("a.jsonl", Line("d0", "a") + "{\"id\":\"d1\",\"text\":\"b\xff\"}\n" + Line("d2", "c"));
   std::vector<std::string> command = {"ingest", file, "--resume-file", (folder_ / "resume").string()};
   EXPECT_EQ(Run(command).code, kFailed) << "the second line is no UTF-8";
   command.emplace_back("--repair");

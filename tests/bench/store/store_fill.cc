@@ -20,7 +20,7 @@ namespace retro {
 namespace {
 
 constexpr uint32_t kChunkSize = 64;  // tokens
-constexpr size_t kUnsealedMax = 4;     // segments that wait for being sealed: bounds the memory
+constexpr size_t kUnsealedMax = 4;   // segments that wait for being sealed: bounds the memory
 constexpr int kIndexThreads = 2;
 
 // What it took, calls before this one included.
