@@ -31,7 +31,7 @@ void ShareOut(int64_t count, const std::function<void(int64_t begin, int64_t end
 
 void TakeInTurns(int64_t count, const std::function<void(int64_t begin, int64_t end)>& body) {
   StandingTeam& team = TeamOfThisThread();
-  const int64_t parts = 2 * team.size();
+  const int64_t parts = int64_t{2} * team.size();
   std::atomic<int64_t> next = 0;
   team.Run([&](int) {
     int64_t begin = next.load(std::memory_order_relaxed);
