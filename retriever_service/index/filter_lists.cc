@@ -185,12 +185,12 @@ FilterLists::FilterLists(const std::vector<const IndexedDocument*>& documents)
 
 template <typename T>
 size_t FilterLists::Lists<T>::memory_bytes() const {
-  return values.capacity() * sizeof(values[0]) + (begins.capacity() + documents.capacity()) * sizeof(uint32_t);
+  return values.capacity() * sizeof(const T*) + (begins.capacity() + documents.capacity()) * sizeof(uint32_t);
 }
 
 size_t FilterLists::memory_bytes() const {
   size_t bytes = ids_.memory_bytes() + sources_.memory_bytes();
-  for (const auto& [key, lists] : metadata_) bytes += sizeof(key) + sizeof(lists) + lists.memory_bytes();
+  for (const auto& entry : metadata_) bytes += sizeof(decltype(metadata_)::value_type) + entry.second.memory_bytes();
   return bytes;
 }
 
@@ -246,6 +246,7 @@ class FilterLists::Evaluation {
 
   template <typename T>
   static void AddBetween(const Lists<T>& lists, Bound either, Bound lower, Bound upper, DocumentSet& set) {
+    if (either.value == nullptr) return;  // no filter that compiles has a range without a bound
     const ValueClass value_class = ClassOf(*either.value);
     const auto is_before = [&](const T* value) {
       if (ClassOf(*value) != value_class) return ClassOf(*value) < value_class;
