@@ -19,6 +19,7 @@ namespace retro {
 namespace {
 
 constexpr std::chrono::seconds kAnswerMax{1};  // of a replica that is asked how it is
+constexpr std::chrono::seconds kConnectMax{2};
 
 class RemoteAdmin final : public Admin {
  public:
@@ -99,7 +100,10 @@ class RemoteAdmin final : public Admin {
   template <typename Response, typename Request>
   absl::StatusOr<Response> Call(const Request& request, const ReplicaConfig& replica, const CallContext& context,
                                 Method<Request, Response> method) {
-    const auto stub = adminpb::AdminService::NewStub(ChannelOf(replica.address));
+    const auto channel = ChannelOf(replica.address);
+    // A replica that has just come back is found at once, not after the pause since it was tried last.
+    channel->WaitForConnected(std::chrono::system_clock::now() + kConnectMax);
+    const auto stub = adminpb::AdminService::NewStub(channel);
     grpc::ClientContext client;
     PrepareCall(context, client);
     Response response;
