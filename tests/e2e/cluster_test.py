@@ -27,6 +27,7 @@ class Cluster(harness.EndToEndTest):
                                          "full_coverage": "NOT_SERVING"})
         self.replicas = [self.start_replica(i) for i in range(2)]
         harness.wait_for("both in sync", lambda: all(r.get("in_sync") and r.get("reachable") for r in self.list_replicas()))
+        harness.wait_for("the router reads them", lambda: self.health()["full_coverage"] == "SERVING")  # by channels of its own
 
     def start_replica(self, number, *more):
         prints = self.router.event("fingerprints")
@@ -70,6 +71,7 @@ class Cluster(harness.EndToEndTest):
         harness.wait_for("writes go on", lambda: self.retro("delete", "d59").code == 0)
         self.start_replica(0)
         harness.wait_for("both in sync", lambda: all(r.get("in_sync") and r.get("reachable") for r in self.list_replicas()))
+        harness.wait_for("the router reads them", lambda: self.health()["full_coverage"] == "SERVING")  # by channels of its own
         self.assertEqual([bool(r.get("primary")) for r in self.list_replicas()], [False, True])
 
         self.retro_ok("snapshot", "restore", names[0])
@@ -132,6 +134,7 @@ class Cluster(harness.EndToEndTest):
         for number in range(2):
             self.start_replica(number)
         harness.wait_for("both in sync", lambda: all(r.get("in_sync") and r.get("reachable") for r in self.list_replicas()))
+        harness.wait_for("the router reads them", lambda: self.health()["full_coverage"] == "SERVING")  # by channels of its own
         harness.wait_for("writes go on", lambda: self.retro("delete", "d0").code == 0)
         self.assertEqual(self.exported(), {key: document for key, document in before.items() if key != "d0"})
         self.assertEqual(self.verify("a0"), self.verify("a1"))
