@@ -2,7 +2,6 @@
 // the same logits, to the bit, as if nothing had happened.
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
-#include <c10/core/CPUAllocator.h>
 #include <gtest/gtest.h>
 
 #include <iostream>
@@ -13,34 +12,26 @@
 
 #include "generator_service/model/model.h"
 #include "tests/tiny_model.h"
+#include "tests/torch_memory.h"
 
 namespace retro {
 namespace {
 
-// Torch's memory, of which one allocation may be told to fail.
-class FailingAllocator : public at::Allocator {
+// One allocation may be told to fail.
+class FailingAllocator : public TorchMemory {
  public:
-  FailingAllocator() : real_(c10::GetCPUAllocator()) { c10::SetCPUAllocator(this, kPriority); }
-  ~FailingAllocator() override { c10::SetCPUAllocator(real_, kPriority); }
-  FailingAllocator(const FailingAllocator&) = delete;
-  FailingAllocator& operator=(const FailingAllocator&) = delete;
-
   // The allocation after `allocations` others fails; a negative number: none does.
   void FailAfter(int64_t allocations) { left_ = allocations; }
   bool failed() const { return left_ < 0; }
 
-  at::DataPtr allocate(size_t bytes) override {
+ protected:
+  void BeforeAllocation() override {
     const bool fails = left_ == 0;
     if (left_ >= 0) --left_;
     if (fails) throw std::bad_alloc();
-    return real_->allocate(bytes);
   }
-  at::DeleterFnPtr raw_deleter() const override { return real_->raw_deleter(); }
-  void copy_data(void* to, const void* from, size_t bytes) const override { real_->copy_data(to, from, bytes); }
 
  private:
-  static constexpr uint8_t kPriority = 255;
-  at::Allocator* const real_;
   int64_t left_ = -1;
 };
 

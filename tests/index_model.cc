@@ -60,19 +60,6 @@ Value RandomValue(const std::string& field, std::mt19937& random) {
   return StrCat(field == "id" ? "doc" : "a long common beginning/", random() % (field == "id" ? 600 : kFewValues));
 }
 
-void ToProto(const Value& from, pb::MetadataValue& to) {
-  if (const auto* text = std::get_if<std::string>(&from)) {
-    to.set_string_value(*text);
-  } else if (const auto* whole = std::get_if<int64_t>(&from)) {
-    to.set_int_value(*whole);
-  } else if (const auto* number = std::get_if<double>(&from)) {
-    to.set_number_value(*number);
-  } else {
-    to.mutable_time_value()->set_seconds(std::get<Time>(from).seconds);
-    to.mutable_time_value()->set_nanos(std::get<Time>(from).nanos);
-  }
-}
-
 void SetField(const std::string& field, pb::FilterField& to) {
   if (field == "id" || field == "source") {
     to.set_builtin(field == "id" ? pb::BUILTIN_FIELD_ID : pb::BUILTIN_FIELD_SOURCE);
@@ -84,11 +71,11 @@ void SetField(const std::string& field, pb::FilterField& to) {
 void FillRange(const std::string& field, std::mt19937& random, pb::RangeFilter& range) {
   const Value lower = RandomValue(field, random);
   const uint32_t ends = random() % 3;
-  if (ends != 0) ToProto(lower, random() % 2 == 0 ? *range.mutable_at_least() : *range.mutable_greater_than());
+  if (ends != 0) CopyValue(lower, random() % 2 == 0 ? range.mutable_at_least() : range.mutable_greater_than());
   if (ends == 1) return;
   Value upper = RandomValue(field, random);
   while (ClassOf(upper) != ClassOf(lower)) upper = RandomValue(field, random);
-  ToProto(upper, random() % 2 == 0 ? *range.mutable_at_most() : *range.mutable_less_than());
+  CopyValue(upper, random() % 2 == 0 ? range.mutable_at_most() : range.mutable_less_than());
 }
 
 void FillFilter(std::mt19937& random, int depth, pb::Filter& filter) {
@@ -102,11 +89,11 @@ void FillFilter(std::mt19937& random, int depth, pb::Filter& filter) {
     for (uint32_t i = random() % 4; i > 0; --i) FillFilter(random, depth - 1, *list.add_filters());
   } else if (kind == 0) {
     SetField(field, *filter.mutable_equals()->mutable_field());
-    ToProto(RandomValue(field, random), *filter.mutable_equals()->mutable_value());
+    CopyValue(RandomValue(field, random), filter.mutable_equals()->mutable_value());
   } else if (kind == 1) {
     SetField(field, *filter.mutable_in()->mutable_field());
     for (uint32_t i = 1 + random() % 5; i > 0; --i) {
-      ToProto(RandomValue(field, random), *filter.mutable_in()->add_values());
+      CopyValue(RandomValue(field, random), filter.mutable_in()->add_values());
     }
   } else if (kind == 2) {
     SetField(field, *filter.mutable_range()->mutable_field());

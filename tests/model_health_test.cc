@@ -1,39 +1,29 @@
 // A generator whose model fails every step says so: nobody is to be sent there until a step succeeds again.
 #include "generator_service/serve/model_health.h"
 
-#include <c10/core/CPUAllocator.h>
-
 #include <atomic>
 #include <stdexcept>
 #include <thread>
 
 #include "tests/generator_fixture.h"
+#include "tests/torch_memory.h"
 
 namespace retro {
 namespace {
 
 using State = grpc::health::v1::HealthCheckResponse;
 
-// Torch's memory, which may be told to fail as a device does that is beyond repair: not for want of memory.
-class BreakingAllocator : public at::Allocator {
+// May be told to fail as a device does that is beyond repair: not for want of memory.
+class BreakingAllocator : public TorchMemory {
  public:
-  BreakingAllocator() : real_(c10::GetCPUAllocator()) { c10::SetCPUAllocator(this, kPriority); }
-  ~BreakingAllocator() override { c10::SetCPUAllocator(real_, kPriority); }
-  BreakingAllocator(const BreakingAllocator&) = delete;
-  BreakingAllocator& operator=(const BreakingAllocator&) = delete;
-
   void SetBroken(bool broken) { broken_ = broken; }
 
-  at::DataPtr allocate(size_t bytes) override {
+ protected:
+  void BeforeAllocation() override {
     if (broken_) throw std::runtime_error("the device is broken");
-    return real_->allocate(bytes);
   }
-  at::DeleterFnPtr raw_deleter() const override { return real_->raw_deleter(); }
-  void copy_data(void* to, const void* from, size_t bytes) const override { real_->copy_data(to, from, bytes); }
 
  private:
-  static constexpr uint8_t kPriority = 255;
-  at::Allocator* const real_;
   std::atomic<bool> broken_ = false;
 };
 

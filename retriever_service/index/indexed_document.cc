@@ -22,20 +22,6 @@ std::partial_ordering Reverse(std::partial_ordering order) {
   return 0 <=> order;  // NOLINT(modernize-use-nullptr): clang-tidy 14 takes the 0 for a pointer
 }
 
-void CopyValue(const Value& from, pb::MetadataValue& to) {
-  if (const auto* text = std::get_if<std::string>(&from)) {
-    to.set_string_value(*text);
-  } else if (const auto* whole = std::get_if<int64_t>(&from)) {
-    to.set_int_value(*whole);
-  } else if (const auto* number = std::get_if<double>(&from)) {
-    to.set_number_value(*number);
-  } else {
-    const Time& time = std::get<Time>(from);
-    to.mutable_time_value()->set_seconds(time.seconds);
-    to.mutable_time_value()->set_nanos(time.nanos);
-  }
-}
-
 // What an allocator hands out for `bytes`.
 size_t HeapBytes(size_t bytes) {
   constexpr size_t kHeader = 8, kStep = 16;
@@ -125,10 +111,24 @@ IndexedDocument ToIndexedDocument(const shardpb::DocumentRecord& record) {
   return to;
 }
 
+void CopyValue(const Value& from, pb::MetadataValue* to) {
+  if (const auto* text = std::get_if<std::string>(&from)) {
+    to->set_string_value(*text);
+  } else if (const auto* whole = std::get_if<int64_t>(&from)) {
+    to->set_int_value(*whole);
+  } else if (const auto* number = std::get_if<double>(&from)) {
+    to->set_number_value(*number);
+  } else {
+    const Time& time = std::get<Time>(from);
+    to->mutable_time_value()->set_seconds(time.seconds);
+    to->mutable_time_value()->set_nanos(time.nanos);
+  }
+}
+
 void CopyMetadata(const IndexedDocument& from, google::protobuf::Map<std::string, pb::MetadataValues>* to) {
   for (const auto& [key, values] : from.metadata) {
     pb::MetadataValues& list = (*to)[key];
-    for (const Value& value : values) CopyValue(value, *list.add_values());
+    for (const Value& value : values) CopyValue(value, list.add_values());
   }
 }
 

@@ -35,6 +35,7 @@ std::partial_ordering Compare(const Value& a, const Value& b);
 bool SortsBefore(const Value& a, const Value& b);
 // `from` has a kind.
 Value ToValue(const pb::MetadataValue& from);
+void CopyValue(const Value& from, pb::MetadataValue* to);
 
 struct IndexedDocument {
   std::string id;

@@ -332,40 +332,48 @@ void RemoteShard::SetState(RemoteReplica& replica, RemoteReplica::State state, c
 
 // ---------------------------------------------------------------- asking how they are
 
+// One replica, asked how it is.
+struct RemoteShard::Question {
+  std::shared_ptr<const ClusterConfig> config;
+  ReplicaPtr replica;
+  grpc::ClientContext context;
+  shardpb::GetShardInfoRequest request;
+  shardpb::GetShardInfoResponse info;
+  bool ended = false;  // guarded by mutex_
+};
+
+// Questions are this thread's, and gRPC's callbacks only name them: a channel whose last owner is one of gRPC's own
+// threads ends the process.
 void RemoteShard::Run() {
+  std::list<Question> questions;
   while (true) {
-    Ask();
+    Ask(questions);
     const MutexLock lock(mutex_);
     const Clock::time_point next = Clock::now() + kAskEvery;
     while (!stopping_ && wake_.WaitUntil(mutex_, next)) {
     }
-    while (stopping_ && questions_ > 0) wake_.Wait(mutex_);
+    const auto ended = [](const Question& question) { return question.ended; };
+    while (stopping_ && !std::all_of(questions.begin(), questions.end(), ended)) wake_.Wait(mutex_);
+    questions.remove_if(ended);
     if (stopping_) return;
   }
 }
 
 // Each by itself: one that does not answer must not keep from being learnt how the others are.
-void RemoteShard::Ask() {
-  struct Question {
-    grpc::ClientContext context;
-    shardpb::GetShardInfoRequest request;
-    shardpb::GetShardInfoResponse info;
-  };
+void RemoteShard::Ask(std::list<Question>& questions) {
   const auto config = cluster_.get();
   for (const ReplicaPtr& replica : Replicas(config->shards[number_])) {
     if (replica->asked.exchange(true)) continue;
-    const auto question = std::make_shared<Question>();
-    question->context.set_deadline(std::chrono::system_clock::now() + kAnswerMax);
-    {
-      const MutexLock lock(mutex_);
-      ++questions_;
-    }
-    replica->stub().async()->GetShardInfo(&question->context, &question->request, &question->info,
-                                          [this, config, replica, question](const grpc::Status& status) {
-                                            Learn(*config, status, question->info, *replica);
-                                            replica->asked = false;
+    Question& question = questions.emplace_back();
+    question.config = config;
+    question.replica = replica;
+    question.context.set_deadline(std::chrono::system_clock::now() + kAnswerMax);
+    replica->stub().async()->GetShardInfo(&question.context, &question.request, &question.info,
+                                          [this, &question](const grpc::Status& status) {
+                                            Learn(*question.config, status, question.info, *question.replica);
+                                            question.replica->asked = false;
                                             const MutexLock lock(mutex_);
-                                            --questions_;
+                                            question.ended = true;
                                             wake_.NotifyAll();
                                           });
   }

@@ -7,6 +7,7 @@
 #include <array>
 #include <atomic>
 #include <functional>
+#include <list>
 #include <map>
 #include <memory>
 #include <string>
@@ -60,6 +61,7 @@ class RemoteShard : public Shard, private CallObserver {
 
  private:
   using ReplicaPtr = std::shared_ptr<RemoteReplica>;
+  struct Question;
   using Clock = std::chrono::steady_clock;
 
   // The replicas of the cluster file as it now is.
@@ -86,7 +88,7 @@ class RemoteShard : public Shard, private CallObserver {
 
   // ------------------------------------------------------------ asking how they are
   void Run() ABSL_LOCKS_EXCLUDED(mutex_);
-  void Ask() ABSL_LOCKS_EXCLUDED(mutex_);
+  void Ask(std::list<Question>& questions) ABSL_LOCKS_EXCLUDED(mutex_);
   // `replica` has answered, or not, while the cluster file said `config`.
   void Learn(const ClusterConfig& config, const grpc::Status& answer, const shardpb::GetShardInfoResponse& info,
              RemoteReplica& replica);
@@ -105,7 +107,6 @@ class RemoteShard : public Shard, private CallObserver {
   mutable Mutex mutex_;
   CondVar wake_;
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
-  int questions_ ABSL_GUARDED_BY(mutex_) = 0;                                   // that are under way
   mutable std::map<std::string, ReplicaPtr> replicas_ ABSL_GUARDED_BY(mutex_);  // by name and address
   std::array<Clock::duration, kTimesKept> times_ ABSL_GUARDED_BY(mutex_) = {};  // of the last answers
   uint64_t answers_ ABSL_GUARDED_BY(mutex_) = 0;
