@@ -43,6 +43,7 @@ namespace {
 using std::chrono::milliseconds;
 
 constexpr std::chrono::seconds kWaitMax{60};
+constexpr size_t kMemoryBytes = size_t{8} << 20;
 
 class FullDiskTest : public testing::Test {
  protected:
@@ -51,13 +52,13 @@ class FullDiskTest : public testing::Test {
 
   void Open() {
     store_.reset();
-    auto store = KeyValueStore::Open({.path = folder_ / "store"});
+    auto store = KeyValueStore::Open({.path = folder_ / "store", .memory_bytes = kMemoryBytes});
     ASSERT_TRUE(store.ok()) << store.status();
     store_ = *std::move(store);
   }
-  absl::Status Put(const std::string& key) {
+  absl::Status Put(const std::string& key, size_t bytes = 5) {
     KeyValueBatch batch;
-    batch.Put(Family::kMeta, key, "value");
+    batch.Put(Family::kMeta, key, std::string(bytes, 'v'));
     return store_->Write(batch);
   }
   bool Has(const std::string& key) { return store_->Get(Family::kMeta, key, nullptr)->has_value(); }
@@ -108,6 +109,18 @@ TEST_F(FullDiskTest, SoDoesTheFirstWriteAfterAllWasWrittenToTables) {
   disk_is_full = true;
   ExpectRefused("refused");
   EXPECT_FALSE(store_->Copy(folder_ / "second copy").ok());
+  ResumeInTime();
+  EXPECT_TRUE(Put("after").ok());
+  Open();
+  for (const char* key : {"before", "after"}) EXPECT_TRUE(Has(key)) << key;
+  EXPECT_FALSE(Has("refused"));
+}
+
+// RocksDB empties what is in memory in the very write that finds it full.
+TEST_F(FullDiskTest, SoDoesAWriteThatFindsMemoryFullToo) {
+  ASSERT_TRUE(Put("before", kMemoryBytes).ok());
+  disk_is_full = true;
+  ExpectRefused("refused");
   ResumeInTime();
   EXPECT_TRUE(Put("after").ok());
   Open();

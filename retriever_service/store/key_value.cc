@@ -159,15 +159,11 @@ struct KeyValueStore::Rocks {
 
   // Sees to it that something is in memory that is in no table yet: only then does RocksDB, resuming after a failed
   // write, begin a new log. Otherwise it would go on with the one in which a record was cut short, and that ends the
-  // process.
+  // process. Memory that is full goes to tables with this write, not with the one after it, of a store's one writer.
   rocksdb::Status KeepSomethingUnflushed() const {
-    rocksdb::ColumnFamilyHandle* const unused = handles.back();
-    uint64_t entries = 0;
-    db->GetIntProperty(unused, rocksdb::DB::Properties::kNumEntriesActiveMemTable, &entries);
-    if (entries > 0) return rocksdb::Status::OK();
     rocksdb::WriteOptions options;
     options.disableWAL = true;
-    return db->Put(options, unused, kUnflushedKey, "");
+    return db->Put(options, handles.back(), kUnflushedKey, "");
   }
 };
 
