@@ -266,14 +266,14 @@ TEST_F(RetrieverTest, WritesThatWaitHoldUpNeitherReadsNorOthersWhoseCallersLeft)
   std::atomic<bool> left = false;
   std::thread writer([&] {
     grpc::ClientContext context;
-    context.set_deadline(in(std::chrono::seconds(1)));
+    context.set_deadline(in(std::chrono::milliseconds(3000)));
     pb::UpsertDocumentsResponse response;
     EXPECT_EQ(stub_->UpsertDocuments(&context, request, &response).error_code(), grpc::StatusCode::DEADLINE_EXCEEDED);
     left = true;
   });
   while (!left) {
     grpc::ClientContext reading;
-    reading.set_deadline(in(std::chrono::milliseconds(500)));
+    reading.set_deadline(in(std::chrono::milliseconds(2500)));  // less than the write holds on
     pb::GetInfoResponse info;
     EXPECT_TRUE(stub_->GetInfo(&reading, {}, &info).ok());
   }
