@@ -10,6 +10,7 @@
 #include <random>
 #include <vector>
 
+#include "common/torch/device.h"
 #include "generator_service/engine/random.h"
 #include "generator_service/engine/sampler.h"
 #include "tests/test_paths.h"
@@ -18,6 +19,8 @@ namespace retro {
 namespace {
 
 constexpr int64_t kVocabulary = 97;
+
+at::Device Device() { return *OpenDevice(TestDevice()); }
 
 struct Row {
   SamplingSettings settings;
@@ -48,7 +51,7 @@ at::Tensor OfRows(const std::vector<Row>& rows, const auto& value) {
   std::vector<double> values;
   values.reserve(rows.size());
   for (const Row& row : rows) values.push_back(static_cast<double>(value(row)));
-  return at::tensor(values, at::kDouble).to(at::Device(TestDevice()));
+  return at::tensor(values, at::kDouble).to(Device());
 }
 
 RowSampling SamplingOf(const std::vector<Row>& rows) {
@@ -73,7 +76,7 @@ at::Tensor LogitsOf(const std::vector<Row>& rows) {
   std::vector<at::Tensor> logits;
   logits.reserve(rows.size());
   for (const Row& row : rows) logits.push_back(at::tensor(row.logits, at::kFloat));
-  return at::stack(logits).to(at::Device(TestDevice()));
+  return at::stack(logits).to(Device());
 }
 
 void ExpectTheHostsChoices(const std::vector<Row>& rows, const SamplingNeeds& needs) {
