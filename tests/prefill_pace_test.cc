@@ -16,7 +16,7 @@ struct Machine {
 
 TEST(PrefillPaceTest, StepsStayWithinTheSlowdownAndPrefillGoesOn) {
   for (const Machine machine : {Machine{30'000, 7'000}, Machine{30'000, 60'000}, Machine{20'000, 100}}) {
-    PrefillPace pace(32);
+    PrefillPace pace(1, 32);
     int64_t prefilled = 0;
     int64_t beside = 0;
     for (int step = 0; step < 300; ++step) {
@@ -38,7 +38,7 @@ TEST(PrefillPaceTest, StepsStayWithinTheSlowdownAndPrefillGoesOn) {
 }
 
 TEST(PrefillPaceTest, ItFollowsAMachineThatChanges) {
-  PrefillPace pace(64);
+  PrefillPace pace(1, 64);
   Machine machine{10'000, 5'000};
   for (int step = 0; step < 200; ++step) {
     const int64_t tokens = pace.Tokens();
@@ -57,12 +57,22 @@ TEST(PrefillPaceTest, ItFollowsAMachineThatChanges) {
 }
 
 TEST(PrefillPaceTest, StepsThatTakeNoTimeAreNotLimited) {
-  PrefillPace pace(32);
+  PrefillPace pace(1, 32);
   EXPECT_EQ(pace.Tokens(), 0);
   pace.Note(0, nanoseconds(0));
   EXPECT_EQ(pace.Tokens(), 8);
   pace.Note(8, nanoseconds(0));
   EXPECT_EQ(pace.Tokens(), 32);
+}
+
+TEST(PrefillPaceTest, NoFewerThanTheLeastHoweverSlowTheyAre) {
+  PrefillPace pace(16, 32);
+  const Machine machine{3'000, 5'000};
+  pace.Note(0, machine.Step(0));
+  EXPECT_EQ(pace.Tokens(), 16);
+  pace.Note(16, machine.Step(16));
+  EXPECT_EQ(pace.Tokens(), 16);
+  EXPECT_EQ(pace.TokensMeanwhile(), 16);
 }
 
 }  // namespace

@@ -12,6 +12,9 @@
 namespace retro {
 namespace {
 
+// Whether the row's token completes a chunk that takes neighbours.
+bool Completes(const FixedRow& row) { return !row.piece.neighbours.empty(); }
+
 // Rows of the integers; the blocks follow.
 enum IntegerField : int64_t { kToken, kHeld, kBlock, kInBlock, kSlot, kInChunk, kAttending, kTopK, kIntegerFields };
 enum RealField : int64_t { kGate, kTemperature, kTopP, kPenalty, kUniform, kRealFields };
@@ -56,6 +59,7 @@ FixedDecoder::FixedDecoder(const RetroModel& model, FixedDecoderOptions options,
       blocks_max_(BlocksMax(model.config())),
       captures_(options_.captures && device.is_cuda()),
       slots_(model.config(), model.weights(), options_.rows_max, options_.neighbours_max, device),
+      fresh_(options_.rows_max),
       seen_count_(options_.rows_max),
       biased_(options_.rows_max) {
   for (int64_t slot = options_.rows_max - 1; slot >= 0; --slot) free_slots_.push_back(slot);
@@ -69,6 +73,7 @@ FixedDecoder::FixedDecoder(const RetroModel& model, FixedDecoderOptions options,
   make({(kIntegerFields + blocks_max_) * rows}, at::kLong, host_integers_, integers_);
   make({kRealFields * rows}, at::kDouble, host_reals_, reals_);
   make({rows, 2}, at::kDouble, host_results_, results_);
+  hidden_ = at::zeros({rows, model.config().width}, there.dtype(at::kFloat));
   seen_ = at::zeros({options_.rows_max, model.config().vocabulary}, there.dtype(at::kBool));
   bias_ = at::zeros({options_.rows_max, model.config().vocabulary}, there.dtype(at::kFloat));
 }
@@ -80,18 +85,20 @@ void FixedDecoder::End(uint64_t sequence) {
   slot_of_.erase(found);
 }
 
-std::optional<int64_t> FixedDecoder::SlotOf(const FixedRow& row) {
-  const auto found = slot_of_.find(row.sequence);
-  if (found != slot_of_.end()) return found->second;
-  if (free_slots_.empty()) return std::nullopt;
+bool FixedDecoder::HasSlot(uint64_t sequence) {
+  if (slot_of_.contains(sequence)) return true;
+  if (free_slots_.empty()) return false;
   const int64_t slot = free_slots_.back();
   free_slots_.pop_back();
-  slot_of_[row.sequence] = slot;
-  BeginSlot(slot, *row.sampling.settings);
-  return slot;
+  slot_of_[sequence] = slot;
+  fresh_[slot] = true;
+  return true;
 }
 
+// What its last sequence left there goes.
 void FixedDecoder::BeginSlot(int64_t slot, const SamplingSettings& settings) {
+  if (!fresh_[slot]) return;
+  fresh_[slot] = false;
   seen_count_[slot] = 0;
   if (settings.repetition_penalty != 1.0F) seen_[slot].zero_();
   if (biased_[slot]) bias_[slot].zero_();
@@ -112,22 +119,16 @@ void FixedDecoder::BringSeen(int64_t slot, const FixedRow& row) {
   const std::vector<TokenId>& ids = row.sampling.seen->ids();
   const std::vector<int64_t> added(ids.begin() + static_cast<ptrdiff_t>(seen_count_[slot]), ids.end());
   seen_count_[slot] = ids.size();
-  if (added.empty() || (added.size() == 1 && added[0] == row.token)) return;
+  if (added.empty() || (added.size() == 1 && added[0] == row.piece.tokens[0])) return;
   seen_[slot].index_fill_(0, at::tensor(added, at::kLong).to(device_), true);
 }
 
-// Whether the step is one of fixed shape; then each sequence has its slot and room for one more token.
-bool FixedDecoder::Takes(std::span<const FixedRow> rows) {
-  if (rows.empty() || static_cast<int64_t>(rows.size()) > options_.rows_max) return false;
-  for (const FixedRow& row : rows) {
-    const SequenceState& state = *row.state;
-    const bool plain = IsPlainDecodeRow(state) && slots_.HasRoomFor(state);
-    if (!plain || row.token < 0 || row.token >= model_.config().vocabulary) return false;
-  }
-  for (const FixedRow& row : rows) {
-    if (!row.state->cache->Reserve(row.state->held() + 1) || !SlotOf(row).has_value()) return false;
-  }
-  return true;
+bool FixedDecoder::Takes(const FixedRow& row) {
+  if (gave_up_ || row.piece.tokens.size() != 1 || !model_.CheckPiece(row.piece).ok()) return false;
+  const SequenceState& state = row.piece.sequence->state();
+  const bool fits = Completes(row) ? slots_.HasRoomFor(row.piece.neighbours[0]) : slots_.HasRoomFor(state);
+  return IsDecodeRow(state) && fits && row.piece.sequence->state().cache->Reserve(state.held() + 1) &&
+         HasSlot(row.sequence);
 }
 
 FixedDecoder::Shape FixedDecoder::ShapeOf(std::span<const FixedRow> rows) const {
@@ -135,7 +136,8 @@ FixedDecoder::Shape FixedDecoder::ShapeOf(std::span<const FixedRow> rows) const 
   for (const FixedRow& row : rows) {
     const SamplingSettings& settings = *row.sampling.settings;
     const bool draws = settings.temperature > 0;
-    shape.blocks = std::max(shape.blocks, PowerOfTwo(static_cast<int64_t>(row.state->cache->blocks().size())));
+    shape.blocks =
+        std::max(shape.blocks, PowerOfTwo(static_cast<int64_t>(row.piece.sequence->state().cache->blocks().size())));
     shape.needs.adjusts |= Adjusts(settings);
     shape.needs.draws |= draws;
     shape.needs.filters |= draws && (settings.top_k > 0 || settings.top_p < 1);
@@ -144,39 +146,42 @@ FixedDecoder::Shape FixedDecoder::ShapeOf(std::span<const FixedRow> rows) const 
   return shape;
 }
 
-void FixedDecoder::Fill(const FixedRow& row, int64_t slot, int64_t column, const Shape& shape) {
-  const SequenceState& state = *row.state;
+void FixedDecoder::FillPlaces(const FixedRow& row, int64_t column, const Shape& shape) {
+  const SequenceState& state = row.piece.sequence->state();
   const ChunkGeometry& geometry = state.geometry;
   const std::span<const int64_t> blocks = state.cache->blocks();
   const int64_t m = model_.config().chunk_length;
   const int64_t attended = geometry.AttendedChunk(state.position);
-  const bool attends = state.options.retrieval && state.memory != nullptr && attended >= 0;
   int64_t* integers = host_integers_.data_ptr<int64_t>() + column;
   const auto set = [&](int64_t field, int64_t value) { integers[field * shape.rows] = value; };
-  set(kToken, row.token);
+  set(kToken, row.piece.tokens[0]);
   set(kHeld, state.held());
   set(kBlock, blocks[state.held() / m]);
   set(kInBlock, state.held() % m);
-  set(kSlot, slot);
+  set(kSlot, slot_of_.at(row.sequence));
   set(kInChunk, state.position - geometry.Begin(geometry.CompleteChunks(state.position)));
-  set(kAttending, attends ? geometry.Place(state.position, attended) : 0);
-  const SamplingSettings& settings = *row.sampling.settings;
-  set(kTopK, settings.top_k);
+  set(kAttending, attended >= 0 ? geometry.Place(state.position, attended) : 0);
+  set(kTopK, row.sampling.settings->top_k);
   for (int64_t i = 0; i < shape.blocks; ++i) {
     set(kIntegerFields + i, blocks[i < static_cast<int64_t>(blocks.size()) ? i : 0]);
   }
+}
+
+void FixedDecoder::FillNumbers(const FixedRow& row, bool attends, int64_t column, const Shape& shape) {
+  const SamplingSettings& settings = *row.sampling.settings;
   double* reals = host_reals_.data_ptr<double>() + column;
-  reals[kGate * shape.rows] = attends ? state.options.gate.value_or(model_.config().gate) : 0;
+  reals[kGate * shape.rows] = attends ? row.piece.sequence->state().options.gate.value_or(model_.config().gate) : 0;
   reals[kTemperature * shape.rows] = settings.temperature;
   reals[kTopP * shape.rows] = settings.top_p;
   reals[kPenalty * shape.rows] = settings.repetition_penalty;
   reals[kUniform * shape.rows] = UniformAt(settings.seed, row.sampling.index);
 }
 
-// From integers_ and reals_ to results_, on the device alone.
+// The first half from integers_ to hidden_, the second from there and reals_ to results_, on the device alone.
 void FixedDecoder::Compute(const Shape& shape) {
   const at::Tensor integers = Fields(integers_, kIntegerFields + shape.blocks, shape.rows);
   const at::Tensor reals = Fields(reals_, kRealFields, shape.rows);
+  const at::Tensor hidden = hidden_.narrow(0, 0, shape.rows);
   const FixedStepInput input{.token = integers[kToken],
                              .held = integers[kHeld],
                              .block = integers[kBlock],
@@ -186,6 +191,10 @@ void FixedDecoder::Compute(const Shape& shape) {
                              .attending = integers[kAttending],
                              .blocks = integers.slice(0, kIntegerFields),
                              .gate = reals[kGate].to(at::kFloat)};
+  if (!shape.ends) {
+    hidden.copy_(BeginFixedStep(model_.weights(), model_.config(), model_.pool(), slots_, input));
+    return;
+  }
   RowSampling sampling{.temperature = reals[kTemperature],
                        .top_k = integers[kTopK],
                        .top_p = reals[kTopP],
@@ -196,7 +205,7 @@ void FixedDecoder::Compute(const Shape& shape) {
     sampling.seen = seen_.index_select(0, input.slot);
     sampling.bias = bias_.index_select(0, input.slot);
   }
-  const at::Tensor logits = RunFixedStep(model_.weights(), model_.config(), model_.pool(), slots_, input);
+  const at::Tensor logits = EndFixedStep(model_.weights(), model_.config(), model_.pool(), slots_, input, hidden);
   results_.narrow(0, 0, shape.rows).copy_(SampleRows(logits, sampling, shape.needs));
 }
 
@@ -216,25 +225,54 @@ void FixedDecoder::Run(const Shape& shape) {
   found->second->Replay();
 }
 
-std::optional<std::vector<ScoredToken>> FixedDecoder::StepOrThrow(std::span<const FixedRow> rows) {
-  const c10::InferenceMode inference;
-  if (!Takes(rows)) return std::nullopt;
-  const Shape shape = ShapeOf(rows);
-  for (int64_t column = 0; column < shape.rows; ++column) {
-    const bool lacking = column >= static_cast<int64_t>(rows.size());
-    const FixedRow& row = rows[lacking ? 0 : column];
-    const int64_t slot = slot_of_.at(row.sequence);
-    if (!lacking) {
-      slots_.Bring(slot, *row.state);
-      BringSeen(slot, row);
-    }
-    Fill(row, slot, column, shape);
+std::vector<ChunkMemoryPtr> FixedDecoder::Memories(std::span<const FixedRow> rows) {
+  std::vector<CompletingRow> completing;
+  std::vector<ChunkMemoryPtr> memories;
+  for (size_t i = 0; i < rows.size(); ++i) {
+    SequenceState& state = rows[i].piece.sequence->state();
+    memories.push_back(state.memory);
+    if (!Completes(rows[i])) continue;
+    completing.push_back({&state, static_cast<int64_t>(i), slot_of_.at(rows[i].sequence), rows[i].piece.neighbours});
   }
+  if (completing.empty()) return memories;
+  const std::vector<ChunkMemoryPtr> made =
+      EncodeForSlots(model_.weights(), model_.config(), slots_, hidden_, completing);
+  for (size_t i = 0; i < made.size(); ++i) memories[completing[i].row] = made[i];
+  return memories;
+}
+
+void FixedDecoder::Move(const FixedRow& row, ChunkMemoryPtr memory) {
+  SequenceState& state = row.piece.sequence->state();
+  const int64_t in_chunk = state.position - state.geometry.Begin(state.geometry.CompleteChunks(state.position));
+  ++state.position;
+  state.memory = std::move(memory);
+  if (!state.options.retrieval) return;
+  state.conditioning = Completes(row) ? at::Tensor() : slots_.ConditioningOf(slot_of_.at(row.sequence), in_chunk + 1);
+}
+
+std::optional<std::vector<ScoredToken>> FixedDecoder::StepOrThrow(std::span<const FixedRow> rows) {
+  Shape shape = ShapeOf(rows);
+  const auto for_columns = [&](const auto& fill) {
+    for (int64_t column = 0; column < shape.rows; ++column) {
+      fill(column, column < static_cast<int64_t>(rows.size()) ? column : 0);
+    }
+  };
   const auto send = [&](at::Tensor& own, const at::Tensor& host, int64_t count) {
     own.narrow(0, 0, count).copy_(host.narrow(0, 0, count), /*non_blocking=*/true);
   };
+  for (const FixedRow& row : rows) {
+    const int64_t slot = slot_of_.at(row.sequence);
+    BeginSlot(slot, *row.sampling.settings);
+    slots_.Bring(slot, row.piece.sequence->state());
+    BringSeen(slot, row);
+  }
+  for_columns([&](int64_t column, int64_t row) { FillPlaces(rows[row], column, shape); });
   send(integers_, host_integers_, (kIntegerFields + shape.blocks) * shape.rows);
+  Run({.rows = shape.rows, .blocks = shape.blocks});
+  std::vector<ChunkMemoryPtr> memories = Memories(rows);
+  for_columns([&](int64_t column, int64_t row) { FillNumbers(rows[row], memories[row] != nullptr, column, shape); });
   send(reals_, host_reals_, kRealFields * shape.rows);
+  shape.ends = true;
   Run(shape);
   host_results_.narrow(0, 0, shape.rows).copy_(results_.narrow(0, 0, shape.rows));
   const double* results = host_results_.const_data_ptr<double>();
@@ -244,15 +282,9 @@ std::optional<std::vector<ScoredToken>> FixedDecoder::StepOrThrow(std::span<cons
     if (results[2 * i] < 0) return std::nullopt;
     tokens.push_back({static_cast<TokenId>(results[2 * i]), static_cast<float>(results[2 * i + 1]), {}});
   }
-  for (const FixedRow& row : rows) {
-    SequenceState& state = *row.state;
-    const int64_t in_chunk = state.position - state.geometry.Begin(state.geometry.CompleteChunks(state.position));
-    ++state.position;
-    if (state.options.retrieval) {
-      state.conditioning = slots_.ConditioningOf(slot_of_.at(row.sequence), in_chunk + 1);
-    }
-  }
+  for (size_t i = 0; i < rows.size(); ++i) Move(rows[i], std::move(memories[i]));
   ++steps_;
+  rows_taken_ += static_cast<int64_t>(rows.size());
   return tokens;
 }
 
@@ -262,9 +294,9 @@ void FixedDecoder::GiveUp(const absl::Status& why) {
 }
 
 std::optional<std::vector<ScoredToken>> FixedDecoder::Step(std::span<const FixedRow> rows) {
-  if (gave_up_) return std::nullopt;
   std::optional<std::vector<ScoredToken>> tokens;
   const absl::Status done = CatchTorch([&] {
+    const c10::InferenceMode inference;
     tokens = StepOrThrow(rows);
     return absl::OkStatus();
   });

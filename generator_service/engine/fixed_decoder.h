@@ -1,9 +1,10 @@
 // Decoding by steps of fixed shape: one token of each sequence goes in, the next token of each comes out, all that lies
-// between stays on the device: see fixed_step.h and device_sampler.h. On CUDA each shape is captured as a graph, and a
-// step is one copy in, one launch and one copy out.
+// between stays on the device: see fixed_step.h and device_sampler.h. On CUDA each half of a shape is captured as a
+// graph, and a step is two launches, with the encoder between them where rows complete chunks.
 //
-// A step takes only plain decode rows (fixed_step.h) whose logits serve nothing but to sample. Shapes are powers of two
-// of rows and of blocks of context; rows that are lacking repeat the first one, which writes the same once more.
+// It takes only decode rows (fixed_step.h) whose logits serve nothing but to sample; a row is taken or not whatever
+// others there are. Shapes are powers of two of rows and of blocks of context; rows that are lacking repeat the
+// first one, which writes the same once more.
 #pragma once
 
 #include <ATen/ATen.h>
@@ -38,8 +39,7 @@ struct FixedDecoderOptions {
 // The next token of one sequence.
 struct FixedRow {
   uint64_t sequence = 0;
-  SequenceState* state = nullptr;
-  TokenId token = 0;
+  Piece piece;  // of one token
   SamplingOrder sampling;
 };
 
@@ -50,13 +50,16 @@ class FixedDecoder {
   // step, RESOURCE_EXHAUSTED where the device has no room.
   static absl::StatusOr<std::unique_ptr<FixedDecoder>> Create(const RetroModel& model, FixedDecoderOptions options);
 
-  // The rows' next tokens, with the sequences moved on. Nothing, and no sequence has moved, if the step is none of
-  // fixed shape, or something is wrong with it: what that is, RetroModel::Forward says.
+  // Whether the sequence's next token can be made by Step. Then it has its slot and room for that token.
+  bool Takes(const FixedRow& row);
+  // The next tokens of rows that it takes, with the sequences moved on. Nothing, and no sequence has moved, if
+  // something is wrong with them: what that is, RetroModel::Forward says.
   std::optional<std::vector<ScoredToken>> Step(std::span<const FixedRow> rows);
   // Frees the sequence's slot. Unknown ones are ignored.
   void End(uint64_t sequence);
 
-  int64_t steps() const { return steps_; }  // that it took
+  int64_t steps() const { return steps_; }
+  int64_t rows() const { return rows_taken_; }  // of all steps
   size_t graphs() const { return graphs_.size(); }
 
  private:
@@ -64,19 +67,24 @@ class FixedDecoder {
     int64_t rows = 0;
     int64_t blocks = 0;
     SamplingNeeds needs;
+    bool ends = false;  // the second half; of the first, needs are none
     auto operator<=>(const Shape&) const = default;
   };
 
   FixedDecoder(const RetroModel& model, FixedDecoderOptions options, const at::Device& device);
 
-  bool Takes(std::span<const FixedRow> rows);
   Shape ShapeOf(std::span<const FixedRow> rows) const;
-  std::optional<int64_t> SlotOf(const FixedRow& row);
+  // It has one, or takes one that is free.
+  bool HasSlot(uint64_t sequence);
   void BeginSlot(int64_t slot, const SamplingSettings& settings);
   void BringSeen(int64_t slot, const FixedRow& row);
-  void Fill(const FixedRow& row, int64_t slot, int64_t column, const Shape& shape);
+  void FillPlaces(const FixedRow& row, int64_t column, const Shape& shape);
+  void FillNumbers(const FixedRow& row, bool attends, int64_t column, const Shape& shape);
+  // The memories of the chunks that the rows attend to once the first half is done.
+  std::vector<ChunkMemoryPtr> Memories(std::span<const FixedRow> rows);
   void Run(const Shape& shape);
   void Compute(const Shape& shape);
+  void Move(const FixedRow& row, ChunkMemoryPtr memory);
   std::optional<std::vector<ScoredToken>> StepOrThrow(std::span<const FixedRow> rows);
   void GiveUp(const absl::Status& why);
 
@@ -87,10 +95,12 @@ class FixedDecoder {
   bool captures_;
   bool gave_up_ = false;
   int64_t steps_ = 0;
+  int64_t rows_taken_ = 0;
 
   DecodeSlots slots_;
   std::map<uint64_t, int64_t> slot_of_;  // by sequence
   std::vector<int64_t> free_slots_;
+  std::vector<bool> fresh_;         // by slot: its sequence has made no step
   std::vector<size_t> seen_count_;  // by slot: how many of the sequence's seen ids are in seen_
   std::vector<bool> biased_;        // by slot: whether its row of bias_ has anything
   at::Tensor seen_;                 // [slots, V] bool
@@ -100,6 +110,7 @@ class FixedDecoder {
   at::Tensor host_integers_, integers_;  // int64
   at::Tensor host_reals_, reals_;        // fp64
   at::Tensor host_results_, results_;    // [rows, 2] fp64
+  at::Tensor hidden_;                    // [rows, d] fp32, from the first half to the second
   std::map<Shape, std::unique_ptr<CudaGraph>> graphs_;
 };
 

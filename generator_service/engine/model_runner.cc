@@ -39,17 +39,18 @@ absl::Status ModelRunner::Begin(const StepItem& item) {
   return absl::OkStatus();
 }
 
+Piece ModelRunner::PieceOf(const StepItem& item) const {
+  return {.sequence = sequences_.at(item.sequence).get(),
+          .tokens = item.tokens,
+          .neighbours = item.neighbours,
+          .logit_rows = item.logit_rows,
+          .want_mass = item.want_attention};
+}
+
 absl::StatusOr<ModelRunner::Outputs> ModelRunner::Forward(std::span<const StepItem> items) {
   std::vector<Piece> pieces;
   pieces.reserve(items.size());
-  for (const StepItem& item : items) {
-    Piece& piece = pieces.emplace_back();
-    piece.sequence = sequences_.at(item.sequence).get();
-    piece.tokens = item.tokens;
-    piece.neighbours = item.neighbours;
-    piece.logit_rows = item.logit_rows;
-    piece.want_mass = item.want_attention;
-  }
+  for (const StepItem& item : items) pieces.push_back(PieceOf(item));
   RETRO_ASSIGN_OR_RETURN(const std::vector<at::Tensor> logits, model_.Forward(pieces));
   Outputs outputs;
   outputs.reserve(items.size());
@@ -67,32 +68,28 @@ absl::StatusOr<ModelRunner::Outputs> ModelRunner::Forward(std::span<const StepIt
   return outputs;
 }
 
-std::optional<ModelRunner::Outputs> ModelRunner::StepFixed(std::span<const StepItem> items) {
+void ModelRunner::StepFixed(std::span<const StepItem> items, MaybeOutputs& outputs) {
   std::vector<FixedRow> rows;
-  rows.reserve(items.size());
-  for (const StepItem& item : items) {
-    if (item.begins || item.tokens.size() != 1 || !item.sampling.has_value()) return std::nullopt;
-    rows.push_back({item.sequence, &sequences_.at(item.sequence)->state(), item.tokens[0], *item.sampling});
+  std::vector<size_t> places;
+  for (size_t i = 0; i < items.size(); ++i) {
+    const StepItem& item = items[i];
+    if (item.begins || !item.sampling.has_value()) continue;
+    const FixedRow row{item.sequence, PieceOf(item), *item.sampling};
+    if (!decoder_->Takes(row)) continue;
+    rows.push_back(row);
+    places.push_back(i);
   }
+  if (rows.empty()) return;
   auto sampled = decoder_->Step(rows);
-  if (!sampled.has_value()) return std::nullopt;
-  Outputs outputs;
-  outputs.reserve(items.size());
-  for (ScoredToken& token : *sampled) outputs.emplace_back(StepOutput{{}, {}, std::move(token)});
-  return outputs;
+  if (!sampled.has_value()) return;
+  for (size_t i = 0; i < places.size(); ++i) outputs[places[i]] = StepOutput{{}, {}, std::move((*sampled)[i])};
 }
 
-ModelRunner::Outputs ModelRunner::Step(std::span<const StepItem> items) {
-  // OpenMP keeps the number by thread, so it has to be said by the one that computes.
-  if (threads_ > 0) at::set_num_threads(std::exchange(threads_, 0));
-  logits_.clear();
-  if (decoder_ != nullptr) {
-    if (auto fixed = StepFixed(items)) return *std::move(fixed);
-  }
-  Outputs outputs(items.size(), absl::StatusOr<StepOutput>(StepOutput{}));
+void ModelRunner::StepFreely(std::span<const StepItem> items, MaybeOutputs& outputs) {
   std::vector<StepItem> ready;
   std::vector<size_t> places;
   for (size_t i = 0; i < items.size(); ++i) {
+    if (outputs[i].has_value()) continue;
     const absl::Status begun = items[i].begins ? Begin(items[i]) : absl::OkStatus();
     if (!begun.ok()) {
       outputs[i] = begun;
@@ -103,14 +100,26 @@ ModelRunner::Outputs ModelRunner::Step(std::span<const StepItem> items) {
   }
   if (auto together = Forward(ready); together.ok()) {
     for (size_t i = 0; i < places.size(); ++i) outputs[places[i]] = std::move((*together)[i]);
-    return outputs;
+    return;
   }
   // No sequence has moved: one by one, so that only those fail whose fault it is.
   for (size_t i = 0; i < places.size(); ++i) {
     auto alone = Forward(std::span(&ready[i], 1));
     outputs[places[i]] = alone.ok() ? std::move(alone->front()) : absl::StatusOr<StepOutput>(alone.status());
   }
-  return outputs;
+}
+
+ModelRunner::Outputs ModelRunner::Step(std::span<const StepItem> items) {
+  // OpenMP keeps the number by thread, so it has to be said by the one that computes.
+  if (threads_ > 0) at::set_num_threads(std::exchange(threads_, 0));
+  logits_.clear();
+  MaybeOutputs outputs(items.size());
+  if (decoder_ != nullptr) StepFixed(items, outputs);
+  StepFreely(items, outputs);
+  Outputs made;
+  made.reserve(items.size());
+  for (auto& output : outputs) made.push_back(*std::move(output));
+  return made;
 }
 
 }  // namespace retro

@@ -1,5 +1,5 @@
-// The step function over a RETRO model: slices of several sequences as one batched forward, or, where all of them are
-// plain decode rows and there is one, by a FixedDecoder.
+// The step function over a RETRO model: slices of several sequences as one batched forward, but for those that a
+// FixedDecoder takes, if there is one.
 #pragma once
 
 #include <map>
@@ -27,8 +27,13 @@ class ModelRunner : public StepRunner {
 
  private:
   absl::Status Begin(const StepItem& item);
-  // By the fixed decoder; nothing if it does not take the step.
-  std::optional<Outputs> StepFixed(std::span<const StepItem> items);
+  Piece PieceOf(const StepItem& item) const;
+  using MaybeOutputs = std::vector<std::optional<absl::StatusOr<StepOutput>>>;
+
+  // Of those items that the fixed decoder takes.
+  void StepFixed(std::span<const StepItem> items, MaybeOutputs& outputs);
+  // Of the others.
+  void StepFreely(std::span<const StepItem> items, MaybeOutputs& outputs);
   // On an error no sequence has moved; an item whose logits could not be read has moved and fails.
   absl::StatusOr<Outputs> Forward(std::span<const StepItem> items);
   absl::StatusOr<std::span<const float>> LastRows(const at::Tensor& logits, int64_t wanted);

@@ -23,10 +23,10 @@ int64_t PrefillPace::Tokens() const {
 int64_t PrefillPace::TokensMeanwhile() const { return Fitting(); }
 
 int64_t PrefillPace::Fitting() const {
-  if (token_s_ <= 0) return std::min(kFirstTokens, tokens_max_);
+  if (token_s_ <= 0) return std::clamp(kFirstTokens, tokens_min_, tokens_max_);
   const double fitting = (kSlowdown - 1) * alone_s_ / token_s_;
   return fitting >= static_cast<double>(tokens_max_) ? tokens_max_
-                                                     : std::max<int64_t>(static_cast<int64_t>(fitting), 1);
+                                                     : std::max(static_cast<int64_t>(fitting), tokens_min_);
 }
 
 void PrefillPace::Note(int64_t prefill_tokens, std::chrono::nanoseconds time) {

@@ -11,12 +11,13 @@ class PrefillPace {
  public:
   static constexpr double kSlowdown = 2.5;
 
-  explicit PrefillPace(int64_t tokens_max) : tokens_max_(tokens_max) {}
+  // 1 <= tokens_min <= tokens_max.
+  PrefillPace(int64_t tokens_min, int64_t tokens_max) : tokens_min_(tokens_min), tokens_max_(tokens_max) {}
 
-  // For the next step in which a session decodes, 0 ... tokens_max. 0 where it has to be measured again what such a
-  // step takes by itself.
+  // For the next step in which a session decodes, 0 or tokens_min ... tokens_max. 0 where it has to be measured again
+  // what such a step takes by itself.
   int64_t Tokens() const;
-  // For a step in which those who decode wait for neighbours, that may come while it runs: 1 ... tokens_max.
+  // For a step in which those who decode wait for neighbours, that may come while it runs: tokens_min ... tokens_max.
   int64_t TokensMeanwhile() const;
 
   // What a step took in which a session decoded, beside so many tokens of prompts. Not for steps that encoded
@@ -26,6 +27,7 @@ class PrefillPace {
  private:
   int64_t Fitting() const;
 
+  const int64_t tokens_min_;
   const int64_t tokens_max_;
   bool measured_ = false;
   double alone_s_ = 0;        // a step without prefill, smoothed

@@ -9,6 +9,7 @@
 
 #include "generator_service/model/chunk_memory.h"
 #include "generator_service/model/config.h"
+#include "generator_service/model/neighbours.h"
 #include "generator_service/model/sequence_state.h"
 #include "generator_service/model/weights.h"
 
@@ -24,8 +25,10 @@ class DecodeSlots {
 
   int64_t count() const { return absent_.size(0); }
   bool HasRoomFor(const SequenceState& state) const;
+  bool HasRoomFor(const ChunkNeighbours& neighbours) const;
   // Brings a sequence's memory and conditioning to its slot, if others are there.
   void Bring(int64_t slot, const SequenceState& state);
+  void BringMemory(int64_t slot, const ChunkMemoryPtr& memory);
   // The conditioning of the first `tokens` tokens of the running chunk, for the state: [tokens, d], no copy.
   at::Tensor ConditioningOf(int64_t slot, int64_t tokens) const;
 
@@ -38,6 +41,7 @@ class DecodeSlots {
  private:
   std::vector<at::Tensor> keys_;
   std::vector<at::Tensor> values_;
+  const int64_t neighbour_length_;
   at::Tensor absent_;
   at::Tensor conditioning_;
   std::vector<ChunkMemoryPtr> brought_;  // whose copy the slot has

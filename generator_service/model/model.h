@@ -84,12 +84,13 @@ class RetroModel {
   // config.max_length, a wrong number or size of neighbours. RESOURCE_EXHAUSTED: out of memory or cache blocks. On any
   // error all sequences are where they were before.
   absl::StatusOr<std::vector<at::Tensor>> Forward(std::span<const Piece> pieces) const;
+  // What Forward would say of it before it computes anything, but for the cache.
+  absl::Status CheckPiece(const Piece& piece) const;
 
  private:
   RetroModel(ModelConfig config, std::string device, ModelNumbers numbers, std::unique_ptr<ModelWeights> weights,
              std::shared_ptr<KvPool> pool);
   absl::Status CheckPieces(std::span<const Piece> pieces) const;
-  absl::Status CheckPiece(const Piece& piece) const;
   absl::Status CheckTokens(std::span<const TokenId> tokens) const;
 
   ModelConfig config_;

@@ -157,6 +157,10 @@ EngineOptions OptionsOf(const GeneratorOptions& options, const ServedModel& mode
                   .neighbour_tokens = NeighbourCacheTokens(config)};
   engine.limits = options.limits;
   engine.limits.cache_blocks_max = model.model->cache_blocks();
+  // There a step is a matter of launches: many tokens take hardly longer than one.
+  if (model.model->device() != "cpu") {
+    engine.limits.prefill_tokens_shared_min = engine.limits.prefill_tokens_shared_max;
+  }
   engine.on_step = [&metrics, &health](const StepReport& step) {
     metrics.OnStep(step);
     health.OnStep(step);
