@@ -55,6 +55,7 @@ for form in alone continuation; do
 done
 evaluate versions_valid-retro-unconditioned retro text --data "$folder/versions_valid" --k 2 --no-conditioning "${limits[@]}"
 evaluate versions_valid-baselines twin baselines --data "$folder/versions_valid" --store "$folder/versions_valid" --store "$folder/train" --store-tokens-max 600000 "${limits[@]}"
+evaluate valid-baselines twin baselines --data "$folder/valid" --store "$folder/train" --store-tokens-max 600000 "${limits[@]}"
 
 # ---------------------------------------------------------------- questions
 prepare xquad "$xquad/corpus.jsonl" 2

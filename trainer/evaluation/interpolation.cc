@@ -18,8 +18,8 @@
 namespace retro {
 namespace {
 
-const std::vector<double> kSharpness = {4, 8, 16, 32, 64, 128};
-const std::vector<double> kShares = {0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 0.9, 0.95};
+const std::vector<double> kSharpness = {4, 8, 16, 32, 64, 128, 256, 512};
+const std::vector<double> kShares = {0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 0.9, 0.95, 0.98};
 constexpr int kFolds = 2;
 
 struct DocumentBits {
