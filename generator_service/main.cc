@@ -57,7 +57,8 @@ void AddSettings(CLI::App& app, Settings& settings) {
          "--cuda-graphs", settings.generator.cuda_graphs,
          "On CUDA, capture the decoding of tokens, and sample them on the device; false: launch each kernel and "
          "sample on the host. What reads prompts, slides, reads more than 4 neighbours of a chunk, or tells "
-         "log-probabilities of other tokens or attention is never captured, nor are models of other programs")
+         "log-probabilities of other tokens or attention is never captured, nor are generations past the 64th and "
+         "models of other programs")
       ->capture_default_str();
 
   constexpr char kBounds[] = "Bounds";
@@ -76,7 +77,7 @@ void AddSettings(CLI::App& app, Settings& settings) {
             1);
   add_bound("--prefill-tokens-max", limits.prefill_tokens_max, "Tokens of prompts a step, while nobody generates", 1);
   add_bound("--prefill-tokens-shared-max", limits.prefill_tokens_shared_max,
-            "Tokens of prompts a step, while somebody does; on the CPU fewer where they would hold up who does", 1);
+            "Tokens of prompts a step, while somebody does: on the CPU at most, on CUDA at least 128", 1);
   app.add_option("--neighbours-max", settings.generator.neighbours_max,
                  "Neighbours a chunk that a request may ask for or give: each is some 128 tokens of the encoder's work")
       ->check(CLI::Range(int64_t{1}, kNeighboursMax))

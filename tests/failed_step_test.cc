@@ -7,9 +7,12 @@
 #include <iostream>
 #include <memory>
 #include <new>
+#include <optional>
 #include <span>
 #include <vector>
 
+#include "generator_service/engine/fixed_decoder.h"
+#include "generator_service/engine/sampler.h"
 #include "generator_service/model/model.h"
 #include "tests/tiny_model.h"
 #include "tests/torch_memory.h"
@@ -105,6 +108,93 @@ TEST(FailedStepTest, OutOfMemoryAnywhereLeavesTheSequencesWhereTheyWere) {
     }
   }
   std::cout << "a step makes " << failures - 1 << " allocations\n";
+  EXPECT_GT(failures, 10);
+}
+
+// Two sequences before the last token of the first one's chunk, which FixedDecoder feeds.
+class DecodedSequences {
+ public:
+  DecodedSequences(const RetroModel& model, FixedDecoder& decoder) : model_(model), decoder_(decoder) {
+    for (const bool retrieval : {true, false}) {
+      auto& sequence = sequences_.emplace_back(*model.NewSequence({.retrieval = retrieval}));
+      const Piece prompt{.sequence = sequence.get(), .tokens = std::span(text_).first(model.config().chunk_length - 1)};
+      EXPECT_TRUE(model.Forward({&prompt, 1}).ok());
+      for (const TokenId id : prompt.tokens) seen_.Add(id);
+    }
+    neighbours_.tokens.assign(2 * model.config().neighbour_length, 70);
+  }
+  ~DecodedSequences() {
+    for (uint64_t id : {1, 2}) decoder_.End(id);
+  }
+  DecodedSequences(const DecodedSequences&) = delete;
+  DecodedSequences& operator=(const DecodedSequences&) = delete;
+
+  // Their next tokens; nothing if the step failed.
+  std::optional<std::vector<ScoredToken>> Step() {
+    std::vector<FixedRow> rows;
+    for (uint64_t id : {1, 2}) {
+      Sequence& sequence = *sequences_[id - 1];
+      FixedRow& row = rows.emplace_back();
+      row.sequence = id;
+      row.piece.sequence = &sequence;
+      row.piece.tokens = std::span(text_).subspan(static_cast<size_t>(sequence.position()), 1);
+      const bool completes = sequence.options().retrieval && sequence.ChunksCompletedBy(1) > 0;
+      if (completes) row.piece.neighbours = {&neighbours_, 1};
+      row.sampling = {&settings_, &seen_, static_cast<uint64_t>(sequence.position())};
+      EXPECT_TRUE(decoder_.Takes(row));
+    }
+    return decoder_.Step(rows);
+  }
+
+  int64_t position() const { return sequences_[0]->position(); }
+
+ private:
+  const RetroModel& model_;
+  FixedDecoder& decoder_;
+  const std::vector<TokenId> text_ = Ids("the text of both sequences");
+  const SamplingSettings settings_{
+      .temperature = 0.8F, .repetition_penalty = 1.3F, .seed = 5, .logit_bias = {{7, 2.0F}}};
+  SeenTokens seen_{model_.config().vocabulary};
+  ChunkNeighbours neighbours_{.count = 2, .tokens = {}};
+  std::vector<std::unique_ptr<Sequence>> sequences_;
+};
+
+void ExpectEqual(const std::vector<ScoredToken>& a, const std::vector<ScoredToken>& b) {
+  ASSERT_EQ(a.size(), b.size());
+  for (size_t i = 0; i < a.size(); ++i) {
+    EXPECT_EQ(a[i].id, b[i].id);
+    EXPECT_EQ(a[i].logprob, b[i].logprob);
+  }
+}
+
+TEST(FailedStepTest, OutOfMemoryAnywhereInAStepOfFixedShapeIsAsIfNothingHadHappened) {
+  at::set_num_threads(1);
+  const auto model = MakeTinyModel();
+  const auto decoder = *FixedDecoder::Create(*model, {.rows_max = 2});
+  std::vector<std::vector<ScoredToken>> expected;  // of the token that completes the chunk, and of the one after it
+  {
+    DecodedSequences undisturbed(*model, *decoder);
+    for (int step = 0; step < 2; ++step) expected.push_back(*undisturbed.Step());
+  }
+  FailingAllocator memory;
+  int64_t failures = 0;
+  for (bool failed = true; failed; ++failures) {
+    SCOPED_TRACE(testing::Message() << "allocation " << failures);
+    DecodedSequences sequences(*model, *decoder);
+    const int64_t position = sequences.position();
+    memory.FailAfter(failures);
+    auto first = sequences.Step();
+    failed = memory.failed() && !first.has_value();
+    memory.FailAfter(-1);
+    if (failed) {
+      ASSERT_EQ(sequences.position(), position);
+      first = sequences.Step();
+    }
+    ASSERT_TRUE(first.has_value());
+    ExpectEqual(*first, expected[0]);
+    ExpectEqual(*sequences.Step(), expected[1]);
+  }
+  std::cout << "a step of fixed shape that completes a chunk makes " << failures - 1 << " allocations\n";
   EXPECT_GT(failures, 10);
 }
 

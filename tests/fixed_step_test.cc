@@ -180,8 +180,10 @@ TEST_P(FixedStepTest, GivesTheDecodersLogits) {
         continue;
       }
       const auto slot = static_cast<int64_t>(i);
-      slots.Bring(slot, state);
-      if (!neighbours.empty()) {
+      slots.BringConditioning(slot, state);
+      if (neighbours.empty()) {
+        slots.BringMemory(slot, state.memory);
+      } else {
         completing.push_back({&state, static_cast<int64_t>(sequences.size()), slot, neighbours});
       }
       together.push_back(slot);
@@ -216,10 +218,12 @@ GenerationRequest RequestOf(std::string_view prompt, float temperature) {
   return request;
 }
 
+void Report(const absl::Status& why) { ADD_FAILURE() << why; }
+
 TEST(FixedDecoderTest, EverySessionGetsTheTokensThatItGetsAlone) {
   const ByteTokenizer tokenizer;
   const auto model = MakeTinyModel();
-  SchedulerHarness harness(*model, tokenizer, {}, *FixedDecoder::Create(*model, {}));
+  SchedulerHarness harness(*model, tokenizer, {}, *FixedDecoder::Create(*model, {.on_failure = Report}));
   std::vector<GenerationRequest> requests;
   std::vector<std::shared_ptr<RecordingSink>> sinks;
   for (const std::string_view prompt :
@@ -245,7 +249,7 @@ TEST(FixedDecoderTest, EverySessionGetsTheTokensThatItGetsAlone) {
 TEST(FixedDecoderTest, TakesNoMemoryOnceItIsWarm) {
   const ByteTokenizer tokenizer;
   const auto model = MakeTinyModel();
-  SchedulerHarness harness(*model, tokenizer, {}, *FixedDecoder::Create(*model, {}));
+  SchedulerHarness harness(*model, tokenizer, {}, *FixedDecoder::Create(*model, {.on_failure = Report}));
   const FixedDecoder& decoder = *harness.runner().decoder();
   for (uint64_t id = 1; id <= 3; ++id) {
     GenerationRequest request = RequestOf("plain", id == 1 ? 0.0F : 0.8F);

@@ -75,5 +75,14 @@ TEST(PrefillPaceTest, NoFewerThanTheLeastHoweverSlowTheyAre) {
   EXPECT_EQ(pace.TokensMeanwhile(), 16);
 }
 
+TEST(PrefillPaceTest, WithNothingToChooseItNeverPauses) {
+  PrefillPace pace(16, 16);
+  const Machine machine{3'000, 5'000};
+  for (int step = 0; step < 100; ++step) {
+    ASSERT_EQ(pace.Tokens(), 16) << step;
+    pace.Note(16, machine.Step(16));
+  }
+}
+
 }  // namespace
 }  // namespace retro

@@ -166,7 +166,11 @@ void RandomSchedulesTest::Check(const Running& session) const {
 int64_t RandomSchedulesTest::Run(uint32_t seed, bool fixed) {
   SCOPED_TRACE(testing::Message() << "seed " << seed << ": RETRO_SCHEDULES=" << seed << ":1 repeats it");
   std::unique_ptr<FixedDecoder> decoder;
-  if (fixed) decoder = *FixedDecoder::Create(*model_, {.rows_max = kLimits.sessions_max});
+  if (fixed) {  // with too few slots and too little room in them for all
+    decoder = *FixedDecoder::Create(
+        *model_,
+        {.rows_max = 2, .neighbours_max = 1, .on_failure = [](const absl::Status& why) { ADD_FAILURE() << why; }});
+  }
   Schedule schedule(*model_, tokenizer_, seed, std::move(decoder));
   SchedulerHarness& harness = schedule.harness;
   for (int turn = 0; turn < kTurnsMax; ++turn) {

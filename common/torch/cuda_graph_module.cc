@@ -1,6 +1,7 @@
 // libretro_cuda_graph.so. Its symbols of torch and CUDA are those of the process that loads it: see OpenDevice.
 #include "common/torch/cuda_graph_module.h"
 
+#include <ATen/core/CachingHostAllocator.h>
 #include <ATen/cuda/CUDAGraph.h>
 #include <c10/cuda/CUDACachingAllocator.h>
 #include <c10/cuda/CUDAFunctions.h>
@@ -40,16 +41,17 @@ class TorchCudaGraph : public CudaGraph {
 
   // The current stream must not be the default one. Only what this thread does is recorded.
   void Capture(const std::function<void()>& work) {
-    graph_->capture_begin(place_->pool, cudaStreamCaptureModeThreadLocal);
     try {
+      graph_->capture_begin(place_->pool, cudaStreamCaptureModeThreadLocal);
       work();
+      graph_->capture_end();
     } catch (...) {
       Quietly([&] { graph_->capture_end(); });  // a recording that failed is void, and says so again when it is ended
-      // In which case torch has not yet stopped to take this stream's memory from the pool.
+      // In which case torch has not yet stopped to take memory from the pool.
       Quietly([&] { c10::cuda::CUDACachingAllocator::endAllocateToPool(place_->device, place_->pool); });
+      Quietly([&] { at::getHostAllocator(at::kCUDA)->end_allocate_to_pool(place_->pool); });
       throw;
     }
-    graph_->capture_end();
   }
 
   void Replay() override { graph_->replay(); }

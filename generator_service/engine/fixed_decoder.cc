@@ -20,7 +20,7 @@ enum IntegerField : int64_t { kToken, kHeld, kBlock, kInBlock, kSlot, kInChunk, 
 enum RealField : int64_t { kGate, kTemperature, kTopP, kPenalty, kUniform, kRealFields };
 
 constexpr int64_t kBlocksLeast = 4;  // of a shape
-constexpr size_t kGraphsMax = 96;    // a step with none of them left makes room for new ones
+constexpr size_t kGraphsMax = 256;   // a step with none of them left makes room for new ones
 
 int64_t PowerOfTwo(int64_t least) { return static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(least))); }
 
@@ -98,19 +98,20 @@ bool FixedDecoder::HasSlot(uint64_t sequence) {
 // What its last sequence left there goes.
 void FixedDecoder::BeginSlot(int64_t slot, const SamplingSettings& settings) {
   if (!fresh_[slot]) return;
-  fresh_[slot] = false;
   seen_count_[slot] = 0;
   if (settings.repetition_penalty != 1.0F) seen_[slot].zero_();
   if (biased_[slot]) bias_[slot].zero_();
   biased_[slot] = !settings.logit_bias.empty();
-  if (!biased_[slot]) return;
-  std::vector<int64_t> ids;
-  std::vector<float> values;
-  for (const auto& [id, bias] : settings.logit_bias) {
-    ids.push_back(id);
-    values.push_back(bias);
+  if (biased_[slot]) {
+    std::vector<int64_t> ids;
+    std::vector<float> values;
+    for (const auto& [id, bias] : settings.logit_bias) {
+      ids.push_back(id);
+      values.push_back(bias);
+    }
+    bias_[slot].index_put_({at::tensor(ids, at::kLong).to(device_)}, at::tensor(values, at::kFloat).to(device_));
   }
-  bias_[slot].index_put_({at::tensor(ids, at::kLong).to(device_)}, at::tensor(values, at::kFloat).to(device_));
+  fresh_[slot] = false;  // last: what fails is done again
 }
 
 // The token that is fed is noted by the step itself; others are new after steps that were not of fixed shape.
@@ -118,9 +119,9 @@ void FixedDecoder::BringSeen(int64_t slot, const FixedRow& row) {
   if (row.sampling.settings->repetition_penalty == 1.0F) return;
   const std::vector<TokenId>& ids = row.sampling.seen->ids();
   const std::vector<int64_t> added(ids.begin() + static_cast<ptrdiff_t>(seen_count_[slot]), ids.end());
+  const bool is_fed = added.size() == 1 && added[0] == row.piece.tokens[0];
+  if (!added.empty() && !is_fed) seen_[slot].index_fill_(0, at::tensor(added, at::kLong).to(device_), true);
   seen_count_[slot] = ids.size();
-  if (added.empty() || (added.size() == 1 && added[0] == row.piece.tokens[0])) return;
-  seen_[slot].index_fill_(0, at::tensor(added, at::kLong).to(device_), true);
 }
 
 bool FixedDecoder::Takes(const FixedRow& row) {
@@ -215,8 +216,7 @@ void FixedDecoder::Run(const Shape& shape) {
   if (found == graphs_.end()) {
     auto graph = CaptureCudaGraph(device_, [&] { Compute(shape); });
     if (!graph.ok()) {
-      captures_ = false;
-      if (options_.on_failure) options_.on_failure(graph.status());
+      if (!absl::IsResourceExhausted(graph.status())) StopCapturing(graph.status());
       return Compute(shape);
     }
     if (graphs_.size() == kGraphsMax) graphs_.clear();
@@ -263,7 +263,8 @@ std::optional<std::vector<ScoredToken>> FixedDecoder::StepOrThrow(std::span<cons
   for (const FixedRow& row : rows) {
     const int64_t slot = slot_of_.at(row.sequence);
     BeginSlot(slot, *row.sampling.settings);
-    slots_.Bring(slot, row.piece.sequence->state());
+    slots_.BringConditioning(slot, row.piece.sequence->state());
+    if (!Completes(row)) slots_.BringMemory(slot, row.piece.sequence->state().memory);
     BringSeen(slot, row);
   }
   for_columns([&](int64_t column, int64_t row) { FillPlaces(rows[row], column, shape); });
@@ -288,8 +289,9 @@ std::optional<std::vector<ScoredToken>> FixedDecoder::StepOrThrow(std::span<cons
   return tokens;
 }
 
-void FixedDecoder::GiveUp(const absl::Status& why) {
-  gave_up_ = true;
+void FixedDecoder::StopCapturing(const absl::Status& why) {
+  captures_ = false;
+  graphs_.clear();
   if (options_.on_failure) options_.on_failure(why);
 }
 
@@ -300,8 +302,12 @@ std::optional<std::vector<ScoredToken>> FixedDecoder::Step(std::span<const Fixed
     tokens = StepOrThrow(rows);
     return absl::OkStatus();
   });
-  if (!done.ok()) GiveUp(done);
-  return tokens;
+  if (done.ok()) return tokens;
+  if (!absl::IsResourceExhausted(done)) {  // of which there may be enough the next time
+    gave_up_ = true;
+    StopCapturing(done);
+  }
+  return std::nullopt;
 }
 
 }  // namespace retro

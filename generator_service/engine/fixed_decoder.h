@@ -3,8 +3,8 @@
 // graph, and a step is two launches, with the encoder between them where rows complete chunks.
 //
 // It takes only decode rows (fixed_step.h) whose logits serve nothing but to sample; a row is taken or not whatever
-// others there are. Shapes are powers of two of rows and of blocks of context; rows that are lacking repeat the
-// first one, which writes the same once more.
+// others there are, but that each sequence needs a slot. Shapes are powers of two of rows and of blocks of context;
+// rows that are lacking repeat the first one, which writes the same once more.
 #pragma once
 
 #include <ATen/ATen.h>
@@ -32,7 +32,7 @@ struct FixedDecoderOptions {
   int64_t rows_max = 16;       // sequences that it takes at once, each with a slot of its own
   int64_t neighbours_max = 4;  // of a chunk
   bool captures = true;        // on CUDA
-  // Called once if it goes on without graphs, or not at all. Optional.
+  // Called if from now on it makes no graphs, or takes no rows, for another reason than a lack of memory. Optional.
   std::function<void(const absl::Status&)> on_failure;
 };
 
@@ -86,7 +86,7 @@ class FixedDecoder {
   void Compute(const Shape& shape);
   void Move(const FixedRow& row, ChunkMemoryPtr memory);
   std::optional<std::vector<ScoredToken>> StepOrThrow(std::span<const FixedRow> rows);
-  void GiveUp(const absl::Status& why);
+  void StopCapturing(const absl::Status& why);
 
   const RetroModel& model_;
   const FixedDecoderOptions options_;

@@ -16,6 +16,7 @@ void Smooth(double& average, double value, bool first) {
 }  // namespace
 
 int64_t PrefillPace::Tokens() const {
+  if (tokens_min_ == tokens_max_) return tokens_max_;  // there is nothing to learn
   if (!measured_ || steps_beside_ >= kStepsBesideMax) return 0;
   return token_s_ <= 0 && steps_beside_ > 0 ? tokens_max_ : Fitting();
 }

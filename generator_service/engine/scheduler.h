@@ -34,10 +34,10 @@ struct SchedulerLimits {
   int64_t waiting_max = 32;   // for one
   // Of m tokens, of all sessions with a place: each counted at its longest, with the neighbours that it attends to.
   int64_t cache_blocks_max = 512;
-  int64_t prefill_tokens_max = 256;         // in a step where nobody decodes
-  int64_t prefill_tokens_shared_max = 128;  // in a step where somebody does; fewer where that would be slow,
-  int64_t prefill_tokens_shared_min = 1;    // but no fewer than these
-  int64_t encoder_rows_max = 64;            // neighbours encoded in a step; a chunk with more is encoded by itself
+  int64_t prefill_tokens_max = 256;        // in a step where nobody decodes
+  int64_t prefill_tokens_shared_max = 32;  // in a step where somebody does; fewer where that would be slow,
+  int64_t prefill_tokens_shared_min = 1;   // but no fewer than these
+  int64_t encoder_rows_max = 64;           // neighbours encoded in a step; a chunk with more is encoded by itself
   std::chrono::milliseconds stall_ms_max{60'000};  // that a reader may be behind
 };
 

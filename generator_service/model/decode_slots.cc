@@ -24,12 +24,11 @@ bool DecodeSlots::HasRoomFor(const ChunkNeighbours& neighbours) const {
   return neighbours.count * neighbour_length_ <= absent_.size(1);
 }
 
-void DecodeSlots::Bring(int64_t slot, const SequenceState& state) {
+void DecodeSlots::BringConditioning(int64_t slot, const SequenceState& state) {
   const at::Tensor own = conditioning_[slot];
   if (state.conditioning.defined() && state.conditioning.const_data_ptr() != own.const_data_ptr()) {
     own.narrow(0, 0, state.conditioning.size(0)).copy_(state.conditioning);
   }
-  BringMemory(slot, state.memory);
 }
 
 void DecodeSlots::BringMemory(int64_t slot, const ChunkMemoryPtr& brought) {

@@ -26,8 +26,8 @@ class DecodeSlots {
   int64_t count() const { return absent_.size(0); }
   bool HasRoomFor(const SequenceState& state) const;
   bool HasRoomFor(const ChunkNeighbours& neighbours) const;
-  // Brings a sequence's memory and conditioning to its slot, if others are there.
-  void Bring(int64_t slot, const SequenceState& state);
+  // Bring to a slot what its sequence's next token reads, if something else is there.
+  void BringConditioning(int64_t slot, const SequenceState& state);
   void BringMemory(int64_t slot, const ChunkMemoryPtr& memory);
   // The conditioning of the first `tokens` tokens of the running chunk, for the state: [tokens, d], no copy.
   at::Tensor ConditioningOf(int64_t slot, int64_t tokens) const;

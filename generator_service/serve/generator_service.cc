@@ -145,6 +145,9 @@ int64_t NeighbourCacheTokens(const ModelConfig& config) {
   return (cca_layers * config.neighbour_length + config.layers - 1) / config.layers;
 }
 
+// On a GPU a step is a matter of launches: so many tokens take hardly longer than one.
+constexpr int64_t kDevicePrefillTokens = 128;
+
 EngineOptions OptionsOf(const GeneratorOptions& options, const ServedModel& model, GeneratorMetrics& metrics,
                         ModelHealth& health) {
   EngineOptions engine;
@@ -157,9 +160,10 @@ EngineOptions OptionsOf(const GeneratorOptions& options, const ServedModel& mode
                   .neighbour_tokens = NeighbourCacheTokens(config)};
   engine.limits = options.limits;
   engine.limits.cache_blocks_max = model.model->cache_blocks();
-  // There a step is a matter of launches: many tokens take hardly longer than one.
   if (model.model->device() != "cpu") {
-    engine.limits.prefill_tokens_shared_min = engine.limits.prefill_tokens_shared_max;
+    const int64_t wanted = std::max(options.limits.prefill_tokens_shared_max, kDevicePrefillTokens);
+    const int64_t tokens = std::min(wanted, options.limits.prefill_tokens_max);
+    engine.limits.prefill_tokens_shared_min = engine.limits.prefill_tokens_shared_max = tokens;
   }
   engine.on_step = [&metrics, &health](const StepReport& step) {
     metrics.OnStep(step);
@@ -170,7 +174,7 @@ EngineOptions OptionsOf(const GeneratorOptions& options, const ServedModel& mode
 
 }  // namespace
 
-// Each slot of a decoder takes memory: steps of more sessions than this are computed without it.
+// Each slot of a decoder takes memory: the sessions past these are computed without it.
 constexpr int64_t kFixedRowsMax = 64;
 
 // On CUDA decoding is a matter of launches: there it is done by captured steps, if the model has them.

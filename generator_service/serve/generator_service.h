@@ -25,7 +25,7 @@ struct GeneratorOptions {
   std::string retriever = "127.0.0.1:7700";
   ClientSecurity retriever_security;
   int threads = 0;          // that compute; 0: one a core
-  bool cuda_graphs = true;  // on CUDA, steps that only decode are captured
+  bool cuda_graphs = true;  // on CUDA, decoding is captured
   SchedulerLimits limits;
   int64_t neighbours_max = kNeighboursMax;       // of a chunk, that a request may ask for or give
   size_t request_bytes_max = size_t{256} << 20;  // of the requests, and the replies of Score, in memory at once

@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
 # Parity, engine tests, captured decode steps against the others, the decode benchmark with and without them, both services with many
-# streams, and training on a GPU, on a machine that has torch 2.11 with CUDA 13 (Python 3.12) and nothing of ours. Two halves, since that machine cannot build:
+# streams, and training on a GPU, on a machine that has torch 2.11 with CUDA 13 (Python 3.12) and nothing of ours. Two halves, since that
+# machine cannot build:
 #   tests/gpu/run.sh pack [FOLDER]              here: builds and fills FOLDER (default build/gpu-bundle), at most 60 MiB
-#   bash FOLDER/run.sh go OUT [DEVICE [PART]]   there: runs everything, or parity, tests, model, bench, serve or train alone, on DEVICE (default cuda)
-#                                               within ten minutes
+#   bash FOLDER/run.sh go OUT [DEVICE [PART]]   there: runs everything, or parity, tests, model, bench, serve or train alone, on DEVICE
+#                                               (default cuda) within ten minutes
 # OUT/figures.jsonl gets one JSON line a figure, OUT/log what the programs said. Exit status 1 if something failed.
-# `go OUT cpu` is the rehearsal: the same programs and figures on a machine without a GPU.
+# `go OUT cpu` is the rehearsal on a machine without a GPU: the same programs, fewer figures.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-usage() { sed -n '2,9s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 2; }
+usage() { sed -n '2,10s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 2; }
 
 bundle_mib_max=60
 programs=(bin/retro-model bench/model_bench tests/model_test tests/engine_test tests/bert_encoder_test tests/fixed_step_test tests/device_sampler_test
@@ -32,7 +33,8 @@ pack() {
   mkdir "$folder/documents" && cp README.md docs/*.md "$folder/documents/"
   cp tests/e2e/harness.py tests/bench/train/train_bench.py "$folder/tests/"
   mkdir -p "$folder/common/tokenizer" && cp common/tokenizer/retro-16k.model "$folder/common/tokenizer/"
-  python3 tests/bench/train/train_bench.py --build build/release --deps "${RETRO_DEPS:-$HOME/.cache/retro-deps}" --make-data "$folder/training" 2>/dev/null
+  python3 tests/bench/train/train_bench.py --build build/release --deps "${RETRO_DEPS:-$HOME/.cache/retro-deps}" --make-data "$folder/training" 2>"$folder/log" || { cat "$folder/log" >&2; exit 1; }
+  rm "$folder/log"
   git rev-parse HEAD >"$folder/commit"
   tar -C "$folder" -cf - bin lib tests model documents common training commit | xz --lzma2=preset=6,dict=192MiB >"$folder/contents.tar.xz"
   rm -r "$folder"/{bin,lib,tests,model,documents,common,training,commit}
