@@ -5,7 +5,6 @@
 #include <grpcpp/create_channel.h>
 #include <gtest/gtest.h>
 
-#include <atomic>
 #include <random>
 #include <thread>
 
@@ -121,20 +120,19 @@ TEST_F(ConcurrentStreamsTest, AThirdIsCancelledAndTheOthersGetWhatTheyGetAlone) 
 
 TEST_F(ConcurrentStreamsTest, AStopInTheMiddleEndsEveryStream) {
   retriever_.SetDelay(milliseconds(5));
-  std::atomic<int> ended{0};
   std::vector<std::thread> callers;
   callers.reserve(kStreams / 2);
   for (int i = 0; i < kStreams / 2; ++i) {
-    callers.emplace_back([this, i, &ended] {
+    callers.emplace_back([this, i] {
       absl::Status status;
-      Generate(i % kPrompts, -1, &status);
-      if (status.ok() || absl::IsUnavailable(status)) ++ended;
+      const bool came = !Generate(i % kPrompts, -1, &status).empty();
+      // gRPC itself cancels a call that has not come to us when the server stops.
+      EXPECT_TRUE(status.ok() || absl::IsUnavailable(status) || (absl::IsCancelled(status) && !came)) << status;
     });
   }
   while (retriever_.requests().size() < 3) std::this_thread::yield();
   generator_->Stop();
   for (std::thread& caller : callers) caller.join();
-  EXPECT_EQ(ended, kStreams / 2);
 }
 
 }  // namespace

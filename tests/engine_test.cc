@@ -44,7 +44,8 @@ class EngineTest : public testing::Test {
   }
 
   const ByteTokenizer tokenizer_;
-  const std::unique_ptr<RetroModel> model_ = MakeTinyModel();
+  const std::unique_ptr<RetroModel> model_ = MakeTinyModel();  // the engine's thread's
+  const std::unique_ptr<RetroModel> alone_ = MakeTinyModel();  // the test's
   FakeSource source_;
   std::unique_ptr<Engine> engine_;
 };
@@ -54,7 +55,7 @@ TEST_F(EngineTest, GivesTheTokensOfThePlainLoop) {
   const GenerationRequest request = Request("a prompt of some words", 40);
   const auto sink = Run(request);
   ASSERT_TRUE(sink->finish().has_value()) << sink->error();
-  EXPECT_EQ(sink->Generated(), GenerateAlone(*model_, tokenizer_, request));
+  EXPECT_EQ(sink->Generated(), GenerateAlone(*alone_, tokenizer_, request));
 }
 
 TEST_F(EngineTest, ManyAtOnceGetWhatTheyGetAlone) {
@@ -68,7 +69,7 @@ TEST_F(EngineTest, ManyAtOnceGetWhatTheyGetAlone) {
   }
   for (size_t i = 0; i < sinks.size(); ++i) {
     sinks[i]->AwaitEnd();
-    EXPECT_EQ(sinks[i]->Generated(), GenerateAlone(*model_, tokenizer_, requests[i])) << i;
+    EXPECT_EQ(sinks[i]->Generated(), GenerateAlone(*alone_, tokenizer_, requests[i])) << i;
   }
 }
 
@@ -144,7 +145,7 @@ TEST_F(EngineTest, StopStringsEndTheTextBeforeThem) {
 TEST_F(EngineTest, StopIdsAndEosEndAfterThem) {
   StartEngine();
   GenerationRequest request = Request("stop at an id", 30);
-  const std::vector<TokenId> all = GenerateAlone(*model_, tokenizer_, request);
+  const std::vector<TokenId> all = GenerateAlone(*alone_, tokenizer_, request);
   request.stop_ids = {all[6]};
   const auto sink = Run(request);
   EXPECT_EQ(sink->finish()->cause, FinishCause::kStop);

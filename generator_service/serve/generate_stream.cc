@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "common/base/handover.h"
 #include "common/rpc/message.h"
 #include "generator_service/serve/event_messages.h"
 
@@ -15,6 +16,7 @@ std::shared_ptr<GenerateStream> GenerateStream::Create(grpc::CallbackServerConte
   std::shared_ptr<GenerateStream> stream(
       new GenerateStream(context, std::move(record), std::move(held), engine, metrics, stall_ms_max));
   stream->self_ = stream;
+  HandOver(stream.get());
   return stream;
 }
 
@@ -34,6 +36,7 @@ void GenerateStream::Start(absl::StatusOr<GenerationRequest> request) {
 }
 
 void GenerateStream::OnCancel() {
+  TakeOver(this);
   std::optional<uint64_t> session;
   {
     MutexLock lock(mutex_);

@@ -5,6 +5,7 @@
 
 #include "common/base/byte_budget.h"
 #include "common/base/error.h"
+#include "common/base/handover.h"
 #include "common/base/strings.h"
 #include "common/base/worker_pool.h"
 #include "common/rpc/log.h"
@@ -56,6 +57,7 @@ class GeneratorRpcs : public ServiceBase {
 
   grpc::ServerWriteReactor<grpc::ByteBuffer>* Generate(grpc::CallbackServerContext* context,
                                                        const grpc::ByteBuffer* request) override {
+    TakeOver(this);
     CallContext call = MakeCallContext(*context);
     const absl::Status allowed = Admit(access_, *context, "Generate", call);
     HeldBytes held(budget_, call.key());
@@ -70,6 +72,7 @@ class GeneratorRpcs : public ServiceBase {
 
   grpc::ServerUnaryReactor* Score(grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
                                   grpc::ByteBuffer* reply) override {
+    TakeOver(this);
     CallContext call = MakeCallContext(*context);
     const absl::Status allowed = Admit(access_, *context, "Score", call);
     HeldBytes held(budget_, call.key());
@@ -84,6 +87,7 @@ class GeneratorRpcs : public ServiceBase {
 
   grpc::ServerUnaryReactor* GetModel(grpc::CallbackServerContext* context, const pb::GetModelRequest* /*request*/,
                                      pb::GetModelResponse* response) override {
+    TakeOver(this);
     CallContext call = MakeCallContext(*context);
     const absl::Status admitted = Admit(access_, *context, "GetModel", call);
     grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
@@ -243,6 +247,7 @@ absl::StatusOr<std::unique_ptr<Generator>> Generator::Start(const GeneratorOptio
   auto parts = std::make_unique<Parts>(options, std::move(model), *std::move(channel), metrics);
   ServerOptions server_options = options.server;
   server_options.message_bytes_max = std::min(server_options.message_bytes_max, kMessageBytesMax);
+  HandOver(&parts->rpcs);
   auto server = RpcServer::Start(server_options, {&parts->rpcs});
   if (!server.ok()) return server.status();
   parts->server = *std::move(server);

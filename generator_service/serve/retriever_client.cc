@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "common/base/error.h"
+#include "common/base/handover.h"
 #include "common/base/strings.h"
 #include "common/rpc/status.h"
 #include "generator_service/engine/generation.h"
@@ -176,8 +177,10 @@ void RetrieverClient::AskStore(const CallPtr& call) {
     }
   }
   if (context == nullptr) return Fail(call, CallerGoneError(/*deadline_passed=*/false));
+  HandOver(call.get());
   stub_->async()->GetInfo(context, &call->store_request, &call->store_response,
                           [this, of = call.get()](const grpc::Status& status) {
+                            TakeOver(of);
                             EndCallback([this, of, status] { OnStore(of->shared_from_this(), status); });
                           });
 }
@@ -198,7 +201,9 @@ void RetrieverClient::Search(const CallPtr& call) {
     }
   }
   if (context == nullptr) return Fail(call, CallerGoneError(/*deadline_passed=*/false));
+  HandOver(call.get());
   stub_->async()->Search(context, &call->search, &call->response, [this, of = call.get()](const grpc::Status& status) {
+    TakeOver(of);
     EndCallback([this, of, status] { OnSearched(of->shared_from_this(), status); });
   });
 }
@@ -225,7 +230,9 @@ bool RetrieverClient::SearchLater(const CallPtr& call, const absl::Status& refus
   MutexLock lock(mutex_);
   if (!Wanted(*call) || call->contexts.size() >= kTriesMax) return false;
   ++callbacks_;
+  HandOver(call.get());
   call->pauses.emplace_back().Set(WallTime(Clock::now() + pause), [this, of = call.get()](bool /*passed*/) {
+    TakeOver(of);
     EndCallback([this, of] { Search(of->shared_from_this()); });
   });
   return true;
