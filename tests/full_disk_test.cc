@@ -27,10 +27,22 @@ bool IsOnTheDisk(int descriptor) {
   return path.extension() == ".log" || path.extension() == ".sst";
 }
 
+std::atomic<int> writes_left = -1;  // to any file of a store until its disk is full; negative: no bound
+
+bool IsPastTheLast(int descriptor) {
+  if (writes_left < 0) return false;
+  std::error_code error;
+  const auto path = std::filesystem::read_symlink("/proc/self/fd/" + std::to_string(descriptor), error).string();
+  if (path.find("/store/") == std::string::npos) return false;
+  if (writes_left == 0) return true;
+  --writes_left;
+  return false;
+}
+
 }  // namespace
 
 extern "C" ssize_t write(int descriptor, const void* data, size_t size) {
-  if (disk_is_full && IsOnTheDisk(descriptor)) {
+  if ((disk_is_full && IsOnTheDisk(descriptor)) || IsPastTheLast(descriptor)) {
     errno = ENOSPC;
     return -1;
   }
@@ -101,6 +113,25 @@ TEST_F(FullDiskTest, SoDoesTheFirstWriteAfterAStart) {
   Open();
   EXPECT_TRUE(Has("after"));
   EXPECT_FALSE(Has("refused"));
+}
+
+TEST_F(FullDiskTest, OpeningIsRefusedWhereverItMeetsTheFullDiskAndAllIsThereAfterwards) {
+  for (int writes = 0;; ++writes) {
+    SCOPED_TRACE(writes);
+    const std::string key = StrCat("before ", writes);
+    ASSERT_TRUE(Put(key).ok());
+    store_.reset();
+    writes_left = writes;
+    const auto opened = KeyValueStore::Open({.path = folder_ / "store", .memory_bytes = kMemoryBytes});
+    writes_left = -1;
+    if (opened.ok()) {
+      EXPECT_GT(writes, 5);
+      return;
+    }
+    EXPECT_EQ(ReasonOf(opened.status()), Reason::kReadOnly) << opened.status();
+    Open();
+    EXPECT_TRUE(Has(key));
+  }
 }
 
 TEST_F(FullDiskTest, SoDoesTheFirstWriteAfterAllWasWrittenToTables) {

@@ -143,8 +143,8 @@ class StoreDamageTest : public testing::Test {
 };
 
 bool IsLog(const std::string& name) { return name.ends_with(".log"); }
-// RocksDB writes LOG and OPTIONS for people.
-bool IsRead(const std::string& name) { return !name.starts_with("LOG") && !name.starts_with("OPTIONS"); }
+// RocksDB writes OPTIONS for people.
+bool IsRead(const std::string& name) { return !name.starts_with("OPTIONS"); }
 
 TEST_F(StoreDamageTest, TheLogLosesNothingInSilence) {
   const std::vector<fs::path> logs = Files(IsLog);

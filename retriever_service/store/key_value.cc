@@ -2,6 +2,7 @@
 
 #include <rocksdb/cache.h>
 #include <rocksdb/db.h>
+#include <rocksdb/env.h>
 #include <rocksdb/filter_policy.h>
 #include <rocksdb/listener.h>
 #include <rocksdb/options.h>
@@ -9,10 +10,13 @@
 #include <rocksdb/utilities/checkpoint.h>
 #include <rocksdb/write_batch.h>
 #include <rocksdb/write_buffer_manager.h>
+#include <spdlog/spdlog.h>
 
 #include <algorithm>
 #include <array>
 #include <chrono>
+#include <cstdarg>
+#include <cstdio>
 #include <filesystem>
 #include <system_error>
 #include <utility>
@@ -72,6 +76,23 @@ class GivesMemoryBack : public rocksdb::EventListener {
   void OnFlushCompleted(rocksdb::DB*, const rocksdb::FlushJobInfo&) override { GiveFreedMemoryBack(); }
 };
 
+// RocksDB's warnings go into our log. A file of its own would end the process on a full disk: Debian's build asserts
+// that nothing is written to a file that could not be written before, and its log does not heed that.
+class RocksLog : public rocksdb::Logger {
+ public:
+  RocksLog() : Logger(rocksdb::InfoLogLevel::WARN_LEVEL) {}
+  using Logger::Logv;
+  void LogHeader(const char* /*format*/, va_list /*values*/) override {}
+  void Logv(rocksdb::InfoLogLevel level, const char* format, va_list values) override {
+    if (level < GetInfoLogLevel() || level == rocksdb::InfoLogLevel::HEADER_LEVEL) return;
+    std::array<char, 1024> text{};
+    std::vsnprintf(text.data(), text.size(), format, values);
+    std::replace(text.begin(), text.end(), '\n', ' ');
+    spdlog::log(level == rocksdb::InfoLogLevel::WARN_LEVEL ? spdlog::level::warn : spdlog::level::err, "rocksdb: {}",
+                text.data());
+  }
+};
+
 rocksdb::DBOptions DatabaseOptions(const KeyValueOptions& options, const std::shared_ptr<rocksdb::Cache>& cache) {
   rocksdb::DBOptions db;
   db.create_if_missing = true;
@@ -91,9 +112,7 @@ rocksdb::DBOptions DatabaseOptions(const KeyValueOptions& options, const std::sh
   db.max_open_files = options.open_files_max;
   db.max_background_jobs = 2;
   db.bytes_per_sync = 1 << 20;
-  db.info_log_level = rocksdb::InfoLogLevel::WARN_LEVEL;
-  db.keep_log_file_num = 4;
-  db.max_log_file_size = 4 << 20;
+  db.info_log = std::make_shared<RocksLog>();
   return db;
 }
 
