@@ -77,7 +77,7 @@ void AddSettings(CLI::App& app, Settings& settings) {
             1);
   add_bound("--prefill-tokens-max", limits.prefill_tokens_max, "Tokens of prompts a step, while nobody generates", 1);
   add_bound("--prefill-tokens-shared-max", limits.prefill_tokens_shared_max,
-            "Tokens of prompts a step, while somebody does: on the CPU at most, on CUDA at least 128", 1);
+            "Tokens of prompts a step, while somebody does; on CUDA 128 or more, within --prefill-tokens-max", 1);
   app.add_option("--neighbours-max", settings.generator.neighbours_max,
                  "Neighbours a chunk that a request may ask for or give: each is some 128 tokens of the encoder's work")
       ->check(CLI::Range(int64_t{1}, kNeighboursMax))

@@ -27,16 +27,14 @@ bool IsOnTheDisk(int descriptor) {
   return path.extension() == ".log" || path.extension() == ".sst";
 }
 
-std::atomic<int> writes_left = -1;  // to any file of a store until its disk is full; negative: no bound
+std::atomic<bool> writes_are_bounded = false;
+std::atomic<int> writes_left = 0;  // to any file of a store until its disk is full
 
 bool IsPastTheLast(int descriptor) {
-  if (writes_left < 0) return false;
+  if (!writes_are_bounded) return false;
   std::error_code error;
   const auto path = std::filesystem::read_symlink("/proc/self/fd/" + std::to_string(descriptor), error).string();
-  if (path.find("/store/") == std::string::npos) return false;
-  if (writes_left == 0) return true;
-  --writes_left;
-  return false;
+  return path.find("/store/") != std::string::npos && writes_left.fetch_sub(1) <= 0;
 }
 
 }  // namespace
@@ -60,7 +58,7 @@ constexpr size_t kMemoryBytes = size_t{8} << 20;
 class FullDiskTest : public testing::Test {
  protected:
   FullDiskTest() { Open(); }
-  ~FullDiskTest() override { disk_is_full = false; }
+  ~FullDiskTest() override { disk_is_full = writes_are_bounded = false; }
 
   void Open() {
     store_.reset();
@@ -122,8 +120,9 @@ TEST_F(FullDiskTest, OpeningIsRefusedWhereverItMeetsTheFullDiskAndAllIsThereAfte
     ASSERT_TRUE(Put(key).ok());
     store_.reset();
     writes_left = writes;
+    writes_are_bounded = true;
     const auto opened = KeyValueStore::Open({.path = folder_ / "store", .memory_bytes = kMemoryBytes});
-    writes_left = -1;
+    writes_are_bounded = false;
     if (opened.ok()) {
       EXPECT_GT(writes, 5);
       return;

@@ -4,6 +4,7 @@
 #include <bit>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "common/base/status_macros.h"
 #include "common/torch/device.h"
 #include "common/torch/torch_status.h"
@@ -21,6 +22,12 @@ enum RealField : int64_t { kGate, kTemperature, kTopP, kPenalty, kUniform, kReal
 
 constexpr int64_t kBlocksLeast = 4;  // of a shape
 constexpr size_t kGraphsMax = 256;   // a step with none of them left makes room for new ones
+
+// The driver's own, beside torch's, has no type of its own.
+bool IsLackOfMemory(const absl::Status& status) {
+  return absl::IsResourceExhausted(status) || absl::StrContains(status.message(), "out of memory") ||
+         absl::StrContains(status.message(), "ALLOC_FAILED");
+}
 
 int64_t PowerOfTwo(int64_t least) { return static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(least))); }
 
@@ -119,9 +126,8 @@ void FixedDecoder::BringSeen(int64_t slot, const FixedRow& row) {
   if (row.sampling.settings->repetition_penalty == 1.0F) return;
   const std::vector<TokenId>& ids = row.sampling.seen->ids();
   const std::vector<int64_t> added(ids.begin() + static_cast<ptrdiff_t>(seen_count_[slot]), ids.end());
-  const bool is_fed = added.size() == 1 && added[0] == row.piece.tokens[0];
-  if (!added.empty() && !is_fed) seen_[slot].index_fill_(0, at::tensor(added, at::kLong).to(device_), true);
-  seen_count_[slot] = ids.size();
+  if (added.empty() || (added.size() == 1 && added[0] == row.piece.tokens[0])) return;
+  seen_[slot].index_fill_(0, at::tensor(added, at::kLong).to(device_), true);
 }
 
 bool FixedDecoder::Takes(const FixedRow& row) {
@@ -211,12 +217,16 @@ void FixedDecoder::Compute(const Shape& shape) {
 }
 
 void FixedDecoder::Run(const Shape& shape) {
-  if (!captures_) return Compute(shape);
+  if (!captures_ || steps_ < captures_from_step_) return Compute(shape);
   auto found = graphs_.find(shape);
   if (found == graphs_.end()) {
     auto graph = CaptureCudaGraph(device_, [&] { Compute(shape); });
     if (!graph.ok()) {
-      if (!absl::IsResourceExhausted(graph.status())) StopCapturing(graph.status());
+      if (IsLackOfMemory(graph.status())) {
+        PauseCapturing(graph.status());
+      } else {
+        StopCapturing(graph.status());
+      }
       return Compute(shape);
     }
     if (graphs_.size() == kGraphsMax) graphs_.clear();
@@ -242,12 +252,14 @@ std::vector<ChunkMemoryPtr> FixedDecoder::Memories(std::span<const FixedRow> row
 }
 
 void FixedDecoder::Move(const FixedRow& row, ChunkMemoryPtr memory) {
+  const int64_t slot = slot_of_.at(row.sequence);
+  if (row.sampling.settings->repetition_penalty != 1.0F) seen_count_[slot] = row.sampling.seen->ids().size();
   SequenceState& state = row.piece.sequence->state();
   const int64_t in_chunk = state.position - state.geometry.Begin(state.geometry.CompleteChunks(state.position));
   ++state.position;
   state.memory = std::move(memory);
   if (!state.options.retrieval) return;
-  state.conditioning = Completes(row) ? at::Tensor() : slots_.ConditioningOf(slot_of_.at(row.sequence), in_chunk + 1);
+  state.conditioning = Completes(row) ? at::Tensor() : slots_.ConditioningOf(slot, in_chunk + 1);
 }
 
 std::optional<std::vector<ScoredToken>> FixedDecoder::StepOrThrow(std::span<const FixedRow> rows) {
@@ -289,6 +301,12 @@ std::optional<std::vector<ScoredToken>> FixedDecoder::StepOrThrow(std::span<cons
   return tokens;
 }
 
+void FixedDecoder::PauseCapturing(const absl::Status& why) {
+  captures_from_step_ = steps_ + capture_pause_;
+  capture_pause_ *= 2;
+  if (options_.on_failure) options_.on_failure(why);
+}
+
 void FixedDecoder::StopCapturing(const absl::Status& why) {
   captures_ = false;
   graphs_.clear();
@@ -303,7 +321,7 @@ std::optional<std::vector<ScoredToken>> FixedDecoder::Step(std::span<const Fixed
     return absl::OkStatus();
   });
   if (done.ok()) return tokens;
-  if (!absl::IsResourceExhausted(done)) {  // of which there may be enough the next time
+  if (!IsLackOfMemory(done)) {  // of which there may be enough the next time
     gave_up_ = true;
     StopCapturing(done);
   }

@@ -32,7 +32,7 @@ struct FixedDecoderOptions {
   int64_t rows_max = 16;       // sequences that it takes at once, each with a slot of its own
   int64_t neighbours_max = 4;  // of a chunk
   bool captures = true;        // on CUDA
-  // Called if from now on it makes no graphs, or takes no rows, for another reason than a lack of memory. Optional.
+  // Called if from now on it makes no graphs, or takes no rows; for a lack of memory, for some steps. Optional.
   std::function<void(const absl::Status&)> on_failure;
 };
 
@@ -86,6 +86,7 @@ class FixedDecoder {
   void Compute(const Shape& shape);
   void Move(const FixedRow& row, ChunkMemoryPtr memory);
   std::optional<std::vector<ScoredToken>> StepOrThrow(std::span<const FixedRow> rows);
+  void PauseCapturing(const absl::Status& why);
   void StopCapturing(const absl::Status& why);
 
   const RetroModel& model_;
@@ -94,6 +95,8 @@ class FixedDecoder {
   const int64_t blocks_max_;
   bool captures_;
   bool gave_up_ = false;
+  int64_t captures_from_step_ = 0;
+  int64_t capture_pause_ = 64;  // steps, after the next lack of memory
   int64_t steps_ = 0;
   int64_t rows_taken_ = 0;
 
@@ -101,7 +104,7 @@ class FixedDecoder {
   std::map<uint64_t, int64_t> slot_of_;  // by sequence
   std::vector<int64_t> free_slots_;
   std::vector<bool> fresh_;         // by slot: its sequence has made no step
-  std::vector<size_t> seen_count_;  // by slot: how many of the sequence's seen ids are in seen_
+  std::vector<size_t> seen_count_;  // by slot: how many of the sequence's seen ids are in seen_, once it has moved
   std::vector<bool> biased_;        // by slot: whether its row of bias_ has anything
   at::Tensor seen_;                 // [slots, V] bool
   at::Tensor bias_;                 // [slots, V] fp32

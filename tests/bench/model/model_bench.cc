@@ -363,7 +363,7 @@ TokenId NextToken(const absl::StatusOr<StepOutput>& output, const DrivenSession&
   return OrDie(sampler.Sample(output->logits, session.settings, session.seen, index)).id;
 }
 
-// Seconds a step, mean of the 64 of a chunk from context 512 on, its neighbours at its end and sampling included, of
+// Seconds a step, mean of the 64 of a chunk from context 576 on, its neighbours at its end and sampling included, of
 // sessions that decode through the engine's runner. Where there is no decoder the host samples.
 double StepSeconds(const RetroModel& model, int64_t sessions, std::unique_ptr<FixedDecoder> decoder) {
   const ModelConfig& config = model.config();
@@ -382,7 +382,7 @@ double StepSeconds(const RetroModel& model, int64_t sessions, std::unique_ptr<Fi
     session.item.neighbours.assign(kContext / m, ChunkNeighbours{kNeighbours, neighbours});
   }
   std::vector<double> seconds;
-  for (int64_t step = 0; step <= m; ++step) {
+  for (int64_t step = 0; step <= 2 * m; ++step) {  // the prompt, a chunk in which graphs are captured, and one more
     std::vector<StepItem> items;
     for (DrivenSession& session : driven) items.push_back(session.item);
     seconds.push_back(SecondsOf([&] {
@@ -399,8 +399,8 @@ double StepSeconds(const RetroModel& model, int64_t sessions, std::unique_ptr<Fi
       }
     }));
   }
-  if (used != nullptr && used->rows() < m * sessions) std::cerr << "not all rows were of fixed shape\n";
-  return std::accumulate(seconds.begin() + 1, seconds.end(), 0.0) / static_cast<double>(m);  // without the prompt
+  if (used != nullptr && used->rows() < 2 * m * sessions) std::cerr << "not all rows were of fixed shape\n";
+  return std::accumulate(seconds.end() - m, seconds.end(), 0.0) / static_cast<double>(m);
 }
 
 // The engine's step kernel by kernel, of fixed shape, and captured.

@@ -13,7 +13,6 @@ TOKENS_A_CHUNK = 64
 STORES = (10**9, 3 * 10**10)
 SHARDS_OF = (10**7, 10**8, 10**9)  # chunks
 WIDE_CODES_MAX = 4_000_000  # retriever_service/index/tuning.h
-SEAL_ROWS, MERGED = 16_384, 4  # --index-seal-chunks; segments that one merge takes
 GB = 1e9
 
 
@@ -51,14 +50,9 @@ def disk_bytes(chunks):
     return LARGEST["disk_mb"] * 2**20 / LARGEST["chunks"] * chunks
 
 
-def levels(chunks):
-    """How often a vector is written and quantised: sealed once, then merged with so many of its size."""
-    return 1 + max(0, math.ceil(math.log(chunks / SEAL_ROWS, MERGED)))
-
-
 def build_seconds(chunks):
-    """Of one core. The last merge dominates: each vector is compared with as many centroids as the lists of its segment,
-    4 sqrt(chunks), and so are 64 vectors a list, ten times over, so both grow as chunks ^ 1.5."""
+    """Of one core. The last merge dominates, in which each vector is compared with as many centroids as the lists of its segment,
+    4 sqrt(chunks): chunks ^ 1.5. The training of the centroids beside it grows as chunks, so this is an upper bound."""
     return LARGEST["build_processor_seconds"] * (chunks / LARGEST["chunks"]) ** 1.5
 
 
@@ -82,7 +76,7 @@ def store_row(store, chunks):
 
 def measured_row(row):
     return [f"{row['chunks']:,}", f"{row['p50_us']:.0f}", f"{row['p99_us']:.0f}", f"{row['recall']:.3f}", f"{row['ram_mb']:.0f}",
-            f"{row['ram_index_mb']:.0f}", f"{row['disk_mb']:.0f}", f"{row['build_processor_seconds']:.0f}", f"{row['start_seconds']:.1f}"]
+            f"{row['ram_index_mb']:.0f}", f"{row['disk_mb']:.0f}", f"{row['effort']:.2f}", f"{row['build_processor_seconds']:.0f}", f"{row['start_seconds']:.1f}"]
 
 
 def growth():
@@ -109,7 +103,7 @@ and in the embedder's rates. **Everything else on this page is extrapolated**, b
 
 {FIGURES['machine']}. Vectors of {DIMENSION} numbers, k = 10, one search after the other over gRPC on loopback (`tests/bench/run.sh scale`).
 
-{table(["chunks", "median, us", "p99, us", "recall@10", "memory, MB", "of it index, MB", "disk, MB", "building, core seconds", "start, s"],
+{table(["chunks", "median, us", "p99, us", "recall@10", "memory, MiB", "of it index, MiB", "disk, MiB", "effort", "building, core seconds", "start, s"],
        [measured_row(row) for row in SIZES])}
 
 {growth()}
@@ -123,13 +117,15 @@ and in the embedder's rates. **Everything else on this page is extrapolated**, b
   bytes of a row's number and 4 of its document, the centroids; what the index knows of documents, as measured a chunk with
   {FIGURES['chunks_a_document']} chunks a document and no metadata; and {number(rest_bytes() / GB)} GB of everything else, as measured.
   Coarser codes beyond {WIDE_CODES_MAX:,} rows find less by themselves: the candidates that keep recall at 0.95 were not measured there.
-- **Page cache**: candidates are compared with their vectors in the mapped file, about 100 a search, each a random read of
+- **Page cache**: candidates are compared with their vectors in the mapped file, about 100 a search and segment at these efforts, each a random read of
   {DIMENSION * 2} bytes. What of it is not in memory costs a read of the disk: at 100 us each a search takes 10 ms more.
 - **Disk** as measured a chunk: vectors twice (store and index), text, tokens, log. A merge wants as much again while it runs.
 - **Building**: sealing and merging, without embedding. The measured core seconds of {LARGEST['chunks']:,} chunks times the growth to the
-  power 1.5, since lists grow as the square root. Beyond 8,192 lists a graph finds the nearest, which grows slower: for large shards
+  power 1.5, since lists grow as the square root; of what was measured, the training of the centroids grows as the size alone. Beyond 8,192 lists a graph finds the nearest, which grows slower: for large shards
   this is too much rather than too little. Measured on a {'quiet' if FIGURES['build_was_quiet'] else 'busy'} machine.
-- **A search** as the square root of the size, from the median at {LARGEST['chunks']:,}: on one core, which it has for itself.
+- **A search** as the square root of the size, from the median at {LARGEST['chunks']:,}: on one core, which it has for itself. That
+  is for an effort which is lowered as the store grows, to what keeps recall at 0.95, as in the measured rows; at one effort a search
+  reads a fixed share of the lists, and takes as much longer as there is more in them.
 
 ## A store
 
