@@ -153,6 +153,15 @@ def train_whole(name):
     figure(what="trained", model=name, **{k: float(v) for k, v in last.items() if v})
 
 
+def evaluate(name):
+    """Bits per byte of the held-out texts, in fp32; the whole report comes back with the state."""
+    for text in ("versions_valid", "valid"):
+        report = store / f"eval-{text}-{name}.json"
+        run("retro-eval", "text", "--model", f"runs/{name}/model", "--data", f"data/{text}", "--k", "0,1,2,4,10" if name == "retro" else "0",
+            "--tokens-max", 1024, "--device", device, "--commit", (store / "commit").read_text().strip(), "--json", report)
+        figure(what="evaluated", model=name, text=text, bits_per_byte={str(each["k"]): each["bits_per_byte"]["value"] for each in json.loads(report.read_text())["runs"]})
+
+
 def model_archive(name):
     """The model's folder with weights in fp16, and its curve."""
     folder = store / "runs" / name
@@ -205,6 +214,7 @@ def work():
     stage("plan", plan)
     for name in ("twin", "retro", "plain2x", "plain4x"):
         stage(f"train-{name}", lambda name=name: train_whole(name))
+        stage(f"evaluate-{name}", lambda name=name: evaluate(name))
     figure(what="end")
 
 
@@ -221,6 +231,6 @@ except OutOfTime:
 finally:
     shutil.copy(store / "figures.jsonl", out / "figures.jsonl")
     with tarfile.open(out / "state.tar.gz", "w:gz", compresslevel=1) as archive:
-        for path in (*store.glob("runs/*/curve.csv"), *store.glob("data/*/neighbours.*"), store / "log"):
+        for path in (*store.glob("runs/*/curve.csv"), *store.glob("data/*/neighbours.*"), *store.glob("eval-*.json"), store / "log"):
             if path.exists():
                 archive.add(path, path.relative_to(store))

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Trains the demo model, and plain decoders to compare it with, on a GPU machine that has torch 2.11 with CUDA 13 (Python 3.12) and
-# nothing of ours, in commands of limited length with little to carry. Two halves, since that machine cannot build:
+# Trains the demo model, and plain decoders to compare it with, and evaluates them on a GPU machine that has torch 2.11 with CUDA 13
+# (Python 3.12) and nothing of ours, in commands of limited length with little to carry. Two halves, since that machine cannot build:
 #   trainer/gpu/train.sh pack CORPUS [FOLDER]   here: tokenises the folder CORPUS (train, versions, valid, versions_valid, test and demo
 #                                               .jsonl.zst) and fills FOLDER/1, FOLDER/2, ... (default build/gpu-train), each at most
 #                                               60 MiB: 1 with programs, embedder and held-out texts, the others with the training text
@@ -29,10 +29,10 @@ pack() {
   cd "$root"
   . deploy/local/pack_libraries.sh
   [ -f build/release/build.ninja ] || cmake --preset release >/dev/null
-  ninja -C build/release --quiet retro-train retro-model
+  ninja -C build/release --quiet retro-train retro-model retro-eval
   mkdir -p "$folder/store"/{bin,lib}
   folder=$(cd "$folder" && pwd)
-  for program in retro-train retro-model; do strip -o "$folder/store/bin/$program" "build/release/bin/$program"; done
+  for program in retro-train retro-model retro-eval; do strip -o "$folder/store/bin/$program" "build/release/bin/$program"; done
   cp "$(command -v zstd)" "$folder/store/bin/"
   pack_libraries "$folder/store"
   cp common/tokenizer/retro-16k.model "$here"/{train.sh,on_gpu.py,fp16.py,models.json} "$folder/store/"
