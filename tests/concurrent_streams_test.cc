@@ -5,6 +5,7 @@
 #include <grpcpp/create_channel.h>
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <random>
 #include <thread>
 
@@ -120,19 +121,23 @@ TEST_F(ConcurrentStreamsTest, AThirdIsCancelledAndTheOthersGetWhatTheyGetAlone) 
 
 TEST_F(ConcurrentStreamsTest, AStopInTheMiddleEndsEveryStream) {
   retriever_.SetDelay(milliseconds(5));
+  std::atomic<int> answered{0};
   std::vector<std::thread> callers;
   callers.reserve(kStreams / 2);
   for (int i = 0; i < kStreams / 2; ++i) {
-    callers.emplace_back([this, i] {
+    callers.emplace_back([this, i, &answered] {
       absl::Status status;
       const bool came = !Generate(i % kPrompts, -1, &status).empty();
+      const bool is_ours = status.ok() || absl::IsUnavailable(status);
+      if (is_ours) ++answered;
       // gRPC itself cancels a call that has not come to us when the server stops.
-      EXPECT_TRUE(status.ok() || absl::IsUnavailable(status) || (absl::IsCancelled(status) && !came)) << status;
+      EXPECT_TRUE(is_ours || (absl::IsCancelled(status) && !came)) << status;
     });
   }
   while (retriever_.requests().size() < 3) std::this_thread::yield();
   generator_->Stop();
   for (std::thread& caller : callers) caller.join();
+  EXPECT_GE(answered, kStreams / 4);  // most of them have come by then
 }
 
 }  // namespace

@@ -217,9 +217,9 @@ void FixedDecoder::Compute(const Shape& shape) {
 }
 
 void FixedDecoder::Run(const Shape& shape) {
-  if (!captures_ || steps_ < captures_from_step_) return Compute(shape);
   auto found = graphs_.find(shape);
   if (found == graphs_.end()) {
+    if (!captures_ || steps_ < captures_from_step_) return Compute(shape);
     auto graph = CaptureCudaGraph(device_, [&] { Compute(shape); });
     if (!graph.ok()) {
       if (IsLackOfMemory(graph.status())) {
