@@ -87,6 +87,17 @@ TEST_F(WorkerPoolTest, WhatRunsHereTakesTheFreeWorkersPlace) {
   EXPECT_FALSE(pool.RunHere([] {})) << "stopped";
 }
 
+TEST_F(WorkerPoolTest, TheKeyOfWhatRunsHereMayEndWithIt) {
+  WorkerPool pool(1, 4);
+  std::string key = "key";
+  EXPECT_TRUE(pool.RunHere([&] { key = "what comes to lie there"; }, key));
+  EXPECT_TRUE(pool.RunHere([&] {
+    int places = 0;
+    while (pool.Submit([] {}, "key")) ++places;
+    EXPECT_EQ(places, 4) << "the place of the first is free again";
+  }));
+}
+
 TEST_F(WorkerPoolTest, NothingRunsHereWhileAllWorkersAreBusy) {
   Hold(3);
   EXPECT_FALSE(pool_->RunHere([] {}));

@@ -24,7 +24,8 @@ bool WorkerPool::Submit(std::function<void()> work, const std::string& key) {
   return true;
 }
 
-bool WorkerPool::RunHere(const std::function<void()>& work, const std::string& key) {
+bool WorkerPool::RunHere(const std::function<void()>& work, const std::string& callers_key) {
+  const std::string key = callers_key;  // which may end with the work
   {
     MutexLock lock(mutex_);
     if (stopping_ || !turns_.empty() || running_ == threads_max_ || !places_.TryTake(key)) return false;

@@ -5,6 +5,7 @@
 #include <random>
 
 #include "common/base/error.h"
+#include "common/base/handover.h"
 #include "common/base/strings.h"
 #include "common/rpc/log.h"
 #include "common/rpc/status.h"
@@ -117,10 +118,13 @@ class UnaryRunner::Call : public grpc::ServerUnaryReactor {
   void Answer(const Work& work) { End(TryAnswer(work)); }
   void End(const absl::Status& status) {
     sent_ = runner_.peers_->Begin(grpc_context_);
-    Finish(record_.Finish(status));  // may delete this
+    const grpc::Status answer = record_.Finish(status);
+    HandOver(this);
+    Finish(answer);  // may delete this
   }
 
   void OnDone() override {
+    TakeOver(this);
     runner_.peers_->End(sent_);
     runner_.budget_->Release(bytes_held_, context_.key());
     delete this;

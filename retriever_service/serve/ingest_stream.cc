@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "common/base/error.h"
+#include "common/base/handover.h"
 #include "common/base/sync.h"
 #include "common/rpc/message.h"
 #include "common/rpc/unary.h"
@@ -26,6 +27,7 @@ class IngestStream : public IngestReactor, public OpenStream {
   static IngestStream* Start(const RetrieverParts& parts, grpc::CallbackServerContext* context) {
     const auto stream = std::make_shared<IngestStream>(parts, context);
     stream->self_ = stream;
+    HandOver(stream.get());
     if (!stream->admitted_.ok()) {
       stream->Finish(stream->record_.Finish(stream->admitted_));
       return stream.get();
@@ -47,6 +49,7 @@ class IngestStream : public IngestReactor, public OpenStream {
   }
 
   void OnReadDone(bool ok) override {
+    TakeOver(this);
     if (!ok) {
       EndReading();
       return;
@@ -65,6 +68,7 @@ class IngestStream : public IngestReactor, public OpenStream {
   }
 
   void OnWriteDone(bool ok) override {
+    TakeOver(this);
     parts_.runner.peers().End(written_);
     if (!ok) gone_ = true;
     Advance([&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
@@ -75,7 +79,10 @@ class IngestStream : public IngestReactor, public OpenStream {
   }
 
   void OnCancel() override { gone_ = true; }
-  void OnDone() override { self_.reset(); }  // may delete this
+  void OnDone() override {
+    TakeOver(this);
+    self_.reset();  // may delete this
+  }
 
   void Drain() override {
     TakeNoMore(Error(absl::StatusCode::kUnavailable, Reason::kShuttingDown,
@@ -121,7 +128,9 @@ class IngestStream : public IngestReactor, public OpenStream {
       read = under_way_ < kIngestWindow && end_.ok();
       reading_ = read;
     }
-    if (read) StartRead(&request_);
+    if (!read) return;
+    HandOver(this);
+    StartRead(&request_);
   }
 
   // In the order of the documents, never two at a time.
@@ -164,10 +173,18 @@ class IngestStream : public IngestReactor, public OpenStream {
     }
     if (write != nullptr) {
       written_ = parts_.runner.peers().Begin(context_);
+      HandOver(this);
       StartWrite(write);
     }
-    if (read) StartRead(&request_);
-    if (finish) Finish(record_.Finish(gone_ ? CallerGoneError(false) : end));
+    if (read) {
+      HandOver(this);
+      StartRead(&request_);
+    }
+    if (finish) {
+      const grpc::Status answer = record_.Finish(gone_ ? CallerGoneError(false) : end);
+      HandOver(this);
+      Finish(answer);
+    }
   }
 
   const RetrieverParts parts_;

@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "common/base/error.h"
+#include "common/base/handover.h"
 #include "common/base/status_macros.h"
 #include "common/base/strings.h"
 #include "common/rpc/status.h"
@@ -49,9 +50,11 @@ class PartsSender final : public grpc::ClientWriteReactor<shardpb::WriteRequest>
     StartCall();
   }
   void OnWriteDone(bool ok) override {
+    TakeOver(this);
     if (ok) SendNext();  // else the end is near
   }
   void OnDone(const grpc::Status& status) override {
+    TakeOver(this);
     done_(status);
     delete this;
   }
@@ -59,6 +62,7 @@ class PartsSender final : public grpc::ClientWriteReactor<shardpb::WriteRequest>
  private:
   void SendNext() {
     part_ = parts_.Next();
+    HandOver(this);
     if (part_.has_value()) {
       StartWrite(&*part_);
     } else {
@@ -368,8 +372,10 @@ void RemoteShard::Ask(std::list<Question>& questions) {
     question.config = config;
     question.replica = replica;
     question.context.set_deadline(std::chrono::system_clock::now() + kAnswerMax);
+    HandOver(&question);
     replica->stub().async()->GetShardInfo(&question.context, &question.request, &question.info,
                                           [this, &question](const grpc::Status& status) {
+                                            TakeOver(&question);
                                             Learn(*question.config, status, question.info, *question.replica);
                                             question.replica->asked = false;
                                             const MutexLock lock(mutex_);

@@ -17,6 +17,7 @@
 
 #include "absl/status/statusor.h"
 #include "common/base/call_context.h"
+#include "common/base/handover.h"
 #include "common/base/sync.h"
 #include "common/document/protos.h"
 #include "retriever_service/shard/remote_replica.h"
@@ -130,7 +131,9 @@ class ReplicaCall {
       const MutexLock lock(mutex_);
       ++running_;
     }
+    HandOver(&attempt);
     begin_(*attempt.replica, &attempt.context, &attempt.response, [this, &attempt](grpc::Status status) {
+      TakeOver(&attempt);
       --attempt.replica->calls;
       const MutexLock lock(mutex_);
       attempt.status = std::move(status);

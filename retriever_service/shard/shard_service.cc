@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "common/base/error.h"
+#include "common/base/handover.h"
 #include "common/base/status_macros.h"
 #include "common/base/strings.h"
 #include "common/base/sync.h"
@@ -41,14 +42,20 @@ class BlockingStream final : public grpc::ServerWriteReactor<Response> {
     peers_.End(on_its_way);
     return sent ? absl::OkStatus() : CallerGoneError(/*deadline_passed=*/false);
   }
-  void End(const grpc::Status& status) { this->Finish(status); }  // may delete this
+  void End(const grpc::Status& status) {
+    HandOver(this);
+    this->Finish(status);  // may delete this
+  }
 
   void OnWriteDone(bool ok) override {
     const MutexLock lock(mutex_);
     sent_ = ok;
     done_.NotifyAll();
   }
-  void OnDone() override { delete this; }
+  void OnDone() override {
+    TakeOver(this);
+    delete this;
+  }
 
  private:
   bool SendAndWait(const Response& response) {
@@ -91,16 +98,21 @@ class PartsReader final : public grpc::ServerReadReactor<shardpb::WriteRequest> 
   }
 
   void OnReadDone(bool ok) override {
+    TakeOver(this);
     peers_.End(read_);
     if (!ok) return CarryOut();
     if (const absl::Status status = TakePart(); !status.ok()) return End(status);
     Read();
   }
-  void OnDone() override { delete this; }
+  void OnDone() override {
+    TakeOver(this);
+    delete this;
+  }
 
  private:
   void Read() {
     read_ = peers_.Begin(context_);
+    HandOver(this);
     StartRead(&part_);
   }
   absl::Status TakePart() {
@@ -118,7 +130,11 @@ class PartsReader final : public grpc::ServerReadReactor<shardpb::WriteRequest> 
       End(QueueFullError("the queue of writes", UnaryRunner::kRetryAfter));
     }
   }
-  void End(const absl::Status& status) { Finish(record_.Finish(status)); }  // may delete this
+  void End(const absl::Status& status) {
+    const grpc::Status answer = record_.Finish(status);
+    HandOver(this);
+    Finish(answer);  // may delete this
+  }
 
   const CallbackServerContext& context_;
   PeerWatch& peers_;
