@@ -63,6 +63,7 @@ class IngestStream : public IngestReactor, public OpenStream {
       MutexLock lock(mutex_);
       if (!end_.ok()) return;  // not taken, and not acknowledged
       ++under_way_;
+      ++holding_;
     }
     parts_.ingest_budget.Acquire(bytes, call_.key(), [this, message, bytes] { Accept(message->bytes, bytes); });
   }
@@ -122,15 +123,10 @@ class IngestStream : public IngestReactor, public OpenStream {
       writer_->Submit(std::move(*request.mutable_collection()), std::move(*request.mutable_write()), "write", call_,
                       done);
     }
-    bool read = false;
-    {
-      MutexLock lock(mutex_);
-      read = under_way_ < kIngestWindow && end_.ok();
-      reading_ = read;
-    }
-    if (!read) return;
-    HandOver(this);
-    StartRead(&request_);
+    Advance([&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+      reading_ = false;
+      --holding_;
+    });
   }
 
   // In the order of the documents, never two at a time.
@@ -168,8 +164,11 @@ class IngestStream : public IngestReactor, public OpenStream {
         writing_ = true;
         write = &acknowledgements_.front();
       }
-      if (!reading_ && !read_all_ && under_way_ < kIngestWindow) reading_ = read = true;
-      if (read_all_ && under_way_ == 0 && !finished_) finished_ = finish = true;
+      if (!reading_ && !read_all_ && under_way_ < kIngestWindow) {
+        reading_ = read = true;
+        ++holding_;
+      }
+      if (read_all_ && under_way_ == 0 && holding_ == 0 && !finished_) finished_ = finish = true;
     }
     if (write != nullptr) {
       written_ = parts_.runner.peers().Begin(context_);
@@ -179,6 +178,7 @@ class IngestStream : public IngestReactor, public OpenStream {
     if (read) {
       HandOver(this);
       StartRead(&request_);
+      Advance([&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { --holding_; });
     }
     if (finish) {
       const grpc::Status answer = record_.Finish(gone_ ? CallerGoneError(false) : end);
@@ -202,6 +202,7 @@ class IngestStream : public IngestReactor, public OpenStream {
   Mutex mutex_;
   std::deque<grpc::ByteBuffer> acknowledgements_ ABSL_GUARDED_BY(mutex_);  // the front one is being written
   int under_way_ ABSL_GUARDED_BY(mutex_) = 0;                              // read and not acknowledged
+  int holding_ ABSL_GUARDED_BY(mutex_) = 0;  // threads that still touch this, whoever drains it meanwhile
   bool reading_ ABSL_GUARDED_BY(mutex_) = true;
   bool writing_ ABSL_GUARDED_BY(mutex_) = false;
   bool read_all_ ABSL_GUARDED_BY(mutex_) = false;
