@@ -79,7 +79,10 @@ class IngestStream : public IngestReactor, public OpenStream {
     });
   }
 
-  void OnCancel() override { gone_ = true; }
+  void OnCancel() override {
+    TakeOver(this);
+    gone_ = true;
+  }
   void OnDone() override {
     TakeOver(this);
     self_.reset();  // may delete this
