@@ -1,8 +1,9 @@
 """The files of deploy/ against what they speak of: Kubernetes' schemas, the programs' flags, the metrics that there are.
 
-  deploy_test.py BIN     needs PyYAML and kubernetes-validate, and kubectl of setup.sh
+  deploy_test.py BIN     needs PyYAML and kubernetes-validate, kubectl and promtool of setup.sh
 """
 
+import base64
 import functools
 import glob
 import json
@@ -10,6 +11,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 import unittest
 
 import kubernetes_validate
@@ -21,7 +23,7 @@ KUBERNETES = "1.31"
 WORKLOAD_KINDS = ("Deployment", "StatefulSet", "Job")
 OPERATOR_KINDS = ("ServiceMonitor", "PrometheusRule")  # of the Prometheus operator: no part of the published schemas
 BIN = sys.argv.pop(1)
-KUBECTL = os.path.join(os.path.dirname(sys.executable), "kubectl")
+TOOLS = os.path.dirname(sys.executable)
 OVERLAYS = ("build", "cpu", "cuda", "model", "prebuilt")  # what is applied; the other folders are parts of these
 
 
@@ -33,7 +35,7 @@ def read(*names):
 @functools.cache
 def built(overlay):
     """What `kubectl apply -k` would apply."""
-    run = subprocess.run([KUBECTL, "kustomize", os.path.join(DEPLOY, "k8s", overlay)], capture_output=True, text=True, check=False)
+    run = subprocess.run([os.path.join(TOOLS, "kubectl"), "kustomize", os.path.join(DEPLOY, "k8s", overlay)], capture_output=True, text=True, check=False)
     if run.returncode != 0:
         raise AssertionError(f"{overlay} cannot be built: {run.stderr}")
     return list(yaml.safe_load_all(run.stdout))
@@ -276,6 +278,14 @@ class Compose(unittest.TestCase):
                 self.assertNotIn((where.split(",")[0], folder), taken, where)
                 taken.add((where.split(",")[0], folder))
 
+    def test_the_proxy_refuses_as_the_services_do(self):
+        code, message, details = re.search(r'hdr grpc-status (\d+) hdr grpc-message "(.*?)" hdr grpc-status-details-bin (\S+)',
+                                           read("compose", "haproxy.cfg")).groups()
+        status = base64.b64decode(details + "=" * (-len(details) % 4))
+        self.assertEqual(status[:2], bytes([1 << 3, int(code)]))
+        for word in (message, "google.rpc.ErrorInfo", "QUEUE_FULL", "google.rpc.RetryInfo"):
+            self.assertIn(word.encode(), status)
+
     def test_both_ends_of_a_snapshot_share_its_folder(self):
         pods = {path: container for path, pod in workloads() for container in pod["containers"]}
         all_services = [(where, service["image"], service.get("command", [])) for where, _, _, service in self.services()]
@@ -307,6 +317,76 @@ class Watching(unittest.TestCase):
             for rule in group["rules"]:
                 if "alert" in rule:
                     self.assertIn(f"`{rule['alert']}`", runbooks)
+
+
+# An hour of a healthy deployment as Prometheus sees it, a value a minute; None in a case: there is no such series.
+STEADY, FAST = "+0x60", "0+600x60"  # appended to a value; ten a second
+ROUTER, GENERATOR, SHARD = ('app="retro-router",job="retro",instance="router:9090"', 'app="retro-generator",job="retro",instance="generator:9090"',
+                            'app="retro-shard",job="retro",instance="shard-0a:9090"')
+OK_SEARCHES = f'retro_requests_total{{{ROUTER},method="Search",code="OK"}}'
+LATE_SEARCHES = f'retro_request_seconds_bucket{{{ROUTER},method="Search",le="+Inf"}}'
+LATE_TOKENS = f'retro_time_to_first_token_seconds_bucket{{{GENERATOR},le="+Inf"}}'
+USABLE = {name: f'retro_replica_usable{{{ROUTER},shard="0",replica="{name}"}}' for name in ("0a", "0b")}
+IN_SYNC = {name: f'retro_replica_in_sync{{{ROUTER},shard="0",replica="{name}"}}' for name in ("0a", "0b")}
+PRIMARY = f'retro_shard_primary{{{SHARD},shard="0"}}'
+HEALTHY = {
+    f"up{{{ROUTER}}}": "1" + STEADY, f"up{{{GENERATOR}}}": "1" + STEADY, f"up{{{SHARD}}}": "1" + STEADY,
+    OK_SEARCHES: FAST, f'retro_request_seconds_bucket{{{ROUTER},method="Search",le="0.5"}}': FAST, LATE_SEARCHES: FAST,
+    f'retro_time_to_first_token_seconds_bucket{{{GENERATOR},le="2.5"}}': FAST, LATE_TOKENS: FAST,
+    f"retro_search_partial_total{{{ROUTER}}}": "0" + STEADY, f"retro_chunks_total{{{GENERATOR}}}": FAST,
+    USABLE["0a"]: "1" + STEADY, USABLE["0b"]: "1" + STEADY, IN_SYNC["0a"]: "1" + STEADY, IN_SYNC["0b"]: "1" + STEADY,
+    f'retro_shard_epoch{{{ROUTER},shard="0"}}': "1" + STEADY, PRIMARY: "1" + STEADY,
+    'retro_shard_primary{instance="shard-0b:9090",shard="0"}': "0" + STEADY,
+    f'retro_store_read_only{{{SHARD},shard="0"}}': "0" + STEADY, f'retro_store_disk_bytes{{{SHARD},shard="0"}}': "100" + STEADY,
+    f'retro_store_disk_free_bytes{{{SHARD},shard="0"}}': "100" + STEADY, f'retro_index_recall{{{SHARD},collection=""}}': "0.95" + STEADY,
+    f"retro_certificate_expiry_seconds{{{ROUTER}}}": "10000000" + STEADY,
+}
+# What differs, and the alerts that it raises.
+CASES = (
+    ({}, []),
+    ({f"up{{{SHARD}}}": "0" + STEADY}, ["RetroDown"]),
+    ({f"up{{{ROUTER}}}": "0" + STEADY}, ["RetroDown", "RetroNoRouter"]),
+    ({f"up{{{ROUTER}}}": None}, ["RetroNoRouter"]),
+    ({f"up{{{GENERATOR}}}": None}, ["RetroNoGenerator"]),
+    ({f"up{{{SHARD}}}": None, USABLE["0a"]: "0" + STEADY}, []),  # one replica of two
+    ({USABLE["0a"]: "0" + STEADY, USABLE["0b"]: "0" + STEADY}, ["RetroShardGone"]),
+    ({PRIMARY: "0" + STEADY}, ["RetroNoPrimary"]),
+    ({PRIMARY: None}, ["RetroNoPrimary"]),
+    ({PRIMARY: None, 'retro_shard_primary{instance="shard-0b:9090",shard="0"}': None}, ["RetroNoPrimary"]),
+    ({IN_SYNC["0b"]: "0" + STEADY}, ["RetroReplicaOutOfSync"]),
+    ({f'retro_requests_total{{{ROUTER},method="Search",code="UNAVAILABLE"}}': "0+12x60"}, ["RetroErrors"]),
+    ({f'retro_requests_total{{{ROUTER},method="Search",code="DEADLINE_EXCEEDED"}}': "0+60x60"}, ["RetroDeadlines"]),
+    ({OK_SEARCHES: None, f'retro_requests_total{{{ROUTER},method="Search",code="DEADLINE_EXCEEDED"}}': FAST}, ["RetroDeadlines"]),
+    ({f'retro_requests_total{{{ROUTER},method="Search",code="RESOURCE_EXHAUSTED"}}': "0+60x60"}, ["RetroOverloaded"]),
+    ({LATE_SEARCHES: "0+660x60", f'retro_request_seconds_bucket{{{ROUTER},method="Search",le="2"}}': "0+660x60"}, ["RetroSearchSlow"]),
+    ({LATE_TOKENS: "0+660x60", f'retro_time_to_first_token_seconds_bucket{{{GENERATOR},le="10"}}': "0+660x60"}, ["RetroFirstTokenSlow"]),
+    ({f"retro_search_partial_total{{{ROUTER}}}": "0+1x60"}, ["RetroPartialSearches"]),
+    ({f'retro_degraded_chunks_total{{{GENERATOR},cause="LATE"}}': "0+12x60"}, ["RetroDegradedGenerations"]),
+    ({f'retro_store_read_only{{{SHARD},shard="0"}}': "1" + STEADY}, ["RetroReadOnly"]),
+    ({f'retro_store_disk_free_bytes{{{SHARD},shard="0"}}': "20" + STEADY}, ["RetroDiskFilling"]),
+    ({f"retro_certificate_expiry_seconds{{{ROUTER}}}": "600000" + STEADY}, ["RetroCertificateEnds"]),
+    ({f'retro_index_recall{{{SHARD},collection=""}}': "0.8" + STEADY}, ["RetroIndexRecallLow"]),
+)
+
+
+class Alerts(unittest.TestCase):
+    def test_each_fires_when_it_should_and_no_other_does(self):
+        tests = []
+        for number, (change, alerts) in enumerate(CASES):
+            series = [{"series": name, "values": values} for name, values in (HEALTHY | change).items() if values is not None]
+            firing = [{"labels": f'{{alertname="{alert}"}}', "value": 1} for alert in alerts]
+            tests.append({"name": f"{number}: {change}", "interval": "1m", "input_series": series, "promql_expr_test": [
+                {"expr": 'count by (alertname) (ALERTS{alertstate="firing"})', "eval_time": "1h", "exp_samples": firing}]})
+        with tempfile.TemporaryDirectory() as folder:
+            with open(os.path.join(folder, "test.yml"), "w", encoding="utf-8") as f:
+                yaml.safe_dump({"rule_files": [os.path.join(DEPLOY, "prometheus", "rules.yml")], "evaluation_interval": "1m", "tests": tests}, f)
+            run = subprocess.run([os.path.join(TOOLS, "promtool"), "test", "rules", f.name], capture_output=True, text=True, check=False)
+        self.assertEqual(run.returncode, 0, run.stdout + run.stderr)
+
+    def test_there_is_a_case_of_each(self):
+        raised = {alert for _, alerts in CASES for alert in alerts}
+        self.assertEqual(raised, {rule["alert"] for group in yaml.safe_load(read("prometheus", "rules.yml"))["groups"]
+                                  for rule in group["rules"] if "alert" in rule})
 
 
 if __name__ == "__main__":

@@ -16,12 +16,18 @@ MESSAGE_BYTES_MAX = 64 * MIB
 REQUEST_BYTES_MAX = 64 * MIB  # --request-bytes-max, as small as it can be
 GROWTH_MAX_MIB = 256  # requests and replies as bounded, as much again in the library's buffers, and what the allocator keeps
 HOSTILE_ADDRESS = "127.0.0.2"  # another than the other clients', as the proxy counts by address
+HONEST_ADDRESS = "127.0.0.3"
 HANDSHAKE_S = 20
 CONNECTIONS = 100
+SILENT_CONNECTIONS = 300  # more than a port of the proxy has
+CONNECTIONS_OF_AN_ADDRESS = 64  # haproxy.cfg's
+HONEST_CALLS = 1000
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-DATA, HEADERS, RESET, SETTINGS, PING = 0, 1, 3, 4, 6
+DATA, HEADERS, RESET, SETTINGS, PING, WINDOW_UPDATE = 0, 1, 3, 4, 6, 8
 END_STREAM, END_HEADERS = 1, 4
 CANCEL = 8
+WINDOW_MAX = (1 << 31) - 1
+WINDOW_FIRST = (1 << 16) - 1  # of a connection
 INITIAL_WINDOW = 4
 SEARCH = "/retro.retriever.v1.RetrieverService/Search"
 UPSERT = "/retro.retriever.v1.RetrieverService/UpsertDocuments"
@@ -56,10 +62,17 @@ def search_message(k=1000):
 class Hostile:
     """A connection that no library would make."""
 
-    def __init__(self, port, tls=None):
-        self.socket = socket.create_connection(("127.0.0.1", port), timeout=harness.WAIT_S, source_address=(HOSTILE_ADDRESS, 0))
-        if tls is not None:
-            self.socket = tls.wrap_socket(self.socket, server_hostname="localhost")
+    def __init__(self, port, tls=None, address=HOSTILE_ADDRESS):
+        self.refused = False
+        self.socket = socket.socket()
+        self.socket.settimeout(harness.WAIT_S)
+        try:
+            self.socket.bind((address, 0))
+            self.socket.connect(("127.0.0.1", port))
+            if tls is not None:
+                self.socket = tls.wrap_socket(self.socket, server_hostname="localhost")
+        except OSError:
+            self.refused = True
 
     def greet(self, window=None):
         settings = b"" if window is None else struct.pack(">HI", INITIAL_WINDOW, window)
@@ -67,6 +80,8 @@ class Hostile:
 
     def send(self, data):
         """False once the other side has had enough."""
+        if self.refused:
+            return False
         try:
             self.socket.sendall(data)
             return True
@@ -75,6 +90,8 @@ class Hostile:
 
     def swallow(self):
         """Reads what has come, so that the other side is never the one that waits."""
+        if self.refused:
+            return
         self.socket.settimeout(0.001)
         with contextlib.suppress(OSError):
             while self.socket.recv(1 << 16):
@@ -83,6 +100,8 @@ class Hostile:
 
     def is_closed(self):
         """By the other side, looking at what has come."""
+        if self.refused:
+            return True
         self.socket.settimeout(0.001)
         try:
             while self.socket.recv(1 << 16):
@@ -95,6 +114,40 @@ class Hostile:
 
     def close(self):
         self.socket.close()
+
+
+class Calling(Hostile):
+    """One connection that makes one call after the other, and takes every answer."""
+
+    def __init__(self, port, tls, address=HONEST_ADDRESS):
+        super().__init__(port, tls, address)
+        self.greet(WINDOW_MAX)
+        self.send(frame(WINDOW_UPDATE, 0, 0, struct.pack(">I", WINDOW_MAX - WINDOW_FIRST)))
+        self.stream, self.headers = -1, b""
+
+    def search(self):
+        """Whether there was a reply; a call that is refused has none, and its last headers say why."""
+        self.stream += 2
+        self.send(call_headers(self.stream, SEARCH) + frame(DATA, END_STREAM, self.stream, grpc_message(search_message(k=1))))
+        replied = False
+        while True:
+            length, kind, flags, stream = struct.unpack(">IBBI", b"\0" + self.receive(9))
+            payload = self.receive(length)
+            if kind == HEADERS:
+                self.headers = payload
+            if stream == self.stream:
+                replied |= kind == DATA and length > 0
+                if flags & END_STREAM and kind in (DATA, HEADERS) or kind == RESET:
+                    return replied
+
+    def receive(self, size):
+        data = bytearray()
+        while len(data) < size:
+            part = self.socket.recv(size - len(data))
+            if not part:
+                raise ConnectionError("closed by the other side")
+            data += part
+        return bytes(data)
 
 
 class HostileClients:
@@ -221,7 +274,7 @@ class ThroughTheProxy(HostileClients, harness.EndToEndTest):
     def setUp(self):
         super().setUp()
         subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2", "-subj",
-                        "/CN=router", "-addext", "subjectAltName=DNS:router,DNS:localhost,IP:127.0.0.1", "-keyout", "key.pem", "-out",
+                        "/CN=router", "-addext", "subjectAltName=DNS:router,DNS:generator,DNS:localhost,IP:127.0.0.1", "-keyout", "key.pem", "-out",
                         "ca.pem"], cwd=self.folder, check=True, capture_output=True)
         self.start_service("--tls-certificate", self.path("ca.pem"), "--tls-key", self.path("key.pem"))
         self.hostile_tls = ssl.create_default_context(cafile=self.path("ca.pem"))
@@ -238,13 +291,51 @@ class ThroughTheProxy(HostileClients, harness.EndToEndTest):
             self.write("proxy.pem", certificate.read() + key.read())
         with open(os.path.join(harness.ROOT, "deploy", "compose", "haproxy.cfg"), encoding="utf-8") as f:
             config = f.read()
-        port, other_port = harness.free_port(), harness.free_port()
-        for old, new in (("/secrets", self.folder), ("bind :7700", f"bind 127.0.0.1:{port}"), ("bind :7800", f"bind 127.0.0.1:{other_port}"),
-                         ("router:7700", self.service.address), ("generator:7800", f"127.0.0.1:{other_port}")):
+        port, self.generator_port = harness.free_port(), harness.free_port()
+        for old, new in (("/secrets", self.folder), ("bind :7700", f"bind 127.0.0.1:{port}"),
+                         ("bind :7800", f"bind 127.0.0.1:{self.generator_port}"), ("router:7700", self.service.address),
+                         ("generator:7800", self.service.address)):  # the retriever stands for both
             self.assertIn(old, config)
             config = config.replace(old, new)
         self.popen(["haproxy", "-db", "-f", self.write("haproxy.cfg", config)])
         return port
+
+    def ports(self):
+        return self.retriever_port, self.generator_port
+
+    def searches(self, port, count=1):
+        """How many of as many searches an honest client got an answer to."""
+        with contextlib.closing(Calling(port, self.hostile_tls)) as client:
+            return sum(client.search() for _ in range(count))
+
+    def test_an_honest_client_is_never_refused(self):
+        for port in self.ports():
+            self.assertEqual(self.searches(port, HONEST_CALLS), HONEST_CALLS)
+
+    def test_connections_without_a_handshake_shut_nobody_out(self):
+        for port in self.ports():
+            with self.nobody_else_notices():
+                self.hostile += [Hostile(port) for _ in range(SILENT_CONNECTIONS)]
+                self.assertEqual(self.searches(port), 1)
+                harness.wait_for("the proxy refuses most", lambda: self.open_connections() <= CONNECTIONS_OF_AN_ADDRESS)
+
+    def open_connections(self):
+        return sum(not connection.is_closed() for connection in self.hostile)
+
+    def test_calls_without_an_end_shut_nobody_out(self):
+        for port in self.ports():
+            with self.nobody_else_notices():
+                self.hostile_port = port
+                for _ in range(20):
+                    connection = self.connect()
+                    connection.greet()
+                    for stream in range(1, 201, 2):
+                        connection.send(call_headers(stream, SEARCH))
+                self.assertEqual(self.searches(port), 1)
+                with contextlib.closing(Calling(port, self.hostile_tls, HOSTILE_ADDRESS)) as client:
+                    self.assertFalse(client.search())
+                    for name, value in ((b"grpc-status", b"8"), (b"grpc-message", b"too much from this address")):
+                        self.assertIn(name + bytes([len(value)]) + value, client.headers)
 
 
 if __name__ == "__main__":
