@@ -242,6 +242,28 @@ TEST_F(SnapshotRestoreTest, ADamagedManifestIsNotRestoredAndCanBeDeleted) {
   EXPECT_TRUE(snapshots_.Delete(names[0]).ok());
 }
 
+// Whoever can write the folder that all shards share must not have them read or delete something else.
+TEST_F(SnapshotRestoreTest, LinksAreNotFollowed) {
+  const std::vector<std::string> names = Take();
+  const std::string elsewhere = folder_ / "elsewhere";
+  std::filesystem::rename(snapshots_.PathOf(names[0]), elsewhere);
+  std::filesystem::create_directory_symlink(elsewhere, snapshots_.PathOf(names[0]));
+  EXPECT_EQ(ReasonOf(snapshots_.Find(names[0]).status()), Reason::kNotFound);
+  EXPECT_EQ(ReasonOf(snapshots_.Delete(names[0])), Reason::kNotFound);
+  for (const char* inner : {"/snapshot", "/rocksdb/CURRENT"}) {
+    const std::string file = snapshots_.PathOf(names[1]) + inner;
+    std::filesystem::rename(file, folder_ / "file");
+    std::filesystem::create_symlink(folder_ / "file", file);
+    EXPECT_EQ(ReasonOf(snapshots_.Find(names[1]).status()), Reason::kStoreDamaged) << inner;
+    std::filesystem::rename(folder_ / "file", file);
+  }
+  EXPECT_TRUE(snapshots_.Find(names[1]).ok());
+  std::filesystem::create_directory_symlink(elsewhere, snapshots_.PathOf(names[1]) + "/more");
+  EXPECT_EQ(snapshots_.List()->size(), 1u);
+  EXPECT_TRUE(snapshots_.Delete(names[1]).ok());
+  EXPECT_TRUE(std::filesystem::exists(elsewhere + "/rocksdb/CURRENT"));
+}
+
 TEST_F(SnapshotRestoreTest, WhatAProcessThatDiedHasLeftIsRemovedByTheNextOne) {
   const std::string left = folder_ / "snapshots/.unfinished-left", made = folder_ / "snapshots/.unfinished-made";
   std::filesystem::create_directories(left + "/rocksdb");

@@ -124,7 +124,8 @@ absl::Status WriteFileAtomically(const std::string& path, std::span<const std::s
 }
 
 absl::StatusOr<AtomicFile> AtomicFile::Create(const std::string& path) {
-  const int descriptor = open((path + kTemporary).c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+  // Its name can be foretold: a link that somebody has put there leads nowhere.
+  const int descriptor = open((path + kTemporary).c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0644);
   if (descriptor < 0) return ErrnoStatus(errno, "cannot create", path + kTemporary);
   return AtomicFile(path, descriptor);
 }

@@ -49,6 +49,25 @@ bool IsName(const std::string& name) {
   });
 }
 
+// A snapshot is folders and files. A link would have whoever reads it read something else.
+bool HoldsLinks(const std::string& folder) {
+  std::error_code error;
+  for (fs::recursive_directory_iterator it(folder, error), end; !error && it != end; it.increment(error)) {
+    if (std::error_code ignored; it->is_symlink(ignored)) return true;
+  }
+  return false;
+}
+
+absl::Status NoSnapshot(const std::string& name) {
+  return Error(absl::StatusCode::kNotFound, Reason::kNotFound,
+               StrCat("there is no snapshot \"", IsName(name) ? name : "", "\": see ListSnapshots"));
+}
+
+absl::Status DamagedSnapshot(const std::string& name, std::string_view how) {
+  return Error(absl::StatusCode::kDataLoss, Reason::kStoreDamaged,
+               StrCat("snapshot \"", name, "\" ", how, ": restore another one"));
+}
+
 // Removes what processes that died have left in the folder: nobody holds its lock. Of no matter to what comes after it.
 void RemoveRemains(const std::string& folder) {
   std::error_code error;
@@ -133,19 +152,17 @@ absl::StatusOr<std::vector<admin::v1::Snapshot>> Snapshots::List() const {
 
 absl::StatusOr<admin::v1::Snapshot> Snapshots::Find(const std::string& name) const {
   RETRO_RETURN_IF_ERROR(CheckServed());
+  std::error_code error;
+  if (!IsName(name) || !fs::is_directory(fs::symlink_status(PathOf(name), error))) return NoSnapshot(name);
+  if (HoldsLinks(PathOf(name))) return DamagedSnapshot(name, "holds links");
+  const auto bytes = ReadFile(PathOf(name) + kManifest);
+  if (!bytes.ok()) return NoSnapshot(name);
   admin::v1::Snapshot snapshot;
-  const auto bytes = IsName(name) ? ReadFile(PathOf(name) + kManifest) : absl::NotFoundError("");
-  if (bytes.ok()) {
-    const auto message = ContentOf(*bytes);
-    if (message.has_value() && snapshot.ParseFromArray(message->data(), static_cast<int>(message->size()))) {
-      return snapshot;
-    }
-    // What it says decides what a restore deletes.
-    return Error(absl::StatusCode::kDataLoss, Reason::kStoreDamaged,
-                 StrCat("the manifest of snapshot \"", name, "\" is damaged: restore another one"));
+  const auto message = ContentOf(*bytes);
+  if (message.has_value() && snapshot.ParseFromArray(message->data(), static_cast<int>(message->size()))) {
+    return snapshot;
   }
-  return Error(absl::StatusCode::kNotFound, Reason::kNotFound,
-               StrCat("there is no snapshot \"", IsName(name) ? name : "", "\": see ListSnapshots"));
+  return DamagedSnapshot(name, "has a damaged manifest");  // what it says decides what a restore deletes
 }
 
 absl::Status Snapshots::Delete(const std::string& name) const {
