@@ -9,15 +9,18 @@
 
 #include "CLI/Config.hpp"
 #include "CLI/Formatter.hpp"
+#include "cli/admin_call.h"
 #include "cli/commands.h"
 #include "cli/common_options.h"
 #include "cli/connection.h"
 #include "cli/exit_code.h"
 #include "cli/service_health.h"
+#include "common/base/file.h"
 #include "common/base/hash.h"
 #include "common/base/strings.h"
 #include "common/rpc/server.h"
 #include "fmt/format.h"
+#include "grpc/grpc_security_constants.h"
 #include "nlohmann/json.hpp"
 
 namespace retro::cli {
@@ -30,11 +33,15 @@ Examples:
   retro doctor
   retro doctor --tls-ca ca.pem --api-key-file me.apikey --json
 
-Looks at reachability, TLS and keys, health, versions, coverage, read-only shards, one search, one generated token, and
-whether store and model belong together. Exit code 0 if nothing fails, 1 if something does, 3 if a service cannot be
-reached. A warning fails nothing.)";
+Looks at reachability, TLS and keys, when certificates end, health, both services' versions, coverage, read-only
+shards, indexes, one search, one generated token, whether store and model belong together, and, with an admin key,
+every replica. Exit code 0 if nothing fails, 1 if something does, 3 if a service cannot be reached. A warning fails
+nothing.)";
 
 constexpr double kSlow_s = 1.0;  // for one query of a service that is at rest
+// As deploy/prometheus/rules.yml has them.
+constexpr double kRecallMin = 0.85;
+constexpr std::chrono::hours kCertificateMin(7 * 24);
 
 enum class Verdict { kOk, kWarning, kFailure };
 
@@ -111,6 +118,78 @@ void LookAtSecurity(const Peer& peer, const CommonOptions& options, Findings& fi
                  Verdict::kWarning, "takes calls without a key, though you have one: start it with --api-keys");
 }
 
+void LookAtExpiry(const std::string& subject, const std::string& pem, const std::string& whose, Findings& findings) {
+  const auto end = CertificateExpiryOf(pem, whose);
+  if (!end.ok()) {
+    findings.Add(Verdict::kWarning, subject, std::string(end.status().message()));
+    return;
+  }
+  const auto left = std::chrono::duration_cast<std::chrono::hours>(*end - std::chrono::system_clock::now());
+  findings.Check(left >= kCertificateMin, subject, fmt::format("{} ends in {} days", whose, left.count() / 24),
+                 Verdict::kWarning,
+                 fmt::format("{} ends in {} hours: replace it (docs/runbooks.md)", whose, left.count()));
+}
+
+// The certificate that `context`'s peer showed, which may be a proxy's, and this client's own.
+void LookAtCertificates(const Peer& peer, const grpc::ClientContext& context, const CommonOptions& options,
+                        Findings& findings) {
+  const auto shown = context.auth_context()->FindPropertyValues(GRPC_X509_PEM_CERT_PROPERTY_NAME);
+  for (const grpc::string_ref& pem : shown) {
+    LookAtExpiry(peer.name, std::string(pem.data(), pem.size()), "its certificate", findings);
+  }
+  if (options.security.certificate.empty()) return;
+  const auto own = ReadFile(options.security.certificate);
+  if (own.ok()) LookAtExpiry(peer.name, *own, "your certificate for it", findings);
+}
+
+void LookAtVersion(const Peer& peer, const std::string& version, Findings& findings) {
+  findings.Check(version == RETRO_VERSION, peer.name, "is of this version", Verdict::kWarning,
+                 StrCat("is of version ", version, ", this program of ", RETRO_VERSION));
+}
+
+void LookAtIndex(uint32_t shard, const pb::CollectionStats& collection, Findings& findings) {
+  const std::string index = fmt::format("the index of \"{}\" in shard {}", collection.collection(), shard);
+  if (collection.index_state() == pb::INDEX_STATE_TRAINING) {
+    findings.Add(Verdict::kWarning, "retriever", index + " is being trained: searches compare every chunk meanwhile");
+  } else if (collection.index_state() == pb::INDEX_STATE_REBUILDING) {
+    findings.Add(Verdict::kWarning, "retriever", index + " is being made again from the store");
+  }
+  if (!collection.has_measured_recall() || collection.measured_recall() >= kRecallMin) return;
+  findings.Add(Verdict::kWarning, "retriever",
+               fmt::format("{} finds {:.0f} % of what an exact search does: ask with a higher --effort until it has "
+                           "been trained anew",
+                           index, collection.measured_recall() * 100));
+}
+
+// Replicas are shown to admin keys alone.
+void LookAtReplicas(const Peer& peer, const CommonOptions& options, Findings& findings) {
+  adminpb::ListReplicasResponse response;
+  Call call(options.timeout_s);
+  const grpc::Status status = ConnectAdmin(options)->ListReplicas(call.context(), {}, &response);
+  if (status.error_code() == grpc::StatusCode::PERMISSION_DENIED ||
+      status.error_code() == grpc::StatusCode::UNAUTHENTICATED) {
+    findings.Add(Verdict::kOk, peer.name, "shows its replicas to admin keys alone: they were not looked at");
+    return;
+  }
+  if (!findings.Reached(peer, "ListReplicas", status)) return;
+  int missing = 0;
+  for (const adminpb::Replica& replica : response.replicas()) {
+    if (replica.reachable() && replica.in_sync()) continue;
+    ++missing;
+    const std::string which = fmt::format("replica {} of shard {} ", replica.name(), replica.shard());
+    if (replica.primary() && !replica.reachable()) {
+      findings.Add(Verdict::kFailure, peer.name, which + "is its primary and does not answer: writes fail");
+    } else {
+      findings.Add(Verdict::kWarning, peer.name,
+                   which + (replica.reachable() ? "is not in sync" : "does not answer") +
+                       ": one failure fewer is survived (docs/runbooks.md)");
+    }
+  }
+  if (missing == 0) {
+    findings.Add(Verdict::kOk, peer.name, fmt::format("all {} replicas are in sync", response.replicas_size()));
+  }
+}
+
 void LookAtShards(const pb::StatsResponse& stats, Findings& findings) {
   const pb::Coverage& coverage = stats.coverage();
   findings.Check(coverage.shards_answered() >= coverage.shards_asked(), "retriever", "all shards answer",
@@ -119,7 +198,10 @@ void LookAtShards(const pb::StatsResponse& stats, Findings& findings) {
                              coverage.shards_asked()));
   uint64_t chunks = 0;
   for (const pb::ShardStats& shard : stats.shards()) {
-    for (const pb::CollectionStats& collection : shard.collections()) chunks += collection.chunks();
+    for (const pb::CollectionStats& collection : shard.collections()) {
+      chunks += collection.chunks();
+      LookAtIndex(shard.shard(), collection, findings);
+    }
     if (!shard.read_only()) continue;
     findings.Add(Verdict::kFailure, "retriever",
                  fmt::format("shard {} refuses writes: is its disk full? See docs/runbooks.md", shard.shard()));
@@ -150,11 +232,12 @@ std::string LookAtRetriever(const Peer& peer, const CommonOptions& options, Find
   pb::GetInfoResponse info;
   Call info_call(options.timeout_s);
   if (!findings.Reached(peer, "GetInfo", stub->GetInfo(info_call.context(), {}, &info))) return "";
-  findings.Check(info.version() == RETRO_VERSION, peer.name, "is of this version", Verdict::kWarning,
-                 StrCat("is of version ", info.version(), ", this program of ", RETRO_VERSION));
+  LookAtCertificates(peer, *info_call.context(), options, findings);
+  LookAtVersion(peer, info.version(), findings);
   pb::StatsResponse stats;
   Call stats_call(options.timeout_s);
   if (findings.Reached(peer, "Stats", stub->Stats(stats_call.context(), {}, &stats))) LookAtShards(stats, findings);
+  LookAtReplicas(peer, options, findings);
   LookAtSearch(peer, options, findings);
   return info.embedder_fingerprint();
 }
@@ -184,6 +267,8 @@ void LookAtGenerator(const Peer& peer, const CommonOptions& options, const std::
   const grpc::Status status =
       gen::GeneratorService::NewStub(peer.channel)->GetModel(call.context(), gen::GetModelRequest(), &model);
   if (!findings.Reached(peer, "GetModel", status)) return;
+  LookAtCertificates(peer, *call.context(), options, findings);
+  LookAtVersion(peer, model.version(), findings);
   for (const std::string& warning : model.warnings()) findings.Add(Verdict::kWarning, peer.name, warning);
   if (!embedder.empty() && !model.trained_embedder_fingerprint().empty()) {
     findings.Check(

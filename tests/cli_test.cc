@@ -18,6 +18,7 @@
 #include "gtest/gtest.h"
 #include "nlohmann/json.hpp"
 #include "tests/cli_fixture.h"
+#include "tests/test_certificates.h"
 
 namespace retro::cli {
 namespace {
@@ -424,6 +425,56 @@ TEST_F(CliTest, DoctorFindsWhatIsWrong) {
   EXPECT_THAT(ill.out, AllOf(HasSubstr(R"("verdict":"FAILED","subject":"retriever","finding":"shard 0 refuses writes)"),
                              HasSubstr(R"("verdict":"FAILED","subject":"generator","finding":"generates without)")));
   EXPECT_EQ(RunAsIs({"doctor", "--retriever", "127.0.0.1:1", "--generator", server_.address()}).code, kUnreachable);
+}
+
+admin::v1::Replica MakeReplica(const std::string& name, bool primary) {
+  admin::v1::Replica replica;
+  replica.set_shard(1);
+  replica.set_name(name);
+  replica.set_primary(primary);
+  replica.set_in_sync(true);
+  replica.set_reachable(true);
+  return replica;
+}
+
+TEST_F(CliTest, DoctorLooksAtReplicasIndexesAndVersions) {
+  std::vector<admin::v1::Replica>& replicas = server_.admin.replicas;
+  replicas = {MakeReplica("b0", true), MakeReplica("b1", false)};
+  EXPECT_THAT(Run({"doctor"}).out,
+              AllOf(HasSubstr("all 2 replicas are in sync"), HasSubstr("warning  generator  is of version 0.0.1"),
+                    Not(HasSubstr("index"))));
+  replicas[1].set_in_sync(false);
+  retriever_.index_state = pb::INDEX_STATE_REBUILDING;
+  retriever_.measured_recall = 0.8F;
+  const Result worse = Run({"doctor"});
+  EXPECT_EQ(worse.code, kOk) << "one failure fewer is survived, and none has come";
+  EXPECT_THAT(worse.out, AllOf(HasSubstr("warning  retriever  replica b1 of shard 1 is not in sync"),
+                               HasSubstr("is being made again"), HasSubstr("finds 80 %"), Not(HasSubstr("all 2"))));
+  replicas[1].set_reachable(false);
+  EXPECT_THAT(Run({"doctor"}).out, HasSubstr("warning  retriever  replica b1 of shard 1 does not answer"));
+  replicas[0].set_reachable(false);
+  const Result ill = Run({"doctor"});
+  EXPECT_EQ(ill.code, kFailed);
+  EXPECT_THAT(ill.out, HasSubstr("replica b0 of shard 1 is its primary and does not answer"));
+  server_.admin.failure = {grpc::StatusCode::PERMISSION_DENIED, "no"};
+  const Result reader = Run({"doctor"});
+  EXPECT_EQ(reader.code, kOk) << "who may not see replicas is not told that they are ill";
+  EXPECT_THAT(reader.out, HasSubstr("they were not looked at"));
+}
+
+TEST_F(CliTest, DoctorSeesWhenCertificatesEnd) {
+  const TestAuthority authority("authority");
+  for (const auto& [hours, finding] : {std::pair{24 * 30 + 1, "ok       retriever  its certificate ends in 30 days"},
+                                       {25, "warning  retriever  its certificate ends in 25 hours"}}) {
+    const TestIdentity identity = authority.Sign("server", std::chrono::hours(hours) + std::chrono::minutes(30));
+    grpc::SslServerCredentialsOptions tls;
+    tls.pem_key_cert_pairs.push_back({identity.key, identity.certificate});
+    const FakeServer server(grpc::SslServerCredentials(tls));
+    const Result result = RunAsIs({"doctor", "--tls-ca", Put("ca.pem", authority.certificate()), "--retriever",
+                                   server.address(), "--generator", server.address()});
+    EXPECT_EQ(result.code, kOk) << result.out << result.err;
+    EXPECT_THAT(result.out, HasSubstr(finding));
+  }
 }
 
 TEST_F(CliTest, DoctorSeesThatAKeyIsNotAskedFor) {

@@ -16,6 +16,7 @@
 #include "common/base/error.h"
 #include "common/base/strings.h"
 #include "common/rpc/status.h"
+#include "retro/admin/v1/admin.grpc.pb.h"
 
 namespace retro::cli {
 
@@ -26,6 +27,8 @@ class FakeRetriever final : public pb::RetrieverService::Service {
   grpc::Status failure;
   grpc::Status delete_failure;  // of deletions that are no dry run
   std::string store_id = "store-1";
+  pb::IndexState index_state = pb::INDEX_STATE_EXACT;
+  float measured_recall = 0;  // 0: never measured
   // Ingest acknowledges when so many are waiting, or when `expected_documents` have arrived.
   size_t acknowledge_at = 1;
   size_t expected_documents = 0;
@@ -154,7 +157,8 @@ class FakeRetriever final : public pb::RetrieverService::Service {
     pb::CollectionStats& stats = *shard.add_collections();
     stats.set_documents(1234);
     stats.set_chunks(56789);
-    stats.set_index_state(pb::INDEX_STATE_EXACT);
+    stats.set_index_state(index_state);
+    if (measured_recall > 0) stats.set_measured_recall(measured_recall);
     return failure;
   }
 
@@ -203,6 +207,7 @@ class FakeGenerator final : public gen::GeneratorService::Service {
   grpc::Status GetModel(grpc::ServerContext*, const gen::GetModelRequest*, gen::GetModelResponse* model) override {
     model->set_context_length(kContextLength);
     model->set_chunk_size(kChunkSize);
+    model->set_version("0.0.1");
     return grpc::Status::OK;
   }
 
@@ -245,13 +250,27 @@ class FakeGenerator final : public gen::GeneratorService::Service {
 };
 
 // Both behind one loopback port.
+// Tells what replicas there are.
+class FakeAdmin final : public admin::v1::AdminService::Service {
+ public:
+  grpc::Status ListReplicas(grpc::ServerContext*, const admin::v1::ListReplicasRequest*,
+                            admin::v1::ListReplicasResponse* response) override {
+    *response->mutable_replicas() = {replicas.begin(), replicas.end()};
+    return failure;
+  }
+
+  std::vector<admin::v1::Replica> replicas;
+  grpc::Status failure;
+};
+
 class FakeServer {
  public:
-  FakeServer() {
+  explicit FakeServer(const std::shared_ptr<grpc::ServerCredentials>& credentials = grpc::InsecureServerCredentials()) {
     grpc::EnableDefaultHealthCheckService(true);
     grpc::ServerBuilder builder;
-    builder.AddListeningPort("127.0.0.1:0", grpc::InsecureServerCredentials(), &port_);
+    builder.AddListeningPort("127.0.0.1:0", credentials, &port_);
     builder.RegisterService(&retriever);
+    builder.RegisterService(&admin);
     builder.RegisterService(&generator);
     builder.SetMaxReceiveMessageSize(-1);
     server_ = builder.BuildAndStart();
@@ -263,6 +282,7 @@ class FakeServer {
 
   FakeRetriever retriever;
   FakeGenerator generator;
+  FakeAdmin admin;
 
  private:
   int port_ = 0;

@@ -418,6 +418,7 @@ TEST_F(GeneratorServiceTest, GetModelDescribesTheModel) {
   pb::GetModelResponse model;
   ASSERT_TRUE(stub_->GetModel(&context, {}, &model).ok());
   EXPECT_EQ(model.name(), "tiny");
+  EXPECT_FALSE(model.version().empty());
   EXPECT_EQ(model.context_length(), 128U);
   EXPECT_EQ(model.chunk_size(), 8U);
   EXPECT_THAT(model.cca_layers(), testing::ElementsAre(2U, 3U));

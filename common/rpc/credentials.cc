@@ -42,12 +42,16 @@ using Key = std::unique_ptr<EVP_PKEY, Freer<EVP_PKEY, EVP_PKEY_free>>;
 // No passphrase is ever asked for on a terminal.
 int NoPassphrase(char*, int, int, void*) { return -1; }
 
-absl::StatusOr<Certificate> ReadCertificate(const std::string& path) {
-  RETRO_ASSIGN_OR_RETURN(const std::string pem, ReadFile(path));
+absl::StatusOr<Certificate> ParseCertificate(const std::string& pem, const std::string& name) {
   const Bio bio(BIO_new_mem_buf(pem.data(), static_cast<int>(pem.size())));
   Certificate certificate(PEM_read_bio_X509(bio.get(), nullptr, NoPassphrase, nullptr));
-  if (certificate == nullptr) return absl::InvalidArgumentError(StrCat(path, " holds no certificate in PEM"));
+  if (certificate == nullptr) return absl::InvalidArgumentError(StrCat(name, " holds no certificate in PEM"));
   return certificate;
+}
+
+absl::StatusOr<Certificate> ReadCertificate(const std::string& path) {
+  RETRO_ASSIGN_OR_RETURN(const std::string pem, ReadFile(path));
+  return ParseCertificate(pem, path);
 }
 
 absl::StatusOr<Key> ReadKey(const std::string& path) {
@@ -201,10 +205,16 @@ std::shared_ptr<grpc::ServerCredentials> MakeServerCredentials(const ServerTls& 
 }
 
 absl::StatusOr<std::chrono::system_clock::time_point> CertificateExpiry(const std::string& path) {
-  RETRO_ASSIGN_OR_RETURN(const Certificate certificate, ReadCertificate(path));
+  RETRO_ASSIGN_OR_RETURN(const std::string pem, ReadFile(path));
+  return CertificateExpiryOf(pem, path);
+}
+
+absl::StatusOr<std::chrono::system_clock::time_point> CertificateExpiryOf(const std::string& pem,
+                                                                          const std::string& name) {
+  RETRO_ASSIGN_OR_RETURN(const Certificate certificate, ParseCertificate(pem, name));
   std::tm time = {};
   if (ASN1_TIME_to_tm(X509_get0_notAfter(certificate.get()), &time) != 1) {
-    return absl::InvalidArgumentError(StrCat(path, " holds a certificate without an end"));
+    return absl::InvalidArgumentError(StrCat(name, " holds a certificate without an end"));
   }
   return std::chrono::system_clock::from_time_t(timegm(&time));
 }

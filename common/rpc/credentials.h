@@ -30,8 +30,10 @@ absl::Status CheckServerTls(const ServerTls& tls);
 // `tls` was checked.
 std::shared_ptr<grpc::ServerCredentials> MakeServerCredentials(const ServerTls& tls);
 
-// Until when the first certificate of a PEM file is valid.
+// Until when the first certificate of a PEM file is valid, or of the text of one, which errors call `name`.
 absl::StatusOr<std::chrono::system_clock::time_point> CertificateExpiry(const std::string& path);
+absl::StatusOr<std::chrono::system_clock::time_point> CertificateExpiryOf(const std::string& pem,
+                                                                          const std::string& name);
 
 // A client's.
 struct ClientSecurity {

@@ -27,6 +27,7 @@ generator::v1::GetModelResponse ModelMessage(const ServedModel& model, const std
   message.set_device(model.model->device());
   message.set_dtype(std::string(ModelNumbersName(model.model->numbers())));
   message.set_gate(static_cast<float>(config.gate));
+  message.set_version(RETRO_VERSION);
   return message;
 }
 
