@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # A retriever at ten times the searches that it can carry: what it answers, what it refuses, how long the answered ones wait, and
-# its memory, before, during and after. MiniLM over 512 documents; searches of ten words with a deadline of one second. What it
-# can carry is measured first, by as many callers as it has workers. Promised: during it at least 0.7 of that is answered in
-# time, memory grows by 64 MiB at most, and afterwards it is as it was before.
+# the most memory that it takes, before, during and after. MiniLM over 512 documents; searches of ten words with a deadline of
+# one second. What it can carry is measured first, by as many callers as it has workers. Promised: during it at least 0.7 of
+# that is answered in time, memory grows by 64 MiB at most at any moment, and afterwards it is as it was before.
 #   overload.sh [--seconds N] [--times N]
 set -euo pipefail
 ninja -C "$RETRO_BUILD" overload_bench retro-retriever >&2
