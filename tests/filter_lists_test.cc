@@ -78,6 +78,20 @@ TEST(FilterListsTest, GiveJustTheDocumentsForWhichAFilterIsTrue) {
   }
 }
 
+TEST(FilterListsTest, ACallerWhoLeftIsDropped) {
+  const FilterLists lists({});
+  CallContext context;
+  int looks = 0;
+  context.cancelled = [&] { return ++looks > 10; };  // in the midst of it
+  pb::Filter filter;
+  for (int i = 0; i < 100; ++i) {
+    filter.mutable_all_of()->add_filters()->mutable_exists()->mutable_field()->set_metadata_key(StrCat("key", i));
+  }
+  const auto compiled = CompiledFilter::Compile(filter, "filter");
+  ASSERT_TRUE(compiled.ok());
+  EXPECT_EQ(lists.Matching(*compiled, context).status().code(), absl::StatusCode::kCancelled);
+}
+
 TEST(FilterListsTest, NumbersNearTheLimitsAreInOrder) {
   std::vector<IndexedDocument> documents;
   const double huge = std::numeric_limits<double>::max();

@@ -16,6 +16,7 @@
 #include "common/base/file.h"
 #include "common/base/strings.h"
 #include "common/document/half.h"
+#include "retriever_service/index/growing_segment.h"
 #include "retriever_service/store/layout.h"
 #include "tests/index_model.h"
 #include "tests/temporary_folder.h"
@@ -102,6 +103,36 @@ TEST(SegmentedIndexTest, EqualsBruteForceWhileItGrows) {
   ASSERT_EQ(stats.segments.size(), 1u);
   EXPECT_LT(stats.segments[0].rows, stats.chunks * 5) << "emptied blocks are given up";
   EXPECT_EQ(stats.state, pb::INDEX_STATE_EXACT);
+}
+
+// Documents that stay where they were written first, and one that is written over for ever.
+TEST(GrowingSegmentTest, KeepsNothingOfWhatIsGone) {
+  GrowingSegment segment(kDimension, kSmallBlock);
+  const std::string vectors(kSmallBlock * kDimension * kHalfBytes, '\0');
+  const auto document = [](uint64_t counter, uint32_t chunks) {
+    auto made = std::make_shared<IndexedDocument>();
+    made->id = StrCat(counter);
+    made->first_chunk_id = MakeChunkId(counter, 0);
+    made->chunk_count = chunks;
+    return made;
+  };
+  segment.Append(document(1, kSmallBlock / 2), vectors);  // half of a block stays
+  uint64_t counter = kSmallBlock;
+  for (uint64_t step = 1; step < 1000; ++step, counter += kSmallBlock) {
+    const uint64_t row = segment.Append(document(counter, kSmallBlock), vectors);
+    segment.Remove(row, kSmallBlock, step);
+    segment.GiveUpEmptyBlocks();
+    ASSERT_LE(segment.Take().blocks.size(), 3u);
+    ASSERT_EQ(segment.live_rows(), kSmallBlock / 2);
+    std::string room;
+    ASSERT_EQ(segment.VectorsOf(0, kSmallBlock / 2, room).size(), vectors.size() / 2);
+  }
+  const auto last = document(counter, 2);
+  segment.Append(last, vectors);
+  std::vector<std::string> ids;
+  segment.Visit(segment.Take(), kNewestStep, /*filter=*/nullptr,
+                [&](const auto& seen, uint64_t) { ids.push_back(seen->id); });
+  EXPECT_THAT(ids, testing::ElementsAre("1", last->id));
 }
 
 // Inserts, replacements and deletions between any two steps of sealing and merging, and a restart now and then.
@@ -373,6 +404,10 @@ TEST_F(DamageTest, AnotherStoresNewerOrOtherwiseMadeSegmentsAreNotTaken) {
   PutBack(whole);
   other = options_;
   other.identity.kind = SegmentKind::kSq8;
+  EXPECT_FALSE(SegmentedIndex(other, kPosition).has_sealed_segments());
+  PutBack(whole);
+  other = options_;
+  ++other.settings.seal_rows;
   EXPECT_FALSE(SegmentedIndex(other, kPosition).has_sealed_segments());
   PutBack(whole);
   EXPECT_TRUE(SegmentedIndex(options_, kPosition).has_sealed_segments());

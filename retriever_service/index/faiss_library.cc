@@ -231,15 +231,16 @@ uint64_t BytesOfGrowing(const faiss::IndexIVF& index) {
   return bytes;
 }
 
-// All lists end to end. FAISS's own leave up to half of what they take empty, to grow.
+// All lists end to end. FAISS's own leave up to half of what they take empty, to grow, and have 8 bytes a row's number;
+// here these are made when a list is looked into.
 class PackedLists final : public faiss::ReadOnlyInvertedLists {
  public:
-  PackedLists(const CodeLayout& layout, std::span<const uint32_t> sizes, std::span<const uint32_t> rows,
+  PackedLists(const CodeLayout& layout, std::span<const uint32_t> sizes, std::vector<uint32_t> rows,
               std::string_view codes)
       : ReadOnlyInvertedLists(sizes.size(), layout.rows_a_block > 1 ? INVALID_CODE_SIZE : layout.block_bytes),
-        memory_bytes_(codes.size() + rows.size() * sizeof(idx_t)),
+        memory_bytes_(codes.size() + rows.size() * sizeof(uint32_t) + sizes.size() * sizeof(Place)),
         codes_(codes.size()),
-        ids_(rows.begin(), rows.end()) {
+        rows_(std::move(rows)) {
     std::memcpy(codes_.begin(), codes.data(), codes.size());
     lists_.reserve(sizes.size());
     for (Place place; const uint32_t size : sizes) {
@@ -252,7 +253,13 @@ class PackedLists final : public faiss::ReadOnlyInvertedLists {
 
   size_t list_size(size_t list) const override { return lists_[list].rows; }
   const uint8_t* get_codes(size_t list) const override { return codes_.begin() + lists_[list].first_code; }
-  const idx_t* get_ids(size_t list) const override { return ids_.data() + lists_[list].first_row; }
+  const idx_t* get_ids(size_t list) const override {
+    const Place& place = lists_[list];
+    auto ids = std::make_unique_for_overwrite<idx_t[]>(place.rows);
+    std::copy_n(rows_.data() + place.first_row, place.rows, ids.get());
+    return ids.release();
+  }
+  void release_ids(size_t, const idx_t* ids) const override { delete[] ids; }
   size_t memory_bytes() const { return memory_bytes_; }
 
  private:
@@ -264,7 +271,7 @@ class PackedLists final : public faiss::ReadOnlyInvertedLists {
 
   const size_t memory_bytes_;
   const Pages codes_;
-  const std::vector<idx_t> ids_;
+  const std::vector<uint32_t> rows_;
   std::vector<Place> lists_;
 };
 
@@ -405,7 +412,7 @@ absl::StatusOr<std::unique_ptr<QuantisedLists>> QuantisedLists::Parse(std::strin
   }
   const CodeLayout layout = LayoutOf(*index);
   const std::vector<uint32_t> sizes = cutter.TakeNumbers(index->nlist);
-  const std::vector<uint32_t> numbers = cutter.TakeNumbers(rows);
+  std::vector<uint32_t> numbers = cutter.TakeNumbers(rows);
   uint64_t listed = 0, code_bytes = 0;
   for (const uint32_t size : sizes) {
     listed += size;
@@ -415,7 +422,7 @@ absl::StatusOr<std::unique_ptr<QuantisedLists>> QuantisedLists::Parse(std::strin
   const bool in_range = std::all_of(numbers.begin(), numbers.end(), [&](uint32_t row) { return row < rows; });
   if (!cutter.whole() || !cutter.empty() || listed != rows || !in_range) return damage;
   RETRO_RETURN_IF_ERROR(Guarded("take lists", 1, [&] {
-    auto packed = std::make_unique<PackedLists>(layout, sizes, numbers, codes);
+    auto packed = std::make_unique<PackedLists>(layout, sizes, std::move(numbers), codes);
     made->memory_bytes = packed->memory_bytes() + index->nlist * index->d * sizeof(float);
     index->replace_invlists(packed.release(), /*own=*/true);
   }));

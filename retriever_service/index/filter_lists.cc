@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "absl/hash/hash.h"
+#include "common/base/status_macros.h"
 #include "retriever_service/index/filter_tree.h"
 
 namespace retro {
@@ -198,27 +199,48 @@ size_t FilterLists::memory_bytes() const {
 
 class FilterLists::Evaluation {
  public:
-  explicit Evaluation(const FilterLists& lists) : lists_(lists) {}
+  Evaluation(const FilterLists& lists, const CallContext& context) : lists_(lists), context_(context) {}
 
-  DocumentSet Of(const CompiledFilter::Node& node) const {
+  absl::StatusOr<DocumentSet> Of(const CompiledFilter::Node& node) const {
     DocumentSet set(lists_.documents_);
-    switch (node.op) {
-      case FilterOperator::kAllOf:
-        set.Complement();
-        for (const auto& child : node.children) set.Intersect(Of(*child));
-        return set;
-      case FilterOperator::kAnyOf:
-      case FilterOperator::kNoneOf:
-        for (const auto& child : node.children) set.Unite(Of(*child));
-        if (node.op == FilterOperator::kNoneOf) set.Complement();
-        return set;
-      default:
-        AddOfField(node, set);
-        return set;
+    if (node.op == FilterOperator::kAllOf) {
+      set.Complement();
+      for (const auto& child : node.children) {
+        RETRO_ASSIGN_OR_RETURN(const DocumentSet matching, Of(*child));
+        set.Intersect(matching);
+      }
+      return set;
     }
+    RETRO_RETURN_IF_ERROR(AddTo(set, node));
+    return set;
   }
 
  private:
+  // A set of all documents takes long to make: what is added to one gets none of its own.
+  absl::Status AddTo(DocumentSet& set, const CompiledFilter::Node& node) const {
+    RETRO_RETURN_IF_ERROR(context_.Check());
+    switch (node.op) {
+      case FilterOperator::kAllOf: {
+        RETRO_ASSIGN_OR_RETURN(const DocumentSet matching, Of(node));
+        set.Unite(matching);
+        return absl::OkStatus();
+      }
+      case FilterOperator::kAnyOf:
+        for (const auto& child : node.children) RETRO_RETURN_IF_ERROR(AddTo(set, *child));
+        return absl::OkStatus();
+      case FilterOperator::kNoneOf: {
+        DocumentSet any(lists_.documents_);
+        for (const auto& child : node.children) RETRO_RETURN_IF_ERROR(AddTo(any, *child));
+        any.Complement();
+        set.Unite(any);
+        return absl::OkStatus();
+      }
+      default:
+        AddOfField(node, set);
+        return absl::OkStatus();
+    }
+  }
+
   void AddOfField(const CompiledFilter::Node& node, DocumentSet& set) const {
     if (node.field.builtin == pb::BUILTIN_FIELD_ID) return AddOf(node, lists_.ids_, set);
     if (node.field.builtin == pb::BUILTIN_FIELD_SOURCE) return AddOf(node, lists_.sources_, set);
@@ -272,8 +294,13 @@ class FilterLists::Evaluation {
   }
 
   const FilterLists& lists_;
+  const CallContext& context_;
 };
 
-DocumentSet FilterLists::Matching(const CompiledFilter& filter) const { return Evaluation(*this).Of(filter.root()); }
+absl::StatusOr<DocumentSet> FilterLists::Matching(const CompiledFilter& filter, const CallContext& context) const {
+  return Evaluation(*this, context).Of(filter.root());
+}
+
+DocumentSet FilterLists::Matching(const CompiledFilter& filter) const { return *Matching(filter, CallContext()); }
 
 }  // namespace retro

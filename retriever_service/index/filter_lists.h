@@ -13,6 +13,8 @@
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
+#include "absl/status/statusor.h"
+#include "common/base/call_context.h"
 #include "retriever_service/index/document_set.h"
 #include "retriever_service/index/filter.h"
 #include "retriever_service/index/indexed_document.h"
@@ -26,6 +28,8 @@ class FilterLists {
 
   // What is null is in the set if the filter is true for a document without any field.
   DocumentSet Matching(const CompiledFilter& filter) const;
+  // CANCELLED or DEADLINE_EXCEEDED if the caller left: many documents and a large filter take seconds.
+  absl::StatusOr<DocumentSet> Matching(const CompiledFilter& filter, const CallContext& context) const;
   size_t memory_bytes() const;
 
  private:

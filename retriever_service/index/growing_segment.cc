@@ -23,8 +23,9 @@ constexpr uint32_t kSparseDivisor = 4;
 }  // namespace
 
 struct GrowingSegment::Block {
-  Block(uint32_t rows, size_t vector_bytes)
-      : vectors(std::make_unique_for_overwrite<char[]>(rows * vector_bytes)),
+  Block(uint64_t first, uint32_t rows, size_t vector_bytes)
+      : first_row(first),
+        vectors(std::make_unique_for_overwrite<char[]>(rows * vector_bytes)),
         chunk_ids(std::make_unique<uint64_t[]>(rows)),
         documents(std::make_unique<std::shared_ptr<const IndexedDocument>[]>(rows)),
         removed_at(std::make_unique<std::atomic<uint64_t>[]>(rows)) {
@@ -42,6 +43,8 @@ struct GrowingSegment::Block {
     filter_lists.emplace(distinct);
   }
 
+  const uint64_t first_row;
+  uint32_t live_rows = 0;           // the writer's
   std::unique_ptr<char[]> vectors;  // half precision, [rows, dimension]
   std::unique_ptr<uint64_t[]> chunk_ids;
   std::unique_ptr<std::shared_ptr<const IndexedDocument>[]> documents;
@@ -61,16 +64,13 @@ GrowingSegment::~GrowingSegment() = default;
 uint64_t GrowingSegment::Append(const std::shared_ptr<const IndexedDocument>& document, std::string_view vectors) {
   const uint64_t first_row = rows_;
   for (uint32_t i = 0; i < document->chunk_count; ++i, ++rows_) {
-    if (rows_ % block_rows_ == 0) {
-      blocks_.push_back(std::make_shared<Block>(block_rows_, vector_bytes_));
-      live_rows_.push_back(0);
-    }
+    if (rows_ % block_rows_ == 0) blocks_.push_back(std::make_shared<Block>(rows_, block_rows_, vector_bytes_));
     Block& block = *blocks_.back();
     const uint64_t place = rows_ % block_rows_;
     std::memcpy(block.vectors.get() + place * vector_bytes_, vectors.data() + i * vector_bytes_, vector_bytes_);
     block.chunk_ids[place] = ChunkIdAt(document->first_chunk_id, i);
     block.documents[place] = document;
-    ++live_rows_.back();
+    ++block.live_rows;
     if (place + 1 == block_rows_) block.MakeFilterLists(block_rows_);
   }
   live_total_ += document->chunk_count;
@@ -79,15 +79,15 @@ uint64_t GrowingSegment::Append(const std::shared_ptr<const IndexedDocument>& do
 
 void GrowingSegment::Remove(uint64_t first_row, uint32_t count, uint64_t step) {
   for (uint64_t row = first_row; row < first_row + count; ++row) {
-    const uint64_t block = row / block_rows_;
-    blocks_[block]->removed_at[row % block_rows_].store(step, std::memory_order_relaxed);
-    --live_rows_[block];
+    Block& block = BlockOf(row);
+    block.removed_at[row % block_rows_].store(step, std::memory_order_relaxed);
+    --block.live_rows;
   }
   live_total_ -= count;
 }
 
 uint64_t GrowingSegment::RemovedAt(uint64_t row) const {
-  return blocks_[row / block_rows_]->removed_at[row % block_rows_].load(std::memory_order_relaxed);
+  return BlockOf(row).removed_at[row % block_rows_].load(std::memory_order_relaxed);
 }
 
 std::string_view GrowingSegment::VectorsOf(uint64_t first_row, uint32_t count, std::string& room) const {
@@ -95,8 +95,7 @@ std::string_view GrowingSegment::VectorsOf(uint64_t first_row, uint32_t count, s
   for (uint64_t row = first_row; row < first_row + count;) {
     const uint64_t place = row % block_rows_;
     const uint64_t here = std::min(first_row + count - row, block_rows_ - place);
-    const std::string_view vectors(blocks_[row / block_rows_]->vectors.get() + place * vector_bytes_,
-                                   here * vector_bytes_);
+    const std::string_view vectors(BlockOf(row).vectors.get() + place * vector_bytes_, here * vector_bytes_);
     if (here == count) return vectors;
     room += vectors;
     row += here;
@@ -106,13 +105,11 @@ std::string_view GrowingSegment::VectorsOf(uint64_t first_row, uint32_t count, s
 
 std::vector<std::shared_ptr<const IndexedDocument>> GrowingSegment::SparseDocuments() const {
   std::vector<std::shared_ptr<const IndexedDocument>> documents;
-  for (size_t b = 0; b < rows_ / block_rows_; ++b) {
-    if (blocks_[b] == nullptr || live_rows_[b] >= block_rows_ / kSparseDivisor) continue;
+  for (const auto& block : blocks_) {
+    if (RowsIn(*block, rows_) < block_rows_ || block->live_rows >= block_rows_ / kSparseDivisor) continue;
     for (uint32_t i = 0; i < block_rows_; ++i) {
-      if (blocks_[b]->removed_at[i].load(std::memory_order_relaxed) != kNeverRemoved) continue;
-      if (documents.empty() || documents.back() != blocks_[b]->documents[i]) {
-        documents.push_back(blocks_[b]->documents[i]);
-      }
+      if (block->removed_at[i].load(std::memory_order_relaxed) != kNeverRemoved) continue;
+      if (documents.empty() || documents.back() != block->documents[i]) documents.push_back(block->documents[i]);
     }
     if (!documents.empty()) break;
   }
@@ -120,25 +117,31 @@ std::vector<std::shared_ptr<const IndexedDocument>> GrowingSegment::SparseDocume
 }
 
 // Searches that began before keep them alive.
-bool GrowingSegment::GiveUpEmptyBlocks() {
-  bool any = false;
-  for (size_t b = 0; b < rows_ / block_rows_; ++b) {
-    if (blocks_[b] == nullptr || live_rows_[b] > 0) continue;
-    blocks_[b] = nullptr;
-    any = true;
-  }
-  return any;
+void GrowingSegment::GiveUpEmptyBlocks() {
+  std::erase_if(blocks_, [&](const std::shared_ptr<Block>& block) {
+    return block->live_rows == 0 && RowsIn(*block, rows_) == block_rows_;
+  });
+}
+
+GrowingSegment::Block& GrowingSegment::BlockOf(uint64_t row) const {
+  const auto after = std::upper_bound(
+      blocks_.begin(), blocks_.end(), row,
+      [](uint64_t wanted, const std::shared_ptr<Block>& block) { return wanted < block->first_row; });
+  return **std::prev(after);
+}
+
+uint64_t GrowingSegment::RowsIn(const Block& block, uint64_t count) const {
+  return std::min<uint64_t>(block_rows_, count - block.first_row);
 }
 
 SegmentSize GrowingSegment::Size() const {
   SegmentSize size{.kind = "exact"};
   const size_t row_bytes = vector_bytes_ + sizeof(uint64_t) * 2 + sizeof(std::shared_ptr<const IndexedDocument>);
-  for (size_t b = 0; b < blocks_.size(); ++b) {
-    if (blocks_[b] == nullptr) continue;
-    size.rows += std::min<uint64_t>(block_rows_, rows_ - b * block_rows_);
+  for (const auto& block : blocks_) {
+    size.rows += RowsIn(*block, rows_);
     size.memory_bytes += block_rows_ * row_bytes;
-    if (blocks_[b]->filter_lists.has_value()) {
-      size.memory_bytes += blocks_[b]->filter_lists->memory_bytes() + block_rows_ * sizeof(uint32_t);
+    if (block->filter_lists.has_value()) {
+      size.memory_bytes += block->filter_lists->memory_bytes() + block_rows_ * sizeof(uint32_t);
     }
   }
   size.deleted = size.rows - live_total_;
@@ -211,17 +214,16 @@ class GrowingSegment::Scan {
 void GrowingSegment::Visit(
     const Rows& rows, uint64_t step, const CompiledFilter* filter,
     const std::function<void(const std::shared_ptr<const IndexedDocument>&, uint64_t first_row)>& visit) const {
-  for (size_t b = 0; b < rows.blocks.size(); ++b) {
-    if (rows.blocks[b] == nullptr) continue;
-    const Block& block = *rows.blocks[b];
-    const uint64_t in_block = std::min<uint64_t>(block_rows_, rows.count - b * block_rows_);
+  for (const auto& each : rows.blocks) {
+    const Block& block = *each;
+    const uint64_t in_block = RowsIn(block, rows.count);
     Matches matches(block, in_block == block_rows_, filter);
     for (uint64_t place = 0; place < in_block && !matches.none();) {
       const std::shared_ptr<const IndexedDocument>& document = block.documents[place];
       // Not 0 where the document began in the block before.
       const uint32_t chunk = ChunkNumber(document->first_chunk_id, block.chunk_ids[place]);
       const bool is_removed = block.removed_at[place].load(std::memory_order_relaxed) <= step;
-      if (chunk == 0 && !is_removed && matches.Contains(place)) visit(document, b * block_rows_ + place);
+      if (chunk == 0 && !is_removed && matches.Contains(place)) visit(document, block.first_row + place);
       place += document->chunk_count - chunk;
     }
   }
@@ -229,13 +231,12 @@ void GrowingSegment::Visit(
 
 absl::Status GrowingSegment::Search(const Rows& rows, const SegmentSearch& search, std::vector<TopK>& best) const {
   Scan scan(search, vector_bytes_, best);
-  for (size_t b = 0; b < rows.blocks.size(); ++b) {
+  for (const auto& block : rows.blocks) {
     RETRO_RETURN_IF_ERROR(search.context.Check());
-    if (rows.blocks[b] == nullptr) continue;
-    const uint64_t in_block = std::min<uint64_t>(block_rows_, rows.count - b * block_rows_);
-    Matches matches(*rows.blocks[b], in_block == block_rows_, search.options.filter);
+    const uint64_t in_block = RowsIn(*block, rows.count);
+    Matches matches(*block, in_block == block_rows_, search.options.filter);
     for (uint32_t begin = 0; begin < in_block && !matches.none(); begin += kTileRows) {
-      scan.ScanTile(*rows.blocks[b], matches, begin, std::min<uint64_t>(in_block, begin + kTileRows));
+      scan.ScanTile(*block, matches, begin, std::min<uint64_t>(in_block, begin + kTileRows));
     }
   }
   return absl::OkStatus();

@@ -29,7 +29,7 @@ class GrowingSegment {
   // What a search sees: the rows as they were when it was taken.
   struct Rows {
     uint64_t count = 0;
-    std::vector<std::shared_ptr<const Block>> blocks;  // null where a block was emptied
+    std::vector<std::shared_ptr<const Block>> blocks;  // in order, without those that were emptied
   };
 
   GrowingSegment(int dimension, uint32_t block_rows);
@@ -45,8 +45,7 @@ class GrowingSegment {
   // Documents in a full block of which so little is left that they are better moved to the end; none if there is no
   // such block. Once they are moved and removed, GiveUpEmptyBlocks frees it.
   std::vector<std::shared_ptr<const IndexedDocument>> SparseDocuments() const;
-  // True if there was one.
-  bool GiveUpEmptyBlocks();
+  void GiveUpEmptyBlocks();
   Rows Take() const { return {rows_, {blocks_.begin(), blocks_.end()}}; }
   uint64_t live_rows() const { return live_total_; }
   SegmentSize Size() const;
@@ -64,9 +63,12 @@ class GrowingSegment {
 
   const size_t vector_bytes_;
   const uint32_t block_rows_;
-  std::vector<std::shared_ptr<Block>> blocks_;
-  std::vector<uint32_t> live_rows_;  // a block
-  uint64_t rows_ = 0;                // ever appended
+  Block& BlockOf(uint64_t row) const;
+  // Rows that a block has at a time when there are `count` in all.
+  uint64_t RowsIn(const Block& block, uint64_t count) const;
+
+  std::vector<std::shared_ptr<Block>> blocks_;  // in order
+  uint64_t rows_ = 0;                           // ever appended
   uint64_t live_total_ = 0;
 };
 

@@ -20,7 +20,6 @@
 namespace retro {
 namespace {
 
-constexpr uint32_t kIndexLayoutVersion = 2;
 constexpr size_t kAddRows = 16'384;              // between two looks at whether to stop
 constexpr size_t kPieceBytes = size_t{1} << 20;  // written at once
 
@@ -85,13 +84,14 @@ class Rows {
 
 }  // namespace
 
-IndexFolder::IndexFolder(std::string path, IndexIdentity identity)
+IndexFolder::IndexFolder(std::string path, IndexIdentity identity, uint64_t seal_rows)
     : path_(std::move(path)), identity_(std::move(identity)) {
   const MutexLock lock(mutex_);
   manifest_.set_layout_version(kIndexLayoutVersion);
   manifest_.set_store_id(identity_.store_id);
   manifest_.set_collection_id(identity_.collection_id);
   manifest_.set_dimension(static_cast<uint32_t>(identity_.dimension));
+  manifest_.set_seal_rows(seal_rows);
   manifest_.set_next_segment(1);
 }
 
@@ -113,6 +113,9 @@ absl::StatusOr<shardpb::IndexManifest> IndexFolder::ReadManifest() const {
       manifest.dimension() != static_cast<uint32_t>(identity_.dimension)) {
     return absl::DataLossError("it belongs to another store");
   }
+  if (manifest.seal_rows() != manifest_.seal_rows()) {
+    return absl::DataLossError(StrCat("it was made with cells of ", manifest.seal_rows(), " chunks"));
+  }
   return manifest;
 }
 
@@ -124,8 +127,8 @@ absl::Status IndexFolder::WriteManifest(const shardpb::IndexManifest& manifest) 
 
 std::vector<std::shared_ptr<SealedSegment>> IndexFolder::Open(const shardpb::Position& last) {
   std::vector<std::shared_ptr<SealedSegment>> segments;
-  const absl::StatusOr<shardpb::IndexManifest> manifest = ReadManifest();
   const MutexLock lock(mutex_);
+  const absl::StatusOr<shardpb::IndexManifest> manifest = ReadManifest();
   if (manifest.ok()) {
     manifest_.set_next_segment(manifest->next_segment());
     for (const shardpb::IndexSegment& info : manifest->segments()) {

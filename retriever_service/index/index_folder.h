@@ -24,6 +24,9 @@
 
 namespace retro {
 
+// Older ones are made again.
+inline constexpr uint32_t kIndexLayoutVersion = 3;
+
 // What a folder must have been made for.
 struct IndexIdentity {
   std::string store_id;  // 16 bytes
@@ -41,7 +44,8 @@ struct SegmentContent {
 
 class IndexFolder {
  public:
-  IndexFolder(std::string path, IndexIdentity identity);
+  // `seal_rows`: of a cell.
+  IndexFolder(std::string path, IndexIdentity identity, uint64_t seal_rows);
 
   // Opens the whole segments of what is there and removes the rest. `last`: the store's newest change; a segment that
   // claims to be newer is of another history. Call it once, first.
@@ -62,7 +66,7 @@ class IndexFolder {
 
  private:
   std::string ManifestPath() const;
-  absl::StatusOr<shardpb::IndexManifest> ReadManifest() const;
+  absl::StatusOr<shardpb::IndexManifest> ReadManifest() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status WriteManifest(const shardpb::IndexManifest& manifest) const;
   void RemoveOtherFiles() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::StatusOr<std::shared_ptr<SealedSegment>> WriteFiles(shardpb::IndexSegment info,

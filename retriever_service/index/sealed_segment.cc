@@ -28,6 +28,7 @@ constexpr size_t kQueriesAtOnce = 64;        // to the lists: bounds the memory 
 constexpr size_t kPrefetchAhead = 4;         // candidates
 constexpr size_t kCacheLineBytes = 64;
 constexpr uint32_t kShareSample = 4096;  // documents, of which a filter's selectivity is estimated
+constexpr uint64_t kRowsAMark = 64;      // of what says where documents begin
 
 absl::StatusOr<MappedFile> MapWhole(const std::string& path, const shardpb::IndexFile& file) {
   RETRO_ASSIGN_OR_RETURN(MappedFile mapped, MappedFile::Open(path));
@@ -73,10 +74,7 @@ absl::StatusOr<std::shared_ptr<SealedSegment>> SealedSegment::Open(const std::st
   if (info.kind().empty()) return segment;
   RETRO_ASSIGN_OR_RETURN(const MappedFile lists, MapWhole(paths.lists, info.lists_file()));
   RETRO_ASSIGN_OR_RETURN(segment->lists_, QuantisedLists::Parse(lists.bytes(), dimension, info.rows()));
-  segment->document_of_row_.reserve(info.rows());
-  for (uint32_t at = 0; at < segment->documents(); ++at) {
-    segment->document_of_row_.insert(segment->document_of_row_.end(), segment->ChunkCount(at), at);
-  }
+  segment->MakeMarks();
   return segment;
 }
 
@@ -90,7 +88,23 @@ absl::Status SealedSegment::CheckDocuments() {
   return absl::DataLossError(StrCat("the documents of segment ", info_.number(), " are not in order"));
 }
 
+void SealedSegment::MakeMarks() {
+  marks_.reserve(info_.rows() / kRowsAMark + 1);
+  for (uint32_t at = 0; at < documents(); ++at) {
+    while (marks_.size() * kRowsAMark < FirstRow(at + 1)) marks_.push_back(at);
+  }
+}
+
 // ---------------------------------------------------------------- documents
+
+uint32_t SealedSegment::DocumentOfRow(uint64_t row) const {
+  const uint64_t mark = row / kRowsAMark;
+  const auto first = table_.begin() + marks_[mark];
+  const auto last = mark + 1 < marks_.size() ? table_.begin() + marks_[mark + 1] + 1 : table_.end();
+  const auto after = std::upper_bound(
+      first, last, row, [](uint64_t wanted, const SealedDocument& document) { return wanted < document.first_row; });
+  return static_cast<uint32_t>(after - table_.begin()) - 1;
+}
 
 std::optional<uint32_t> SealedSegment::Find(uint64_t first_chunk_id, uint32_t chunk_count) const {
   const auto it =
@@ -170,7 +184,7 @@ std::string_view SealedSegment::VectorsOf(uint32_t at) const {
 SegmentSize SealedSegment::Size() const {
   SegmentSize size{.kind = info_.kind().empty() ? "exact" : info_.kind(), .rows = info_.rows()};
   size.deleted = size.rows - live_rows();
-  size.memory_bytes = entries_.size() * sizeof(Entry) + document_of_row_.size() * sizeof(uint32_t);
+  size.memory_bytes = entries_.size() * sizeof(Entry) + marks_.size() * sizeof(uint32_t);
   if (lists_ != nullptr) size.memory_bytes += lists_->memory_bytes();
   if (filter_lists_.has_value()) size.memory_bytes += filter_lists_->memory_bytes();
   return size;
@@ -275,7 +289,8 @@ class SealedSegment::Probing {
  private:
   Probe ProbeOf(double share, double wide) const {
     constexpr double kCandidatesMax = 16'384;
-    Probe probe = ChooseProbe(*search_.options.effort, segment_.lists_->lists(), search_.options.k);
+    const double part = static_cast<double>(segment_.live_rows()) / static_cast<double>(std::max<uint64_t>(1, search_.rows));
+    Probe probe = ChooseProbe(*search_.options.effort, segment_.lists_->lists(), search_.options.k, std::min(1.0, part));
     // The k nearest of a share are as far as the k / share nearest of all: they lie in more lists.
     const double lists = probe.lists * wide / std::sqrt(share);
     probe.lists = static_cast<uint32_t>(std::min<double>(segment_.lists_->lists(), lists));
@@ -315,7 +330,7 @@ class SealedSegment::Probing {
       const float distance = SquaredDistance(search_.queries[q].vector, segment_.VectorAt(row));
       // Most are farther than k that are found; whose they are need not be known.
       if (found.best().size() == search_.options.k && distance > found.best().back().distance) continue;
-      const uint32_t at = segment_.document_of_row_[row];
+      const uint32_t at = segment_.DocumentOfRow(row);
       if (!Allowed(q, at)) continue;
       const SealedDocument& document = segment_.table_[at];
       const uint64_t chunk_id = ChunkIdAt(document.first_chunk_id, row - document.first_row);
@@ -355,9 +370,12 @@ double SealedSegment::FindableShare(uint64_t step, const DocumentSet* matching) 
 }
 
 absl::Status SealedSegment::Search(const SegmentSearch& search, std::vector<TopK>& best) const {
-  std::optional<const DocumentSet> set;
-  if (search.options.filter != nullptr) set.emplace(filter_lists_->Matching(*search.options.filter));
-  const DocumentSet* matching = set.has_value() ? &*set : nullptr;
+  std::optional<DocumentSet> set;
+  if (search.options.filter != nullptr) {
+    RETRO_ASSIGN_OR_RETURN(DocumentSet found, filter_lists_->Matching(*search.options.filter, search.context));
+    set.emplace(std::move(found));
+  }
+  const DocumentSet* const matching = set.has_value() ? &*set : nullptr;
   if (lists_ != nullptr && search.options.effort.has_value()) {
     const double share = FindableShare(search.step, matching);
     if (share >= kScanShareMax) return Probing(*this, search, matching, best).Run(share);

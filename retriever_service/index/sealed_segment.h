@@ -93,11 +93,13 @@ class SealedSegment {
 
   SealedSegment(shardpb::IndexSegment info, int dimension, MappedFile vectors, MappedFile documents);
   absl::Status CheckDocuments();
+  void MakeMarks();
   bool IsRemoved(uint32_t at, uint64_t step) const { return RemovedAt(at) <= step; }
   // Of the rows, how many a search may find; of many documents an estimate. `matching`: what its filter lets pass; null
   // if it has none.
   double FindableShare(uint64_t step, const DocumentSet* matching) const;
   uint64_t FirstRow(uint32_t at) const { return at < table_.size() ? table_[at].first_row : info_.rows(); }
+  uint32_t DocumentOfRow(uint64_t row) const;  // of a segment with lists
   uint32_t ChunkCount(uint32_t at) const { return static_cast<uint32_t>(FirstRow(at + 1) - FirstRow(at)); }
   std::string_view VectorAt(uint64_t row) const;
   // Rows that are compared soon lie anywhere in the file: they are on their way to the cache while others are compared.
@@ -108,7 +110,7 @@ class SealedSegment {
   const MappedFile vectors_;
   const MappedFile documents_;
   const std::span<const SealedDocument> table_;  // in documents_
-  std::vector<uint32_t> document_of_row_;        // [rows]; empty without lists
+  std::vector<uint32_t> marks_;                  // the document of each kRowsAMark-th row; empty without lists
   std::unique_ptr<const QuantisedLists> lists_;  // null: every vector is compared
   std::vector<Entry> entries_;                   // a document
   std::optional<const FilterLists> filter_lists_;

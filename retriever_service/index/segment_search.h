@@ -20,6 +20,7 @@ struct SegmentSearch {
   std::span<const IndexQuery> queries;
   const IndexSearchOptions& options;
   uint64_t step;  // what was removed at this step or before is not seen
+  uint64_t rows;  // that may be found, in all segments together
   const CallContext& context;
 
   bool IsExcluded(size_t query, const IndexedDocument& document) const {

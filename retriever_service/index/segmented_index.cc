@@ -16,8 +16,9 @@ struct SegmentedIndex::View {
   };
   uint64_t step = 0;
   uint64_t generation = 0;
+  uint64_t rows = 0;  // that can be found
   std::vector<Growing> growing;
-  std::vector<std::shared_ptr<const SealedSegment>> sealed;
+  std::vector<std::shared_ptr<const SealedSegment>> sealed;  // the largest first: the others then have less to add
 };
 
 SegmentedIndex::SegmentedIndex(const SegmentedIndexOptions& options, const shardpb::Position& last)
@@ -26,7 +27,7 @@ SegmentedIndex::SegmentedIndex(const SegmentedIndexOptions& options, const shard
       growing_(std::make_shared<GrowingSegment>(dimension_, options.block_rows)),
       position_(last),
       view_(std::make_shared<View>()),
-      folder_(options.folder, options.identity) {
+      folder_(options.folder, options.identity, options.settings.seal_rows) {
   sealed_ = folder_.Open(last);
   stats_.generation = sealed_.size();
 }
@@ -34,8 +35,9 @@ SegmentedIndex::SegmentedIndex(const SegmentedIndexOptions& options, const shard
 SegmentedIndex::~SegmentedIndex() {
   stop_ = true;
   Wake();
-  if (sealing_.joinable()) sealing_.join();
-  if (merging_.joinable()) merging_.join();
+  for (std::thread& thread : threads_) {
+    if (thread.joinable()) thread.join();
+  }
 }
 
 // ---------------------------------------------------------------- filling
@@ -69,8 +71,9 @@ void SegmentedIndex::Restored() {
   }
   GiveFreedMemoryBack();  // what making them took
   if (!options_.background) return;
-  sealing_ = std::thread([this] { Run(kSealer, &SegmentedIndex::Seal); });
-  merging_ = std::thread([this] { Run(kMerger, &SegmentedIndex::MergeOrMeasure); });
+  threads_[kSealer] = std::thread([this] { Run(kSealer, &SegmentedIndex::Seal); });
+  threads_[kSmallMerger] = std::thread([this] { Run(kSmallMerger, &SegmentedIndex::MergeFew); });
+  threads_[kMerger] = std::thread([this] { Run(kMerger, &SegmentedIndex::MergeOrMeasure); });
 }
 
 void SegmentedIndex::Filled() {
@@ -93,7 +96,10 @@ void SegmentedIndex::Publish() {
   view->generation = stats_.generation;
   for (const Frozen& frozen : frozen_) view->growing.push_back({frozen.segment, frozen.segment->Take()});
   view->growing.push_back({growing_, growing_->Take()});
+  view->rows = stats_.chunks;
   view->sealed = {sealed_.begin(), sealed_.end()};
+  std::stable_sort(view->sealed.begin(), view->sealed.end(),
+                   [](const auto& a, const auto& b) { return a->info().rows() > b->info().rows(); });
   const MutexLock lock(view_mutex_);
   view_ = std::move(view);
 }
@@ -151,6 +157,7 @@ void SegmentedIndex::Freeze() {
 void SegmentedIndex::CountIn(const IndexedDocument& document) {
   ++stats_.documents;
   stats_.chunks += document.chunk_count;
+  changed_chunks_ += document.chunk_count;
   stats_.text_bytes += document.text_bytes;
   document_bytes_ += MemoryBytes(document);
 }
@@ -161,6 +168,7 @@ void SegmentedIndex::Remove(const std::string& document_id) {
   RemoveRows(it->second);
   --stats_.documents;
   stats_.chunks -= it->second.document->chunk_count;
+  changed_chunks_ += it->second.document->chunk_count;
   stats_.text_bytes -= it->second.document->text_bytes;
   document_bytes_ -= MemoryBytes(*it->second.document);
   documents_.erase(it);
@@ -189,7 +197,7 @@ void SegmentedIndex::EmptySparseBlock() {
     RemoveRows(place);
     place.at = growing_->Append(document, vectors);
   }
-  if (growing_->GiveUpEmptyBlocks()) ++stats_.generation;
+  growing_->GiveUpEmptyBlocks();
 }
 
 // ---------------------------------------------------------------- reading
@@ -198,7 +206,7 @@ absl::StatusOr<IndexAnswer> SegmentedIndex::Search(std::span<const IndexQuery> q
                                                    const IndexSearchOptions& options,
                                                    const CallContext& context) const {
   const std::shared_ptr<const View> view = CurrentView();
-  const SegmentSearch search = {queries, options, view->step, context};
+  const SegmentSearch search = {queries, options, view->step, view->rows, context};
   std::vector<TopK> best(queries.size(), search.EmptyBest());
   for (const View::Growing& growing : view->growing) {
     RETRO_RETURN_IF_ERROR(growing.segment->Search(growing.rows, search, best));

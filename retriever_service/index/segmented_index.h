@@ -8,7 +8,8 @@
 // cell, and another one grows: however fast changes come, each seal takes the same time and memory. Frozen ones are
 // turned into sealed ones in the background, one after the other: vectors and documents written, lists trained, the
 // manifest replaced, and then one step of the index puts the new segment in the place of the old. Sealed ones are
-// merged likewise, by another thread, when all of 4, 16, 64 ... cells that begin at a multiple of that are there.
+// merged likewise when all of 4, 16, 64 ... cells that begin at a multiple of that are there: by one thread the largest
+// that can be, by another what takes it minutes at most, so that a merge which takes hours lets nothing pile up.
 // Readers hold an immutable list of segments, so no search waits for any of it, and none sees a gap.
 //
 // What a segment holds is a function of the changes, not of when somebody got round to it or of how they were batched:
@@ -33,6 +34,7 @@
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
+#include "absl/container/flat_hash_set.h"
 #include "absl/time/time.h"
 #include "common/base/sync.h"
 #include "retriever_service/index/growing_segment.h"
@@ -107,7 +109,7 @@ class SegmentedIndex : public VectorIndex {
     uint64_t cell = 0;  // the last that is in it
   };
   // The threads of the background.
-  enum : size_t { kSealer, kMerger, kWorkers };
+  enum : size_t { kSealer, kSmallMerger, kMerger, kWorkers };
   struct Worker {
     bool awake = false;
     absl::Status status;  // how its last piece of work ended
@@ -131,8 +133,9 @@ class SegmentedIndex : public VectorIndex {
 
   // ------------------------------------------------------------ maintenance
   std::optional<Work> TakeSeal() ABSL_LOCKS_EXCLUDED(writer_mutex_);
-  std::optional<Work> TakeMerge() ABSL_LOCKS_EXCLUDED(writer_mutex_);
-  Work ChooseMerge() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(writer_mutex_);  // of nothing if none is due
+  // Of runs of up to `cells_max` cells.
+  std::optional<Work> TakeMerge(uint64_t cells_max) ABSL_LOCKS_EXCLUDED(writer_mutex_);
+  Work ChooseMerge(uint64_t cells_max) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(writer_mutex_);  // of nothing if none is due
   void Gather(Work& work) const;
   absl::Status CarryOut(std::optional<Work> work) ABSL_LOCKS_EXCLUDED(writer_mutex_, view_mutex_);
   absl::Status Make(Work& work) ABSL_LOCKS_EXCLUDED(writer_mutex_, view_mutex_);
@@ -143,6 +146,7 @@ class SegmentedIndex : public VectorIndex {
   bool WorkIsDue() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(writer_mutex_);
   // Each does a piece; false if none was due.
   absl::StatusOr<bool> Seal() ABSL_LOCKS_EXCLUDED(writer_mutex_, view_mutex_);
+  absl::StatusOr<bool> MergeFew() ABSL_LOCKS_EXCLUDED(writer_mutex_, view_mutex_);
   absl::StatusOr<bool> MergeOrMeasure() ABSL_LOCKS_EXCLUDED(writer_mutex_, view_mutex_);
   void Wake() ABSL_LOCKS_EXCLUDED(wake_mutex_);
   void Run(size_t worker, absl::StatusOr<bool> (SegmentedIndex::*piece)()) ABSL_LOCKS_EXCLUDED(wake_mutex_);
@@ -156,12 +160,13 @@ class SegmentedIndex : public VectorIndex {
   std::deque<Frozen> frozen_ ABSL_GUARDED_BY(writer_mutex_);  // in the order in which they are sealed
   bool restored_ ABSL_GUARDED_BY(writer_mutex_) = false;
   std::vector<std::shared_ptr<SealedSegment>> sealed_ ABSL_GUARDED_BY(writer_mutex_);
+  absl::flat_hash_set<const SealedSegment*> being_merged_ ABSL_GUARDED_BY(writer_mutex_);
   absl::flat_hash_map<std::string, Place> documents_ ABSL_GUARDED_BY(writer_mutex_);
   uint64_t step_ ABSL_GUARDED_BY(writer_mutex_) = 1;  // that is being made, or was made last
   shardpb::Position position_ ABSL_GUARDED_BY(writer_mutex_);
   IndexStats stats_ ABSL_GUARDED_BY(writer_mutex_);              // what is counted on
   uint64_t document_bytes_ ABSL_GUARDED_BY(writer_mutex_) = 0;   // of memory, of what is known of documents
-  uint64_t measured_chunks_ ABSL_GUARDED_BY(writer_mutex_) = 0;  // of the index when its recall was measured
+  uint64_t changed_chunks_ ABSL_GUARDED_BY(writer_mutex_) = 0;  // put or removed since recall was measured
   int building_ ABSL_GUARDED_BY(writer_mutex_) = 0;              // segments under construction
   bool rebuilding_ ABSL_GUARDED_BY(writer_mutex_) = false;       // more came from the store than would be left growing
 
@@ -175,7 +180,7 @@ class SegmentedIndex : public VectorIndex {
   mutable Mutex wake_mutex_;
   CondVar wake_;
   std::array<Worker, kWorkers> workers_ ABSL_GUARDED_BY(wake_mutex_);
-  std::thread sealing_, merging_;  // last: they use all of the above
+  std::array<std::thread, kWorkers> threads_;  // last: they use all of the above
 };
 
 }  // namespace retro

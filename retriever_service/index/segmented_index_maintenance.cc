@@ -1,9 +1,11 @@
 // Sealing, merging and measuring: the half of SegmentedIndex that runs in the background.
 #include <spdlog/spdlog.h>
+#include <sys/resource.h>
 
 #include <algorithm>
 #include <chrono>
 #include <deque>
+#include <limits>
 #include <map>
 #include <optional>
 #include <thread>
@@ -31,7 +33,11 @@ constexpr std::chrono::milliseconds kLookEvery{5};  // of who waits for the back
 constexpr uint32_t kRecallQueries = 64;
 constexpr uint32_t kRecallK = 10;
 constexpr float kRecallEffort = 0.5;
-constexpr uint64_t kGrowthDivisor = 10;
+constexpr uint64_t kChangeDivisor = 10;
+// What a second thread merges while the first one is busy for long.
+constexpr uint64_t kFewCells = 16;
+constexpr int kBackgroundNice = 5;  // a third of a searching thread's share, where they compete
+constexpr uint64_t kAnyCells = std::numeric_limits<uint64_t>::max();
 
 }  // namespace
 
@@ -60,26 +66,28 @@ uint64_t SegmentedIndex::LastCellOf(const SealedSegment& segment) const {
   return segment.info().has_last_cell() ? segment.info().last_cell() : CellOf(segment.last_chunk_id() >> kSlotBits);
 }
 
-bool SegmentedIndex::WorkIsDue() const { return !frozen_.empty() || !ChooseMerge().empty(); }
+bool SegmentedIndex::WorkIsDue() const { return !frozen_.empty() || !ChooseMerge(kAnyCells).empty(); }
 
-// The largest run of cells that is complete and in more than one segment; else a segment with much that is gone.
-SegmentedIndex::Work SegmentedIndex::ChooseMerge() const {
+// The largest run of cells that is complete, in more than one segment and not being merged; else a segment with much
+// that is gone.
+SegmentedIndex::Work SegmentedIndex::ChooseMerge(uint64_t cells_max) const {
   Work work;
   const uint64_t complete = frozen_.empty() ? cell_ : std::min(cell_, frozen_.front().cell);
+  const auto is_free = [&](const auto& segment) { return !being_merged_.contains(segment.get()); };
   int bits = 0;
-  while (complete >> (bits + kMergeBits) > 0) bits += kMergeBits;
+  while (complete >> (bits + kMergeBits) > 0 && uint64_t{1} << (bits + kMergeBits) <= cells_max) bits += kMergeBits;
   for (; bits > 0 && work.empty(); bits -= kMergeBits) {
     std::map<uint64_t, std::vector<std::shared_ptr<SealedSegment>>> runs;
     for (const auto& segment : sealed_) runs[LastCellOf(*segment) >> bits].push_back(segment);
     for (auto& [run, segments] : runs) {
-      if ((run + 1) << bits > complete || segments.size() < 2) continue;
+      if ((run + 1) << bits > complete || segments.size() < 2 || !std::ranges::all_of(segments, is_free)) continue;
       work.merged = std::move(segments);
       break;
     }
   }
   for (auto segment = sealed_.begin(); segment != sealed_.end() && work.empty(); ++segment) {
-    if (!(*segment)->IsMuchGone(kDeadDivisor)) continue;
-    work.merged = {*segment};
+    const bool is_small = (*segment)->info().rows() / options_.settings.seal_rows <= cells_max;
+    if (is_small && is_free(*segment) && (*segment)->IsMuchGone(kDeadDivisor)) work.merged = {*segment};
   }
   for (const auto& segment : work.merged) {
     work.complete_step = std::max(work.complete_step, segment->complete_step());
@@ -89,11 +97,12 @@ SegmentedIndex::Work SegmentedIndex::ChooseMerge() const {
   return work;
 }
 
-std::optional<SegmentedIndex::Work> SegmentedIndex::TakeMerge() {
+std::optional<SegmentedIndex::Work> SegmentedIndex::TakeMerge(uint64_t cells_max) {
   const MutexLock lock(writer_mutex_);
-  Work work = ChooseMerge();
+  Work work = ChooseMerge(cells_max);
   if (work.empty()) return std::nullopt;
   *work.about.mutable_position() = position_;
+  for (const auto& segment : work.merged) being_merged_.insert(segment.get());
   ++building_;
   return work;
 }
@@ -165,6 +174,7 @@ absl::Status SegmentedIndex::Make(Work& work) {
 absl::Status SegmentedIndex::CarryOut(std::optional<Work> work) {
   const absl::Status status = Make(*work);
   const MutexLock lock(writer_mutex_);
+  for (const auto& segment : work->merged) being_merged_.erase(segment.get());
   --building_;
   return status;
 }
@@ -203,8 +213,16 @@ absl::StatusOr<bool> SegmentedIndex::Seal() {
   return true;
 }
 
+absl::StatusOr<bool> SegmentedIndex::MergeFew() {
+  std::optional<Work> work = TakeMerge(kFewCells);
+  if (!work.has_value()) return false;
+  RETRO_RETURN_IF_ERROR(CarryOut(std::move(work)));
+  Wake();  // it may complete a larger run
+  return true;
+}
+
 absl::StatusOr<bool> SegmentedIndex::MergeOrMeasure() {
-  std::optional<Work> work = TakeMerge();
+  std::optional<Work> work = TakeMerge(kAnyCells);
   if (!work.has_value() && !RecallIsDue()) return false;
   RETRO_RETURN_IF_ERROR(work.has_value() ? CarryOut(std::move(work)) : MeasureRecall());
   return true;
@@ -217,11 +235,10 @@ absl::StatusOr<bool> SegmentedIndex::Maintain() {
 
 // ---------------------------------------------------------------- recall
 
-// Comparing with everything takes as long as the index is large: only when it is a tenth larger or smaller than then.
+// Comparing with everything takes as long as the index is large: only when a tenth of it is another than then.
 bool SegmentedIndex::RecallIsDue() const {
   const MutexLock lock(writer_mutex_);
-  const uint64_t change = std::max(stats_.chunks, measured_chunks_) - std::min(stats_.chunks, measured_chunks_);
-  return !sealed_.empty() && change >= std::max<uint64_t>(1, stats_.chunks / kGrowthDivisor);
+  return !sealed_.empty() && changed_chunks_ >= std::max<uint64_t>(1, stats_.chunks / kChangeDivisor);
 }
 
 // Looks for stored chunks, their own documents left out, as a text that goes on like them would.
@@ -231,7 +248,7 @@ absl::Status SegmentedIndex::MeasureRecall() {
   const auto dimension = static_cast<size_t>(dimension_);
   {
     const MutexLock lock(writer_mutex_);
-    measured_chunks_ = stats_.chunks;
+    changed_chunks_ = 0;
     for (const auto& [id, place] : documents_) {  // in the order of a hash: any are as good as others
       if (ids.size() == kRecallQueries) break;
       FromHalf(std::string_view(VectorsAt(place)).substr(0, dimension * kHalfBytes), vectors.emplace_back(dimension));
@@ -281,7 +298,10 @@ absl::Status SegmentedIndex::WaitForMaintenance(size_t frozen_max, absl::Duratio
     {
       const MutexLock lock(wake_mutex_);
       RETRO_RETURN_IF_ERROR(workers_[kSealer].status);
-      if (frozen_max == 0) RETRO_RETURN_IF_ERROR(workers_[kMerger].status);
+      if (frozen_max == 0) {
+        RETRO_RETURN_IF_ERROR(workers_[kSmallMerger].status);
+        RETRO_RETURN_IF_ERROR(workers_[kMerger].status);
+      }
     }
     if (absl::Now() >= end) return absl::DeadlineExceededError("the index is behind with sealing");
     std::this_thread::sleep_for(kLookEvery);
@@ -297,6 +317,7 @@ void SegmentedIndex::Wake() {
 }
 
 void SegmentedIndex::Run(size_t worker, absl::StatusOr<bool> (SegmentedIndex::*piece)()) {
+  setpriority(PRIO_PROCESS, /*this thread*/ 0, kBackgroundNice);  // advice: searches go first
   while (!stop_) {
     const absl::StatusOr<bool> did = (this->*piece)();
     {

@@ -17,7 +17,7 @@ enum class SegmentKind {
 inline constexpr uint64_t kQuantisedRowsMin = 256;
 
 // In the words of FAISS's factory; empty: no lists.
-//   lists   the power of two nearest to 4 sqrt(rows), and no more than rows / 39, which k-means wants of points each
+//   lists   the power of two nearest to 4 sqrt(rows), of at least 192 rows each
 //   codes   one of 4 bits for 2 coordinates up to kWideCodeRowsMax rows (a dimension of 384: 96 bytes), for 4 beyond
 std::string ChooseKind(SegmentKind kind, int dimension, uint64_t rows);
 inline constexpr uint64_t kWideCodeRowsMax = 4'000'000;
@@ -35,8 +35,9 @@ struct Probe {
 
 // Monotone in effort, 0 ... 1:
 //   lists       lists * 2^(-9 (1 - effort)), at least 16 * effort and 1: all of them at effort 1, 1 in 22 at 0.5
-//   candidates  max(k, 10) * 5 * 8^effort: 5 a result at effort 0, 14 at 0.5, 40 at 1
-Probe ChooseProbe(double effort, uint32_t lists, uint32_t k);
+//   candidates  max(k, 10) * 5 * 8^effort: 5 a result at effort 0, 14 at 0.5, 40 at 1. Of a segment that has but a
+//               share of all rows, times the root of the share, at least a quarter of it and k
+Probe ChooseProbe(double effort, uint32_t lists, uint32_t k, double share);
 
 // Where a filter and deletions leave less than this share of a segment, every vector that is left is compared: to find
 // them through the lists, so many lists and candidates have to be looked at that it takes longer

@@ -11,6 +11,7 @@
 #include <rocksdb/write_batch.h>
 #include <rocksdb/write_buffer_manager.h>
 #include <spdlog/spdlog.h>
+#include <sys/resource.h>
 
 #include <algorithm>
 #include <array>
@@ -93,6 +94,14 @@ class RocksLog : public rocksdb::Logger {
   }
 };
 
+// Half of what the process may open: an open table takes little memory, and opening one anew several reads.
+int OpenFilesMax() {
+  constexpr rlim_t kLeast = 128, kMost = 16'384;
+  rlimit limit{};
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return kLeast;
+  return static_cast<int>(std::clamp(limit.rlim_cur / 2, kLeast, kMost));
+}
+
 rocksdb::DBOptions DatabaseOptions(const KeyValueOptions& options, const std::shared_ptr<rocksdb::Cache>& cache) {
   rocksdb::DBOptions db;
   db.create_if_missing = true;
@@ -109,7 +118,7 @@ rocksdb::DBOptions DatabaseOptions(const KeyValueOptions& options, const std::sh
   db.write_buffer_manager =
       std::make_shared<rocksdb::WriteBufferManager>(options.memory_bytes / kWriteBuffersDivisor, cache);
   db.listeners.push_back(std::make_shared<GivesMemoryBack>());
-  db.max_open_files = options.open_files_max;
+  db.max_open_files = OpenFilesMax();
   db.max_background_jobs = 2;
   db.bytes_per_sync = 1 << 20;
   db.info_log = std::make_shared<RocksLog>();
@@ -122,6 +131,10 @@ rocksdb::ColumnFamilyOptions FamilyOptions(Family family, const KeyValueOptions&
   table.block_cache = cache;
   table.cache_index_and_filter_blocks = true;
   table.pin_l0_filter_and_index_blocks_in_cache = true;
+  // A table's index and filter are larger than the cache where a store is large: a read takes just the part it needs.
+  table.index_type = rocksdb::BlockBasedTableOptions::kTwoLevelIndexSearch;
+  table.partition_filters = true;
+  table.metadata_block_size = 4 << 10;
   table.block_size = 16 << 10;
   table.checksum = rocksdb::ChecksumType::kXXH3;
   table.format_version = 5;

@@ -32,7 +32,6 @@ struct KeyValueOptions {
   std::string path;  // a folder; made if missing
   // Cached blocks and write buffers together. The buffers are written to tables at a third of it, and push blocks out.
   size_t memory_bytes = size_t{96} << 20;
-  int open_files_max = 512;
   bool verify_tables = true;  // read every table when opening, and compare its checksums
   bool read_only = false;     // nothing is written to the folder, which must be there
 };

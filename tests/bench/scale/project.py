@@ -12,7 +12,10 @@ DIMENSION = 384
 TOKENS_A_CHUNK = 64
 STORES = (10**9, 3 * 10**10)
 SHARDS_OF = (10**7, 10**8, 10**9)  # chunks
-WIDE_CODES_MAX = 4_000_000  # retriever_service/index/tuning.h
+WIDE_CODES_MAX = 4_000_000  # these two: retriever_service/index/tuning.h
+ROWS_A_LIST_MIN = 192
+CODES_A_BLOCK = 32  # of fast-scan; the last one of a list is half empty on average
+THREADS_A_SHARD = 8  # of a router: retriever_service/query/shard_map.cc
 GB = 1e9
 
 
@@ -28,13 +31,13 @@ def table(head, rows):
 
 
 def lists(chunks):
-    return 2 ** round(math.log2(4 * math.sqrt(chunks)))
+    return 2 ** min(round(math.log2(4 * math.sqrt(chunks))), math.floor(math.log2(chunks / ROWS_A_LIST_MIN)))
 
 
 def index_bytes(chunks):
-    """Of memory: codes, the row's number, the document of a row; centroids."""
+    """Of memory: codes and a row's number; centroids and what is empty in blocks of codes."""
     codes = DIMENSION // (2 if chunks <= WIDE_CODES_MAX else 4) // 2
-    return chunks * (codes + 8 + 4) + lists(chunks) * DIMENSION * 4
+    return chunks * (codes + 4) + lists(chunks) * (DIMENSION * 4 + CODES_A_BLOCK // 2 * codes)
 
 
 def document_bytes(chunks):
@@ -56,6 +59,11 @@ def build_seconds(chunks):
     return LARGEST["build_processor_seconds"] * (chunks / LARGEST["chunks"]) ** 1.5
 
 
+def start_hours(chunks):
+    """Every byte of store and index is read and its checksum compared."""
+    return LARGEST["start_seconds_cold"] * chunks / LARGEST["chunks"] / 3600
+
+
 def latency_us(chunks):
     return LARGEST["p50_us"] * math.sqrt(chunks / LARGEST["chunks"])
 
@@ -63,7 +71,7 @@ def latency_us(chunks):
 def shard_row(chunks):
     return [f"{chunks:,}", number((index_bytes(chunks) + document_bytes(chunks) + rest_bytes()) / GB),
             number(chunks * DIMENSION * 2 / GB), number(disk_bytes(chunks) / GB), number(build_seconds(chunks) / 3600),
-            number(latency_us(chunks) / 1000), number(1e6 / latency_us(chunks))]
+            number(start_hours(chunks)), number(latency_us(chunks) / 1000), number(1e6 / latency_us(chunks))]
 
 
 def store_row(store, chunks):
@@ -110,13 +118,16 @@ and in the embedder's rates. **Everything else on this page is extrapolated**, b
 
 ## A shard
 
-{table(["chunks", "memory, GB", "vectors on disk that want page cache, GB", "disk, GB", "building, core hours", "a search, ms", "searches a second and core"],
+{table(["chunks", "memory, GB", "vectors on disk that want page cache, GB", "disk, GB", "building, core hours", "a cold start, hours", "a search, ms",
+        "searches a second and core"],
        [shard_row(chunks) for chunks in SHARDS_OF])}
 
-- **Memory** is what a process keeps: codes of the index (4 bits for two coordinates up to {WIDE_CODES_MAX:,} rows, for four beyond), 8
-  bytes of a row's number and 4 of its document, the centroids; what the index knows of documents, as measured a chunk with
+- **Memory** is what a process keeps: codes of the index (4 bits for two coordinates up to {WIDE_CODES_MAX:,} rows, for four beyond), 4
+  bytes of a row's number, for each list its centroid and half a block of codes that is empty; what the index knows of documents, as measured a chunk with
   {FIGURES['chunks_a_document']} chunks a document and no metadata; and {number(rest_bytes() / GB)} GB of everything else, as measured.
   Coarser codes beyond {WIDE_CODES_MAX:,} rows find less by themselves: the candidates that keep recall at 0.95 were not measured there.
+- **A cold start** reads every byte of store and index to compare its checksum, as fast as it was measured.
+  `--no-verify-at-start` leaves out the store's half; what starts a shard has to wait so long (`startupProbe` of deploy/k8s).
 - **Page cache**: candidates are compared with their vectors in the mapped file, about 100 a search and segment at these efforts, each a random read of
   {DIMENSION * 2} bytes. What of it is not in memory costs a read of the disk: at 100 us each a search takes 10 ms more.
 - **Disk** as measured a chunk: vectors twice (store and index), text, tokens, log. A merge wants as much again while it runs.
@@ -125,7 +136,8 @@ and in the embedder's rates. **Everything else on this page is extrapolated**, b
   this is too much rather than too little. Measured on a {'quiet' if FIGURES['build_was_quiet'] else 'busy'} machine.
 - **A search** as the square root of the size, from the median at {LARGEST['chunks']:,}: on one core, which it has for itself. That
   is for an effort which is lowered as the store grows, to what keeps recall at 0.95, as in the measured rows; at one effort a search
-  reads a fixed share of the lists, and takes as much longer as there is more in them.
+  reads a fixed share of the lists, and takes as much longer as there is more in them. A shard that takes documents is in several
+  segments, of which the measured ones had as many as a live store has.
 
 ## A store
 
@@ -136,8 +148,9 @@ One replica of each; every further one takes the same memory and disk again. {ST
 {STORES[0] * TOKENS_A_CHUNK / 1e9:.0f} billion tokens, {STORES[1]:,} are {STORES[1] * TOKENS_A_CHUNK / 1e12:.1f} trillion. A search asks every shard, so its
 core seconds are those of one shard times their number: few large shards cost less a search, many small ones answer sooner and are
 built, copied and replaced sooner. The slowest shard decides, and more shards have a slower slowest one; how much slower was not
-measured. What a router adds: {FIGURES['router_us']:.0f} us a search for one shard (`service` and `shards` benchmarks), and for more
-of them what it takes to merge ten neighbours of each.
+measured. What a router adds: {FIGURES['router_us']:.0f} us a search for one shard (`service` and `shards` benchmarks); for more of
+them a call of each and the merging of ten neighbours of each, which was measured for four. It has {THREADS_A_SHARD} threads a shard
+that wait for answers: some hundreds of shards are what one is made for. Thousands want routers above routers, which there are not.
 
 ## Embedding
 

@@ -14,6 +14,7 @@
 #include "common/base/worker_pool.h"
 #include "common/rpc/server.h"
 #include "nlohmann/json.hpp"
+#include "retriever_service/index/index_folder.h"
 #include "retriever_service/query/shard_map.h"
 #include "retriever_service/shard/local_shard.h"
 #include "retriever_service/shard/remote_shard.h"
@@ -157,7 +158,8 @@ int main(int argc, char** argv) {
   bool all_pass = true;
   double recall_of_one = 0;
   for (const uint32_t count : {1U, 2U, 4U}) {
-    retro::Served served(argv[2], count);
+    // Of an older version's index another folder is left.
+    retro::Served served(retro::StrCat(argv[2], "/index-", retro::kIndexLayoutVersion), count);
     served.Fill(vectors);
     if (argc == 4) continue;
     auto row = retro::Measure(served, vectors);

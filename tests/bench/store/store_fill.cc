@@ -1,16 +1,19 @@
 // Makes a store that retro-retriever serves of the vectors of ../vectors/make.sh, for benchmarks of it:
 //   store_fill VECTORS STORE TOKENIZER EMBEDDER SECONDS
 // Stops after so many seconds with status 3, and goes on when it is called again. STORE.json says what it took so far,
-// and whether everything is written, sealed and merged; then nothing is done.
+// and whether everything is written, sealed and merged; then nothing is done. One whose index an older version of the
+// program made is made again.
 #include <cstdio>
 #include <cstdlib>
 #include <ctime>
+#include <filesystem>
 #include <fstream>
 #include <thread>
 
 #include "common/base/openmp.h"
 #include "nlohmann/json.hpp"
 #include "retriever_service/embedder_flags.h"
+#include "retriever_service/index/index_folder.h"
 #include "retriever_service/ingest/collection_spec.h"
 #include "retriever_service/shard/local_shard.h"
 #include "tests/bench/bench.h"
@@ -30,6 +33,10 @@ class Account {
     std::ifstream file(path_);
     if (file) before_ = nlohmann::json::parse(file);
   }
+  bool outdated() const {
+    return !before_.empty() && before_.value("index_layout_version", 0U) != kIndexLayoutVersion;
+  }
+  void Forget() { before_ = nlohmann::json::object(); }
   bool complete() const { return before_.value("complete", false); }
   void Write(bool complete) const {
     const double processor = static_cast<double>(std::clock()) / CLOCKS_PER_SEC;
@@ -37,6 +44,7 @@ class Account {
         {"build_seconds", before_.value("build_seconds", 0.0) + SecondsSince(start_)},
         {"build_processor_seconds", before_.value("build_processor_seconds", 0.0) + processor},
         {"parts", before_.value("parts", 0) + 1},
+        {"index_layout_version", kIndexLayoutVersion},
         {"complete", complete}};
   }
 
@@ -73,7 +81,11 @@ int main(int argc, char** argv) {
     return 2;
   }
   retro::EnsurePassiveOpenMp(argv);
-  const retro::Account account(std::string(argv[2]) + ".json");
+  retro::Account account(std::string(argv[2]) + ".json");
+  if (account.outdated()) {
+    std::filesystem::remove_all(argv[2]);
+    account.Forget();
+  }
   if (account.complete()) return 0;
   std::thread([&account, seconds = std::stoi(argv[5])] {
     std::this_thread::sleep_for(std::chrono::seconds(seconds));
