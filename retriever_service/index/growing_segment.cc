@@ -124,9 +124,9 @@ void GrowingSegment::GiveUpEmptyBlocks() {
 }
 
 GrowingSegment::Block& GrowingSegment::BlockOf(uint64_t row) const {
-  const auto after = std::upper_bound(
-      blocks_.begin(), blocks_.end(), row,
-      [](uint64_t wanted, const std::shared_ptr<Block>& block) { return wanted < block->first_row; });
+  const auto after =
+      std::upper_bound(blocks_.begin(), blocks_.end(), row,
+                       [](uint64_t wanted, const std::shared_ptr<Block>& block) { return wanted < block->first_row; });
   return **std::prev(after);
 }
 

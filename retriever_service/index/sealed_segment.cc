@@ -289,8 +289,10 @@ class SealedSegment::Probing {
  private:
   Probe ProbeOf(double share, double wide) const {
     constexpr double kCandidatesMax = 16'384;
-    const double part = static_cast<double>(segment_.live_rows()) / static_cast<double>(std::max<uint64_t>(1, search_.rows));
-    Probe probe = ChooseProbe(*search_.options.effort, segment_.lists_->lists(), search_.options.k, std::min(1.0, part));
+    const double part =
+        static_cast<double>(segment_.live_rows()) / static_cast<double>(std::max<uint64_t>(1, search_.rows));
+    Probe probe =
+        ChooseProbe(*search_.options.effort, segment_.lists_->lists(), search_.options.k, std::min(1.0, part));
     // The k nearest of a share are as far as the k / share nearest of all: they lie in more lists.
     const double lists = probe.lists * wide / std::sqrt(share);
     probe.lists = static_cast<uint32_t>(std::min<double>(segment_.lists_->lists(), lists));

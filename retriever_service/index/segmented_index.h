@@ -164,11 +164,11 @@ class SegmentedIndex : public VectorIndex {
   absl::flat_hash_map<std::string, Place> documents_ ABSL_GUARDED_BY(writer_mutex_);
   uint64_t step_ ABSL_GUARDED_BY(writer_mutex_) = 1;  // that is being made, or was made last
   shardpb::Position position_ ABSL_GUARDED_BY(writer_mutex_);
-  IndexStats stats_ ABSL_GUARDED_BY(writer_mutex_);              // what is counted on
-  uint64_t document_bytes_ ABSL_GUARDED_BY(writer_mutex_) = 0;   // of memory, of what is known of documents
+  IndexStats stats_ ABSL_GUARDED_BY(writer_mutex_);             // what is counted on
+  uint64_t document_bytes_ ABSL_GUARDED_BY(writer_mutex_) = 0;  // of memory, of what is known of documents
   uint64_t changed_chunks_ ABSL_GUARDED_BY(writer_mutex_) = 0;  // put or removed since recall was measured
-  int building_ ABSL_GUARDED_BY(writer_mutex_) = 0;              // segments under construction
-  bool rebuilding_ ABSL_GUARDED_BY(writer_mutex_) = false;       // more came from the store than would be left growing
+  int building_ ABSL_GUARDED_BY(writer_mutex_) = 0;             // segments under construction
+  bool rebuilding_ ABSL_GUARDED_BY(writer_mutex_) = false;      // more came from the store than would be left growing
 
   mutable Mutex view_mutex_;  // for the pointer alone
   std::shared_ptr<const View> view_ ABSL_GUARDED_BY(view_mutex_);

@@ -33,9 +33,7 @@ class Account {
     std::ifstream file(path_);
     if (file) before_ = nlohmann::json::parse(file);
   }
-  bool outdated() const {
-    return !before_.empty() && before_.value("index_layout_version", 0U) != kIndexLayoutVersion;
-  }
+  bool outdated() const { return !before_.empty() && before_.value("index_layout_version", 0U) != kIndexLayoutVersion; }
   void Forget() { before_ = nlohmann::json::object(); }
   bool complete() const { return before_.value("complete", false); }
   void Write(bool complete) const {
