@@ -81,7 +81,8 @@ class VectorIndex {
   virtual void Apply(std::vector<IndexChange> changes, const shardpb::Position& position) = 0;
 
   // One list of hits a query, nearest first, of equal distance the lesser chunk id first; fewer than k only if no more
-  // are allowed, whatever the effort. CANCELLED or DEADLINE_EXCEEDED if the caller leaves meanwhile.
+  // are allowed, whatever the effort; below `max_distance`, as many as the effort finds. CANCELLED or DEADLINE_EXCEEDED
+  // if the caller leaves meanwhile.
   virtual absl::StatusOr<IndexAnswer> Search(std::span<const IndexQuery> queries, const IndexSearchOptions& options,
                                              const CallContext& context) const = 0;
 
