@@ -24,18 +24,19 @@ bool WorkerPool::Submit(std::function<void()> work, const std::string& key) {
   return true;
 }
 
-bool WorkerPool::RunHere(const std::function<void()>& work, const std::string& callers_key) {
-  const std::string key = callers_key;  // which may end with the work
+bool WorkerPool::RunHere(const std::function<void()>& work, const std::string& key) {
+  std::string own_key;  // the caller's may end with the work
   {
     MutexLock lock(mutex_);
     if (stopping_ || !turns_.empty() || running_ == threads_max_ || !places_.TryTake(key)) return false;
+    own_key = key;
     ++running_;
   }
   work();
   {
     MutexLock lock(mutex_);
     --running_;
-    places_.Release(key);
+    places_.Release(own_key);
     if (turns_.empty()) return true;
   }
   wake_.NotifyOne();  // a worker that this one stood in for
