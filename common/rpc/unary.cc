@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <random>
 
 #include "common/base/error.h"
@@ -41,8 +42,10 @@ CallContext MakeCallContext(const grpc::CallbackServerContext& context) {
   call.traceparent = trace.Header();
   call.parent_span = trace.parent_id;
   const auto id = context.client_metadata().find("x-request-id");
-  const bool usable =
-      id != context.client_metadata().end() && !id->second.empty() && id->second.size() <= kRequestIdBytesMax;
+  // Sent on, and written to logs: gRPC ends a process that sends other bytes than these.
+  const bool usable = id != context.client_metadata().end() && !id->second.empty() &&
+                      id->second.size() <= kRequestIdBytesMax &&
+                      std::all_of(id->second.begin(), id->second.end(), [](char c) { return c > 0x20 && c < 0x7f; });
   call.request_id = usable ? std::string(id->second.data(), id->second.size()) : NewRequestId();
   return call;
 }
