@@ -2,6 +2,7 @@
 TLS. Whatever they do, others are served, memory is bounded and the service goes on. docs/security.md says what is only the proxy's doing."""
 
 import contextlib
+import json
 import os
 import socket
 import ssl
@@ -10,6 +11,7 @@ import subprocess
 import time
 
 import harness
+from model_folder_test import MODEL_CONFIG
 
 MIB = 1 << 20
 MESSAGE_BYTES_MAX = 64 * MIB
@@ -29,6 +31,7 @@ CANCEL = 8
 WINDOW_MAX = (1 << 31) - 1
 WINDOW_FIRST = (1 << 16) - 1  # of a connection
 INITIAL_WINDOW = 4
+GENERATE = "/retro.generator.v1.GeneratorService/Generate"
 SEARCH = "/retro.retriever.v1.RetrieverService/Search"
 UPSERT = "/retro.retriever.v1.RetrieverService/UpsertDocuments"
 INVALID_ARGUMENT, RESOURCE_EXHAUSTED = 3, 8
@@ -39,13 +42,14 @@ def frame(kind, flags, stream, payload=b""):
 
 
 def header(name, value):
-    """HPACK: literal, neither indexed nor compressed."""
-    return b"\x00" + bytes([len(name)]) + name.encode() + bytes([len(value)]) + value.encode()
+    """HPACK: literal, neither indexed nor compressed; up to 126 bytes each."""
+    value = value if isinstance(value, bytes) else value.encode()
+    return b"\x00" + bytes([len(name)]) + name.encode() + bytes([len(value)]) + value
 
 
-def call_headers(stream, method):
+def call_headers(stream, method, *more):
     fields = ((":method", "POST"), (":scheme", "http"), (":path", method), (":authority", "x"), ("content-type", "application/grpc"),
-              ("te", "trailers"))
+              ("te", "trailers"), *more)
     return frame(HEADERS, END_HEADERS, stream, b"".join(header(*field) for field in fields))
 
 
@@ -122,6 +126,20 @@ class Hostile:
             return False
         except OSError as error:
             return not isinstance(error, ssl.SSLWantReadError)
+
+    def await_answers(self, streams):
+        """Until each of the streams has been ended by the other side; an error if the connection is first."""
+        streams, data = set(streams), b""
+        while streams:
+            while len(data) < 9 or len(data) < 9 + (size := int.from_bytes(data[:3], "big")):
+                read = self.socket.recv(1 << 16)
+                if not read:
+                    raise AssertionError(f"the connection was closed before {sorted(streams)} were answered")
+                data += read
+            kind, flags, stream = data[3], data[4], int.from_bytes(data[5:9], "big")
+            if kind == RESET or (kind in (DATA, HEADERS) and flags & END_STREAM):
+                streams.discard(stream)
+            data = data[9 + size:]
 
     def close(self):
         self.socket.close()
@@ -344,6 +362,50 @@ class ThroughTheProxy(HostileClients, harness.EndToEndTest):
                     self.assertFalse(client.search())
                     for name, value in ((b"grpc-status", b"8"), (b"grpc-message", b"too much from this address")):
                         self.assertIn(name + bytes([len(value)]) + value, client.headers)
+
+
+class BeforeAnotherService(harness.EndToEndTest):
+    """A router and a generator, which call others. What comes as a request id or a trace goes on to those, and what is no text must not:
+    gRPC ends who sends that."""
+
+    VALUES = (b"\x80\xff\x01bad", b"a\nb", b"a\r\nforged: yes", b"\x00", b"\x7f", b"\xc3\xa9", b" ", b"", b"x" * 126, b"-" * 55)
+
+    def assert_answers(self, service, method, message):
+        connection = Hostile(service.port)
+        self.addCleanup(connection.close)
+        connection.greet()
+        streams = range(1, 4 * len(self.VALUES), 4)
+        for stream, value in zip(streams, self.VALUES):
+            for number, name in ((stream, "x-request-id"), (stream + 2, "traceparent")):
+                self.assertTrue(connection.send(call_headers(number, method, (name, value)) + frame(DATA, END_STREAM, number, grpc_message(message))))
+        connection.await_answers([number for stream in streams for number in (stream, stream + 2)])
+        self.assertIsNone(service.process.poll(), "the service is gone")
+
+    def test_by_a_router(self):
+        file = self.write_cluster_file("c", 1)
+        router = self.start("retro-retriever", ["--role", "router", "--cluster-file", file, "--embedder", "hash:64", "--tokenizer",
+                                                harness.TOKENIZER], self.retriever_port)
+        prints = router.event("fingerprints")
+        with open(file, encoding="utf-8") as f:
+            port = int(json.load(f)["shards"][0]["replicas"][0]["address"].rsplit(":", 1)[1])
+        self.start("retro-shard", ["--cluster-file", file, "--shard", "0", "--replica", "r0", "--data", self.path("r0"),
+                                   "--embedder-fingerprint", prints["embedder"], "--tokenizer-fingerprint", prints["tokenizer"],
+                                   "--dimension", prints["dimension"]], port)
+        harness.wait_for("the router reads it", lambda: self.retro("stats").code == 0)
+        self.assert_answers(router, SEARCH, search_message())
+
+    def start_both(self):
+        config = self.write("tiny.json", json.dumps(MODEL_CONFIG))
+        made = self.run_program(harness.program("retro-model"), "init", "--config", config, "--tokenizer", harness.TOKENIZER, "--out",
+                                self.path("model"))
+        self.assertEqual(made.code, 0, made)
+        self.start_retriever()
+        return self.start_generator(self.path("model"))
+
+    def test_by_a_generator(self):
+        generator = self.start_both()
+        prompt = harness.protobuf_field(1, b"a lighthouse by the harbour")
+        self.assert_answers(generator, GENERATE, prompt + harness.varint(3 << 3) + harness.varint(2))
 
 
 if __name__ == "__main__":

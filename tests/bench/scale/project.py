@@ -14,6 +14,8 @@ STORES = (10**9, 3 * 10**10)
 SHARDS_OF = (10**7, 10**8, 10**9)  # chunks
 WIDE_CODES_MAX = 4_000_000  # these two: retriever_service/index/tuning.h
 ROWS_A_LIST_MIN = 192
+SEGMENTS = ("The measured ones were of one segment each; a shard that takes documents is in several, and a search in it takes longer."
+            if FIGURES["one_segment"] else "The measured ones were in as many segments as the store of a shard that takes documents.")
 CODES_A_BLOCK = 32  # of fast-scan; the last one of a list is half empty on average
 THREADS_A_SHARD = 8  # of a router: retriever_service/query/shard_map.cc
 GB = 1e9
@@ -136,8 +138,7 @@ and in the embedder's rates. **Everything else on this page is extrapolated**, b
   this is too much rather than too little. Measured on a {'quiet' if FIGURES['build_was_quiet'] else 'busy'} machine.
 - **A search** as the square root of the size, from the median at {LARGEST['chunks']:,}: on one core, which it has for itself. That
   is for an effort which is lowered as the store grows, to what keeps recall at 0.95, as in the measured rows; at one effort a search
-  reads a fixed share of the lists, and takes as much longer as there is more in them. A shard that takes documents is in several
-  segments, of which the measured ones had as many as a live store has.
+  reads a fixed share of the lists, and takes as much longer as there is more in them. {SEGMENTS}
 
 ## A store
 
