@@ -64,7 +64,7 @@ FoundNeighbours ChunkLookup::Found(size_t chunk, NeighbourTokens& tokens, const 
   if (std::optional<Reply>& reply = slots_[chunk].reply; reply.has_value()) {
     for (pb::Neighbour& neighbour : *reply->result.mutable_neighbours()) {
       if (shown->message.neighbours_size() >= static_cast<int>(scope_.search.k())) break;
-      if (tokens.Fit(store.same_tokenizer, store.store, &neighbour)) ++found.retokenised;
+      if (tokens.Fit(store.same_tokenizer, &neighbour)) ++found.retokenised;
       *shown->message.add_neighbours() = std::move(neighbour);
     }
     shown->times = reply->times;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "common/base/hash.h"
 #include "generator_service/engine/text_assembler.h"
 
 namespace retro {
@@ -16,31 +17,32 @@ bool WithinVocabulary(const pb::Chunk& chunk, int64_t vocabulary) {
 
 }  // namespace
 
-bool NeighbourTokens::Fit(bool same_tokenizer, const std::string& store, pb::Neighbour* neighbour) {
-  // Chunk ids are unique in a shard only.
-  const std::string shard = store.empty() ? "" : store + std::to_string(neighbour->shard());
-  bool again = FitChunk(same_tokenizer, shard, shape_.chunk_length, neighbour->mutable_chunk());
+bool NeighbourTokens::Fit(bool same_tokenizer, pb::Neighbour* neighbour) {
+  bool again = FitChunk(same_tokenizer, shape_.chunk_length, neighbour->mutable_chunk());
   if (neighbour->has_continuation()) {
     const int64_t room = shape_.neighbour_length - shape_.chunk_length;
-    again = FitChunk(same_tokenizer, shard, room, neighbour->mutable_continuation()) || again;
+    again = FitChunk(same_tokenizer, room, neighbour->mutable_continuation()) || again;
   }
   return again;
 }
 
-bool NeighbourTokens::FitChunk(bool same_tokenizer, const std::string& store, int64_t room, pb::Chunk* chunk) {
+bool NeighbourTokens::FitChunk(bool same_tokenizer, int64_t room, pb::Chunk* chunk) {
   const bool usable = same_tokenizer && (chunk->token_ids_size() > 0 || chunk->text().empty()) &&
                       WithinVocabulary(*chunk, shape_.vocabulary);
   if (!usable) {
-    const std::vector<TokenId> ids = Tokenise(store, *chunk);
+    const std::vector<TokenId> ids = Tokenise(chunk->text());
     chunk->mutable_token_ids()->Assign(ids.begin(), ids.end());
   }
   if (chunk->token_ids_size() > room) chunk->mutable_token_ids()->Truncate(static_cast<int>(room));
   return !usable;
 }
 
-std::vector<TokenId> NeighbourTokens::Tokenise(const std::string& store, const pb::Chunk& chunk) {
-  const Key key(store, chunk.chunk_id());
-  if (!store.empty()) {
+// As many ids as fit where most do, for what is remembered serves every place of a text.
+std::vector<TokenId> NeighbourTokens::Tokenise(std::string_view text) {
+  const auto bytes_max = static_cast<size_t>(shape_.neighbour_length * kTextBytesPerTokenMax);
+  if (text.size() > bytes_max) text = LongestValidUtf8(text.substr(0, bytes_max));
+  const Key key = Sha256Bytes(text);
+  {
     MutexLock lock(mutex_);
     if (const auto found = cache_.find(key); found != cache_.end()) {
       uses_.splice(uses_.begin(), uses_, found->second.use);
@@ -48,12 +50,9 @@ std::vector<TokenId> NeighbourTokens::Tokenise(const std::string& store, const p
     }
   }
   std::vector<TokenId> ids;
-  // The same for every place of the chunk, for what is remembered serves all of them.
-  const auto bytes_max = static_cast<size_t>(shape_.neighbour_length * kTextBytesPerTokenMax);
-  std::string_view text = chunk.text();
-  if (text.size() > bytes_max) text = LongestValidUtf8(text.substr(0, bytes_max));
   for (const Token& token : tokenizer_.Encode(text)) ids.push_back(token.id);
-  if (store.empty()) return ids;
+  const int64_t room = std::max(shape_.chunk_length, shape_.neighbour_length - shape_.chunk_length);
+  ids.resize(std::min(ids.size(), static_cast<size_t>(room)));
   MutexLock lock(mutex_);
   if (cache_.contains(key)) return ids;  // somebody else was quicker
   uses_.push_front(key);

@@ -7,7 +7,7 @@
 #include <list>
 #include <map>
 #include <string>
-#include <utility>
+#include <string_view>
 #include <vector>
 
 #include "common/base/sync.h"
@@ -30,27 +30,27 @@ struct NeighbourShape {
 // Any thread.
 class NeighbourTokens {
  public:
-  // `tokenizer` must outlive this. At most `cache_chunks_max` chunks that had to be tokenised again are remembered.
+  // `tokenizer` must outlive this. At most `cache_chunks_max` texts that had to be tokenised again are remembered.
   NeighbourTokens(const Tokenizer& tokenizer, const NeighbourShape& shape, size_t cache_chunks_max)
       : tokenizer_(tokenizer), shape_(shape), cache_chunks_max_(cache_chunks_max) {}
 
   // Makes the ids in `neighbour` the model's own, cut to what the encoder takes; its text stays, of which so much is
-  // tokenised as can fit. `same_tokenizer`: its ids are the model's already. `store` names the store that its chunk ids
-  // belong to; "" for none, then nothing is remembered. True if it had to be tokenised again.
-  bool Fit(bool same_tokenizer, const std::string& store, retriever::v1::Neighbour* neighbour);
+  // tokenised as can fit. `same_tokenizer`: its ids are the model's already. True if it had to be tokenised again.
+  bool Fit(bool same_tokenizer, retriever::v1::Neighbour* neighbour);
 
   // Rows [count, r] of neighbours that fit.
   ChunkNeighbours Rows(const generator::v1::ChunkNeighbours& neighbours) const;
 
  private:
-  using Key = std::pair<std::string, uint64_t>;
+  // SHA-256 of the text: chunk ids name other texts once a store was put back to an earlier state.
+  using Key = std::string;
   struct Remembered {
     std::vector<TokenId> ids;
     std::list<Key>::iterator use;
   };
 
-  bool FitChunk(bool same_tokenizer, const std::string& store, int64_t room, retriever::v1::Chunk* chunk);
-  std::vector<TokenId> Tokenise(const std::string& store, const retriever::v1::Chunk& chunk);
+  bool FitChunk(bool same_tokenizer, int64_t room, retriever::v1::Chunk* chunk);
+  std::vector<TokenId> Tokenise(std::string_view text);
 
   const Tokenizer& tokenizer_;
   const NeighbourShape shape_;

@@ -234,7 +234,7 @@ absl::Status RequestParser::ParseGiven(const pb::Retrieval& message, int64_t tok
       RETRO_RETURN_IF_ERROR(CheckIds(place + ".chunk.token_ids", neighbour.chunk().token_ids()));
       RETRO_RETURN_IF_ERROR(CheckIds(place + ".continuation.token_ids", neighbour.continuation().token_ids()));
       // Ids that come with a given neighbour are the model's, as in the events that a run is replayed from.
-      tokens_.Fit(/*same_tokenizer=*/true, /*store=*/"", &neighbour);
+      tokens_.Fit(/*same_tokenizer=*/true, &neighbour);
     }
     if (!scope.given.emplace(own.chunk_number(), std::move(own)).second)
       return FieldError(field + ".chunk_number", "occurs twice");

@@ -23,7 +23,7 @@ std::optional<CollectionView> StoreView::Find(const std::string& collection) con
   if (!info_.has_value()) return std::nullopt;
   for (const auto& spec : info_->collections()) {
     if (spec.name() != collection) continue;
-    return CollectionView{info_->store_id(), spec.tokenizer_fingerprint() == model_.tokenizer->fingerprint()};
+    return CollectionView{spec.tokenizer_fingerprint() == model_.tokenizer->fingerprint()};
   }
   return std::nullopt;
 }

@@ -14,7 +14,6 @@
 namespace retro {
 
 struct CollectionView {
-  std::string store;  // its id
   bool same_tokenizer = false;
 };
 
