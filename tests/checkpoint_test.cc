@@ -3,9 +3,14 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
+#include <cmath>
 #include <filesystem>
 #include <limits>
+#include <map>
+#include <memory>
 #include <string>
+#include <vector>
 
 #include "common/base/file.h"
 #include "common/base/strings.h"
@@ -16,6 +21,7 @@
 #include "generator_service/model/weights.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "tests/torch_memory.h"
 
 namespace retro {
 namespace {
@@ -63,12 +69,34 @@ class CheckpointTest : public ::testing::Test {
   // so that the tensors themselves are what is refused.
   absl::Status LoadWith(const WeightMap& weights) {
     Save();
-    std::string config = *ReadFile(Path(kConfigFileName));
-    const size_t at = config.find("\"revision\"");
-    config.erase(at, config.find('\n', at) - at);
-    EXPECT_TRUE(WriteFileAtomically(Path(kConfigFileName), config).ok());
+    ForgetRevision();
     EXPECT_TRUE(WriteWeights(Path(kWeightsFileName), weights, {}).ok());
     return LoadModel(directory_, "cpu").status();
+  }
+  // Replaces the weights by these, in another dtype, and the config's revision by none.
+  void SaveAs(DType dtype) const {
+    const at::ScalarType type = dtype == DType::kF16 ? at::kHalf : dtype == DType::kBf16 ? at::kBFloat16 : at::kDouble;
+    std::map<std::string, at::Tensor> converted;
+    std::vector<NamedTensor> named;
+    for (const auto& [name, weight] : weights_) {
+      const at::Tensor& own = converted[name] = weight.to(type).contiguous();
+      named.push_back(
+          {name, {dtype, own.sizes().vec(), {static_cast<const char*>(own.const_data_ptr()), own.nbytes()}}});
+    }
+    ASSERT_TRUE(WriteSafetensors(Path(kWeightsFileName), named, {}).ok());
+    ForgetRevision();
+  }
+  void ForgetRevision() const {
+    std::string config = *ReadFile(Path(kConfigFileName));
+    const size_t at = config.find("\"revision\"");
+    if (at != std::string::npos) config.erase(at, config.find('\n', at) - at);
+    EXPECT_TRUE(WriteFileAtomically(Path(kConfigFileName), config).ok());
+  }
+  static at::Tensor Logits(const RetroModel& model) {
+    const std::unique_ptr<Sequence> sequence = *model.NewSequence({.retrieval = false});
+    const std::vector<TokenId> tokens = {1, 2, 3, 4, 5};
+    const std::vector<Piece> pieces = {{.sequence = sequence.get(), .tokens = tokens, .logit_rows = kAllRows}};
+    return model.Forward(pieces)->at(0);
   }
   absl::Status LoadWithConfig(const std::string& config) {
     Save();
@@ -227,6 +255,49 @@ TEST_F(CheckpointTest, HalfPrecisionWeightsAreRead) {
   ASSERT_TRUE(read.ok()) << read.status();
   EXPECT_EQ(read->scalar_type(), at::kFloat);
   EXPECT_TRUE(at::equal(*read, half.to(at::kFloat)));
+}
+
+// Of a folder in half precision no more than one matrix is held as fp32 at a time, and the model is the same.
+TEST_F(CheckpointTest, HalfPrecisionFoldersAreTakenOverMatrixByMatrix) {
+  info_.config.layers = 12;
+  info_.config.width = 64;
+  weights_ = *RandomWeights(info_.config, kSeed);
+  for (auto& [name, weight] : weights_) weight = weight.to(at::kHalf).to(at::kFloat);
+  Save();
+  const ModelOptions options{.numbers = ModelNumbers::kFp16};
+  const auto reference = LoadModel(directory_, "cpu", options);
+  ASSERT_TRUE(reference.ok()) << reference.status();
+  int64_t all = 0;
+  int64_t largest = 0;
+  for (const auto& [name, weight] : weights_) {
+    all += static_cast<int64_t>(weight.nbytes());
+    largest = std::max(largest, static_cast<int64_t>(weight.nbytes()));
+  }
+  for (const DType dtype : {DType::kF16, DType::kBf16}) {
+    SaveAs(dtype);
+    const CountedTorchMemory memory;
+    const auto loaded = LoadModel(directory_, "cpu", options);
+    ASSERT_TRUE(loaded.ok()) << loaded.status();
+    EXPECT_LT(memory.peak_bytes(), all / 4);
+    EXPECT_GE(memory.peak_bytes(), largest);
+    if (dtype == DType::kF16) EXPECT_TRUE(at::equal(Logits(*loaded->model), Logits(*reference->model)));
+    const auto weights = ReadCheckpointWeights(directory_, loaded->info);
+    ASSERT_TRUE(weights.ok()) << weights.status();
+    for (const auto& [name, weight] : *weights) EXPECT_EQ(weight.scalar_type(), at::kFloat) << name;
+  }
+}
+
+TEST_F(CheckpointTest, NanAndInfinityInHalfPrecisionAreNamed) {
+  for (const DType dtype : {DType::kF16, DType::kBf16, DType::kF64}) {
+    for (const float bad : {NAN, INFINITY, -INFINITY}) {
+      weights_ = *RandomWeights(info_.config, kSeed);
+      Save();
+      weights_.at("decoder.embedding")[3][2] = bad;
+      SaveAs(dtype);
+      ExpectStatus(LoadModel(directory_, "cpu").status(), absl::StatusCode::kInvalidArgument,
+                   {"decoder.embedding", "NaN or infinity"});
+    }
+  }
 }
 
 TEST_F(CheckpointTest, BadConfigsAreNamed) {

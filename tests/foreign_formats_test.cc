@@ -23,12 +23,14 @@
 #include "generator_service/checkpoints/foreign_format.h"
 #include "generator_service/checkpoints/reference.h"
 #include "generator_service/checkpoints/tensor_io.h"
+#include "generator_service/checkpoints/tensor_parallel.h"
 #include "generator_service/checkpoints/torch_archive.h"
 #include "generator_service/model/decoder.h"
 #include "generator_service/model/weights.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/test_paths.h"
+#include "tests/torch_memory.h"
 
 namespace retro {
 namespace {
@@ -367,6 +369,15 @@ TEST(TorchArchiveTest, TensorsAndPlainValuesAreReadAndNothingRuns) {
   EXPECT_FALSE(fs::exists("torch-archive-was-run"));
 }
 
+// A storage may hold many tensors: of one of 32 bytes, those between a tensor's first element and its last are read.
+TEST(TorchArchiveTest, OfAStorageOnlyWhatATensorSpansIsRead) {
+  const auto archive = TorchArchive::Open(SourcePath("tests/goldens/foreign/torch_archive.pt"));
+  ASSERT_TRUE(archive.ok()) << archive.status();
+  const CountedTorchMemory memory;
+  EXPECT_TRUE((*archive)->Read("plain").ok());
+  EXPECT_EQ(memory.peak_bytes(), 24);
+}
+
 // ---------------------------------------------------------------- the files of a tensor-parallel training
 
 // A copy of the two-rank folder that tests may damage.
@@ -485,6 +496,26 @@ TEST(TensorParallelTest, NormsThatDifferAreNamed) {
   bytes[at] = static_cast<char>(bytes[at] ^ 1);
   ASSERT_TRUE(WriteFileAtomically(folder.File(1), bytes).ok());
   EXPECT_THAT(folder.Says(folder.path()), HasSubstr(StrCat("'", name, "' should be the same on all ranks")));
+}
+
+// Beside what it makes only one rank's part is held, as it is stored and as fp32.
+TEST(TensorParallelTest, PartsAreMergedOneAfterTheOther) {
+  const RankFolder folder;
+  const auto merged = OpenTensorParallel(folder.path(), /*gated=*/true);
+  ASSERT_TRUE(merged.ok()) << merged.status();
+  int merges = 0;
+  for (const auto& [name, shape] : (*merged)->shapes()) {
+    if (!name.ends_with("embeddings.weight") && !name.ends_with("dense_h_to_4h.weight") &&
+        !name.ends_with("dense.weight")) {
+      continue;
+    }
+    if (name.find("position") != std::string::npos) continue;  // the same on all ranks
+    const CountedTorchMemory memory;
+    const int64_t bytes = (*merged)->Read(name)->nbytes();
+    EXPECT_LE(memory.peak_bytes(), bytes + bytes / 2 + bytes / 4) << name;
+    ++merges;
+  }
+  EXPECT_GE(merges, 3);
 }
 
 // ---------------------------------------------------------------- and back

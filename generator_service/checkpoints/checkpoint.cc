@@ -168,28 +168,26 @@ absl::StatusOr<MappedWeights> MapWeights(const std::string& path, const ModelCon
 }
 
 // Hashes a tensor's bytes, and looks at the values of what has just been hashed: it comes from memory once.
-absl::Status HashAndCheck(const MappedWeights& mapped, const std::string& name, const TensorView& tensor,
+absl::Status HashAndCheck(const SafetensorsFile& file, const std::string& name, const TensorView& tensor,
                           Sha256& hash) {
   absl::Status finite;
   for (std::string_view rest = tensor.bytes; !rest.empty();) {
     const std::string_view piece = rest.substr(0, kCheckedBytes);
     hash.Update(piece);
-    if (tensor.dtype == DType::kF32) finite.Update(CheckFinite(piece));
+    finite.Update(CheckFinite(piece, tensor.dtype));
     rest.remove_prefix(piece.size());
   }
-  if (tensor.dtype != DType::kF32) finite = CheckFinite(mapped.weights.at(name));
   if (finite.ok()) return absl::OkStatus();
-  return absl::InvalidArgumentError(StrCat(mapped.file->path(), ": tensor '", name, "' ", MessageOf(finite)));
+  return absl::InvalidArgumentError(StrCat(file.path(), ": tensor '", name, "' ", MessageOf(finite)));
 }
 
-absl::Status CheckWeights(const MappedWeights& mapped, const CheckpointInfo& info) {
-  const SafetensorsFile& file = *mapped.file;
+absl::Status CheckWeights(const SafetensorsFile& file, const CheckpointInfo& info) {
   std::map<const char*, const std::string*> in_order;  // names by where the tensors lie, without gaps, to the end
   for (const auto& [name, tensor] : file.tensors()) in_order.emplace(tensor.bytes.data(), &name);
   Sha256 hash;
   hash.Update(file.bytes().substr(0, in_order.begin()->first - file.bytes().data()));
   for (const auto& [place, name] : in_order) {
-    RETRO_RETURN_IF_ERROR(HashAndCheck(mapped, *name, file.tensors().at(*name), hash));
+    RETRO_RETURN_IF_ERROR(HashAndCheck(file, *name, file.tensors().at(*name), hash));
   }
   const std::string revision = HexEncode(hash.Finish());
   if (info.revision.empty() || revision == info.revision) return absl::OkStatus();
@@ -256,7 +254,11 @@ absl::StatusOr<std::map<std::string, at::Tensor>> ReadCheckpointWeights(const st
                                                                         const CheckpointInfo& info) {
   const std::string path = ModelFilePath(directory, kWeightsFileName);
   RETRO_ASSIGN_OR_RETURN(MappedWeights mapped, MapWeights(path, info.config));
-  RETRO_RETURN_IF_ERROR(CheckWeights(mapped, info));
+  RETRO_RETURN_IF_ERROR(CheckWeights(*mapped.file, info));
+  RETRO_RETURN_IF_ERROR(CatchTorch([&] {
+    for (auto& [name, weight] : mapped.weights) weight = weight.to(at::kFloat);
+    return absl::OkStatus();
+  }));
   return std::move(mapped.weights);
 }
 
@@ -267,7 +269,8 @@ absl::StatusOr<LoadedModel> LoadModel(const std::string& directory, const std::s
   const std::string path = ModelFilePath(directory, kWeightsFileName);
   RETRO_ASSIGN_OR_RETURN(const MappedWeights mapped, MapWeights(path, loaded.info.config));
   // Checking takes as long as making the model does: both at once, and the check has the word.
-  std::future<absl::Status> check = std::async(std::launch::async, [&] { return CheckWeights(mapped, loaded.info); });
+  std::future<absl::Status> check =
+      std::async(std::launch::async, [&] { return CheckWeights(*mapped.file, loaded.info); });
   absl::StatusOr<std::unique_ptr<RetroModel>> model =
       RetroModel::Create(loaded.info.config, mapped.weights, device, options);
   RETRO_RETURN_IF_ERROR(check.get());

@@ -48,8 +48,8 @@ std::string ModelFilePath(const std::string& directory, const std::string& name)
 // a newer format version.
 absl::StatusOr<CheckpointInfo> ReadCheckpointInfo(const std::string& directory);
 
-// The weights, by the weight table's names, on the CPU; not to be written to, for they may lie in the file. Checks the
-// revision, that exactly the table's tensors are there, and each one's shape and values (INVALID_ARGUMENT or
+// The weights, by the weight table's names, fp32 on the CPU; not to be written to, for they may lie in the file. Checks
+// the revision, that exactly the table's tensors are there, and each one's shape and values (INVALID_ARGUMENT or
 // FAILED_PRECONDITION naming file and tensor, and what to do).
 absl::StatusOr<std::map<std::string, at::Tensor>> ReadCheckpointWeights(const std::string& directory,
                                                                         const CheckpointInfo& info);
@@ -59,7 +59,8 @@ struct LoadedModel {
   std::unique_ptr<RetroModel> model;
 };
 
-// Both, and the model on `device`. The weights are taken over matrix by matrix, straight from the file.
+// Both, and the model on `device`. The weights are taken over matrix by matrix, straight from the file; of one in half
+// precision no more than one matrix is held as fp32.
 absl::StatusOr<LoadedModel> LoadModel(const std::string& directory, const std::string& device,
                                       const ModelOptions& options = {});
 

@@ -1,6 +1,8 @@
 #include "generator_service/checkpoints/tensor_io.h"
 
+#include <cstdint>
 #include <cstring>
+#include <limits>
 #include <optional>
 #include <vector>
 
@@ -40,6 +42,27 @@ absl::Status Bad(const SafetensorsFile& file, const std::string& name, std::stri
   return absl::InvalidArgumentError(StrCat(file.path(), ": tensor '", name, "' ", why));
 }
 
+absl::StatusOr<at::ScalarType> FloatingType(const SafetensorsFile& file, const std::string& name,
+                                            const TensorView& view) {
+  const std::optional<at::ScalarType> type = TorchType(view.dtype);
+  if (type && at::isFloatingType(*type)) return *type;
+  return Bad(file, name, StrCat("is ", DTypeName(view.dtype), ", not floating point"));
+}
+
+// Whether the numbers of which these are the bits are smaller in size than the one with the bits `bound`: as integers
+// they are in the same order.
+template <typename Bits>
+bool AllBelow(std::string_view bytes, Bits bound) {
+  constexpr Bits kSize = std::numeric_limits<Bits>::max() >> 1;  // all but the sign
+  unsigned found = 0;  // without a branch in the loop, which then runs at the memory's speed
+  for (size_t i = 0; i < bytes.size(); i += sizeof(Bits)) {
+    Bits bits = 0;
+    std::memcpy(&bits, bytes.data() + i, sizeof bits);
+    found |= static_cast<unsigned>((bits & kSize) >= bound);
+  }
+  return found == 0;
+}
+
 absl::Status CheckShape(const SafetensorsFile& file, const std::string& name, std::span<const int64_t> shape) {
   RETRO_ASSIGN_OR_RETURN(const TensorView view, file.Find(name));
   if (view.shape == std::vector<int64_t>(shape.begin(), shape.end())) return absl::OkStatus();
@@ -48,31 +71,38 @@ absl::Status CheckShape(const SafetensorsFile& file, const std::string& name, st
 
 }  // namespace
 
-absl::Status CheckFinite(std::string_view bytes) {
-  constexpr uint32_t kExponent = 0x7F80'0000;  // all ones: NaN or infinity
-  uint32_t found = 0;                          // without a branch in the loop, which then runs at the memory's speed
-  for (size_t i = 0; i < bytes.size(); i += sizeof(uint32_t)) {
-    uint32_t bits = 0;
-    std::memcpy(&bits, bytes.data() + i, sizeof bits);
-    found |= static_cast<uint32_t>((bits & kExponent) == kExponent);
+absl::Status CheckFinite(std::string_view bytes, DType dtype) {
+  bool finite = false;
+  switch (dtype) {
+    case DType::kF32:
+      finite = AllBelow<uint32_t>(bytes, 0x7F80'0000);
+      break;
+    case DType::kF64:  // from where on fp32 is infinity
+      finite = AllBelow<uint64_t>(bytes, 0x47EF'FFFF'F000'0000);
+      break;
+    case DType::kF16:
+      finite = AllBelow<uint16_t>(bytes, 0x7C00);
+      break;
+    case DType::kBf16:
+      finite = AllBelow<uint16_t>(bytes, 0x7F80);
+      break;
+    default:
+      break;
   }
-  if (found == 0) return absl::OkStatus();
+  if (finite) return absl::OkStatus();
   return absl::InvalidArgumentError(
       "holds NaN or infinity: the file is damaged or its training diverged; take an earlier checkpoint");
 }
 
 absl::Status CheckFinite(const at::Tensor& weight) {
   const at::Tensor plain = weight.contiguous();
-  return CheckFinite({static_cast<const char*>(plain.const_data_ptr()), plain.nbytes()});
+  return CheckFinite({static_cast<const char*>(plain.const_data_ptr()), plain.nbytes()}, DType::kF32);
 }
 
 absl::StatusOr<at::Tensor> ReadFloats(const SafetensorsFile& file, const std::string& name) {
   RETRO_ASSIGN_OR_RETURN(const TensorView view, file.Find(name));
-  const std::optional<at::ScalarType> type = TorchType(view.dtype);
-  if (!type || !at::isFloatingType(*type)) {
-    return Bad(file, name, StrCat("is ", DTypeName(view.dtype), ", not floating point"));
-  }
-  at::Tensor copy = CopyOf(view, *type).to(at::kFloat);
+  RETRO_ASSIGN_OR_RETURN(const at::ScalarType type, FloatingType(file, name, view));
+  at::Tensor copy = CopyOf(view, type).to(at::kFloat);
   file.Forget(view);
   return copy;
 }
@@ -90,12 +120,11 @@ absl::StatusOr<at::Tensor> MapWeight(const std::shared_ptr<const SafetensorsFile
                                      std::span<const int64_t> shape) {
   RETRO_RETURN_IF_ERROR(CheckShape(*file, name, shape));
   RETRO_ASSIGN_OR_RETURN(const TensorView view, file->Find(name));
-  if (view.dtype != DType::kF32 || reinterpret_cast<uintptr_t>(view.bytes.data()) % alignof(float) != 0) {
-    return ReadFloats(*file, name);
-  }
+  RETRO_ASSIGN_OR_RETURN(const at::ScalarType type, FloatingType(*file, name, view));
+  if (reinterpret_cast<uintptr_t>(view.bytes.data()) % at::elementSize(type) != 0) return CopyOf(view, type);
   return at::from_blob(
       const_cast<char*>(view.bytes.data()), at::IntArrayRef(shape.data(), shape.size()), [file](void*) {},
-      at::TensorOptions().dtype(at::kFloat));
+      at::TensorOptions().dtype(type));
 }
 
 absl::StatusOr<at::Tensor> ReadReference(const SafetensorsFile& file, const std::string& name) {

@@ -21,8 +21,8 @@ namespace retro {
 absl::StatusOr<at::Tensor> ReadWeight(const SafetensorsFile& file, const std::string& name,
                                       std::span<const int64_t> shape);
 
-// As ReadWeight, but of any values, and without a copy where the file holds fp32: the tensor must not be written to,
-// and keeps the file mapped.
+// As ReadWeight, but of any values, in the file's own dtype, and without a copy (but for a tensor that lies unaligned):
+// it must not be written to, and keeps the file mapped.
 absl::StatusOr<at::Tensor> MapWeight(const std::shared_ptr<const SafetensorsFile>& file, const std::string& name,
                                      std::span<const int64_t> shape);
 
@@ -31,8 +31,8 @@ absl::StatusOr<at::Tensor> ReadFloats(const SafetensorsFile& file, const std::st
 
 // INVALID_ARGUMENT for NaN or infinity in an fp32 tensor.
 absl::Status CheckFinite(const at::Tensor& weight);
-// The same for fp32 numbers that need not be aligned.
-absl::Status CheckFinite(std::string_view bytes);
+// The same for the bytes of floating-point numbers, which need not be aligned, as fp32: for fp64 too large for it too.
+absl::Status CheckFinite(std::string_view bytes, DType dtype);
 
 // A copy as fp64 (floating point) or int64 (integers), of any shape; for reference data.
 absl::StatusOr<at::Tensor> ReadReference(const SafetensorsFile& file, const std::string& name);

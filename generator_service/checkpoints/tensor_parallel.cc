@@ -58,6 +58,10 @@ class TensorParallel : public TensorSource {
       if (rule == Merge::kUnknown || shape.size() <= dimension) {
         return absl::InvalidArgumentError(StrCat(path_, ": no rule merges tensor '", name, "' of the ranks"));
       }
+      if (rule == Merge::kHalves && shape[0] % 2 != 0) {
+        return absl::InvalidArgumentError(StrCat(path_, ": tensor '", name, "' of a gated FFW has ", shape[0],
+                                                 " rows on a rank, which are no two halves"));
+      }
       for (const auto& rank : ranks_) {
         const auto found = rank->shapes().find(name);
         if (found == rank->shapes().end() || found->second != shape) {
@@ -79,39 +83,37 @@ class TensorParallel : public TensorSource {
 
   absl::StatusOr<at::Tensor> Read(const std::string& name) const override {
     if (!Has(name)) return absl::NotFoundError(StrCat(path_, " has no tensor '", name, "'"));
-    std::vector<at::Tensor> parts;
-    for (const auto& rank : ranks_) {
-      RETRO_ASSIGN_OR_RETURN(parts.emplace_back(), rank->Read(name));
+    const Merge rule = RuleFor(name, gated_);
+    if (rule == Merge::kEqual) return ReadEqual(name);
+    // Filled one rank after the other: only one part is held beside it.
+    at::Tensor merged = at::empty(shapes_.find(name)->second, at::kFloat);
+    for (size_t rank = 0; rank < ranks_.size(); ++rank) {
+      RETRO_ASSIGN_OR_RETURN(const at::Tensor part, ranks_[rank]->Read(name));
+      Place(rule, static_cast<int64_t>(rank), part, merged);
     }
-    switch (RuleFor(name, gated_)) {
-      case Merge::kRows:
-        return at::cat(parts, 0);
-      case Merge::kColumns:
-        return at::cat(parts, 1);
-      case Merge::kHalves:
-        return CatHalves(parts);
-      default:
-        break;
-    }
-    for (const at::Tensor& part : parts) {
-      if (!at::equal(part, parts[0])) {
-        return absl::InvalidArgumentError(StrCat(path_, ": tensor '", name, "' should be the same on all ranks"));
-      }
-    }
-    return parts[0];
+    return merged;
   }
 
  private:
-  // All ranks' first halves, then all their second ones.
-  static at::Tensor CatHalves(const std::vector<at::Tensor>& parts) {
-    std::vector<at::Tensor> halves;
-    for (const int64_t half : {0, 1}) {
-      for (const at::Tensor& part : parts) {
-        const int64_t rows = part.size(0) / 2;
-        halves.push_back(part.narrow(0, half * rows, rows));
+  absl::StatusOr<at::Tensor> ReadEqual(const std::string& name) const {
+    RETRO_ASSIGN_OR_RETURN(at::Tensor first, ranks_[0]->Read(name));
+    for (size_t rank = 1; rank < ranks_.size(); ++rank) {
+      RETRO_ASSIGN_OR_RETURN(const at::Tensor part, ranks_[rank]->Read(name));
+      if (!at::equal(part, first)) {
+        return absl::InvalidArgumentError(StrCat(path_, ": tensor '", name, "' should be the same on all ranks"));
       }
     }
-    return at::cat(halves, 0);
+    return first;
+  }
+
+  void Place(Merge rule, int64_t rank, const at::Tensor& part, at::Tensor& merged) const {
+    const int64_t dimension = rule == Merge::kColumns ? 1 : 0;
+    const int64_t pieces = rule == Merge::kHalves ? 2 : 1;  // all ranks' first halves, then all their second ones
+    const auto ranks = static_cast<int64_t>(ranks_.size());
+    const int64_t size = part.size(dimension) / pieces;
+    for (int64_t piece = 0; piece < pieces; ++piece) {
+      merged.narrow(dimension, (piece * ranks + rank) * size, size).copy_(part.narrow(dimension, piece * size, size));
+    }
   }
 
   std::string path_;

@@ -180,10 +180,9 @@ class TorchArchiveReader {
     if (offset.kind != Kind::kInteger || offset.integer < 0 || !shape || !strides || shape->size() != strides->size()) {
       return absl::InvalidArgumentError("its shape is no shape");
     }
-    stored.offset = offset.integer;
     stored.shape = *shape;
     stored.strides = *strides;
-    RETRO_RETURN_IF_ERROR(CheckExtent(stored));
+    RETRO_RETURN_IF_ERROR(CutToExtent(offset.integer, stored));
     if (!archive_.tensors_.emplace(name, stored).second) return absl::InvalidArgumentError("it occurs twice");
     archive_.shapes_[name] = stored.shape;
     return absl::OkStatus();
@@ -206,11 +205,13 @@ class TorchArchiveReader {
     return absl::OkStatus();
   }
 
-  // All elements lie within the storage, and there are no more of them than it holds.
-  static absl::Status CheckExtent(const TorchArchive::Stored& stored) {
-    const auto held = static_cast<int64_t>(stored.bytes.size() / at::elementSize(stored.type));
+  // `offset` in elements. All lie within the storage, and there are no more of them than it holds. Other tensors may
+  // lie in it too.
+  static absl::Status CutToExtent(int64_t offset, TorchArchive::Stored& stored) {
+    const size_t element_bytes = at::elementSize(stored.type);
+    const auto held = static_cast<int64_t>(stored.bytes.size() / element_bytes);
     int64_t count = 1;
-    int64_t last = stored.offset;
+    int64_t last = offset;
     bool fits = true;
     for (size_t i = 0; i < stored.shape.size(); ++i) {
       int64_t step = 0;
@@ -218,9 +219,15 @@ class TorchArchiveReader {
       fits = fits && !__builtin_mul_overflow(std::max<int64_t>(stored.shape[i] - 1, 0), stored.strides[i], &step);
       fits = fits && !__builtin_add_overflow(last, step, &last);
     }
-    if (fits && (count == 0 || (last < held && count <= held))) return absl::OkStatus();
-    return absl::InvalidArgumentError(StrCat("shape ", ShapeString(stored.shape), " does not fit the ",
-                                             stored.bytes.size(), " bytes of its storage"));
+    if (!fits || (count > 0 && (last >= held || count > held))) {
+      return absl::InvalidArgumentError(StrCat("shape ", ShapeString(stored.shape), " does not fit the ",
+                                               stored.bytes.size(), " bytes of its storage"));
+    }
+    const int64_t spanned = count > 0 ? last + 1 - offset : 0;
+    stored.bytes = count > 0 ? stored.bytes.substr(static_cast<size_t>(offset) * element_bytes,
+                                                   static_cast<size_t>(spanned) * element_bytes)
+                             : std::string_view();
+    return absl::OkStatus();
   }
 
   Entries entries_;
@@ -252,12 +259,12 @@ absl::StatusOr<at::Tensor> TorchArchive::Read(const std::string& name) const {
     return absl::InvalidArgumentError(StrCat(path_, ": tensor '", name, "' is not floating point"));
   }
   if (stored.bytes.empty()) return at::zeros(stored.shape);
-  // Whole storages as a rule; the bytes may lie unaligned and are copied.
-  at::Tensor whole = at::empty({static_cast<int64_t>(stored.bytes.size() / at::elementSize(stored.type))},
-                               at::TensorOptions().dtype(stored.type));
-  std::memcpy(whole.mutable_data_ptr(), stored.bytes.data(), whole.nbytes());
+  // The bytes may lie unaligned and are copied.
+  at::Tensor spanned = at::empty({static_cast<int64_t>(stored.bytes.size() / at::elementSize(stored.type))},
+                                 at::TensorOptions().dtype(stored.type));
+  std::memcpy(spanned.mutable_data_ptr(), stored.bytes.data(), spanned.nbytes());
   file_.Forget(stored.bytes);
-  return whole.as_strided(stored.shape, stored.strides, stored.offset).to(at::kFloat).contiguous();
+  return spanned.as_strided(stored.shape, stored.strides).to(at::kFloat).contiguous();
 }
 
 }  // namespace retro

@@ -31,13 +31,12 @@ class TorchArchive : public TensorSource {
  private:
   friend class TorchArchiveReader;
 
-  // A tensor of the pickle: a view of one entry's bytes.
+  // A tensor of the pickle.
   struct Stored {
-    std::string_view bytes;  // the storage's
+    std::string_view bytes;  // of its storage, from the tensor's first element to its last
     at::ScalarType type = at::kFloat;
     std::vector<int64_t> shape;
     std::vector<int64_t> strides;
-    int64_t offset = 0;  // in elements
   };
 
   TorchArchive(std::string path, MappedFile file) : path_(std::move(path)), file_(std::move(file)) {}

@@ -23,7 +23,7 @@ bool IsMultiplied(const WeightSpec& spec) {
 bool MakesTable(const WeightSpec& spec) { return spec.kind == WeightKind::kMatrix && !IsMultiplied(spec); }
 
 std::shared_ptr<const PackedMatrix> Pack(const at::Tensor& weight, MatrixFormat format) {
-  const at::Tensor plain = weight.contiguous();
+  const at::Tensor plain = weight.to(at::kFloat).contiguous();
   const std::span<const float> values(plain.const_data_ptr<float>(), plain.numel());
   return std::make_shared<PackedMatrix>(values, plain.size(0), plain.size(1), format);
 }
@@ -39,6 +39,7 @@ PlacedWeights PlaceWeights(const ModelConfig& config, const WeightMap& weights, 
                            ModelNumbers numbers) {
   const std::optional<MatrixFormat> format = device.is_cpu() ? PackedFormat(numbers) : std::nullopt;
   PlacedWeights placed;
+  placed.table_sums = at::kFloat;
   placed.tables = TableType(numbers);
   for (const WeightSpec& spec : WeightTable(config)) {
     const at::Tensor& weight = weights.at(spec.name);

@@ -21,12 +21,15 @@ struct PlacedWeights {
   // All but the packed ones. Matrices that are not packed are in the numbers' dtype, everything else in fp32.
   WeightMap tensors;
   std::map<std::string, std::shared_ptr<const PackedMatrix>> packed;
-  std::optional<at::ScalarType> tables;  // dtype of position tables; nothing: as the matrix that they are made from
+  // Of position tables: the dtype that they are made in from a matrix of any, and the one that they have then. Nothing:
+  // the matrix's own.
+  std::optional<at::ScalarType> table_sums;
+  std::optional<at::ScalarType> tables;
 };
 
-// weights: as the table asks for, fp32, on the CPU. On the CPU matrices are packed, one after the other on all of the
-// thread's workers; the result shares no memory with `weights`, except for the matrices that position tables are made
-// from.
+// weights: as the table asks for, of any floating-point dtype, on the CPU. On the CPU matrices are packed, one after
+// the other on all of the thread's workers; no more than one of them is held as fp32 if it is not. The result shares no
+// memory with `weights`, except for the matrices that position tables are made from.
 PlacedWeights PlaceWeights(const ModelConfig& config, const WeightMap& weights, const at::Device& device,
                            ModelNumbers numbers);
 

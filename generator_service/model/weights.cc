@@ -148,7 +148,9 @@ class Binder {
   }
 
   at::Tensor BoundTable(const std::string& matrix, DistanceRange distances, int64_t heads) const {
-    at::Tensor table = PositionTable(At(matrix), distances.largest, distances.count, heads, sinusoids_);
+    const at::Tensor& stored = At(matrix);
+    const at::Tensor summed = weights_.table_sums ? stored.to(*weights_.table_sums) : stored;
+    at::Tensor table = PositionTable(summed, distances.largest, distances.count, heads, sinusoids_);
     if (!weights_.tables) return table;
     if (!table.is_cpu()) return table.to(*weights_.tables);
     return EmptyInHugePages(table.sizes(), *weights_.tables).copy_(table);

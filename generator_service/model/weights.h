@@ -85,7 +85,7 @@ struct ModelWeights {
 absl::StatusOr<ModelWeights> BindWeights(const ModelConfig& config, const WeightMap& weights,
                                          SinusoidCache* sinusoids = nullptr);
 
-// The same weights for inference on `device`. They must be fp32, on the CPU; the result shares nothing with them.
+// The same weights for inference on `device`. They must be on the CPU; the result shares nothing with them.
 absl::StatusOr<ModelWeights> BindWeights(const ModelConfig& config, const WeightMap& weights, const at::Device& device,
                                          ModelNumbers numbers);
 
