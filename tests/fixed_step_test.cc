@@ -263,6 +263,28 @@ TEST(FixedDecoderTest, TakesNoMemoryOnceItIsWarm) {
   EXPECT_EQ(Taken(), warm);
 }
 
+TEST(FixedDecoderTest, WhatASequenceBroughtIsLetGoOfWhenItEnds) {
+  const auto model = MakeTinyModel();
+  const auto decoder = *FixedDecoder::Create(*model, {.on_failure = Report});
+  std::unique_ptr<Sequence> sequence = *model->NewSequence({});
+  const std::vector<TokenId> prompt = Ids("one more"), next = Ids("x");  // the prompt is a chunk
+  const ChunkNeighbours neighbours{1, std::vector<TokenId>(16, 5)};
+  const std::vector<Piece> pieces = {{.sequence = sequence.get(), .tokens = prompt, .neighbours = {&neighbours, 1}}};
+  ASSERT_TRUE(model->Forward(pieces).ok());
+  const SamplingSettings settings;
+  const SeenTokens seen(model->config().vocabulary);
+  const FixedRow row{.sequence = 1,
+                     .piece = {.sequence = sequence.get(), .tokens = next},
+                     .sampling = {.settings = &settings, .seen = &seen}};
+  ASSERT_TRUE(decoder->Takes(row));
+  ASSERT_TRUE(decoder->Step({&row, 1}).has_value());
+  const std::weak_ptr<const ChunkMemory> brought = sequence->state().memory;
+  sequence.reset();
+  EXPECT_FALSE(brought.expired());
+  decoder->End(1);
+  EXPECT_TRUE(brought.expired());
+}
+
 }  // namespace
 }  // namespace retro
 

@@ -88,6 +88,7 @@ FixedDecoder::FixedDecoder(const RetroModel& model, FixedDecoderOptions options,
 void FixedDecoder::End(uint64_t sequence) {
   const auto found = slot_of_.find(sequence);
   if (found == slot_of_.end()) return;
+  slots_.Release(found->second);
   free_slots_.push_back(found->second);
   slot_of_.erase(found);
 }

@@ -29,6 +29,8 @@ class DecodeSlots {
   // Bring to a slot what its sequence's next token reads, if something else is there.
   void BringConditioning(int64_t slot, const SequenceState& state);
   void BringMemory(int64_t slot, const ChunkMemoryPtr& memory);
+  // The slot's sequence has ended: what was brought for it is let go of, the places stay.
+  void Release(int64_t slot) { brought_[slot] = nullptr; }
   // The conditioning of the first `tokens` tokens of the running chunk, for the state: [tokens, d], no copy.
   at::Tensor ConditioningOf(int64_t slot, int64_t tokens) const;
 
