@@ -85,8 +85,9 @@ void AddSettings(CLI::App& app, Settings& settings) {
       ->group(kBounds);
   add_bound("--encoder-neighbours-max", limits.encoder_rows_max,
             "Neighbours encoded in a step; those of a chunk that has more are encoded in a step of their own", 1);
-  app.add_option("--request-bytes-max", settings.generator.request_bytes_max,
-                 "Bytes of requests, for as long as their generations last, and of replies in memory at once; more are "
+  app.add_option(
+         "--request-bytes-max", settings.generator.request_bytes_max,
+         "Bytes of requests, for as long as their generations last, and of replies in memory at once; more are "
                  "refused at once")
       ->check(CLI::Range(kRequestBytesMaxMin, kBytesMax))
       ->capture_default_str()
@@ -97,12 +98,12 @@ void AddSettings(CLI::App& app, Settings& settings) {
       ->group(kBounds);
 }
 
-absl::StatusOr<ServedModel> LoadModelOf(const Settings& settings) {
+absl::StatusOr<ModelOptions> ModelOptionsOf(const Settings& settings) {
   ModelOptions options{.numbers = ServingNumbers(settings.device), .cache_bytes = settings.cache_mib << 20};
   if (settings.dtype != kAutomatic) {
     RETRO_ASSIGN_OR_RETURN(options.numbers, ModelNumbersFromName(settings.dtype));
   }
-  return LoadServedModel(settings.model, settings.device, options);
+  return options;
 }
 
 ClientSecurity RetrieverSecurity(const Settings& settings) {
@@ -113,11 +114,13 @@ ClientSecurity RetrieverSecurity(const Settings& settings) {
 
 absl::Status Check(const Settings& settings) {
   RETRO_RETURN_IF_ERROR(MakeRetrieverChannel(settings.generator.retriever, RetrieverSecurity(settings)).status());
-  return CheckModelFolder(settings.model);
+  RETRO_ASSIGN_OR_RETURN(const ModelOptions options, ModelOptionsOf(settings));
+  return CheckServedModel(settings.model, settings.device, options);
 }
 
 absl::Status Serve(Settings& settings) {
-  RETRO_ASSIGN_OR_RETURN(ServedModel model, LoadModelOf(settings));
+  RETRO_ASSIGN_OR_RETURN(const ModelOptions options, ModelOptionsOf(settings));
+  RETRO_ASSIGN_OR_RETURN(ServedModel model, LoadServedModel(settings.model, settings.device, options));
   Metrics metrics;
   settings.generator.server = settings.service.server;
   settings.generator.retriever_security = RetrieverSecurity(settings);

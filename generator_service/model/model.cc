@@ -85,14 +85,8 @@ at::ScalarType CacheType(ModelNumbers numbers) {
 }
 
 std::shared_ptr<KvPool> MakePool(const ModelConfig& config, const at::Device& device, const ModelOptions& options) {
-  const at::ScalarType type = CacheType(options.numbers);
-  const int64_t m = config.chunk_length;
-  int64_t blocks = (config.max_length + m - 1) / m * kDefaultCacheSequences;
-  if (options.cache_bytes > 0) {
-    const auto element_bytes = static_cast<int64_t>(at::elementSize(type));
-    blocks = std::max<int64_t>(options.cache_bytes / KvPool::BlockBytes(config, element_bytes), 1);
-  }
-  return std::make_shared<KvPool>(config, blocks, at::TensorOptions().device(device).dtype(type));
+  return std::make_shared<KvPool>(config, RetroModel::CacheBlocks(config, options),
+                                  at::TensorOptions().device(device).dtype(CacheType(options.numbers)));
 }
 
 // Cache blocks for the pieces' tokens, before anything is computed. In the end the sequences have those that they need
@@ -155,6 +149,18 @@ absl::StatusOr<std::unique_ptr<RetroModel>> RetroModel::Create(const ModelConfig
                                                       std::make_unique<ModelWeights>(std::move(bound)),
                                                       MakePool(config, target, options)));
   });
+}
+
+absl::Status RetroModel::CheckDevice(const std::string& device, ModelNumbers numbers) {
+  RETRO_ASSIGN_OR_RETURN(const at::Device target, OpenDevice(device));
+  return CheckNumbers(target, numbers);
+}
+
+int64_t RetroModel::CacheBlocks(const ModelConfig& config, const ModelOptions& options) {
+  const int64_t m = config.chunk_length;
+  if (options.cache_bytes == 0) return (config.max_length + m - 1) / m * kDefaultCacheSequences;
+  const auto element_bytes = static_cast<int64_t>(at::elementSize(CacheType(options.numbers)));
+  return std::max<int64_t>(options.cache_bytes / KvPool::BlockBytes(config, element_bytes), 1);
 }
 
 int64_t RetroModel::cache_blocks() const { return pool_->blocks(); }

@@ -54,14 +54,20 @@ inline constexpr int64_t kDefaultCacheSequences = 16;
 // on one thread, which then owns torch's workers.
 class RetroModel {
  public:
-  // Weights by the names of the weight table, fp32, on `device` ("cpu", "cuda", "cuda:1"). INVALID_ARGUMENT naming the
-  // weight that is missing, misshapen or unknown, or for numbers that the device does not compute with;
-  // FAILED_PRECONDITION where the device is not to be had; RESOURCE_EXHAUSTED where it has no room.
+  // Weights by the names of the weight table, on the CPU, of any floating-point dtype; computed with on `device`
+  // ("cpu", "cuda", "cuda:1"). INVALID_ARGUMENT naming the weight that is missing, misshapen or unknown, or for numbers
+  // that the device does not compute with; FAILED_PRECONDITION where the device is not to be had; RESOURCE_EXHAUSTED
+  // where it has no room.
   static absl::StatusOr<std::unique_ptr<RetroModel>> Create(const ModelConfig& config,
                                                             const std::map<std::string, at::Tensor>& weights,
                                                             const std::string& device,
                                                             const ModelOptions& options = {});
   ~RetroModel();
+
+  // What Create would say of device and numbers; on CUDA it loads torch's library for it.
+  static absl::Status CheckDevice(const std::string& device, ModelNumbers numbers);
+  // Blocks of m tokens that a model with these options has.
+  static int64_t CacheBlocks(const ModelConfig& config, const ModelOptions& options);
 
   const ModelConfig& config() const { return config_; }
   const std::string& device() const { return device_; }

@@ -142,13 +142,6 @@ NeighbourShape ShapeOf(const ServedModel& model) {
   return {config.chunk_length, config.neighbour_length, config.vocabulary, static_cast<TokenId>(config.pad_id)};
 }
 
-// What CCA keeps of a neighbour, its r rows' keys and values in each CCA layer, in tokens of the cache, which has the
-// same of every layer: rounded up.
-int64_t NeighbourCacheTokens(const ModelConfig& config) {
-  const auto cca_layers = static_cast<int64_t>(config.cca_layers.size());
-  return (cca_layers * config.neighbour_length + config.layers - 1) / config.layers;
-}
-
 // On a GPU a step is a matter of launches: so many tokens take hardly longer than one.
 constexpr int64_t kDevicePrefillTokens = 128;
 
@@ -234,14 +227,8 @@ Generator::~Generator() { Stop(); }
 
 absl::StatusOr<std::unique_ptr<Generator>> Generator::Start(const GeneratorOptions& options, ServedModel model,
                                                             Metrics& metrics) {
-  const int64_t m = model.config().chunk_length;
-  const int64_t longest =
-      (model.config().max_length + model.info.trained_neighbours * NeighbourCacheTokens(model.config()) + m - 1) / m;
-  if (model.model->cache_blocks() < longest) {
-    return FieldError("--cache-mib", StrCat("leaves room for ", model.model->cache_blocks(), " blocks of ", m,
-                                            " tokens, the model's context with ", model.info.trained_neighbours,
-                                            " neighbours takes ", longest));
-  }
+  const absl::Status room = CheckCacheBlocks(model.info, model.model->cache_blocks());
+  if (!room.ok()) return room;
   auto channel = MakeRetrieverChannel(options.retriever, options.retriever_security);
   if (!channel.ok()) return channel.status();
   auto parts = std::make_unique<Parts>(options, std::move(model), *std::move(channel), metrics);

@@ -33,13 +33,31 @@ absl::StatusOr<std::shared_ptr<const Tokenizer>> LoadTokenizerOf(const std::stri
 
 }  // namespace
 
-absl::Status CheckModelFolder(const std::string& directory) {
+int64_t NeighbourCacheTokens(const ModelConfig& config) {
+  const auto cca_layers = static_cast<int64_t>(config.cca_layers.size());
+  return (cca_layers * config.neighbour_length + config.layers - 1) / config.layers;
+}
+
+absl::Status CheckCacheBlocks(const CheckpointInfo& info, int64_t cache_blocks) {
+  const int64_t m = info.config.chunk_length;
+  const int64_t neighbours = info.trained_neighbours * NeighbourCacheTokens(info.config);
+  const int64_t longest = (info.config.max_length + neighbours + m - 1) / m;
+  if (cache_blocks >= longest) return absl::OkStatus();
+  return FieldError("--cache-mib",
+                    StrCat("leaves room for ", cache_blocks, " blocks of ", m, " tokens, the model's context with ",
+                           info.trained_neighbours, " neighbours takes ", longest));
+}
+
+absl::Status CheckServedModel(const std::string& directory, const std::string& device, const ModelOptions& options) {
+  RETRO_RETURN_IF_ERROR(RetroModel::CheckDevice(device, options.numbers));
   RETRO_ASSIGN_OR_RETURN(const CheckpointInfo info, ReadCheckpointInfo(directory));
+  RETRO_RETURN_IF_ERROR(CheckCacheBlocks(info, RetroModel::CacheBlocks(info.config, options)));
   return LoadTokenizerOf(directory, info).status();
 }
 
 absl::StatusOr<ServedModel> LoadServedModel(const std::string& directory, const std::string& device,
                                             const ModelOptions& options) {
+  RETRO_RETURN_IF_ERROR(CheckServedModel(directory, device, options));
   ServedModel served;
   RETRO_ASSIGN_OR_RETURN(LoadedModel loaded, LoadModel(directory, device, options));
   served.info = std::move(loaded.info);

@@ -119,6 +119,16 @@ class ModelFolder(harness.EndToEndTest):
         self.write_weights()  # what the other tests change, unchanged
         self.start_generator(self.path("model"))
 
+    def test_check_config_refuses_what_a_start_would(self):
+        arguments = ["--model", self.path("model"), "--check-config"]
+        self.assertEqual(self.run_program(harness.program("retro-generator"), *arguments).code, 0)
+        for flags, word in ((["--device", "abacus"], "abacus"), (["--device", "cuda:120"], "CUDA"),
+                            (["--cache-mib", "1", "--dtype", "fp32"], "--cache-mib")):
+            with self.subTest(flags=flags):
+                self.config["model"]["max_length"] = 8192
+                self.write("model/config.json", json.dumps(self.config))
+                self.assert_refuses_to_start("retro-generator", [*arguments, *flags], word)
+
     def test_a_missing_tensor(self):
         name = sorted(self.tensors)[len(self.tensors) // 2]
         del self.tensors[name]
