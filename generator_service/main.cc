@@ -87,8 +87,8 @@ void AddSettings(CLI::App& app, Settings& settings) {
             "Neighbours encoded in a step; those of a chunk that has more are encoded in a step of their own", 1);
   app.add_option(
          "--request-bytes-max", settings.generator.request_bytes_max,
-         "Bytes of requests, for as long as their generations last, and of replies in memory at once; more are "
-                 "refused at once")
+         "Bytes of requests, for as long as their generations last, of what the retriever found for them, until it "
+         "is read, and of replies in memory at once; more are refused at once")
       ->check(CLI::Range(kRequestBytesMaxMin, kBytesMax))
       ->capture_default_str()
       ->group(kBounds);

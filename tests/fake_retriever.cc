@@ -69,6 +69,11 @@ void FakeRetriever::SetCoverage(uint32_t answered, uint32_t asked) {
   coverage_.set_shards_asked(asked);
 }
 
+void FakeRetriever::SetTitle(std::string title) {
+  MutexLock lock(mutex_);
+  title_ = std::move(title);
+}
+
 void FakeRetriever::SetTokenizer(std::string fingerprint) {
   MutexLock lock(mutex_);
   tokenizer_ = std::move(fingerprint);
@@ -77,6 +82,13 @@ void FakeRetriever::SetTokenizer(std::string fingerprint) {
 std::vector<pb::SearchRequest> FakeRetriever::requests() const {
   MutexLock lock(mutex_);
   return requests_;
+}
+
+int FakeRetriever::queries() const {
+  MutexLock lock(mutex_);
+  int queries = 0;
+  for (const pb::SearchRequest& request : requests_) queries += request.queries_size();
+  return queries;
 }
 
 std::vector<std::string> FakeRetriever::request_ids() const {
@@ -97,6 +109,7 @@ int FakeRetriever::cancelled() const {
 grpc::Status FakeRetriever::Search(grpc::ServerContext* context, const pb::SearchRequest* request,
                                    pb::SearchResponse* response) {
   grpc::Status status;
+  std::string title;
   {
     MutexLock lock(mutex_);
     requests_.push_back(*request);
@@ -107,6 +120,7 @@ grpc::Status FakeRetriever::Search(grpc::ServerContext* context, const pb::Searc
     request_ids_.push_back(header("x-request-id"));
     traceparents_.push_back(header("traceparent"));
     status = status_;
+    title = title_;
     for (const pb::Query& query : request->queries()) {
       if (!refused_text_.empty() && query.text() == refused_text_) status = {grpc::StatusCode::INVALID_ARGUMENT, "bad"};
     }
@@ -130,6 +144,7 @@ grpc::Status FakeRetriever::Search(grpc::ServerContext* context, const pb::Searc
       FillChunk(text, IdOf(text), neighbour->mutable_chunk());
       if (i % 2 == 0) FillChunk("next", IdOf(text) + 1, neighbour->mutable_continuation());
       neighbour->set_document_id("doc" + std::to_string(i));
+      neighbour->set_title(title);
       neighbour->set_distance(0.5F + static_cast<float>(i));
     }
   }

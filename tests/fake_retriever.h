@@ -27,9 +27,11 @@ class FakeRetriever : public retriever::v1::RetrieverService::Service {
   // A search with such a query is INVALID_ARGUMENT.
   void SetRefusedText(std::string text);
   void SetCoverage(uint32_t answered, uint32_t asked);
+  void SetTitle(std::string title);  // of all documents
   void SetTokenizer(std::string fingerprint);
 
   std::vector<retriever::v1::SearchRequest> requests() const;
+  int queries() const;  // of all requests
   std::vector<std::string> request_ids() const;
   std::vector<std::string> traceparents() const;
   int cancelled() const;
@@ -48,6 +50,7 @@ class FakeRetriever : public retriever::v1::RetrieverService::Service {
   std::chrono::milliseconds delay_ ABSL_GUARDED_BY(mutex_){0};
   std::string refused_text_ ABSL_GUARDED_BY(mutex_);
   retriever::v1::Coverage coverage_ ABSL_GUARDED_BY(mutex_);
+  std::string title_ ABSL_GUARDED_BY(mutex_);
   std::vector<retriever::v1::SearchRequest> requests_ ABSL_GUARDED_BY(mutex_);
   std::vector<std::string> request_ids_ ABSL_GUARDED_BY(mutex_);
   std::vector<std::string> traceparents_ ABSL_GUARDED_BY(mutex_);

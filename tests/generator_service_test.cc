@@ -380,6 +380,22 @@ TEST_F(GeneratorServiceTest, BytesOfRequestsAreBoundedWhileTheirGenerationsLast)
   EXPECT_TRUE(EventuallyOk([&] { return Generate(request).status; }));
 }
 
+// What was found for a stream counts until its reader has it.
+TEST_F(GeneratorServiceTest, BytesOfWhatIsFoundAreBoundedWhileNobodyReadsThem) {
+  Serve(retriever_.address(), {}, milliseconds(3000), {.request_bytes_max = 1'000'000});
+  retriever_.SetTitle(std::string(100'000, 't'));
+  const auto request = Request("0123456789abcdefg", 2);  // 1 | 8 | 8: three times two neighbours
+  for (int i = 0; i < 3; ++i) ASSERT_TRUE(EventuallyOk([&] { return Generate(request).status; }));
+
+  grpc::ClientContext context;
+  const auto unread = stub_->Generate(&context, request);
+  const auto full = [&] { return ReasonOf(Generate(request).status) == Reason::kQueueFull; };
+  EXPECT_TRUE(EventuallyOk([&] { return full() ? absl::OkStatus() : absl::UnavailableError("not yet"); }));
+  context.TryCancel();
+  unread->Finish();
+  EXPECT_TRUE(EventuallyOk([&] { return Generate(request).status; }));
+}
+
 TEST_F(GeneratorServiceTest, ARequestThatDoesNotParseIsToldSo) {
   Serve();
   auto request = Request("fine", 2);

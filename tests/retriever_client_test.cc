@@ -34,6 +34,13 @@ class Answers {
     while (!answers_.contains(lookup)) changed_.Wait(mutex_);
     return answers_.at(lookup);
   }
+  // The same, and keeps nothing of it.
+  absl::StatusOr<LookupAnswer> Take(uint64_t lookup) {
+    absl::StatusOr<LookupAnswer> answer = Await(lookup);
+    MutexLock lock(mutex_);
+    answers_.erase(lookup);
+    return answer;
+  }
 
  private:
   Mutex mutex_;
@@ -45,7 +52,7 @@ class RetrieverClientTest : public testing::Test {
  protected:
   RetrieverClientTest() : retriever_(std::string(32, 'b')) {
     client_ = std::make_unique<RetrieverClient>(*MakeRetrieverChannel(retriever_.address()), retriever_.address(),
-                                                model_, tokens_, store_);
+                                                model_, tokens_, store_, budget_);
   }
 
   static std::shared_ptr<RetrievalScope> Scope(uint32_t k) {
@@ -84,6 +91,7 @@ class RetrieverClientTest : public testing::Test {
   ByteTokenizer tokenizer_;
   NeighbourTokens tokens_{tokenizer_, {8, 16, 260, 0}, 100};
   StoreView store_{model_};
+  ByteBudget budget_{100'000};
   Answers answers_;
   std::unique_ptr<RetrieverClient> client_;
 };
@@ -118,6 +126,35 @@ TEST_F(RetrieverClientTest, ALongPromptsChunksAreNotWaitedForByOthersAndGoOutInP
   sizes.reserve(requests.size());
   for (const auto& request : requests) sizes.push_back(request.queries_size());
   EXPECT_THAT(sizes, testing::UnorderedElementsAre(2, 256, 256, 88));
+}
+
+// A neighbour's title has 10,000 bytes, and there is room for 100,000.
+TEST_F(RetrieverClientTest, WhatIsFoundIsHeldForAsLongAsItIsKept) {
+  retriever_.SetTitle(std::string(10'000, 't'));
+  client_->Lookup({Request(1, {"a", "b"}, Scope(3))}, [this](uint64_t lookup, absl::StatusOr<LookupAnswer> answer) {
+    EXPECT_GE(budget_.bytes(), 60'000U);
+    answers_.Callback()(lookup, std::move(answer));
+  });
+  {
+    const absl::StatusOr<LookupAnswer> kept = answers_.Take(1);
+    ASSERT_TRUE(kept.ok()) << kept.status();
+    client_->Lookup({Request(2, {"c", "d"}, Scope(3))}, answers_.Callback());
+    const absl::Status full = answers_.Take(2).status();
+    EXPECT_EQ(full.code(), absl::StatusCode::kResourceExhausted);
+    EXPECT_EQ(ReasonOf(full), Reason::kQueueFull);
+
+    const auto scope = Scope(3);
+    scope->go_on_without = true;
+    client_->Lookup({Request(3, {"c", "d"}, scope)}, answers_.Callback());
+    const absl::StatusOr<LookupAnswer> partial = answers_.Take(3);
+    ASSERT_TRUE(partial.ok()) << partial.status();
+    EXPECT_EQ(partial->chunks[0].rows.count, 3);
+    EXPECT_EQ(partial->chunks[1].rows.count, 0);
+    EXPECT_EQ(partial->chunks[1].degradation, Degradation::kUnavailable);
+    EXPECT_THAT(partial->chunks[1].degradation_message, HasSubstr("memory"));
+  }
+  client_.reset();  // it has let go of its answers
+  EXPECT_EQ(budget_.bytes(), 0U);
 }
 
 TEST_F(RetrieverClientTest, ACallsLookupsFailEachForItself) {

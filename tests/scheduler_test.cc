@@ -170,6 +170,25 @@ TEST_F(SchedulerTest, LookupsThatFallDueTogetherAreHandedOutTogether) {
   EXPECT_EQ(harness.handed_out(), (std::vector<size_t>{4, 4, 4}));  // two chunks of the prompts, then one and one
 }
 
+// What is held of a long prompt is bounded: it is looked up piece by piece, each before it is needed.
+TEST_F(SchedulerTest, NeighboursAheadOfWhatIsFedAreBounded) {
+  SchedulerHarness harness(*model_, tokenizer_, {.cache_blocks_max = 128, .prefill_tokens_max = 8});
+  GenerationRequest request = Request(std::string(40, 'x') + std::string(40, 'y'), 4);  // ten chunks of 8
+  request.retrieval.neighbours_max = Session::kNeighboursAheadMax / 4;
+  auto sink = std::make_shared<RecordingSink>();
+  ASSERT_TRUE(harness.scheduler().Add(1, request, sink).ok());
+  std::vector<size_t> chunks;
+  for (int turn = 0; turn < 40 && !sink->ended(); ++turn) {
+    harness.Turn();
+    if (harness.lookups().empty()) continue;
+    chunks.push_back(harness.lookups()[0].chunks.size());
+    EXPECT_GT(harness.last_tokens(), turn == 0 ? 0 : 7) << "it stands still meanwhile";
+    harness.Answer(0, false);
+  }
+  EXPECT_EQ(chunks, (std::vector<size_t>{4, 2, 2, 2}));
+  EXPECT_EQ(sink->Generated(), GenerateAlone(*model_, tokenizer_, request));
+}
+
 TEST_F(SchedulerTest, NeighboursToEncodeAreBoundedAndNobodyStarves) {
   SchedulerHarness harness(*model_, tokenizer_, {.sessions_max = 6, .waiting_max = 6, .encoder_rows_max = 3});
   std::vector<std::shared_ptr<RecordingSink>> sinks;

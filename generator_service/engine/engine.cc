@@ -22,7 +22,7 @@ Engine::Engine(const EngineOptions& options, std::unique_ptr<StepRunner> runner,
     : options_(options),
       runner_(std::move(runner)),
       source_(source),
-      mailbox_(std::make_shared<EngineMailbox>(options.limits.sessions_max + options.limits.waiting_max)),
+      mailbox_(std::make_shared<EngineMailbox>(options.limits.sessions_max, options.limits.waiting_max)),
       scheduler_(options.facts, options.limits),
       thread_([this] { Loop(); }) {}
 
@@ -31,12 +31,9 @@ Engine::~Engine() {
   thread_.join();
 }
 
-absl::StatusOr<uint64_t> Engine::Submit(GenerationRequest request, std::shared_ptr<EventSink> sink) {
-  return mailbox_->Submit(std::move(request), std::move(sink), /*succeeds_ended=*/false);
-}
-
-absl::StatusOr<uint64_t> Engine::SubmitSuccessor(GenerationRequest request, std::shared_ptr<EventSink> sink) {
-  return mailbox_->Submit(std::move(request), std::move(sink), /*succeeds_ended=*/true);
+absl::StatusOr<uint64_t> Engine::Submit(GenerationRequest request, std::shared_ptr<EventSink> sink,
+                                        SessionPlace place) {
+  return mailbox_->Submit(std::move(request), std::move(sink), place);
 }
 
 void Engine::Cancel(uint64_t session) { mailbox_->Cancel(session); }

@@ -47,10 +47,8 @@ class Engine {
 
   // The session's name. At once RESOURCE_EXHAUSTED with a delay if too many wait, UNAVAILABLE while draining. The sink
   // is called only after OK; it gets INVALID_ARGUMENT if the request needs more cache than there is.
-  absl::StatusOr<uint64_t> Submit(GenerationRequest request, std::shared_ptr<EventSink> sink);
-  // As Submit, but within the OnFinish of a session: takes over its share of the bound, so that work of several
-  // sessions, one after the other, is not refused half-way.
-  absl::StatusOr<uint64_t> SubmitSuccessor(GenerationRequest request, std::shared_ptr<EventSink> sink);
+  absl::StatusOr<uint64_t> Submit(GenerationRequest request, std::shared_ptr<EventSink> sink,
+                                  SessionPlace place = SessionPlace::kNew);
   // Its sink gets CANCELLED and its place is free before the next step. Unknown or ended sessions are ignored.
   void Cancel(uint64_t session);
   // A sink has room again.

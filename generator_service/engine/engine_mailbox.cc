@@ -11,17 +11,22 @@ constexpr std::chrono::milliseconds kRetryAfter{1000};
 
 }  // namespace
 
+bool EngineMailbox::TakePlace(const std::string& key, SessionPlace place) {
+  if (place == SessionPlace::kOfEnded) {
+    places_.Take(key);  // there is room: the ended one is not yet counted so
+    return true;
+  }
+  if (place == SessionPlace::kSpare && places_.taken() >= running_max_) return false;
+  return places_.TryTake(key);
+}
+
 absl::StatusOr<uint64_t> EngineMailbox::Submit(GenerationRequest request, std::shared_ptr<EventSink> sink,
-                                               bool succeeds_ended) {
+                                               SessionPlace place) {
   MutexLock lock(mutex_);
   if (mail_.stopping || mail_.drain_at.has_value())
     return Error(absl::StatusCode::kUnavailable, Reason::kShuttingDown,
                  "this server is shutting down; ask another one");
-  if (succeeds_ended) {
-    places_.Take(request.key);
-  } else if (!places_.TryTake(request.key)) {
-    return QueueFullError("the queue of generations", kRetryAfter);
-  }
+  if (!TakePlace(request.key, place)) return QueueFullError("the queue of generations", kRetryAfter);
   const uint64_t id = next_id_++;
   open_.emplace(id, request.key);
   mail_.submissions.push_back({id, std::move(request), std::move(sink)});

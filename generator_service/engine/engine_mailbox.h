@@ -16,6 +16,13 @@
 
 namespace retro {
 
+// What a session that is submitted takes its place of.
+enum class SessionPlace {
+  kNew,      // those that are free
+  kOfEnded,  // within the OnFinish of another: its place, so that work of several sessions is not refused half-way
+  kSpare,    // those that are free, and only as long as all open sessions may run at once: nobody waits because of it
+};
+
 class EngineMailbox {
  public:
   struct Submission {
@@ -31,12 +38,13 @@ class EngineMailbox {
     bool stopping = false;
   };
 
-  // At most `sessions_max` sessions are open at a time: submitted and not yet ended; no key has all (see FairShare).
-  explicit EngineMailbox(int64_t sessions_max) : places_(sessions_max) {}
+  // So many sessions may run at once and wait for that. The sum is open at a time: submitted and not yet ended; no key
+  // has all (see FairShare).
+  EngineMailbox(int64_t running_max, int64_t waiting_max)
+      : running_max_(running_max), places_(running_max + waiting_max) {}
 
-  // RESOURCE_EXHAUSTED or UNAVAILABLE as Engine::Submit. `succeeds_ended`: comes in the place of one that has ended and
-  // is not yet counted so; then there is always room.
-  absl::StatusOr<uint64_t> Submit(GenerationRequest request, std::shared_ptr<EventSink> sink, bool succeeds_ended);
+  // RESOURCE_EXHAUSTED or UNAVAILABLE as Engine::Submit.
+  absl::StatusOr<uint64_t> Submit(GenerationRequest request, std::shared_ptr<EventSink> sink, SessionPlace place);
   void Cancel(uint64_t session);
   void Answer(uint64_t lookup, absl::StatusOr<LookupAnswer> answer);
   void Drain(Clock::time_point deadline);
@@ -48,6 +56,9 @@ class EngineMailbox {
   void CountEnded(const std::vector<uint64_t>& sessions);
 
  private:
+  bool TakePlace(const std::string& key, SessionPlace place) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  const int64_t running_max_;
   Mutex mutex_;
   CondVar changed_;
   Mail mail_ ABSL_GUARDED_BY(mutex_);

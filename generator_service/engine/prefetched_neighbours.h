@@ -15,6 +15,9 @@ class PrefetchedNeighbours {
   // Neighbours of the chunks below this one have arrived; they do so in the order of the chunks.
   int64_t known() const { return forgotten_ + static_cast<int64_t>(slots_.size()); }
 
+  // Chunks whose neighbours are held.
+  int64_t held() const { return static_cast<int64_t>(slots_.size()); }
+
   // Of chunk known().
   void Add(ChunkNeighbours neighbours) { slots_.push_back(std::move(neighbours)); }
 

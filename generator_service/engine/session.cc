@@ -70,14 +70,25 @@ void Session::Admit(Clock::time_point now) {
   if (request_.max_tokens == 0 && prompt_length_ == 1) Finish(FinishCause::kLength, "", now);
 }
 
+// All complete chunks whose neighbours are not known, as long as those have room; else as many as have room, once half
+// of it is free, so that they come in few look-ups and before they are needed.
+int64_t Session::ChunksToLookUp() const {
+  const int64_t wanted = geometry_.CompleteChunks(FeedLimit()) - neighbours_.known();
+  const int64_t held_max =
+      std::max<int64_t>(kNeighboursAheadMax / std::max<int64_t>(request_.retrieval.neighbours_max, 1), 2);
+  const int64_t room = held_max - neighbours_.held();
+  if (wanted <= room) return wanted;
+  return 2 * room >= held_max ? room : 0;
+}
+
 std::optional<LookupRequest> Session::NextLookup(uint64_t lookup, Clock::time_point now) {
   if (finished_ || !admitted_ || !request_.retrieval.enabled || pending_lookup_.has_value()) return std::nullopt;
   const int64_t known = neighbours_.known();
-  const int64_t complete = geometry_.CompleteChunks(FeedLimit());
-  if (complete <= known) return std::nullopt;
+  const int64_t chunks = ChunksToLookUp();
+  if (chunks <= 0) return std::nullopt;
 
   LookupRequest request;
-  for (int64_t chunk = known; chunk < complete; ++chunk) {
+  for (int64_t chunk = known; chunk < known + chunks; ++chunk) {
     request.chunks.push_back({chunk, std::vector<TokenId>(tokens_.begin() + geometry_.Begin(chunk),
                                                           tokens_.begin() + geometry_.End(chunk))});
   }
@@ -87,7 +98,7 @@ std::optional<LookupRequest> Session::NextLookup(uint64_t lookup, Clock::time_po
   request.request_id = request_.request_id;
   request.traceparent = request_.traceparent;
   pending_lookup_ = lookup;
-  pending_chunks_ = complete - known;
+  pending_chunks_ = chunks;
   lookup_started_ = now;
   lookup_deadline_ = request.deadline;
   NoteStanding(now);

@@ -3,8 +3,9 @@
 //
 //   kWaitingForPlace -> kPrefill -> kDecode <-> kWaitingForNeighbours -> kFinished
 //
-// A chunk is looked up as soon as its last token is known: all complete chunks of a prompt in one call, later ones when
-// the token that completes them is sampled. Its neighbours are needed only when that token is fed to the model (it is
+// A chunk is looked up as soon as its last token is known: all complete chunks of a prompt in one call, unless they may
+// have more neighbours than a session holds at once, later ones when the token that completes them is sampled. Its
+// neighbours are needed only when that token is fed to the model (it is
 // the first that attends to them, paper section 2.4), so a prompt's prefill goes on up to there while the look-up runs.
 // A chunk that the last token of a generation completes serves nothing and is not looked up.
 #pragma once
@@ -40,6 +41,9 @@ enum class SessionState { kWaitingForPlace, kPrefill, kDecode, kWaitingForNeighb
 
 class Session {
  public:
+  // Neighbours that are held for tokens yet to be fed: those of a prompt of 2,048 tokens, 64 a chunk.
+  static constexpr int64_t kNeighboursAheadMax = 2048;
+
   Session(uint64_t id, GenerationRequest request, std::shared_ptr<EventSink> sink, const ModelFacts& facts);
 
   uint64_t id() const { return id_; }
@@ -84,6 +88,7 @@ class Session {
   bool finished() const { return finished_; }
   int64_t KnownTokens() const { return static_cast<int64_t>(tokens_.size()); }
   int64_t FeedLimit() const;
+  int64_t ChunksToLookUp() const;
   int64_t LogitRows(int64_t tokens) const;
   bool OnlySamples(const StepItem& item) const;
   void EmitPromptTokens(int64_t first_row, const StepOutput& output, Sampler& sampler);

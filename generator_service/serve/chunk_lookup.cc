@@ -6,6 +6,7 @@
 
 #include "common/base/error.h"
 #include "common/base/strings.h"
+#include "common/rpc/unary.h"
 #include "generator_service/engine/text_assembler.h"
 
 namespace retro {
@@ -41,10 +42,23 @@ void ChunkLookup::OnFailure(size_t chunk, const absl::Status& failure) {
   --outstanding_;
 }
 
-absl::StatusOr<LookupAnswer> ChunkLookup::Answer(NeighbourTokens& tokens, const CollectionView& store) {
+void ChunkLookup::Hold(Slot& slot, ByteBudget& budget) const {
+  if (!slot.reply.has_value()) return;
+  auto held = std::make_shared<HeldBytes>(budget, scope_.key);
+  if (held->TryAdd(slot.reply->result.ByteSizeLong())) {
+    slot.held = std::move(held);
+  } else {
+    slot.failure = UnaryRunner::MemoryFullError();
+    slot.reply.reset();
+  }
+}
+
+absl::StatusOr<LookupAnswer> ChunkLookup::Answer(NeighbourTokens& tokens, const CollectionView& store,
+                                                 ByteBudget& budget) {
   LookupAnswer answer;
   answer.asked = !asked_.empty();
   for (size_t i = 0; i < slots_.size(); ++i) {
+    Hold(slots_[i], budget);
     const absl::Status& failure = slots_[i].failure;
     if (!failure.ok() && !scope_.go_on_without) return failure;
     FoundNeighbours& found = answer.chunks.emplace_back(Found(i, tokens, store));
@@ -68,6 +82,7 @@ FoundNeighbours ChunkLookup::Found(size_t chunk, NeighbourTokens& tokens, const 
       *shown->message.add_neighbours() = std::move(neighbour);
     }
     shown->times = reply->times;
+    shown->held = slots_[chunk].held;
     if (reply->coverage.shards_answered() < reply->coverage.shards_asked()) {
       found.degradation = Degradation::kPartialCoverage;
       found.degradation_message =

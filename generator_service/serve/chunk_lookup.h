@@ -10,6 +10,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "common/base/byte_budget.h"
 #include "common/tokenizer/tokenizer.h"
 #include "generator_service/engine/neighbour_source.h"
 #include "generator_service/serve/neighbour_tokens.h"
@@ -50,16 +51,19 @@ class ChunkLookup {
   bool complete() const { return outstanding_ == 0; }
 
   // When complete. A failure is an answer too where the scope goes on without: the chunks that were asked for in vain
-  // are degraded, and what was given stays. Else the first failure.
-  absl::StatusOr<LookupAnswer> Answer(NeighbourTokens& tokens, const CollectionView& store);
+  // are degraded, and what was given stays. Else the first failure. What was found is held in `budget`, which must
+  // outlive it; what finds no room there has failed, RESOURCE_EXHAUSTED.
+  absl::StatusOr<LookupAnswer> Answer(NeighbourTokens& tokens, const CollectionView& store, ByteBudget& budget);
 
  private:
   struct Slot {
     std::string text;  // empty: not asked for
     absl::Status failure;
     std::optional<Reply> reply;
+    std::shared_ptr<const HeldBytes> held;  // by what the reply found
   };
 
+  void Hold(Slot& slot, ByteBudget& budget) const;
   FoundNeighbours Found(size_t chunk, NeighbourTokens& tokens, const CollectionView& store);
 
   const LookupRequest request_;

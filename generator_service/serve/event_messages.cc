@@ -90,6 +90,11 @@ pb::RetrievalEvent RetrievalMessage(const ChunkOutput& output) {
   return message;
 }
 
+std::shared_ptr<const HeldBytes> HeldBy(const ChunkOutput& output) {
+  const auto* shown = static_cast<const ShownNeighbours*>(output.found.details.get());
+  return shown == nullptr ? nullptr : shown->held;
+}
+
 pb::FinishEvent FinishMessage(const FinishOutput& output, uint64_t seed, int64_t offset) {
   pb::FinishEvent message;
   message.set_reason(FinishReasonMessage(output.cause));

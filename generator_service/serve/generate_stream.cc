@@ -52,6 +52,9 @@ void GenerateStream::OnDone() {
   {
     MutexLock lock(mutex_);
     reader_due = std::move(reader_due_);
+    broken_ = true;
+    queue_.clear();
+    writing_ = {};
   }
   reader_due.reset();
   held_.reset();
@@ -76,7 +79,7 @@ void GenerateStream::OnChunk(ChunkOutput output) {
   metrics_.OnChunk(output);
   pb::GenerateResponse event;
   *event.mutable_retrieval() = RetrievalMessage(output);
-  Push(event);
+  Push(event, HeldBy(output));
 }
 
 void GenerateStream::OnFinish(FinishOutput output) {
@@ -98,13 +101,13 @@ bool GenerateStream::HasRoom() const {
   return queue_.size() < kEventsQueuedMax;
 }
 
-void GenerateStream::Push(const pb::GenerateResponse& event) {
+void GenerateStream::Push(const pb::GenerateResponse& event, std::shared_ptr<const HeldBytes> held) {
   grpc::ByteBuffer bytes;
   SerializeMessage(event, bytes);
   {
     MutexLock lock(mutex_);
     if (broken_) return;
-    queue_.push_back(std::move(bytes));
+    queue_.push_back({std::move(bytes), std::move(held)});
   }
   Pump();
 }
@@ -156,7 +159,7 @@ void GenerateStream::Pump() {
     if (write_under_way_ || finished_ || cutting_) return;
     if (broken_) queue_.clear();
     if (!queue_.empty()) {
-      writing_.Swap(&queue_.front());
+      writing_ = std::move(queue_.front());
       queue_.pop_front();
       write_under_way_ = true;
     } else if (end_.has_value()) {
@@ -169,7 +172,7 @@ void GenerateStream::Pump() {
   if (end.has_value()) {
     Finish(record_.Finish(*end));
   } else {
-    StartWrite(&writing_);
+    StartWrite(&writing_.bytes);
   }
 }
 
@@ -178,6 +181,7 @@ void GenerateStream::OnWriteDone(bool ok) {
   {
     MutexLock lock(mutex_);
     write_under_way_ = false;
+    writing_ = {};
     ++writes_;
     if (!ok) broken_ = true;
     has_room_again = queue_.size() == kEventsQueuedMax || broken_;

@@ -1,5 +1,6 @@
 // One Generate call: between gRPC's reactor, which writes one message at a time, and the engine, which must never wait
-// for it. Events queue here; past a bound the sequence pauses until the reader has caught up.
+// for it. Events queue here; past a bound the sequence pauses until the reader has caught up. The bytes that their
+// neighbours hold (see ShownNeighbours) are given back when they are written.
 #pragma once
 
 #include <grpcpp/alarm.h>
@@ -47,6 +48,11 @@ class GenerateStream : public grpc::ServerWriteReactor<grpc::ByteBuffer>, public
   bool HasRoom() const override;
 
  private:
+  struct Event {
+    grpc::ByteBuffer bytes;
+    std::shared_ptr<const HeldBytes> held;  // may be null
+  };
+
   GenerateStream(grpc::CallbackServerContext& context, CallRecord record, HeldBytes held, Engine& engine,
                  GeneratorMetrics& metrics, std::chrono::milliseconds stall_ms_max)
       : context_(context),
@@ -56,7 +62,7 @@ class GenerateStream : public grpc::ServerWriteReactor<grpc::ByteBuffer>, public
         metrics_(metrics),
         stall_ms_max_(stall_ms_max) {}
 
-  void Push(const generator::v1::GenerateResponse& event);
+  void Push(const generator::v1::GenerateResponse& event, std::shared_ptr<const HeldBytes> held = nullptr);
   void End(const absl::Status& status);
   void Pump();
   void WatchReader(const std::shared_ptr<GenerateStream>& self);
@@ -64,7 +70,7 @@ class GenerateStream : public grpc::ServerWriteReactor<grpc::ByteBuffer>, public
 
   grpc::CallbackServerContext& context_;  // valid until OnDone
   const CallRecord record_;
-  std::optional<HeldBytes> held_;  // until OnDone: an alarm may keep the stream beyond the budget's end
+  std::optional<HeldBytes> held_;  // as all events, until OnDone: an alarm may keep the stream beyond the budget's end
   Engine& engine_;
   GeneratorMetrics& metrics_;
   const std::chrono::milliseconds stall_ms_max_;
@@ -76,8 +82,8 @@ class GenerateStream : public grpc::ServerWriteReactor<grpc::ByteBuffer>, public
   std::optional<Clock::time_point> last_token_;  // engine's thread
 
   mutable Mutex mutex_;
-  std::deque<grpc::ByteBuffer> queue_ ABSL_GUARDED_BY(mutex_);  // events as bytes
-  grpc::ByteBuffer writing_;                                    // gRPC's while a write is under way
+  std::deque<Event> queue_ ABSL_GUARDED_BY(mutex_);
+  Event writing_;  // gRPC's while a write is under way
   bool write_under_way_ ABSL_GUARDED_BY(mutex_) = false;
   bool broken_ ABSL_GUARDED_BY(mutex_) = false;  // the reader is gone: events are dropped
   bool cancelled_ ABSL_GUARDED_BY(mutex_) = false;

@@ -198,7 +198,7 @@ struct Generator::Parts {
         store(model),
         tokens(*model.tokenizer, ShapeOf(model), options.retokenised_cache_chunks_max),
         parser(model, tokens, options.neighbours_max),
-        retriever(std::move(retriever_channel), options.retriever, model, tokens, store),
+        retriever(std::move(retriever_channel), options.retriever, model, tokens, store, request_bytes),
         engine(OptionsOf(options, model, metrics, health),
                std::make_unique<ModelRunner>(*model.model, options.threads, MakeDecoder(options, *model.model)),
                retriever),

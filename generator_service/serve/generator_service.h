@@ -28,7 +28,7 @@ struct GeneratorOptions {
   bool cuda_graphs = true;  // on CUDA, decoding is captured
   SchedulerLimits limits;
   int64_t neighbours_max = kNeighboursMax;       // of a chunk, that a request may ask for or give
-  size_t request_bytes_max = size_t{256} << 20;  // of the requests, and the replies of Score, in memory at once
+  size_t request_bytes_max = size_t{256} << 20;  // of requests, what is found for them and Score's replies, at once
   size_t retokenised_cache_chunks_max = 65536;   // chunks of collections with another tokenizer
   std::chrono::milliseconds probe_ms{2000};      // between two looks at the retriever
 };

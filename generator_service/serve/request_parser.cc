@@ -206,6 +206,7 @@ absl::StatusOr<RetrievalSettings> RequestParser::ParseRetrieval(const pb::Retrie
   scope->append = message.neighbour_mode() == pb::NEIGHBOUR_MODE_APPEND;
   scope->go_on_without = settings.on_failure == FailurePolicy::kGoOnWithout;
   scope->timeout_ms = settings.timeout_ms;
+  if (call.caller != nullptr) scope->key = call.caller->key;
   RETRO_RETURN_IF_ERROR(ParseGiven(message, tokens_max, *scope));
   settings.neighbours_max = NeighboursMax(*scope);
   settings.scope = std::move(scope);

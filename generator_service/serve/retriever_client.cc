@@ -88,12 +88,13 @@ struct RetrieverClient::Call : std::enable_shared_from_this<Call> {
 };
 
 RetrieverClient::RetrieverClient(std::shared_ptr<grpc::Channel> channel, std::string target, const ServedModel& model,
-                                 NeighbourTokens& tokens, StoreView& store)
+                                 NeighbourTokens& tokens, StoreView& store, ByteBudget& budget)
     : target_(std::move(target)),
       stub_(pb::RetrieverService::NewStub(std::move(channel))),
       model_(model),
       tokens_(tokens),
       store_(store),
+      budget_(budget),
       workers_(kWorkers, kWorkQueuedMax) {}
 
 RetrieverClient::~RetrieverClient() {
@@ -290,7 +291,7 @@ void RetrieverClient::Complete(const std::vector<ChunkLookupPtr>& lookups) {
     }
     // A collection that GetInfo did not name is one that Search has refused, or made since: then its texts are taken.
     const CollectionView store = store_.Find(lookup->scope().search.collection()).value_or(CollectionView{});
-    answers.push_back(wanted ? lookup->Answer(tokens_, store) : CallerGoneError(/*deadline_passed=*/false));
+    answers.push_back(wanted ? lookup->Answer(tokens_, store, budget_) : CallerGoneError(/*deadline_passed=*/false));
   }
   for (size_t i = 0; i < lookups.size(); ++i) {
     const uint64_t id = lookups[i]->request().lookup;

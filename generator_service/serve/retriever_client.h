@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "common/base/byte_budget.h"
 #include "common/base/sync.h"
 #include "common/base/worker_pool.h"
 #include "common/rpc/credentials.h"
@@ -31,15 +32,16 @@ absl::StatusOr<std::shared_ptr<grpc::Channel>> MakeRetrieverChannel(const std::s
 // that the caller gave neighbours for (unless they are to be filled up).
 class RetrieverClient : public NeighbourSource {
  public:
-  // `target` is for messages. All must outlive this.
+  // `target` is for messages; `budget` holds what is found, until its readers have it. All must outlive this.
   RetrieverClient(std::shared_ptr<grpc::Channel> channel, std::string target, const ServedModel& model,
-                  NeighbourTokens& tokens, StoreView& store);
+                  NeighbourTokens& tokens, StoreView& store, ByteBudget& budget);
   // Cancels what is under way and waits for it.
   ~RetrieverClient() override;
 
   // Answers as ChunkLookup::Answer. Errors: DEADLINE_EXCEEDED; INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION and
   // RESOURCE_EXHAUSTED as the retriever gave them, with its reason and delay; UNAVAILABLE naming the address and what
-  // to do. A retriever that is full is asked again after the delay that it names, as long as the look-up has time.
+  // to do; RESOURCE_EXHAUSTED too where the budget has no room for what was found. A retriever that is full is asked
+  // again after the delay that it names, as long as the look-up has time.
   void Lookup(std::vector<LookupRequest> requests, Callback done) override;
   // A call that nobody waits for any more is cancelled.
   void CancelLookup(uint64_t lookup) override;
@@ -81,6 +83,7 @@ class RetrieverClient : public NeighbourSource {
   const ServedModel& model_;
   NeighbourTokens& tokens_;
   StoreView& store_;
+  ByteBudget& budget_;
 
   Mutex mutex_;
   CondVar idle_;

@@ -17,6 +17,47 @@ absl::Status TooLargeError() {
 
 }  // namespace
 
+// The engine's view of one item.
+class ScoreCall::Item : public EventSink {
+ public:
+  Item(std::shared_ptr<ScoreCall> call, size_t item) : call_(std::move(call)), item_(item) {}
+
+  void OnToken(TokenOutput output) override {
+    generator::v1::ScoreResult& scores = result();
+    scores.add_tokens(output.token.id);
+    scores.add_logprobs(output.token.logprob);
+    scores.add_greedy(!output.token.top.empty() && output.token.top.front().id == output.token.id);
+    scores.add_raw(std::move(output.raw));
+    scores.set_total_logprob(scores.total_logprob() + output.token.logprob);
+  }
+
+  void OnChunk(ChunkOutput output) override {
+    call_->metrics_.OnChunk(output);
+    if (call_->retrieval_bytes_ > kRetrievalBytesMax) return;
+    generator::v1::RetrievalEvent event = RetrievalMessage(output);
+    call_->retrieval_bytes_ += event.ByteSizeLong();
+    if (call_->retrieval_bytes_ > kRetrievalBytesMax) return call_->Fail(TooLargeError());
+    if (auto held = HeldBy(output)) call_->found_.push_back(std::move(held));
+    *result().add_retrievals() = std::move(event);
+  }
+
+  void OnFinish(FinishOutput output) override {
+    call_->metrics_.OnFinish(output);
+    if (output.cause != FinishCause::kDrained) return call_->OnItemEnd(item_);
+    call_->Fail(
+        Error(absl::StatusCode::kUnavailable, Reason::kShuttingDown, "this server is shutting down; ask another one"));
+  }
+
+  void OnError(absl::Status status) override { call_->Fail(status); }
+  bool HasRoom() const override { return true; }
+
+ private:
+  generator::v1::ScoreResult& result() { return *call_->response_.mutable_results(static_cast<int>(item_)); }
+
+  const std::shared_ptr<ScoreCall> call_;
+  const size_t item_;
+};
+
 std::shared_ptr<ScoreCall> ScoreCall::Create(CallRecord record, HeldBytes held, Engine& engine,
                                              GeneratorMetrics& metrics, grpc::ByteBuffer* reply) {
   std::shared_ptr<ScoreCall> call(new ScoreCall(std::move(record), std::move(held), engine, metrics, reply));
@@ -25,94 +66,95 @@ std::shared_ptr<ScoreCall> ScoreCall::Create(CallRecord record, HeldBytes held, 
 }
 
 void ScoreCall::Start(absl::StatusOr<std::vector<GenerationRequest>> requests) {
-  if (!requests.ok()) return End(requests.status());
-  requests_ = *std::move(requests);
-  SubmitNext();
-}
-
-// The engine may already be at work on the item when Submit returns, and go on with the next one: what is noted here is
-// only ever the newest session's name.
-void ScoreCall::SubmitNext() {
-  if (next_ == requests_.size()) return Answer();
-  response_.add_results();
-  const bool first = next_ == 0;
-  GenerationRequest request = std::move(requests_[next_++]);
-  request.arrival = Clock::now();  // of an item: the ones before it are no time in a queue
-  std::optional<absl::Status> failed;
+  if (!requests.ok()) return Fail(requests.status());
+  for (size_t i = 0; i < requests->size(); ++i) response_.add_results();
   {
     MutexLock lock(mutex_);
-    if (cancelled_) {
-      failed = CallerGoneError(/*deadline_passed=*/false);
-    } else {
-      const absl::StatusOr<uint64_t> session =
-          first ? engine_.Submit(std::move(request), self_) : engine_.SubmitSuccessor(std::move(request), self_);
-      if (session.ok()) {
-        session_ = *session;
-      } else {
-        failed = session.status();
-      }
+    requests_ = *std::move(requests);
+  }
+  SubmitMore();
+}
+
+// The first item waits for a place of its own, which the items after it inherit: they are not refused half-way. Those
+// beside it take only places that nobody else waits for.
+absl::Status ScoreCall::SubmitNext() {
+  if (cancelled_) return CallerGoneError(/*deadline_passed=*/false);
+  const SessionPlace place = !under_way_.empty() ? SessionPlace::kSpare
+                             : next_ == 0        ? SessionPlace::kNew
+                                                 : SessionPlace::kOfEnded;
+  GenerationRequest request = requests_[next_];
+  request.arrival = Clock::now();  // of an item: the ones before it are no time in a queue
+  const absl::StatusOr<uint64_t> session =
+      engine_.Submit(std::move(request), std::make_shared<Item>(self_, next_), place);
+  if (session.ok()) under_way_.emplace(next_++, *session);
+  return session.status();
+}
+
+// The engine may be at work on an item, or done with it, when Submit returns: what it has to say then waits for the
+// mutex.
+void ScoreCall::SubmitMore() {
+  absl::Status failed;
+  bool complete = false;
+  {
+    MutexLock lock(mutex_);
+    if (ended_) return;
+    absl::Status submitted;
+    while (submitted.ok() && next_ < requests_.size() && under_way_.size() < kItemsAtOnceMax) submitted = SubmitNext();
+    if (under_way_.empty()) {
+      failed = submitted;
+      complete = submitted.ok();
+      ended_ = complete;
     }
   }
-  if (failed.has_value()) End(*failed);
+  if (complete) return Answer();
+  if (!failed.ok()) Fail(failed);
+}
+
+void ScoreCall::OnItemEnd(size_t item) {
+  {
+    MutexLock lock(mutex_);
+    under_way_.erase(item);
+  }
+  SubmitMore();
 }
 
 void ScoreCall::Answer() {
-  if (!held_.TryAdd(response_.ByteSizeLong())) return End(UnaryRunner::MemoryFullError());
-  SerializeMessage(response_, *reply_);
-  End(absl::OkStatus());
+  found_.clear();
+  absl::Status answered;
+  if (held_.TryAdd(response_.ByteSizeLong())) {
+    SerializeMessage(response_, *reply_);
+  } else {
+    answered = UnaryRunner::MemoryFullError();
+  }
+  Finish(record_.Finish(answered));
 }
 
+void ScoreCall::Fail(const absl::Status& status) {
+  std::map<size_t, uint64_t> under_way;
+  {
+    MutexLock lock(mutex_);
+    if (ended_) return;
+    ended_ = true;
+    under_way = std::move(under_way_);
+  }
+  for (const auto& [item, session] : under_way) engine_.Cancel(session);
+  Finish(record_.Finish(status));
+}
+
+// Each item that is under way ends with an error then; if there is none, the next one is not submitted.
 void ScoreCall::OnCancel() {
+  std::map<size_t, uint64_t> under_way;
   {
     MutexLock lock(mutex_);
     cancelled_ = true;
+    under_way = under_way_;
   }
-  CancelSession();
-}
-
-void ScoreCall::CancelSession() {
-  std::optional<uint64_t> session;
-  {
-    MutexLock lock(mutex_);
-    session = session_;
-  }
-  if (session.has_value()) engine_.Cancel(*session);
+  for (const auto& [item, session] : under_way) engine_.Cancel(session);
 }
 
 void ScoreCall::OnDone() {
   // Last: this may be the end of it.
   const std::shared_ptr<ScoreCall> self = std::move(self_);
 }
-
-void ScoreCall::OnToken(TokenOutput output) {
-  generator::v1::ScoreResult& result = *response_.mutable_results(response_.results_size() - 1);
-  result.add_tokens(output.token.id);
-  result.add_logprobs(output.token.logprob);
-  result.add_greedy(!output.token.top.empty() && output.token.top.front().id == output.token.id);
-  result.add_raw(std::move(output.raw));
-  result.set_total_logprob(result.total_logprob() + output.token.logprob);
-}
-
-void ScoreCall::OnChunk(ChunkOutput output) {
-  metrics_.OnChunk(output);
-  if (too_large_) return;
-  generator::v1::RetrievalEvent event = RetrievalMessage(output);
-  retrieval_bytes_ += event.ByteSizeLong();
-  too_large_ = retrieval_bytes_ > kRetrievalBytesMax;
-  if (too_large_) return CancelSession();
-  *response_.mutable_results(response_.results_size() - 1)->add_retrievals() = std::move(event);
-}
-
-void ScoreCall::OnFinish(FinishOutput output) {
-  metrics_.OnFinish(output);
-  if (too_large_) return End(TooLargeError());
-  if (output.cause == FinishCause::kDrained) {
-    return End(
-        Error(absl::StatusCode::kUnavailable, Reason::kShuttingDown, "this server is shutting down; ask another one"));
-  }
-  SubmitNext();
-}
-
-void ScoreCall::OnError(absl::Status status) { End(too_large_ ? TooLargeError() : status); }
 
 }  // namespace retro

@@ -1,11 +1,13 @@
-// One Score call: its items go through the engine one after the other, each as a generation of no tokens. The reply's
-// retrieval events are bounded, all items together.
+// One Score call: its items go through the engine as generations of no tokens. Some of them are under way at once, so
+// that the look-ups of one go on while another is computed, as long as nobody else has to wait for a place; the others
+// follow as those end. The reply's retrieval events are bounded, all items together.
 #pragma once
 
 #include <grpcpp/support/server_callback.h>
 
+#include <cstdint>
+#include <map>
 #include <memory>
-#include <optional>
 #include <utility>
 #include <vector>
 
@@ -19,9 +21,10 @@
 namespace retro {
 
 // Lives until both gRPC and the engine have let go of it.
-class ScoreCall : public grpc::ServerUnaryReactor, public EventSink {
+class ScoreCall : public grpc::ServerUnaryReactor {
  public:
   static constexpr size_t kRetrievalBytesMax = 16 << 20;
+  static constexpr size_t kItemsAtOnceMax = 4;
 
   // `engine` and `metrics` must outlive the call, which holds what `held` holds; `reply` lives as long as gRPC's part
   // of it.
@@ -34,20 +37,16 @@ class ScoreCall : public grpc::ServerUnaryReactor, public EventSink {
   void OnCancel() override;
   void OnDone() override;
 
-  // Of the engine.
-  void OnToken(TokenOutput output) override;
-  void OnChunk(ChunkOutput output) override;
-  void OnFinish(FinishOutput output) override;
-  void OnError(absl::Status status) override;
-  bool HasRoom() const override { return true; }
-
  private:
+  class Item;
+
   ScoreCall(CallRecord record, HeldBytes held, Engine& engine, GeneratorMetrics& metrics, grpc::ByteBuffer* reply)
       : record_(std::move(record)), held_(std::move(held)), engine_(engine), metrics_(metrics), reply_(reply) {}
 
-  void SubmitNext();
-  void CancelSession();
-  void End(const absl::Status& status) { Finish(record_.Finish(status)); }
+  absl::Status SubmitNext() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void SubmitMore();
+  void OnItemEnd(size_t item);
+  void Fail(const absl::Status& status);
   void Answer();
 
   const CallRecord record_;
@@ -55,17 +54,19 @@ class ScoreCall : public grpc::ServerUnaryReactor, public EventSink {
   Engine& engine_;
   GeneratorMetrics& metrics_;
   grpc::ByteBuffer* const reply_;
-  generator::v1::ScoreResponse response_;
   std::shared_ptr<ScoreCall> self_;  // gRPC's hold, until OnDone
-  std::vector<GenerationRequest> requests_;
-  size_t next_ = 0;
-  // Engine's thread.
-  size_t retrieval_bytes_ = 0;  // of the events in the reply
-  bool too_large_ = false;
+
+  // Engine's thread, once an item is submitted.
+  generator::v1::ScoreResponse response_;                // with a result for each item from the start
+  std::vector<std::shared_ptr<const HeldBytes>> found_;  // what the neighbours in it hold
+  size_t retrieval_bytes_ = 0;                           // of the events in it
 
   Mutex mutex_;
+  std::vector<GenerationRequest> requests_ ABSL_GUARDED_BY(mutex_);
+  size_t next_ ABSL_GUARDED_BY(mutex_) = 0;                       // of them: the first that was not submitted
+  std::map<size_t, uint64_t> under_way_ ABSL_GUARDED_BY(mutex_);  // items, and their sessions
   bool cancelled_ ABSL_GUARDED_BY(mutex_) = false;
-  std::optional<uint64_t> session_ ABSL_GUARDED_BY(mutex_);
+  bool ended_ ABSL_GUARDED_BY(mutex_) = false;
 };
 
 }  // namespace retro
