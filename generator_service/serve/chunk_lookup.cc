@@ -59,8 +59,11 @@ absl::StatusOr<LookupAnswer> ChunkLookup::Answer(NeighbourTokens& tokens, const 
   answer.asked = !asked_.empty();
   for (size_t i = 0; i < slots_.size(); ++i) {
     Hold(slots_[i], budget);
-    const absl::Status& failure = slots_[i].failure;
-    if (!failure.ok() && !scope_.go_on_without) return failure;
+    const absl::Status failure = slots_[i].failure;
+    if (!failure.ok() && !scope_.go_on_without) {
+      slots_.clear();  // and so what others hold
+      return failure;
+    }
     FoundNeighbours& found = answer.chunks.emplace_back(Found(i, tokens, store));
     if (failure.ok()) continue;
     found.degradation = DegradationOf(failure);
@@ -82,7 +85,7 @@ FoundNeighbours ChunkLookup::Found(size_t chunk, NeighbourTokens& tokens, const 
       *shown->message.add_neighbours() = std::move(neighbour);
     }
     shown->times = reply->times;
-    shown->held = slots_[chunk].held;
+    shown->held = std::move(slots_[chunk].held);
     if (reply->coverage.shards_answered() < reply->coverage.shards_asked()) {
       found.degradation = Degradation::kPartialCoverage;
       found.degradation_message =

@@ -50,8 +50,8 @@ class ChunkLookup {
   // Nothing is outstanding.
   bool complete() const { return outstanding_ == 0; }
 
-  // When complete. A failure is an answer too where the scope goes on without: the chunks that were asked for in vain
-  // are degraded, and what was given stays. Else the first failure. What was found is held in `budget`, which must
+  // When complete, once. A failure is an answer too where the scope goes on without: the chunks that were asked for in
+  // vain are degraded, and what was given stays. Else the first failure. What was found is held in `budget`, which must
   // outlive it; what finds no room there has failed, RESOURCE_EXHAUSTED.
   absl::StatusOr<LookupAnswer> Answer(NeighbourTokens& tokens, const CollectionView& store, ByteBudget& budget);
 
