@@ -85,10 +85,9 @@ void AddSettings(CLI::App& app, Settings& settings) {
       ->group(kBounds);
   add_bound("--encoder-neighbours-max", limits.encoder_rows_max,
             "Neighbours encoded in a step; those of a chunk that has more are encoded in a step of their own", 1);
-  app.add_option(
-         "--request-bytes-max", settings.generator.request_bytes_max,
-         "Bytes of requests, for as long as their generations last, of what the retriever found for them, until it "
-         "is read, and of replies in memory at once; more are refused at once")
+  app.add_option("--request-bytes-max", settings.generator.request_bytes_max,
+                 "Bytes in memory of requests, while their generations last, of what was found for them, until it "
+                 "is read, and of replies; more are refused at once")
       ->check(CLI::Range(kRequestBytesMaxMin, kBytesMax))
       ->capture_default_str()
       ->group(kBounds);
