@@ -21,6 +21,7 @@
 #include "common/base/strings.h"
 #include "common/base/sync.h"
 #include "common/base/watched_file.h"
+#include "common/rpc/header.h"
 #include "common/rpc/log.h"
 #include "common/rpc/server.h"
 
@@ -30,6 +31,7 @@ namespace {
 constexpr unsigned kRefreshSeconds = 1;
 constexpr int kKeepaliveMs = 30'000;  // our servers allow a ping every 20 s
 constexpr int kKeepaliveTimeoutMs = 10'000;
+constexpr char kKeyForm[] = "an API key is one word of visible ASCII characters";
 
 template <typename T, void (*kFree)(T*)>
 struct Freer {
@@ -118,7 +120,7 @@ class ApiKeySource {
     RETRO_ASSIGN_OR_RETURN(const std::optional<std::string> content, file_.News());
     if (!content.has_value()) return absl::OkStatus();
     const std::string key(absl::StripAsciiWhitespace(*content));
-    if (key.empty()) return absl::InvalidArgumentError(StrCat(file_.path(), " holds no key"));
+    if (!IsHeaderValue(key)) return absl::InvalidArgumentError(StrCat(file_.path(), " holds no key: ", kKeyForm));
     key_ = key;
     return absl::OkStatus();
   }
@@ -171,6 +173,9 @@ absl::Status CheckClient(const std::string& target, const ClientSecurity& securi
   RETRO_RETURN_IF_ERROR(CheckIdentity(prefix, security.certificate, security.key));
   if (!security.certificate.empty() && security.ca.empty()) {
     return FieldError(StrCat("--", prefix, "tls-ca"), "a client's certificate goes with it: give both");
+  }
+  if (!security.api_key.empty() && !IsHeaderValue(security.api_key)) {
+    return absl::InvalidArgumentError(StrCat("the API key cannot be sent: ", kKeyForm));
   }
   if (HasKey(security) && security.ca.empty() && !IsLoopback(target) && !security.allow_plaintext_key_beyond_loopback) {
     return FieldError(StrCat("--", prefix, "tls-ca"), StrCat("the API key would go to ", target,

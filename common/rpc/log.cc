@@ -1,5 +1,6 @@
 #include "common/rpc/log.h"
 
+#include <fmt/format.h>
 #include <spdlog/pattern_formatter.h>
 #include <spdlog/sinks/stdout_sinks.h>
 
@@ -30,6 +31,32 @@ class JsonMembers : public spdlog::custom_flag_formatter {
   std::unique_ptr<custom_flag_formatter> clone() const override { return std::make_unique<JsonMembers>(); }
 };
 
+// A text for one line: what comes from outside must not begin another, nor speak to a terminal.
+std::string Escaped(std::string_view text) {
+  std::string line;
+  line.reserve(text.size());
+  for (size_t i = 0; i < text.size(); ++i) {
+    const auto byte = static_cast<unsigned char>(text[i]);
+    // U+0080 to U+009F, which are C2 80 to C2 9F, control terminals as well.
+    const bool after_c2 = i > 0 && text[i - 1] == '\xc2' && byte >= 0x80 && byte < 0xa0;
+    if (byte < 0x20 || byte == 0x7f || after_c2) {
+      line += fmt::format("\\x{:02x}", byte);
+    } else {
+      line += text[i];
+    }
+  }
+  return line;
+}
+
+class TextLine : public spdlog::custom_flag_formatter {
+ public:
+  void format(const spdlog::details::log_msg& message, const std::tm&, spdlog::memory_buf_t& out) override {
+    const std::string line = Escaped({message.payload.data(), message.payload.size()});
+    out.append(line.data(), line.data() + line.size());
+  }
+  std::unique_ptr<custom_flag_formatter> clone() const override { return std::make_unique<TextLine>(); }
+};
+
 std::string Line(std::string_view event, std::initializer_list<LogField> fields) {
   std::string line;
   if (json_format) {
@@ -53,13 +80,13 @@ absl::Status StartLogging(const LogOptions& options) {
   if (options.format != "text" && options.format != "json") return FieldError("--log-format", "must be text or json");
   auto logger = std::make_shared<spdlog::logger>("retro", std::make_shared<spdlog::sinks::stderr_sink_mt>());
   json_format = options.format == "json";
+  auto formatter = std::make_unique<spdlog::pattern_formatter>();
   if (json_format) {
-    auto formatter = std::make_unique<spdlog::pattern_formatter>();
     formatter->add_flag<JsonMembers>('*').set_pattern(R"({"time":"%Y-%m-%dT%H:%M:%S.%e%z","level":"%l",%*})");
-    logger->set_formatter(std::move(formatter));
   } else {
-    logger->set_pattern("%Y-%m-%d %H:%M:%S.%e %^%l%$ %v");
+    formatter->add_flag<TextLine>('*').set_pattern("%Y-%m-%d %H:%M:%S.%e %^%l%$ %*");
   }
+  logger->set_formatter(std::move(formatter));
   logger->set_level(level);
   logger->flush_on(spdlog::level::info);
   spdlog::set_default_logger(std::move(logger));

@@ -1,4 +1,5 @@
-// Structured logs over spdlog, as text for people or one JSON object a line for machines. Any thread.
+// Structured logs over spdlog, as text for people or one JSON object a line for machines. An event is one line in both:
+// control characters in what it says are written as \xNN or as JSON has it. Any thread.
 #pragma once
 
 #include <spdlog/spdlog.h>

@@ -11,6 +11,7 @@
 #include "common/base/error.h"
 #include "common/base/handover.h"
 #include "common/base/strings.h"
+#include "common/rpc/header.h"
 #include "common/rpc/status.h"
 #include "generator_service/engine/generation.h"
 
@@ -27,7 +28,6 @@ constexpr size_t kWorkQueuedMax = 256;
 // Between two tries at a retriever that is full.
 constexpr std::chrono::milliseconds kPauseMin{10};
 constexpr size_t kTriesMax = 16;
-constexpr size_t kRequestIdsBytesMax = 128;  // as servers take them
 
 std::chrono::system_clock::time_point WallTime(Clock::time_point deadline) {
   const auto left =
@@ -40,7 +40,7 @@ std::string JoinedRequestIds(const std::vector<ChunkLookupPtr>& lookups) {
   std::string joined;
   for (const ChunkLookupPtr& lookup : lookups) {
     const std::string& id = lookup->request().request_id;
-    if (id.empty() || joined.size() + 1 + id.size() > kRequestIdsBytesMax) continue;
+    if (id.empty() || joined.size() + 1 + id.size() > kRequestIdBytesMax) continue;
     joined += joined.empty() ? id : "," + id;
   }
   return joined;
@@ -81,7 +81,7 @@ struct RetrieverClient::Call : std::enable_shared_from_this<Call> {
   grpc::ClientContext& NewContext() {
     grpc::ClientContext& context = contexts.emplace_back();
     context.set_deadline(WallTime(deadline));
-    context.AddMetadata("x-request-id", request_ids);
+    context.AddMetadata(kRequestIdHeader, request_ids);
     if (!traceparent.empty()) context.AddMetadata("traceparent", traceparent);
     return context;
   }

@@ -2,6 +2,7 @@
 
 #include "common/base/error.h"
 #include "common/base/strings.h"
+#include "common/rpc/header.h"
 #include "common/rpc/status.h"
 
 namespace retro {
@@ -22,7 +23,7 @@ void PrepareCall(const CallContext& call, grpc::ClientContext& context) {
   const auto left = std::max(given, Clock::duration::zero());
   context.set_deadline(std::chrono::system_clock::now() +
                        std::chrono::duration_cast<std::chrono::system_clock::duration>(left));
-  if (!call.request_id.empty()) context.AddMetadata("x-request-id", call.request_id);
+  if (!call.request_id.empty()) context.AddMetadata(kRequestIdHeader, call.request_id);
   if (!call.traceparent.empty()) context.AddMetadata("traceparent", call.traceparent);
 }
 

@@ -1,9 +1,21 @@
-// What the edge of a server reads before it knows who calls: the file of API keys, the header of a trace.
+// What the edge of a server reads before it knows who calls: the file of API keys, the headers that it sends on.
+#include <grpc/grpc.h>
+#include <grpc/slice.h>
+
 #include "common/rpc/api_keys.h"
+#include "common/rpc/header.h"
 #include "common/rpc/trace.h"
 #include "tests/fuzz/fuzz.h"
 
 namespace retro {
+namespace {
+
+// What gRPC says, which ends the process over what may not.
+bool MayBeSent(std::string_view value) {
+  return grpc_header_nonbin_value_is_legal(grpc_slice_from_static_buffer(value.data(), value.size())) != 0;
+}
+
+}  // namespace
 
 std::vector<std::string> FuzzSeeds() {
   return {
@@ -15,7 +27,9 @@ std::vector<std::string> FuzzSeeds() {
 void FuzzOne(std::string_view input) {
   const auto keys = ParseApiKeys(input);
   if (keys.ok()) Require(FindApiKey(*keys, input) == nullptr, "a file is no key");
+  Require(!IsRequestId(input) || MayBeSent(input), "a request id would end the process");
   const Trace trace = ContinueTrace(input);
+  Require(MayBeSent(trace.Header()), "a trace would end the process");
   Require(ContinueTrace(trace.Header()).parent_id == trace.span_id, "a header of ours is none");
 }
 
