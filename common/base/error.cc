@@ -45,6 +45,29 @@ constexpr std::array<std::pair<Reason, std::string_view>, 29> kReasons = {{
     {Reason::kInternal, "INTERNAL"},
 }};
 
+// A status without a reason came from code that had none to give; the nearest one keeps the list closed. Whether a file
+// is there or may be read is nothing that a caller asked: what libraries say of that is no NOT_FOUND of ours.
+Reason DefaultReason(absl::StatusCode code) {
+  switch (code) {
+    case absl::StatusCode::kCancelled:
+    case absl::StatusCode::kDeadlineExceeded:
+      return Reason::kCallerGone;
+    case absl::StatusCode::kInvalidArgument:
+    case absl::StatusCode::kOutOfRange:
+      return Reason::kInvalidField;
+    case absl::StatusCode::kResourceExhausted:
+      return Reason::kQueueFull;
+    case absl::StatusCode::kUnimplemented:
+      return Reason::kNotSupported;
+    case absl::StatusCode::kUnavailable:
+      return Reason::kShardUnavailable;
+    case absl::StatusCode::kDataLoss:
+      return Reason::kStoreDamaged;
+    default:
+      return Reason::kInternal;
+  }
+}
+
 std::optional<std::string> Payload(const absl::Status& status, const char* url) {
   const auto payload = status.GetPayload(url);
   if (!payload.has_value()) return std::nullopt;
@@ -92,6 +115,22 @@ absl::Status CallerGoneError(bool deadline_passed) {
   return deadline_passed
              ? Error(absl::StatusCode::kDeadlineExceeded, Reason::kCallerGone, "the call's deadline has passed")
              : Error(absl::StatusCode::kCancelled, Reason::kCallerGone, "the call was cancelled");
+}
+
+absl::Status WithReason(const absl::Status& status) {
+  constexpr std::chrono::milliseconds kRetryAfter{1000};  // of a lack of memory, say, which names none
+  if (status.ok()) return status;
+  const std::optional<Reason> given = ReasonOf(status);
+  if (given.has_value() && *given != Reason::kInternal) return status;
+  const Reason reason = given.value_or(DefaultReason(status.code()));
+  const absl::StatusCode code = reason == Reason::kInternal       ? absl::StatusCode::kInternal
+                                : reason == Reason::kInvalidField ? absl::StatusCode::kInvalidArgument
+                                                                  : status.code();
+  absl::Status named(code, status.message());
+  status.ForEachPayload([&named](auto url, const absl::Cord& payload) { named.SetPayload(url, payload); });
+  SetReason(named, reason);
+  if (reason == Reason::kQueueFull && !RetryAfterOf(named).has_value()) SetRetryAfter(named, kRetryAfter);
+  return named;
 }
 
 std::optional<Reason> ReasonOf(const absl::Status& status) {

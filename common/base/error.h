@@ -61,6 +61,9 @@ absl::Status QueueFullError(std::string_view what, std::chrono::milliseconds ret
 // CANCELLED or DEADLINE_EXCEEDED, for work whose caller is gone.
 absl::Status CallerGoneError(bool deadline_passed);
 
+// A status as it leaves the process: one without a reason gets the nearest one, and the code and delay that go with it.
+absl::Status WithReason(const absl::Status& status);
+
 // What the payloads say; nothing for statuses made without.
 std::optional<Reason> ReasonOf(const absl::Status& status);
 std::optional<std::string> FieldOf(const absl::Status& status);

@@ -10,6 +10,7 @@
 #include <system_error>
 #include <utility>
 
+#include "common/base/error.h"
 #include "common/base/status_macros.h"
 #include "common/base/strings.h"
 
@@ -93,7 +94,7 @@ absl::Status ErrnoStatus(int error_number, std::string_view what, std::string_vi
     case ENOSPC:
     case EDQUOT:
     case EFBIG:
-      return absl::ResourceExhaustedError(message);
+      return Error(absl::StatusCode::kResourceExhausted, Reason::kReadOnly, message);
     default:
       return absl::InternalError(message);
   }

@@ -11,7 +11,8 @@ namespace retro {
 
 using google::protobuf::util::TimeUtil;
 
-pb::ItemError ToItemError(const absl::Status& status) {
+pb::ItemError ToItemError(const absl::Status& given) {
+  const absl::Status status = WithReason(given);
   pb::ItemError error;
   error.set_code(static_cast<int>(status.code()));
   error.set_message(std::string(MessageOf(status)));

@@ -2,9 +2,13 @@
 
 #include <google/protobuf/duration.pb.h>
 
+#include <algorithm>
+#include <cstdint>
 #include <string>
+#include <string_view>
 
 #include "common/base/error.h"
+#include "common/base/strings.h"
 #include "google/rpc/error_details.pb.h"
 #include "google/rpc/status.pb.h"
 
@@ -12,49 +16,40 @@ namespace retro {
 namespace {
 
 constexpr char kErrorDomain[] = "retro";
+// A status goes into trailers, of which clients take some KiB: one that is too large is lost whole. What a caller sent
+// may be part of a message.
+constexpr size_t kMessageBytesMax = 1024;
+constexpr size_t kFieldBytesMax = 256;
+constexpr int64_t kRetrySecondsMax = 86'400;
 
-// A status without a reason came from code that had none to give; the nearest one keeps the list closed.
-Reason DefaultReason(absl::StatusCode code) {
-  switch (code) {
-    case absl::StatusCode::kCancelled:
-    case absl::StatusCode::kDeadlineExceeded:
-      return Reason::kCallerGone;
-    case absl::StatusCode::kInvalidArgument:
-    case absl::StatusCode::kOutOfRange:
-      return Reason::kInvalidField;
-    case absl::StatusCode::kNotFound:
-      return Reason::kNotFound;
-    case absl::StatusCode::kResourceExhausted:
-      return Reason::kQueueFull;
-    case absl::StatusCode::kUnimplemented:
-      return Reason::kNotSupported;
-    case absl::StatusCode::kUnavailable:
-      return Reason::kShardUnavailable;
-    case absl::StatusCode::kDataLoss:
-      return Reason::kStoreDamaged;
-    default:
-      return Reason::kInternal;
-  }
+// Cut between characters of UTF-8.
+std::string Cut(std::string_view text, size_t bytes_max) {
+  if (text.size() <= bytes_max) return std::string(text);
+  constexpr std::string_view kMore = "...";
+  size_t end = bytes_max - kMore.size();
+  while (end > 0 && (static_cast<unsigned char>(text[end]) & 0xC0) == 0x80) --end;
+  return std::string(text.substr(0, end)).append(kMore);
 }
 
 }  // namespace
 
-grpc::Status ToGrpcStatus(const absl::Status& status) {
-  if (status.ok()) return grpc::Status::OK;
-  const std::string message(status.message());
+grpc::Status ToGrpcStatus(const absl::Status& given) {
+  if (given.ok()) return grpc::Status::OK;
+  const absl::Status status = WithReason(given);
+  const std::string message = Cut(MessageOf(status), kMessageBytesMax);
   google::rpc::Status details;
   details.set_code(static_cast<int>(status.code()));
   details.set_message(message);
 
   google::rpc::ErrorInfo info;
   info.set_domain(kErrorDomain);
-  info.set_reason(std::string(ReasonName(ReasonOf(status).value_or(DefaultReason(status.code())))));
+  info.set_reason(std::string(ReasonName(ReasonOf(status).value_or(Reason::kInternal))));
   details.add_details()->PackFrom(info);
 
   if (const auto field = FieldOf(status); field.has_value()) {
     google::rpc::BadRequest bad;
     auto* violation = bad.add_field_violations();
-    violation->set_field(*field);
+    violation->set_field(Cut(*field, kFieldBytesMax));
     violation->set_description(message);
     details.add_details()->PackFrom(bad);
   }
@@ -81,8 +76,9 @@ absl::Status FromGrpcStatus(const grpc::Status& status) {
     } else if (any.UnpackTo(&bad) && bad.field_violations_size() > 0) {
       SetField(result, bad.field_violations(0).field());
     } else if (any.UnpackTo(&retry)) {
-      SetRetryAfter(result, std::chrono::milliseconds(retry.retry_delay().seconds() * 1000 +
-                                                      retry.retry_delay().nanos() / 1'000'000));
+      const int64_t seconds = std::clamp<int64_t>(retry.retry_delay().seconds(), 0, kRetrySecondsMax);
+      const int nanos = std::clamp(retry.retry_delay().nanos(), 0, 999'999'999);
+      SetRetryAfter(result, std::chrono::milliseconds(seconds * 1000 + nanos / 1'000'000));
     }
   }
   return result;

@@ -119,12 +119,28 @@ def reasons_documented():
         breach("docs/errors.md", f"{name} is in the code or in the table, but not in both")
 
 
+def codes_documented():
+    """Of each reason the codes that the code gives it, and no other (status_test has those that libraries give)."""
+    names = dict(re.findall(r'\{Reason::(\w+), "([A-Z_]+)"\}', read("common/base/error.cc")))
+    documented = {(reason, code) for reason, codes in re.findall(r"^\| `([A-Z_]+)` \| ([A-Z_, ]+) \|", read("docs/errors.md"), re.M)
+                  for code in codes.split(", ")}
+    used = {}
+    for f in sources():
+        if not f.startswith("tests/"):
+            for code, reason in re.findall(r"Error\(\s*absl::StatusCode::k(\w+),\s*Reason::(k\w+)", read(f)):
+                used[names[reason], re.sub(r"(?<!^)(?=[A-Z])", "_", code).upper()] = f
+    for reason, code in sorted(set(used) - documented):
+        breach(used[reason, code], f"gives {reason} with {code}, which docs/errors.md does not have")
+    for reason, code in sorted(documented - set(used)):
+        breach("docs/errors.md", f"has {reason} with {code}, which nothing gives")
+
+
 def metrics_documented():
     used = set()
     for f in sources():
         if not f.startswith("tests/") and not f.endswith("_format.cc"):  # foreign formats have names of their own
-            used |= set(re.findall(r'"(retro_[a-z0-9_]+)"', read(f)))
-    documented = set(re.findall(r"^\| `(retro_[a-z0-9_]+)` \|", read("docs/metrics.md"), re.M))
+            used |= set(re.findall(r'"((?:retro|process)_[a-z0-9_]+)"', read(f)))
+    documented = set(re.findall(r"^\| `((?:retro|process)_[a-z0-9_]+)` \|", read("docs/metrics.md"), re.M))
     for name in sorted(used ^ documented):
         breach("docs/metrics.md", f"{name} is in the code or in the table, but not in both")
 
@@ -137,7 +153,8 @@ def documents_name_files_that_exist():
                     breach(f, f"names {path}, which does not exist")
 
 
-for check in (dead_files, functions, one_file_each, cut, words, sizes, headers_start, reasons_documented, metrics_documented,
+for check in (dead_files, functions, one_file_each, cut, words, sizes, headers_start, reasons_documented, codes_documented,
+              metrics_documented,
               documents_name_files_that_exist):
     check()
 print("\n".join(breaches) if breaches else f"style: {len(sources())} sources clean")
