@@ -1,9 +1,15 @@
 #include "common/rpc/settings.h"
 
+#include <unistd.h>
+
+#include <algorithm>
 #include <cctype>
 #include <cstdio>
+#include <regex>
+#include <string_view>
 
 #include "common/base/status_macros.h"
+#include "common/base/strings.h"
 
 namespace retro {
 namespace {
@@ -13,6 +19,31 @@ bool IsSetting(const CLI::Option& option) {
   if (option.get_lnames().empty()) return false;
   const std::string& name = option.get_lnames().front();
   return name != "help" && name != "version" && name != "config" && name != "check-config";
+}
+
+// What Kubernetes sets in every pod for a service whose name begins like ours, `name` being the rest of the variable's:
+// RETRO_RETRIEVER_SERVICE_HOST, RETRO_RETRIEVER_PORT_7700_TCP_ADDR and so on. No setting's name is like one of these.
+bool IsOfKubernetes(const std::string& name) {
+  static const std::regex form(
+      "(.*_)?(SERVICE_HOST|SERVICE_PORT(_.*)?|PORT(_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)");
+  return std::regex_match(name, form);
+}
+
+// A misspelt setting must not be passed over in silence: it may be the one that closes the door.
+absl::Status CheckEnvironment(const CLI::App& app, const std::string& env_prefix) {
+  for (char** variable = environ; *variable != nullptr; ++variable) {
+    const std::string_view text = *variable;
+    const std::string name(text.substr(0, text.find('=')));
+    if (!name.starts_with(env_prefix) || IsOfKubernetes(name.substr(env_prefix.size()))) continue;
+    const auto options = app.get_options();
+    const bool known = std::ranges::any_of(
+        options, [&name](const CLI::Option* option) { return IsSetting(*option) && option->get_envname() == name; });
+    if (!known) {
+      return absl::InvalidArgumentError(
+          StrCat("the environment variable ", name, " is no setting: --help has those that there are"));
+    }
+  }
+  return absl::OkStatus();
 }
 
 void AddSecuritySettings(CLI::App& app, ServiceSettings& settings) {
@@ -109,7 +140,8 @@ std::optional<int> ReadSettings(CLI::App& app, const std::string& env_prefix, co
     std::fprintf(stderr, "%s: %s (see --help)\n", app.get_name().c_str(), e.what());
     return 2;
   }
-  absl::Status status = CheckServiceSettings(settings);
+  absl::Status status = CheckEnvironment(app, env_prefix);
+  if (status.ok()) status = CheckServiceSettings(settings);
   if (status.ok()) status = check();
   if (!status.ok()) {
     std::fprintf(stderr, "%s: %s\n", app.get_name().c_str(), std::string(status.message()).c_str());

@@ -1,5 +1,6 @@
 // Settings of a service: each one is a flag, an environment variable and a key of the --config file; flags win over the
-// environment, that over the file. Unknown keys are errors.
+// environment, that over the file. Unknown keys are errors, in the environment those that begin like ours, but for what
+// Kubernetes sets there for services (NAME_SERVICE_HOST, NAME_PORT and so on).
 #pragma once
 
 #include <CLI/CLI.hpp>
