@@ -141,6 +141,8 @@ class ServedRetriever final : public Retriever {
                                        static_cast<uint64_t>(server.message_bytes_max),
                                        cluster_ == nullptr ? RunOn::kArrival : RunOn::kWorker})),
         admin_service_(MakeAdminService(*admin_, runner_)) {
+    runner_.Watch("reads");
+    write_runner_.Watch("writes");
     metrics.BeforeScrape([this] {
       if (cluster_ != nullptr) cluster_->RefreshMetrics();
       metrics_.Refresh(batcher_.stats(), budget_);

@@ -6,6 +6,7 @@
 
 #include "common/base/status_macros.h"
 #include "common/rpc/log.h"
+#include "common/rpc/process_metrics.h"
 #include "common/rpc/server.h"
 
 namespace retro {
@@ -58,6 +59,7 @@ absl::Status ServeUntilStopped(const ServiceSettings& settings, Metrics& metrics
                                const std::function<void()>& stop) {
   std::unique_ptr<MetricsServer> metrics_server;
   if (!settings.metrics_listen.empty()) {
+    WatchProcess(metrics);
     WatchCertificate(settings.server.tls.certificate, metrics);
     RETRO_ASSIGN_OR_RETURN(metrics_server, MetricsServer::Start(settings.metrics_listen, metrics));
   }
