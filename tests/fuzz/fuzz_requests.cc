@@ -1,4 +1,7 @@
-// Requests as bytes through the validators of the retriever: the first byte says which.
+// Requests as bytes through the validators of the retriever, documents and filters with them: the first byte says
+// which.
+#include "common/document/document_limits.h"
+#include "retriever_service/index/filter.h"
 #include "retriever_service/serve/validate.h"
 #include "tests/fuzz/fuzz.h"
 
@@ -10,7 +13,13 @@ namespace pb = ::retro::retriever::v1;
 template <typename Request>
 void Check(std::string_view bytes) {
   Request request;
-  if (request.ParseFromArray(bytes.data(), static_cast<int>(bytes.size()))) static_cast<void>(Validate(request));
+  if (!request.ParseFromArray(bytes.data(), static_cast<int>(bytes.size()))) return;
+  const bool valid = Validate(request).ok();
+  if constexpr (requires { request.filter(); }) static_cast<void>(CompiledFilter::Compile(request.filter(), "filter"));
+  if constexpr (requires { request.writes(); }) {
+    for (const auto& write : request.writes()) static_cast<void>(CheckDocument(write.document(), "write"));
+    Require(!valid || request.writes_size() > 0, "nothing to write is taken for a request");
+  }
 }
 
 std::string Seed(char kind, const google::protobuf::Message& message) { return kind + message.SerializeAsString(); }
@@ -28,6 +37,7 @@ std::vector<std::string> FuzzSeeds() {
   auto& document = *upsert.add_writes()->mutable_document();
   document.set_id("a");
   document.set_text("text");
+  (*document.mutable_metadata())["year"].add_values()->set_int_value(7);
   pb::DeleteDocumentsRequest remove;
   remove.add_document_ids("a");
   pb::ListDocumentsRequest list;
