@@ -2,9 +2,9 @@
 // TLS, with certificates that are not of its authority or have expired. And keys and certificates that are replaced.
 
 #include <grpcpp/grpcpp.h>
-#include <grpcpp/impl/codegen/client_unary_call.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <memory>
 #include <string>
 #include <thread>
@@ -12,15 +12,16 @@
 
 #include "common/base/error.h"
 #include "common/base/file.h"
-#include "common/base/hash.h"
 #include "common/base/strings.h"
 #include "common/rpc/access.h"
 #include "common/rpc/credentials.h"
+#include "common/rpc/log.h"
 #include "common/rpc/status.h"
 #include "retriever_service/embed/hash_embedder.h"
 #include "retriever_service/retriever.h"
 #include "retro/admin/v1/admin.grpc.pb.h"
 #include "retro/retriever/v1/retriever.grpc.pb.h"
+#include "tests/doors.h"
 #include "tests/temporary_folder.h"
 #include "tests/test_certificates.h"
 #include "tests/test_paths.h"
@@ -44,10 +45,6 @@ bool Eventually(Condition condition) {
   return true;
 }
 
-std::string KeyEntry(const std::string& name, const std::string& key, const std::string& rest) {
-  return StrCat(R"({"name":")", name, R"(","sha256":")", HexEncode(Sha256Bytes(key)), R"(",)", rest, "}");
-}
-
 class SecurityTest : public testing::Test {
  protected:
   void TearDown() override {
@@ -59,11 +56,7 @@ class SecurityTest : public testing::Test {
     return folder_ / name;
   }
 
-  void WriteKeys(const std::vector<std::string>& entries) {
-    std::string list;
-    for (const std::string& entry : entries) list += (list.empty() ? "" : ",") + entry;
-    Write("keys.json", StrCat(R"({"keys":[)", list, "]}"));
-  }
+  void WriteKeys(const std::vector<std::string>& entries) { Write("keys.json", KeyFile(entries)); }
 
   void Serve() {
     RetrieverOptions options;
@@ -154,25 +147,12 @@ const char kWrite[] = R"("role":"write")";
 
 TEST_F(SecurityTest, EveryMethodWantsAKey) {
   ServeWithKeys({KeyEntry("reader", "right", kRead)});
-  const auto without = Channel({});
-  int methods = 0;
-  for (const auto* file : {pb::SearchRequest::descriptor()->file(), admin::v1::VerifyRequest::descriptor()->file()}) {
-    for (int s = 0; s < file->service_count(); ++s) {
-      for (int m = 0; m < file->service(s)->method_count(); ++m, ++methods) {
-        const auto* method = file->service(s)->method(m);
-        const std::string path = StrCat("/", file->service(s)->full_name(), "/", method->name());
-        grpc::ClientContext context;
-        const grpc::Slice empty(std::string{});
-        const grpc::ByteBuffer request(&empty, 1);
-        grpc::ByteBuffer response;
-        const grpc::Status status = grpc::internal::BlockingUnaryCall<grpc::ByteBuffer, grpc::ByteBuffer>(
-            without.get(), grpc::internal::RpcMethod(path.c_str(), grpc::internal::RpcMethod::NORMAL_RPC), &context,
-            request, &response);
-        EXPECT_EQ(status.error_code(), grpc::StatusCode::UNAUTHENTICATED) << path << ": " << status.error_message();
-      }
-    }
+  const auto answers = CallEveryMethod(
+      Channel({}), {pb::SearchRequest::descriptor()->file(), admin::v1::VerifyRequest::descriptor()->file()});
+  EXPECT_GE(answers.size(), 24U);
+  for (const auto& [method, status] : answers) {
+    EXPECT_EQ(status.code(), absl::StatusCode::kUnauthenticated) << method << ": " << status;
   }
-  EXPECT_GE(methods, 24);
 }
 
 TEST_F(SecurityTest, AWrongKeyIsRefusedAndTheRightOneIsNot) {
@@ -293,6 +273,109 @@ TEST_F(SecurityTest, KeysAreReplacedWhileItServes) {
   Write("keys.json", "no key file");
   std::this_thread::sleep_for(std::chrono::milliseconds(1100));  // past the next look at the file
   EXPECT_TRUE(Call(WithKey("new")).ok()) << "a broken file changes nothing";
+}
+
+TEST_F(SecurityTest, AStreamEndsWithItsKey) {
+  ServeWithKeys({KeyEntry("writer", "old", kWrite)});
+  grpc::ClientContext context;
+  context.set_deadline(std::chrono::system_clock::now() + kWait);
+  const auto stub = pb::RetrieverService::NewStub(Channel(WithKey("old")));
+  const auto stream = stub->Ingest(&context);
+  pb::IngestRequest request;
+  request.mutable_write()->mutable_document()->set_id("a");
+  request.mutable_write()->mutable_document()->set_text("text");
+  pb::IngestResponse response;
+  ASSERT_TRUE(stream->Write(request));
+  ASSERT_TRUE(stream->Read(&response));
+  EXPECT_EQ(response.result().error().code(), 0) << "it is admitted as long as its key is there";
+  WriteKeys({KeyEntry("writer", "new", kWrite)});
+  const bool ended = Eventually([&] { return !(stream->Write(request) && stream->Read(&response)); });
+  EXPECT_TRUE(ended) << "an hour-long stream would go on writing";
+  ExpectRefused(FromGrpcStatus(stream->Finish()), absl::StatusCode::kUnauthenticated, Reason::kUnauthenticated);
+}
+
+// What the audit log says while `calls` are made.
+template <typename Calls>
+std::string Audited(const Calls& calls) {
+  EXPECT_TRUE(StartLogging({.level = "error", .format = "text"}).ok());
+  testing::internal::CaptureStderr();
+  calls();
+  return testing::internal::GetCapturedStderr();
+}
+
+TEST_F(SecurityTest, TheAuditLogSaysWhoWasRefused) {
+  ServeWithKeys({KeyEntry("reader", "read", kRead)});
+  const auto channel = Channel(WithKey("read"));
+  const std::string log = Audited([&] {
+    grpc::ClientContext context;
+    context.AddMetadata("x-request-id", "the-call");
+    admin::v1::CompactResponse response;
+    const grpc::Status status = admin::v1::AdminService::NewStub(channel)->Compact(&context, {}, &response);
+    EXPECT_EQ(status.error_code(), grpc::StatusCode::PERMISSION_DENIED);
+  });
+  EXPECT_NE(log.find("audit method=admin.Compact key=reader peer=ipv4:127.0.0.1:"), std::string::npos) << log;
+  EXPECT_NE(log.find("code=PERMISSION_DENIED request_id=the-call"), std::string::npos) << log;
+}
+
+TEST_F(SecurityTest, StrangersDoNotFillTheAuditLog) {
+  ServeWithKeys({KeyEntry("reader", "read", kRead)});
+  const auto stub = admin::v1::AdminService::NewStub(Channel({}));
+  const auto begin = std::chrono::steady_clock::now();
+  constexpr int kCalls = 2000;
+  const std::string log = Audited([&] {
+    for (int i = 0; i < kCalls; ++i) {
+      grpc::ClientContext context;
+      admin::v1::CompactResponse response;
+      EXPECT_EQ(stub->Compact(&context, {}, &response).error_code(), grpc::StatusCode::UNAUTHENTICATED);
+    }
+  });
+  const auto seconds = std::chrono::duration_cast<std::chrono::seconds>(std::chrono::steady_clock::now() - begin);
+  const auto lines = std::count(log.begin(), log.end(), '\n');
+  EXPECT_GE(lines, 1);
+  EXPECT_LE(lines, 10 * (seconds.count() + 2)) << "of " << kCalls;
+}
+
+TEST_F(SecurityTest, WhatTheAuditLogSaysOfARequestIsBounded) {
+  Serve();
+  pb::DeleteDocumentsRequest request;
+  request.add_document_ids(std::string(4 << 20, '\x01'));
+  for (int i = 0; i < 1000; ++i) request.add_document_ids("a");
+  // A text that is itself a message of groups: on suspicion it would be parsed, and be thirty times as large.
+  request.GetReflection()->MutableUnknownFields(&request)->AddLengthDelimited(1000, "\x7b\x7c\x7b\x7c");
+  const auto stub = pb::RetrieverService::NewStub(Channel({}));
+  const std::string log = Audited([&] {
+    grpc::ClientContext context;
+    pb::DeleteDocumentsResponse response;
+    EXPECT_EQ(stub->DeleteDocuments(&context, request, &response).error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  });
+  EXPECT_NE(log.find("request=document_ids: \"\\001"), std::string::npos) << log.substr(0, 500);
+  EXPECT_LT(log.size(), 2048) << log.size();
+}
+
+TEST_F(SecurityTest, ALongCollectionIsAWrongFieldAndNotALostError) {
+  Serve();
+  const std::string name(32 << 10, 'x');
+  ExpectRefused(Upsert({}, name), absl::StatusCode::kInvalidArgument, Reason::kInvalidField);
+}
+
+TEST_F(SecurityTest, WhatCannotBeSentIsNoApiKey) {
+  ServeWithKeys({KeyEntry("old", "old", kRead)});
+  for (const char* wrong : {"two words", "caf\xc3\xa9", "a\x01", "a\nb"}) {
+    ClientSecurity from_file;
+    from_file.api_key_file = Write("wrong.key", wrong);
+    for (const ClientSecurity& security : {from_file, WithKey(wrong)}) {
+      const auto channel = MakeChannel(address_, security, {});
+      EXPECT_TRUE(absl::IsInvalidArgument(channel.status())) << channel.status();
+    }
+  }
+  // gRPC would end the process over it, so a file that goes bad changes nothing.
+  ClientSecurity from_file;
+  from_file.api_key_file = Write("client.key", "old");
+  const auto channel = Channel(from_file);
+  EXPECT_TRUE(Call(channel).ok());
+  Write("client.key", "caf\xc3\xa9");
+  std::this_thread::sleep_for(std::chrono::milliseconds(1100));  // past the next look at the file
+  EXPECT_TRUE(Call(channel).ok());
 }
 
 TEST_F(SecurityTest, TlsAndItsRefusals) {

@@ -5,18 +5,23 @@
 #include <gtest/gtest.h>
 
 #include <future>
+#include <map>
 #include <memory>
 #include <string>
 #include <thread>
 #include <vector>
 
 #include "common/base/error.h"
+#include "common/base/file.h"
 #include "common/base/status_macros.h"
 #include "common/base/strings.h"
+#include "common/rpc/credentials.h"
 #include "common/rpc/server.h"
 #include "common/rpc/status.h"
 #include "retriever_service/shard/shard_service.h"
 #include "retro/shard/v1/shard.grpc.pb.h"
+#include "tests/doors.h"
+#include "tests/temporary_folder.h"
 
 namespace retro {
 namespace {
@@ -239,6 +244,46 @@ TEST_F(UnaryTest, WhoWouldBeLateIsRefusedBeforeItWaits) {
   for (auto* call : {&first, &waits, &patient, &patient_too}) EXPECT_TRUE(call->get().ok());
   shard_.GiveTurns(1);
   EXPECT_TRUE(Call(std::chrono::seconds(20)).ok()) << "nobody waits: the old wait says nothing";
+}
+
+// The door of a shard, which routers alone should reach.
+class KeyedShardTest : public UnaryTest {
+ protected:
+  KeyedShardTest() : UnaryTest({.access = OneReader()}) {}
+
+  static std::shared_ptr<AccessControl> OneReader() {
+    static const TemporaryFolder folder;
+    EXPECT_TRUE(
+        WriteFileAtomically(folder / "keys.json", KeyFile({KeyEntry("router", "read", R"("role":"read")")})).ok());
+    auto access = AccessControl::Open(folder / "keys.json");
+    EXPECT_TRUE(access.ok()) << access.status();
+    return *std::move(access);
+  }
+  std::map<std::string, absl::Status> CallAll(const std::string& key) {
+    ClientSecurity security;
+    security.api_key = key;
+    auto channel = MakeChannel(StrCat("127.0.0.1:", server_->port()), security, {});
+    EXPECT_TRUE(channel.ok()) << channel.status();
+    return CallEveryMethod(*channel, {spb::SearchRequest::descriptor()->file()});
+  }
+};
+
+TEST_F(KeyedShardTest, EveryMethodWantsAKey) {
+  const auto answers = CallAll("");
+  EXPECT_GE(answers.size(), 11U);
+  for (const auto& [method, status] : answers) {
+    EXPECT_EQ(status.code(), absl::StatusCode::kUnauthenticated) << method << ": " << status;
+  }
+}
+
+TEST_F(KeyedShardTest, AReaderChangesNothingAndPullsNothing) {
+  shard_.GiveTurns(1);  // to Stats
+  const auto answers = CallAll("read");
+  for (const char* method : {"Write", "WriteInParts", "Delete", "PullChanges", "FetchSnapshot"}) {
+    EXPECT_EQ(ReasonOf(answers.at(StrCat("retro.shard.v1.ShardService.", method))), Reason::kPermissionDenied)
+        << method;
+  }
+  EXPECT_TRUE(answers.at("retro.shard.v1.ShardService.Stats").ok());
 }
 
 }  // namespace

@@ -19,7 +19,9 @@ struct CallContext {
   std::string request_id;                // for logs; travels from hop to hop
   std::string traceparent;               // W3C trace context of this hop, for logs and for the next one
   std::string parent_span;               // of the caller, for logs; empty at the beginning of a trace
-  std::shared_ptr<const Caller> caller;  // null: no API keys are in force
+  std::shared_ptr<const Caller> caller;  // null: no API keys are in force, or the call came without one
+  std::string peer;                      // address, of calls that the audit log is to have
+  std::string certificate;               // whose the caller's is under mutual TLS, of the same
   // Takes memory for what the answer is about to grow by; false if there is none. Empty: it may take any. From any
   // thread while the call lasts, which gives all of it back.
   std::function<bool(size_t bytes)> hold;

@@ -5,6 +5,11 @@
 
 namespace retro {
 
+absl::Status CheckCollectionLength(std::string_view field, std::string_view name) {
+  if (name.size() <= kCollectionFieldBytesMax) return absl::OkStatus();
+  return FieldError(field, StrCat("must have at most ", kCollectionFieldBytesMax, " bytes"));
+}
+
 absl::Status CheckCollection(const Caller* caller, std::string_view collection) {
   if (caller == nullptr || !caller->collections.has_value()) return absl::OkStatus();
   if (caller->collections->contains(std::string(collection))) return absl::OkStatus();

@@ -73,6 +73,23 @@ absl::Status Limited(const ApiKey& key, std::string_view what, std::chrono::mill
   return status;
 }
 
+absl::Status CheckRole(const ApiKey& key, std::string_view method) {
+  const Role needed = PolicyOf(method).role;
+  if (key.role >= needed) return absl::OkStatus();
+  return Error(absl::StatusCode::kPermissionDenied, Reason::kPermissionDenied,
+               StrCat(method, " needs ", RoleName(needed), " key, '", key.name, "' is ", RoleName(key.role), " key"));
+}
+
+// For the audit log: without keys, or with a wrong one, it is all that tells who calls.
+void NotePeer(const grpc::CallbackServerContext& context, CallContext& call) {
+  call.peer = context.peer();
+  const auto identity = context.auth_context();
+  if (identity == nullptr || !identity->IsPeerAuthenticated()) return;
+  for (const grpc::string_ref& name : identity->GetPeerIdentity()) {
+    call.certificate.append(call.certificate.empty() ? "" : ",").append(name.data(), name.size());
+  }
+}
+
 absl::StatusOr<std::vector<ApiKey>> KeysIn(const WatchedFile& file, const std::string& content) {
   auto keys = ParseApiKeys(content);
   if (!keys.ok()) return FieldError("--api-keys", StrCat(file.path(), ": ", MessageOf(keys.status())));
@@ -120,51 +137,75 @@ absl::Status AccessControl::TakeRequest(const ApiKey& key, Usage& usage) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::shared_ptr<const Caller>> AccessControl::Admit(std::string_view authorization,
-                                                                   std::string_view method) {
-  const MutexLock lock(mutex_);
+void AccessControl::RefreshOrLog() {
   if (const absl::Status status = Refresh(); !status.ok()) {
     LogEvent(spdlog::level::err, "api keys not read", {{"message", std::string(status.message())}});
   }
+}
+
+absl::StatusOr<std::shared_ptr<const Caller>> AccessControl::Admit(std::string_view authorization,
+                                                                   std::string_view method, std::string* name) {
+  const MutexLock lock(mutex_);
+  RefreshOrLog();
   if (authorization.empty()) return Unauthenticated("this server wants an API key: send authorization: Bearer KEY");
   const bool bearer = authorization.starts_with(kScheme);
   const ApiKey* key = bearer ? FindApiKey(keys_, authorization.substr(kScheme.size())) : nullptr;
   if (key == nullptr) return Unauthenticated("the API key is not one of this server's");
-  const Role needed = PolicyOf(method).role;
-  if (key->role < needed) {
-    return Error(
-        absl::StatusCode::kPermissionDenied, Reason::kPermissionDenied,
-        StrCat(method, " needs ", RoleName(needed), " key, '", key->name, "' is ", RoleName(key->role), " key"));
-  }
+  if (name != nullptr) *name = key->name;
+  RETRO_RETURN_IF_ERROR(CheckRole(*key, method));
   Usage& usage = usage_[key->name];
   if (usage.calls->load() >= key->streams_max.value_or(INT64_MAX)) {
     return Limited(*key, StrCat("may have ", *key->streams_max, " calls at once"), kRetryAfter);
   }
   RETRO_RETURN_IF_ERROR(TakeRequest(*key, usage));
   usage.calls->fetch_add(1);
-  auto caller = std::make_shared<Caller>(Caller{key->name, key->collections, key->tokens_max, nullptr});
+  auto caller = std::make_shared<Caller>(Caller{key->name, key->sha256, key->collections, key->tokens_max, nullptr});
   caller->place = std::shared_ptr<void>(nullptr, [calls = usage.calls](void*) { calls->fetch_sub(1); });
   return caller;
 }
 
+absl::Status AccessControl::AdmitFurther(const Caller& caller, std::string_view method) {
+  const MutexLock lock(mutex_);
+  RefreshOrLog();
+  const auto key = std::find_if(keys_.begin(), keys_.end(), [&](const ApiKey& one) { return one.name == caller.key; });
+  if (key == keys_.end() || key->sha256 != caller.key_hash) {
+    return Unauthenticated(StrCat("the API key '", caller.key, "' is no longer one of this server's"));
+  }
+  return CheckRole(*key, method);
+}
+
 absl::Status Admit(AccessControl* access, const grpc::CallbackServerContext& context, std::string_view method,
                    CallContext& call) {
+  if (IsAudited(method)) NotePeer(context, call);
   if (access == nullptr) return absl::OkStatus();
   const auto& metadata = context.client_metadata();
   const auto header = metadata.find("authorization");
   const std::string_view authorization =
       header == metadata.end() ? std::string_view() : std::string_view(header->second.data(), header->second.size());
-  RETRO_ASSIGN_OR_RETURN(call.caller, access->Admit(authorization, method));
-  return absl::OkStatus();
+  std::string name;
+  auto caller = access->Admit(authorization, method, &name);
+  if (caller.ok()) {
+    call.caller = *std::move(caller);
+  } else if (!name.empty()) {
+    call.caller = std::make_shared<Caller>(Caller{.key = name});
+  }
+  return caller.status();
+}
+
+absl::Status AdmitFurther(AccessControl* access, std::string_view method, const CallContext& call) {
+  if (access == nullptr || call.caller == nullptr) return absl::OkStatus();
+  return access->AdmitFurther(*call.caller, method);
 }
 
 absl::Status CheckCollectionField(const google::protobuf::Message& request, const CallContext& call) {
-  if (call.caller == nullptr) return absl::OkStatus();
   const auto* field = request.GetDescriptor()->FindFieldByName("collection");
   if (field == nullptr || field->cpp_type() != google::protobuf::FieldDescriptor::CPPTYPE_STRING) {
     return absl::OkStatus();
   }
-  return CheckCollection(call.caller.get(), request.GetReflection()->GetString(request, field));
+  std::string scratch;
+  const std::string& name = request.GetReflection()->GetStringReference(request, field, &scratch);
+  RETRO_RETURN_IF_ERROR(CheckCollectionLength("collection", name));
+  return CheckCollection(call.caller.get(), name);
 }
 
 bool IsAudited(std::string_view method) { return PolicyOf(method).audited; }

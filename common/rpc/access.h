@@ -38,7 +38,13 @@ class AccessControl {
 
   // Who calls `method`, to be kept as long as the call lasts. UNAUTHENTICATED without a key or with a wrong one,
   // PERMISSION_DENIED for too small a role, RESOURCE_EXHAUSTED with a delay past the key's rate or calls at once.
-  absl::StatusOr<std::shared_ptr<const Caller>> Admit(std::string_view authorization, std::string_view method);
+  // `name`, if given, is set to the name of the key, also of a call that is refused though its key is known.
+  absl::StatusOr<std::shared_ptr<const Caller>> Admit(std::string_view authorization, std::string_view method,
+                                                      std::string* name = nullptr);
+
+  // Whether the caller of a `method` that goes on and on may do so: UNAUTHENTICATED once its key has left the file or
+  // has another hash there, PERMISSION_DENIED once its role is too small. Counts nothing.
+  absl::Status AdmitFurther(const Caller& caller, std::string_view method);
 
  private:
   // Of a key's name; what is counted survives a new file.
@@ -50,6 +56,7 @@ class AccessControl {
 
   AccessControl(const std::string& path, std::function<Clock::time_point()> now) : now_(std::move(now)), file_(path) {}
   absl::Status Refresh() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void RefreshOrLog() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status TakeRequest(const ApiKey& key, Usage& usage) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const std::function<Clock::time_point()> now_;
@@ -59,11 +66,16 @@ class AccessControl {
   std::map<std::string, Usage> usage_ ABSL_GUARDED_BY(mutex_);
 };
 
-// Admits the call to `method` and notes its caller in `call`. Without `access` (null) everybody may call everything.
+// Admits the call to `method` and notes its caller in `call`; also who is refused. Without `access` (null) everybody
+// may call everything.
 absl::Status Admit(AccessControl* access, const grpc::CallbackServerContext& context, std::string_view method,
                    CallContext& call);
 
-// PERMISSION_DENIED if the request names, in its field `collection`, one that the caller's key is not for.
+// As AccessControl::AdmitFurther, of a call that was admitted.
+absl::Status AdmitFurther(AccessControl* access, std::string_view method, const CallContext& call);
+
+// INVALID_ARGUMENT if what the request has in its field `collection` is no name, PERMISSION_DENIED if the caller's key
+// is not for that collection.
 absl::Status CheckCollectionField(const google::protobuf::Message& request, const CallContext& call);
 
 // True for calls that the audit log is to have: those of operators and those that delete.

@@ -1,13 +1,19 @@
 #include "common/rpc/unary.h"
 
 #include <fmt/format.h>
+#include <google/protobuf/io/zero_copy_stream_impl_lite.h>
+#include <google/protobuf/text_format.h>
 
 #include <algorithm>
+#include <map>
+#include <optional>
 #include <random>
 
 #include "common/base/error.h"
 #include "common/base/handover.h"
 #include "common/base/strings.h"
+#include "common/base/sync.h"
+#include "common/rpc/header.h"
 #include "common/rpc/log.h"
 #include "common/rpc/status.h"
 #include "common/rpc/trace.h"
@@ -15,10 +21,54 @@
 namespace retro {
 namespace {
 
-constexpr size_t kRequestIdBytesMax = 128;
 constexpr int kWaitShare = 2;  // of a call's time, the part that it may wait
 constexpr size_t kAuditedRequestBytesMax = 1024;
-constexpr size_t kArrivalBytesMax = 4096;  // a larger request may ask for much: a worker's
+constexpr double kAuditedRefusalsPerSecond = 10;  // and at once
+constexpr size_t kArrivalBytesMax = 4096;         // a larger request may ask for much: a worker's
+
+// A bucket of audited refusals for each key, and one for whoever has none: strangers must not fill the log's disk.
+class RefusalLimit {
+ public:
+  // Whether one more is logged; then `left_out` is how many of the key were not since the last that was.
+  bool Take(const std::string& key, std::chrono::steady_clock::time_point now, int64_t* left_out) {
+    const MutexLock lock(mutex_);
+    const auto [place, first] = buckets_.try_emplace(key, Bucket{kAuditedRefusalsPerSecond, now, 0});
+    Bucket& bucket = place->second;
+    const double filled = std::chrono::duration<double>(now - bucket.filled).count() * kAuditedRefusalsPerSecond;
+    bucket.left = std::min(kAuditedRefusalsPerSecond, bucket.left + std::max(0.0, filled));
+    bucket.filled = std::max(bucket.filled, now);
+    if (bucket.left < 1) {
+      ++bucket.left_out;
+      return false;
+    }
+    bucket.left -= 1;
+    *left_out = std::exchange(bucket.left_out, 0);
+    return true;
+  }
+
+ private:
+  struct Bucket {
+    double left;
+    std::chrono::steady_clock::time_point filled;
+    int64_t left_out;
+  };
+  Mutex mutex_;
+  std::map<std::string, Bucket> buckets_ ABSL_GUARDED_BY(mutex_);  // by the names of keys
+};
+
+// The beginning of a message as text. What nobody knows is not shown: it would be parsed on suspicion, and printed
+// whole.
+std::string CutToText(const google::protobuf::Message& message) {
+  google::protobuf::TextFormat::Printer printer;
+  printer.SetSingleLineMode(true);
+  printer.SetHideUnknownFields(true);
+  printer.SetTruncateStringFieldLongerThan(kAuditedRequestBytesMax);
+  std::string text(kAuditedRequestBytesMax, '\0');
+  google::protobuf::io::ArrayOutputStream out(text.data(), static_cast<int>(text.size()));
+  printer.Print(message, &out);  // false once it is full
+  text.resize(static_cast<size_t>(out.ByteCount()));
+  return text;
+}
 
 std::string NewRequestId() {
   thread_local std::mt19937_64 random{std::random_device{}()};
@@ -41,12 +91,11 @@ CallContext MakeCallContext(const grpc::CallbackServerContext& context) {
       ContinueTrace(traced ? std::string_view(parent->second.data(), parent->second.size()) : std::string_view());
   call.traceparent = trace.Header();
   call.parent_span = trace.parent_id;
-  const auto id = context.client_metadata().find("x-request-id");
-  // Sent on, and written to logs: gRPC ends a process that sends other bytes than these.
-  const bool usable = id != context.client_metadata().end() && !id->second.empty() &&
-                      id->second.size() <= kRequestIdBytesMax &&
-                      std::all_of(id->second.begin(), id->second.end(), [](char c) { return c > 0x20 && c < 0x7f; });
-  call.request_id = usable ? std::string(id->second.data(), id->second.size()) : NewRequestId();
+  const auto id = context.client_metadata().find(kRequestIdHeader);
+  const std::string_view given = id == context.client_metadata().end()
+                                     ? std::string_view()
+                                     : std::string_view(id->second.data(), id->second.size());
+  call.request_id = IsRequestId(given) ? std::string(given) : NewRequestId();
   return call;
 }
 
@@ -57,13 +106,16 @@ CallRecord::CallRecord(Metrics& metrics, std::string method, const CallContext& 
       traceparent_(call.traceparent),
       parent_span_(call.parent_span),
       caller_(call.caller),
+      peer_(call.peer),
+      certificate_(call.certificate),
       start_(std::chrono::steady_clock::now()) {}
 
 void CallRecord::NoteRequest(const google::protobuf::Message& request) {
-  if (IsAudited(method_)) audited_request_ = request.ShortDebugString().substr(0, kAuditedRequestBytesMax);
+  if (IsAudited(method_)) audited_request_ = CutToText(request);
 }
 
-grpc::Status CallRecord::Finish(const absl::Status& status) const {
+grpc::Status CallRecord::Finish(const absl::Status& given) const {
+  const absl::Status status = WithReason(given);
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
   const std::string code = absl::StatusCodeToString(status.code());
   metrics_.CountRequest(method_, code, seconds);
@@ -80,14 +132,26 @@ grpc::Status CallRecord::Finish(const absl::Status& status) const {
               {"parent_span_id", parent_span_},
               {"message", std::string(status.message())}});
   }
-  if (IsAudited(method_)) {
-    LogAudit({{"method", method_},
-              {"key", caller_ == nullptr ? "" : caller_->key},
-              {"code", code},
-              {"request_id", request_id_},
-              {"request", audited_request_}});
-  }
+  if (IsAudited(method_)) Audit(status, code);
   return ToGrpcStatus(status);
+}
+
+void CallRecord::Audit(const absl::Status& status, const std::string& code) const {
+  static RefusalLimit& refusals = *new RefusalLimit;  // for threads that end after main()
+  const std::string key = caller_ == nullptr ? "" : caller_->key;
+  const std::optional<Reason> reason = ReasonOf(status);
+  const bool refused =
+      reason == Reason::kUnauthenticated || reason == Reason::kPermissionDenied || reason == Reason::kKeyLimit;
+  int64_t left_out = 0;
+  if (refused && !refusals.Take(key, start_, &left_out)) return;
+  LogAudit({{"method", method_},
+            {"key", key},
+            {"peer", peer_},
+            {"certificate", certificate_},
+            {"code", code},
+            {"request_id", request_id_},
+            {"left_out", std::to_string(left_out)},
+            {"request", audited_request_}});
 }
 
 // One call, from its arrival until gRPC has sent its reply; deletes itself then.
@@ -135,7 +199,9 @@ class UnaryRunner::Call : public grpc::ServerUnaryReactor {
 
  private:
   absl::Status TryAnswer(const Work& work) {
-    runner_.last_wait_ = Clock::now() - arrival_;
+    const Clock::duration waited = Clock::now() - arrival_;
+    runner_.last_wait_ = waited;
+    runner_.wait_.Observe(std::chrono::duration<double>(waited).count());
     RETRO_RETURN_IF_ERROR(context_.Check());
     const size_t held_before = bytes_held_;
     RETRO_ASSIGN_OR_RETURN(const MessagePtr reply, work(request_, context_, record_));
@@ -168,13 +234,19 @@ bool UnaryRunner::WouldBeLate(const CallContext& call) const {
   return call.deadline - Clock::now() < kWaitShare * last_wait_.load() && pool_.queued() > 0;
 }
 
-absl::Status UnaryRunner::MemoryFullError() {
-  return QueueFullError("the memory for requests and replies", kRetryAfter);
+void UnaryRunner::Watch(const std::string& queue) const {
+  prometheus::Gauge& waiting =
+      metrics_.Gauge("retro_requests_waiting", "Requests that wait for a worker, by queue.", {{"queue", queue}});
+  prometheus::Gauge& held =
+      metrics_.Gauge("retro_request_bytes", "Bytes of requests and replies in memory, of --request-bytes-max.");
+  metrics_.BeforeScrape([this, &waiting, &held] {
+    waiting.Set(static_cast<double>(pool_.queued()));
+    held.Set(static_cast<double>(budget_->bytes()));
+  });
 }
 
-absl::Status UnaryRunner::UnreadableError() {
-  return Error(absl::StatusCode::kInvalidArgument, Reason::kInvalidField,
-               "the request does not parse: is it of the right type, and every text in it UTF-8?");
+absl::Status UnaryRunner::MemoryFullError() {
+  return QueueFullError("the memory for requests and replies", kRetryAfter);
 }
 
 grpc::ServerUnaryReactor* UnaryRunner::Start(grpc::CallbackServerContext* context, std::string method,

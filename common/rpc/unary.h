@@ -27,25 +27,31 @@
 
 namespace retro {
 
-// Deadline, cancellation and request id ("x-request-id", or a new one) of a call. Valid until its Finish().
+// Deadline, cancellation and request id (the caller's if it is one, see header.h, else a new one) of a call. Valid
+// until its Finish().
 CallContext MakeCallContext(const grpc::CallbackServerContext& context);
 
 // A call with something to count its answer by. While it lives, the call counts as one of its caller's.
 class CallRecord {
  public:
   CallRecord(Metrics& metrics, std::string method, const CallContext& call);
-  // What an audited call asks for, cut to a line; what others ask for is not kept.
+  // What an audited call asks for, cut to 1 KiB; what others ask for is not kept.
   void NoteRequest(const google::protobuf::Message& request);
-  // Counts and logs the answer, in the audit log too if the method is one for it; returns it for the wire. Once.
+  // Counts and logs the answer, in the audit log too if the method is one for it; returns it for the wire. Once. Of
+  // calls that no key admits the audit log has so many a second of each key, and of all without a key, and how many
+  // more there were.
   grpc::Status Finish(const absl::Status& status) const;
 
  private:
+  void Audit(const absl::Status& status, const std::string& code) const;
+
   Metrics& metrics_;
   std::string method_;
   std::string request_id_;
   std::string traceparent_;
   std::string parent_span_;
   std::shared_ptr<const Caller> caller_;
+  std::string peer_, certificate_;
   std::string audited_request_;
   std::chrono::steady_clock::time_point start_;
 };
@@ -69,10 +75,16 @@ class UnaryRunner {
         metrics_(metrics),
         options_(options),
         budget_(std::make_shared<ByteBudget>(options.bytes_max)),
-        peers_(std::make_shared<PeerWatch>(options.peer_wait_max)) {}
+        peers_(std::make_shared<PeerWatch>(options.peer_wait_max)),
+        wait_(metrics.Histogram("retro_request_wait_seconds", "A unary request's wait for a worker.")) {}
   // As `other`, with which it shares the memory for requests and replies, but with workers of its own.
   UnaryRunner(WorkerPool& pool, const UnaryRunner& other)
-      : pool_(pool), metrics_(other.metrics_), options_(other.options_), budget_(other.budget_), peers_(other.peers_) {}
+      : pool_(pool),
+        metrics_(other.metrics_),
+        options_(other.options_),
+        budget_(other.budget_),
+        peers_(other.peers_),
+        wait_(other.wait_) {}
 
   // `request` and `reply` are those that a raw RPC method was given. `work` answers on a worker. INVALID_ARGUMENT for a
   // request that does not parse and for one whose reply would be too large; errors of AccessControl; PERMISSION_DENIED
@@ -84,25 +96,29 @@ class UnaryRunner {
                                 const grpc::ByteBuffer* request, grpc::ByteBuffer* reply,
                                 std::function<absl::StatusOr<Reply>(Request&, const CallContext&)> work,
                                 RunOn run_on = RunOn::kWorker) {
-    return Start(context, std::move(method), *request, *reply, run_on,
-                 [work = std::move(work)](const grpc::ByteBuffer& bytes, const CallContext& call,
-                                          CallRecord& record) -> absl::StatusOr<MessagePtr> {
-                   Request message;
-                   if (!ParseMessage(bytes, message)) return UnreadableError();
-                   record.NoteRequest(message);
-                   RETRO_RETURN_IF_ERROR(CheckCollectionField(message, call));
-                   RETRO_ASSIGN_OR_RETURN(Reply answer, work(message, call));
-                   return std::make_unique<Reply>(std::move(answer));
-                 });
+    return Start(
+        context, std::move(method), *request, *reply, run_on,
+        [work = std::move(work)](const grpc::ByteBuffer& bytes, const CallContext& call,
+                                 CallRecord& record) -> absl::StatusOr<MessagePtr> {
+          Request message;
+          RETRO_RETURN_IF_ERROR(ParseRequest(bytes, message, [&call](size_t taken) { return call.Hold(taken); }));
+          record.NoteRequest(message);
+          RETRO_RETURN_IF_ERROR(CheckCollectionField(message, call));
+          RETRO_ASSIGN_OR_RETURN(Reply answer, work(message, call));
+          return std::make_unique<Reply>(std::move(answer));
+        });
   }
 
   // Answers a method that this version does not serve: NOT_SUPPORTED to whoever may call it.
   grpc::ServerUnaryReactor* Refuse(grpc::CallbackServerContext* context, std::string method, std::string_view what);
 
-  // Answers to a request that does not parse, and to one that finds no room in a budget of bytes.
-  static absl::Status UnreadableError();
+  // Answers a request that finds no room in a budget of bytes.
   static absl::Status MemoryFullError();
   static constexpr std::chrono::milliseconds kRetryAfter{200};
+
+  // Shows among the metrics how many requests wait for the workers, which are those of `queue` there, and the bytes
+  // that are held. Before a MetricsServer is started; this must outlive that.
+  void Watch(const std::string& queue) const;
 
   AccessControl* access() const { return options_.access.get(); }
 
@@ -131,6 +147,7 @@ class UnaryRunner {
   const UnaryOptions options_;
   const std::shared_ptr<ByteBudget> budget_;
   const std::shared_ptr<PeerWatch> peers_;
+  prometheus::Histogram& wait_;
   std::atomic<Clock::duration> last_wait_{Clock::duration::zero()};  // of the call that was taken out last
 };
 

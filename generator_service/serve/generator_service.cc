@@ -36,7 +36,7 @@ constexpr int kMessageBytesMax = 20 << 20;
 
 using Rpcs = pb::GeneratorService;
 using ServiceBase = Rpcs::WithRawCallbackMethod_Generate<
-    Rpcs::WithRawCallbackMethod_Score<Rpcs::WithCallbackMethod_GetModel<Rpcs::Service>>>;
+    Rpcs::WithRawCallbackMethod_Score<Rpcs::WithRawCallbackMethod_GetModel<Rpcs::Service>>>;
 
 class GeneratorRpcs : public ServiceBase {
  public:
@@ -85,13 +85,14 @@ class GeneratorRpcs : public ServiceBase {
     return score.get();
   }
 
-  grpc::ServerUnaryReactor* GetModel(grpc::CallbackServerContext* context, const pb::GetModelRequest* /*request*/,
-                                     pb::GetModelResponse* response) override {
+  // The request has no fields, so it is not read.
+  grpc::ServerUnaryReactor* GetModel(grpc::CallbackServerContext* context, const grpc::ByteBuffer* /*request*/,
+                                     grpc::ByteBuffer* reply) override {
     TakeOver(this);
     CallContext call = MakeCallContext(*context);
     const absl::Status admitted = Admit(access_, *context, "GetModel", call);
     grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
-    if (admitted.ok()) *response = ModelMessage(model_, store_.Warnings());
+    if (admitted.ok()) SerializeMessage(ModelMessage(model_, store_.Warnings()), *reply);
     reactor->Finish(CallRecord(metrics_, "GetModel", call).Finish(admitted));
     return reactor;
   }
@@ -109,11 +110,15 @@ class GeneratorRpcs : public ServiceBase {
   void InBackground(const auto& reactor, const grpc::ByteBuffer& request, const CallContext& call,
                     const absl::Status& admitted, const auto& parse) {
     if (!admitted.ok()) return reactor->Start(admitted);
-    const auto work = [reactor, &request, call, parse] {
+    const auto work = [this, reactor, &request, call, parse] {
       const absl::Status wanted = call.Check();
       if (!wanted.ok()) return reactor->Start(wanted);
       Message message;
-      if (!ParseMessage(request, message)) return reactor->Start(UnaryRunner::UnreadableError());
+      HeldBytes parsed(budget_, call.key());  // of the message; what is made of it has bounds of its own
+      const absl::Status read = ParseRequest(request, message, [&parsed](size_t bytes) {
+        return parsed.TryAdd(bytes) ? absl::OkStatus() : UnaryRunner::MemoryFullError();
+      });
+      if (!read.ok()) return reactor->Start(read);
       reactor->Start(parse(message));
     };
     const bool taken = workers_.Submit(work, call.key());
@@ -203,7 +208,16 @@ struct Generator::Parts {
                std::make_unique<ModelRunner>(*model.model, options.threads, MakeDecoder(options, *model.model)),
                retriever),
         workers(kParsersMax, RequestsQueuedMax(options.limits)),
-        rpcs(model, store, parser, workers, engine, process_metrics, metrics, request_bytes, options) {}
+        rpcs(model, store, parser, workers, engine, process_metrics, metrics, request_bytes, options) {
+    prometheus::Gauge& waiting = process_metrics.Gauge(
+        "retro_requests_waiting", "Requests that wait for a worker, by queue.", {{"queue", "requests"}});
+    prometheus::Gauge& held = process_metrics.Gauge("retro_request_bytes",
+                                                    "Bytes of requests and replies in memory, of --request-bytes-max.");
+    process_metrics.BeforeScrape([this, &waiting, &held] {
+      waiting.Set(static_cast<double>(workers.queued()));
+      held.Set(static_cast<double>(request_bytes.bytes()));
+    });
+  }
 
   const GeneratorOptions options;
   const ServedModel model;

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstdint>
 
+#include "common/base/caller.h"
 #include "common/base/error.h"
 #include "common/base/status_macros.h"
 
@@ -12,7 +13,6 @@ namespace {
 
 namespace pb = ::retro::generator::v1;
 
-constexpr size_t kCollectionBytesMax = 128;
 constexpr size_t kFilterBytesMax = 256 << 10;
 constexpr int kExcludedMax = 1024;
 constexpr size_t kDocumentIdBytesMax = 512;
@@ -43,8 +43,7 @@ absl::Status CheckExcluded(const pb::Retrieval& message) {
 }  // namespace
 
 absl::StatusOr<retriever::v1::SearchRequest> SearchOf(const pb::Retrieval& message, int64_t k_default, int64_t k_max) {
-  if (message.collection().size() > kCollectionBytesMax)
-    return FieldError("retrieval.collection", "must have at most 128 bytes");
+  RETRO_RETURN_IF_ERROR(CheckCollectionLength("retrieval.collection", message.collection()));
   if (message.has_k() && (message.k() < 1 || message.k() > k_max))
     return FieldError("retrieval.k", "must be from 1 to " + std::to_string(k_max));
   if (message.has_effort()) RETRO_RETURN_IF_ERROR(CheckEffort(message.effort()));

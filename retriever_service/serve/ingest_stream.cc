@@ -10,6 +10,8 @@
 
 #include "common/base/error.h"
 #include "common/base/handover.h"
+#include "common/base/status_macros.h"
+#include "common/base/strings.h"
 #include "common/base/sync.h"
 #include "common/rpc/message.h"
 #include "common/rpc/unary.h"
@@ -53,6 +55,10 @@ class IngestStream : public IngestReactor, public OpenStream {
     if (!ok) {
       EndReading();
       return;
+    }
+    // Its key may have been taken away since it began.
+    if (const absl::Status further = AdmitFurther(parts_.runner.access(), "Ingest", call_); !further.ok()) {
+      return TakeNoMore(further);
     }
     const size_t bytes = request_.Length();
     const auto message = std::make_shared<Message>(parts_.runner.budget(), call_.key());
@@ -111,16 +117,14 @@ class IngestStream : public IngestReactor, public OpenStream {
 
   void Accept(grpc::ByteBuffer& message, size_t bytes) {
     pb::IngestRequest request;
-    const bool readable = ParseMessage(message, request);
+    const auto parsed = std::make_shared<HeldBytes>(parts_.runner.budget(), call_.key());
+    const absl::Status allowed = Read(message, request, *parsed);
     message.Clear();
-    const auto done = [this, sequence = request.sequence(), bytes](const WriteResult& result) {
+    const auto done = [this, sequence = request.sequence(), bytes, parsed](const WriteResult& result) {
       parts_.ingest_budget.Release(bytes);
       Acknowledge(sequence, result);
     };
-    const absl::Status allowed = CheckCollection(call_.caller.get(), request.collection());
-    if (!readable) {
-      writer_->Refuse(FieldError("write", "this message does not parse: is every text in it UTF-8?"), done);
-    } else if (!allowed.ok()) {
+    if (!allowed.ok()) {
       writer_->Refuse(allowed, done);
     } else {
       writer_->Submit(std::move(*request.mutable_collection()), std::move(*request.mutable_write()), "write", call_,
@@ -130,6 +134,17 @@ class IngestStream : public IngestReactor, public OpenStream {
       reading_ = false;
       --holding_;
     });
+  }
+
+  // Parses a message, which takes what `parsed` then holds. The error is the document's.
+  absl::Status Read(const grpc::ByteBuffer& message, pb::IngestRequest& request, HeldBytes& parsed) const {
+    const absl::Status read = ParseRequest(message, request, [&parsed](size_t bytes) {
+      return parsed.TryAdd(bytes) ? absl::OkStatus() : UnaryRunner::MemoryFullError();
+    });
+    if (absl::IsInvalidArgument(read)) return FieldError("write", MessageOf(read));
+    RETRO_RETURN_IF_ERROR(read);
+    RETRO_RETURN_IF_ERROR(CheckCollectionLength("collection", request.collection()));
+    return CheckCollection(call_.caller.get(), request.collection());
   }
 
   // In the order of the documents, never two at a time.

@@ -30,21 +30,27 @@ constexpr int kStreamThreads = 16;  // a replica each that waits for changes
 constexpr size_t kStreamsWaitingMax = 64;
 constexpr std::chrono::milliseconds kStreamRetryAfter{200};
 
-// A stream whose messages are sent one by one by a thread that waits for each.
-template <typename Response>
-class BlockingStream final : public grpc::ServerWriteReactor<Response> {
- public:
-  BlockingStream(const CallbackServerContext& context, PeerWatch& peers) : context_(context), peers_(peers) {}
+constexpr size_t kStreamRequestBytesMax = size_t{64} << 10;  // names and numbers
 
-  absl::Status Send(const Response& response) {
+// A stream whose messages are sent one by one by a thread that waits for each.
+class BlockingStream final : public grpc::ServerWriteReactor<ByteBuffer> {
+ public:
+  BlockingStream(const CallbackServerContext& context, const char* method, const UnaryRunner& runner)
+      : context_(context), method_(method), access_(runner.access()), peers_(runner.peers()) {}
+
+  // To the holder of a key that may have been taken away since the stream began.
+  absl::Status Send(const google::protobuf::Message& response, const CallContext& call) {
+    RETRO_RETURN_IF_ERROR(AdmitFurther(access_, method_, call));
+    ByteBuffer bytes;
+    SerializeMessage(response, bytes);
     const auto on_its_way = peers_.Begin(context_);
-    const bool sent = SendAndWait(response);
+    const bool sent = SendAndWait(bytes);
     peers_.End(on_its_way);
     return sent ? absl::OkStatus() : CallerGoneError(/*deadline_passed=*/false);
   }
   void End(const grpc::Status& status) {
     HandOver(this);
-    this->Finish(status);  // may delete this
+    Finish(status);  // may delete this
   }
 
   void OnWriteDone(bool ok) override {
@@ -58,15 +64,17 @@ class BlockingStream final : public grpc::ServerWriteReactor<Response> {
   }
 
  private:
-  bool SendAndWait(const Response& response) {
+  bool SendAndWait(const ByteBuffer& response) {
     const MutexLock lock(mutex_);
     sent_.reset();
-    this->StartWrite(&response);
+    StartWrite(&response);
     while (!sent_.has_value()) done_.Wait(mutex_);
     return *sent_;
   }
 
   const CallbackServerContext& context_;
+  const char* const method_;
+  AccessControl* const access_;
   PeerWatch& peers_;
   Mutex mutex_;
   CondVar done_;
@@ -75,7 +83,7 @@ class BlockingStream final : public grpc::ServerWriteReactor<Response> {
 
 // Takes a request that comes in parts and hands it to a worker when it is whole; deletes itself at the end. Of one that
 // was cut off, a document that lacks chunks is refused for that.
-class PartsReader final : public grpc::ServerReadReactor<shardpb::WriteRequest> {
+class PartsReader final : public grpc::ServerReadReactor<ByteBuffer> {
  public:
   using Work = std::function<absl::Status(const shardpb::WriteRequest& request, const CallContext& call)>;
 
@@ -116,14 +124,19 @@ class PartsReader final : public grpc::ServerReadReactor<shardpb::WriteRequest> 
     StartRead(&part_);
   }
   absl::Status TakePart() {
-    const size_t bytes = part_.ByteSizeLong();
+    RETRO_RETURN_IF_ERROR(Hold(part_.Length()));
+    shardpb::WriteRequest part;
+    RETRO_RETURN_IF_ERROR(ParseRequest(part_, part, [this](size_t bytes) { return Hold(bytes); }));
+    part_.Clear();
+    RETRO_RETURN_IF_ERROR(AddPart(std::move(part), request_));
+    return CheckCollectionField(request_, call_);
+  }
+  absl::Status Hold(size_t bytes) {
     if (held_.bytes() + bytes > budget_.bytes_max()) {
       return FieldError("changes", StrCat("have more than the ", budget_.bytes_max(),
                                           " bytes of requests that this shard may hold (--request-bytes-max)"));
     }
-    if (!held_.TryAdd(bytes)) return UnaryRunner::MemoryFullError();
-    RETRO_RETURN_IF_ERROR(AddPart(std::exchange(part_, {}), request_));
-    return CheckCollectionField(request_, call_);
+    return held_.TryAdd(bytes) ? absl::OkStatus() : UnaryRunner::MemoryFullError();
   }
   void CarryOut() {
     if (!workers_.Submit([this] { End(work_(request_, call_)); }, call_.key())) {
@@ -145,17 +158,19 @@ class PartsReader final : public grpc::ServerReadReactor<shardpb::WriteRequest> 
   const absl::Status admitted_;
   const CallRecord record_;
   HeldBytes held_;  // for both
-  shardpb::WriteRequest part_, request_;
+  ByteBuffer part_;
+  shardpb::WriteRequest request_;
   PeerWatch::Entry read_;  // the read that is under way
 };
 
-// shardpb::ShardService::CallbackService, but that unary requests come as bytes (see unary.h).
+// shardpb::ShardService::CallbackService, but that messages come and go as bytes (see message.h).
 using Rpcs = shardpb::ShardService;
-using ServiceBase = Rpcs::WithRawCallbackMethod_Search<Rpcs::WithRawCallbackMethod_Write<
-    Rpcs::WithRawCallbackMethod_Delete<Rpcs::WithRawCallbackMethod_GetDocument<Rpcs::WithRawCallbackMethod_GetChunks<
-        Rpcs::WithRawCallbackMethod_ListDocuments<Rpcs::WithRawCallbackMethod_Stats<
-            Rpcs::WithRawCallbackMethod_GetShardInfo<Rpcs::WithCallbackMethod_WriteInParts<
-                Rpcs::WithCallbackMethod_PullChanges<Rpcs::WithCallbackMethod_FetchSnapshot<Rpcs::Service>>>>>>>>>>>;
+using ServiceBase = Rpcs::WithRawCallbackMethod_Search<
+    Rpcs::WithRawCallbackMethod_Write<Rpcs::WithRawCallbackMethod_Delete<Rpcs::WithRawCallbackMethod_GetDocument<
+        Rpcs::WithRawCallbackMethod_GetChunks<Rpcs::WithRawCallbackMethod_ListDocuments<
+            Rpcs::WithRawCallbackMethod_Stats<Rpcs::WithRawCallbackMethod_GetShardInfo<
+                Rpcs::WithRawCallbackMethod_WriteInParts<Rpcs::WithRawCallbackMethod_PullChanges<
+                    Rpcs::WithRawCallbackMethod_FetchSnapshot<Rpcs::Service>>>>>>>>>>>;
 
 class ShardService final : public ServiceBase {
  public:
@@ -167,7 +182,10 @@ class ShardService final : public ServiceBase {
         write_runner_(writers_, runner_),
         metrics_(metrics),
         replication_(replication),
-        streams_(replication == nullptr ? 1 : kStreamThreads, kStreamsWaitingMax) {}
+        streams_(replication == nullptr ? 1 : kStreamThreads, kStreamsWaitingMax) {
+    runner_.Watch("reads");
+    write_runner_.Watch("writes");
+  }
 
   ServerUnaryReactor* Search(CallbackServerContext* context, const ByteBuffer* request, ByteBuffer* reply) override {
     return Run(context, "shard.Search", request, reply, &Shard::Search, RunOn::kArrival);
@@ -175,14 +193,12 @@ class ShardService final : public ServiceBase {
   ServerUnaryReactor* Write(CallbackServerContext* context, const ByteBuffer* request, ByteBuffer* reply) override {
     return Run(context, "shard.Write", request, reply, &Shard::Write, RunOn::kWorker, &write_runner_);
   }
-  grpc::ServerReadReactor<shardpb::WriteRequest>* WriteInParts(CallbackServerContext* context,
-                                                               shardpb::WriteResponse* response) override {
+  grpc::ServerReadReactor<ByteBuffer>* WriteInParts(CallbackServerContext* context, ByteBuffer* response) override {
     return new PartsReader(*context, "shard.WriteInParts", runner_, writers_, metrics_,
                            [this, response](const shardpb::WriteRequest& request, const CallContext& call) {
-                             auto written = shard_.Write(request, call);
-                             if (!written.ok()) return written.status();
-                             *response = *std::move(written);
-                             return absl::OkStatus();
+                             const auto written = shard_.Write(request, call);
+                             if (written.ok()) SerializeMessage(*written, *response);
+                             return written.status();
                            });
   }
   ServerUnaryReactor* Delete(CallbackServerContext* context, const ByteBuffer* request, ByteBuffer* reply) override {
@@ -207,21 +223,23 @@ class ShardService final : public ServiceBase {
     return Run(context, "shard.GetShardInfo", request, reply, &Shard::GetShardInfo);
   }
 
-  grpc::ServerWriteReactor<shardpb::PullChangesResponse>* PullChanges(
-      CallbackServerContext* context, const shardpb::PullChangesRequest* request) override {
-    using Stream = BlockingStream<shardpb::PullChangesResponse>;
-    return Start<Stream>(context, "shard.PullChanges", [this, request](Stream& stream, const CallContext& call) {
-      return replication_->Pull(*request, call,
-                                [&stream](const shardpb::PullChangesResponse& part) { return stream.Send(part); });
-    });
+  grpc::ServerWriteReactor<ByteBuffer>* PullChanges(CallbackServerContext* context,
+                                                    const ByteBuffer* request) override {
+    return Start<shardpb::PullChangesRequest>(
+        context, "shard.PullChanges", *request,
+        [this](const shardpb::PullChangesRequest& pull, BlockingStream& stream, const CallContext& call) {
+          return replication_->Pull(pull, call,
+                                    [&](const shardpb::PullChangesResponse& part) { return stream.Send(part, call); });
+        });
   }
-  grpc::ServerWriteReactor<shardpb::FetchSnapshotResponse>* FetchSnapshot(
-      CallbackServerContext* context, const shardpb::FetchSnapshotRequest* request) override {
-    using Stream = BlockingStream<shardpb::FetchSnapshotResponse>;
-    return Start<Stream>(context, "shard.FetchSnapshot", [this, request](Stream& stream, const CallContext& call) {
-      return replication_->SendSnapshot(
-          *request, call, [&stream](const shardpb::FetchSnapshotResponse& part) { return stream.Send(part); });
-    });
+  grpc::ServerWriteReactor<ByteBuffer>* FetchSnapshot(CallbackServerContext* context,
+                                                      const ByteBuffer* request) override {
+    return Start<shardpb::FetchSnapshotRequest>(
+        context, "shard.FetchSnapshot", *request,
+        [this](const shardpb::FetchSnapshotRequest& fetch, BlockingStream& stream, const CallContext& call) {
+          return replication_->SendSnapshot(
+              fetch, call, [&](const shardpb::FetchSnapshotResponse& part) { return stream.Send(part, call); });
+        });
   }
 
  private:
@@ -237,11 +255,13 @@ class ShardService final : public ServiceBase {
             run_on);
   }
 
-  // `work` runs on a thread of its own kind: replicas wait long, and must not take the place of searches.
-  template <typename Stream>
-  Stream* Start(CallbackServerContext* context, const char* name,
-                const std::function<absl::Status(Stream& stream, const CallContext& call)>& work) {
-    auto* stream = new Stream(*context, runner_.peers());  // deletes itself
+  // `work` runs on a thread of its own kind: replicas wait long, and must not take the place of searches. `request` is
+  // gRPC's, until the stream's OnDone.
+  template <typename Request>
+  BlockingStream* Start(
+      CallbackServerContext* context, const char* name, const ByteBuffer& request,
+      const std::function<absl::Status(const Request&, BlockingStream& stream, const CallContext& call)>& work) {
+    auto* stream = new BlockingStream(*context, name, runner_);  // deletes itself
     CallContext call = MakeCallContext(*context);
     absl::Status status = Admit(runner_.access(), *context, name, call);
     const auto record = std::make_shared<CallRecord>(metrics_, name, call);
@@ -250,12 +270,25 @@ class ShardService final : public ServiceBase {
                      "this shard is not part of a cluster: start it with --cluster-file");
     }
     if (status.ok()) {
-      const auto carry_out = [stream, record, work, call] { stream->End(record->Finish(work(*stream, call))); };
+      const auto carry_out = [stream, record, work, call, &request] {
+        Request message;
+        absl::Status status = ReadStreamRequest(request, message);
+        if (status.ok()) status = work(message, *stream, call);
+        stream->End(record->Finish(status));
+      };
       if (streams_.Submit(carry_out)) return stream;
       status = QueueFullError("the queue of replicas", kStreamRetryAfter);
     }
     stream->End(record->Finish(status));
     return stream;
+  }
+
+  static absl::Status ReadStreamRequest(const ByteBuffer& bytes, google::protobuf::Message& message) {
+    if (bytes.Length() > kStreamRequestBytesMax) {
+      return Error(absl::StatusCode::kInvalidArgument, Reason::kInvalidField,
+                   StrCat("the request has more than ", kStreamRequestBytesMax, " bytes"));
+    }
+    return ParseRequest(bytes, message, [](size_t) { return absl::OkStatus(); });
   }
 
   Shard& shard_;

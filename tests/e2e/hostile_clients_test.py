@@ -20,6 +20,7 @@ GROWTH_MAX_MIB = 256  # requests and replies as bounded, as much again in the li
 HOSTILE_ADDRESS = "127.0.0.2"  # another than the other clients', as the proxy counts by address
 HONEST_ADDRESS = "127.0.0.3"
 HANDSHAKE_S = 20
+GROWING_BYTES = 16 * MIB
 CONNECTIONS = 100
 SILENT_CONNECTIONS = 300  # more than a port of the proxy has
 CONNECTIONS_OF_AN_ADDRESS = 64  # haproxy.cfg's
@@ -32,8 +33,11 @@ WINDOW_MAX = (1 << 31) - 1
 WINDOW_FIRST = (1 << 16) - 1  # of a connection
 INITIAL_WINDOW = 4
 GENERATE = "/retro.generator.v1.GeneratorService/Generate"
+SCORE = "/retro.generator.v1.GeneratorService/Score"
 SEARCH = "/retro.retriever.v1.RetrieverService/Search"
 UPSERT = "/retro.retriever.v1.RetrieverService/UpsertDocuments"
+DELETE = "/retro.retriever.v1.RetrieverService/DeleteDocuments"
+INGEST = "/retro.retriever.v1.RetrieverService/Ingest"
 INVALID_ARGUMENT, RESOURCE_EXHAUSTED = 3, 8
 
 
@@ -179,6 +183,18 @@ class Calling(Hostile):
         return bytes(data)
 
 
+class Growing:
+    def assert_stays_small(self, service, method, piece):
+        """While it is sent `piece` over and over, each of which would be an object. Of Ingest it is the document that is refused."""
+        forget_peak(service)
+        before = memory_mib(service, "VmRSS")
+        code, text, _ = self.rpc(service.address, method, piece * (GROWING_BYTES // len(piece)))
+        growth = memory_mib(service, "VmHWM") - before
+        print(f"{method} of {piece.hex()}: {growth:.0f} MiB more at its peak, {code} {text}", flush=True)
+        self.assertIn(code, (0, INVALID_ARGUMENT) if method == INGEST else (INVALID_ARGUMENT,))
+        self.assertLess(growth, 5 * GROWING_BYTES / MIB, "the message, what carries it, and little else")
+
+
 class HostileClients:
     """What is tried; how the service is reached is the subclasses'."""
 
@@ -274,7 +290,7 @@ class HostileClients:
                 self.connect().send(junk)
 
 
-class Direct(HostileClients, harness.EndToEndTest):
+class Direct(HostileClients, Growing, harness.EndToEndTest):
     flood_calls = 20_000
     flood_growth_max_mib = 64 * flood_calls / 1024  # gRPC 1.51 bounds the bytes of such a call, not their number
 
@@ -283,6 +299,10 @@ class Direct(HostileClients, harness.EndToEndTest):
         self.start_service()
         self.hostile_port, self.hostile_tls = self.retriever_port, None
         self.fill()
+
+    def test_messages_that_would_become_fifty_times_as_large(self):
+        for method, piece in ((SEARCH, b"\x12\x00"), (UPSERT, b"\x12\x00"), (SEARCH, b"\x7b\x7c"), (DELETE, b"\x12\x00"), (INGEST, b"\x1a\x00")):
+            self.assert_stays_small(self.service, method, piece)
 
     def test_a_message_one_byte_past_the_bound(self):
         with self.nobody_else_notices():
@@ -364,7 +384,7 @@ class ThroughTheProxy(HostileClients, harness.EndToEndTest):
                         self.assertIn(name + bytes([len(value)]) + value, client.headers)
 
 
-class BeforeAnotherService(harness.EndToEndTest):
+class BeforeAnotherService(Growing, harness.EndToEndTest):
     """A router and a generator, which call others. What comes as a request id or a trace goes on to those, and what is no text must not:
     gRPC ends who sends that."""
 
@@ -406,6 +426,13 @@ class BeforeAnotherService(harness.EndToEndTest):
         generator = self.start_both()
         prompt = harness.protobuf_field(1, b"a lighthouse by the harbour")
         self.assert_answers(generator, GENERATE, prompt + harness.varint(3 << 3) + harness.varint(2))
+
+    def test_messages_that_would_become_fifty_times_as_large(self):
+        generator = self.start_both()
+        self.assert_stays_small(generator, GENERATE, b"\x32\x00")  # stop strings
+        self.assert_stays_small(generator, GENERATE, b"\x7b\x7c")
+        for kind in (b"\x7b\x7c", b"\x0a\x00"):
+            self.assert_stays_small(generator, SCORE, kind)
 
 
 if __name__ == "__main__":
