@@ -54,8 +54,10 @@ void AddBounds(CLI::App& app, Settings& settings) {
       ->check(CLI::Range(1, kThreadsMax))
       ->capture_default_str()
       ->group(kBounds);
-  app.add_option("--ingest-bytes-max", settings.retriever.ingest_bytes_max,
-                 "Bytes of documents in memory at once; more waits at the sender")
+  app.add_option(
+         "--ingest-bytes-max", settings.retriever.ingest_bytes_max,
+         "Bytes of streams' documents in memory at once, and again of what documents become while they are cut, "
+         "embedded and written; more waits, the former at the sender")
       ->capture_default_str()
       ->group(kBounds);
   app.add_option("--store-memory-bytes", settings.retriever.store_memory_bytes,

@@ -125,7 +125,8 @@ class ServedRetriever final : public Retriever {
         shards_(std::move(shards)),
         admin_(std::move(admin)),
         router_(*shards_, embedding_),
-        writer_(*shards_, embedding_, *tokenizer_),
+        work_budget_(kIngestDocumentsMax, options.ingest_bytes_max),
+        writer_(*shards_, embedding_, *tokenizer_, work_budget_),
         budget_(kIngestDocumentsMax, options.ingest_bytes_max),
         workers_(options.workers, static_cast<size_t>(options.requests_waiting_max)),
         writers_(options.workers, static_cast<size_t>(options.requests_waiting_max)),
@@ -193,8 +194,9 @@ class ServedRetriever final : public Retriever {
   const std::unique_ptr<ShardMap> shards_;
   const std::unique_ptr<Admin> admin_;
   Router router_;
+  IngestBudget work_budget_;  // of documents that are worked on
   DocumentWriter writer_;
-  IngestBudget budget_;
+  IngestBudget budget_;  // of streams' documents as they came
   WorkerPool workers_;
   WorkerPool writers_;
   WorkerPool ingest_workers_;

@@ -2,7 +2,12 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
+#include <chrono>
+#include <optional>
 #include <string>
+#include <thread>
+#include <utility>
 #include <vector>
 
 namespace retro {
@@ -29,6 +34,31 @@ TEST(IngestBudgetTest, KeysThatWaitTakeTurns) {
   for (int i = 0; i < 2; ++i) budget.Acquire(1, "b", [&] { order += 'b'; });
   for (int i = 0; i < 5; ++i) budget.Release(1);
   EXPECT_EQ(order, "aababa");
+}
+
+TEST(IngestBudgetTest, RoomIsWaitedForAndWhatItDoesNotNeedGivenBack) {
+  IngestBudget budget(/*documents_max=*/10, /*bytes_max=*/100);
+  std::optional<IngestRoom> first(std::in_place, budget, 80, "");
+  std::atomic<int> entered = 0;
+  std::thread second([&] {
+    const IngestRoom room(budget, 40, "");
+    ++entered;
+  });
+  std::thread third([&] {
+    const IngestRoom room(budget, 90, "");
+    ++entered;
+  });
+  std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  EXPECT_EQ(entered, 0);
+  first->ShrinkTo(60);
+  first->ShrinkTo(70);  // not that it grows
+  EXPECT_EQ(budget.bytes() % 40, 60u % 40) << "the first, and the second or not";
+  first.reset();
+  second.join();
+  third.join();
+  EXPECT_EQ(entered, 2);
+  EXPECT_EQ(budget.bytes(), 0u);
+  EXPECT_EQ(budget.documents(), 0u);
 }
 
 TEST(IngestBudgetTest, DocumentsAreBoundedToo) {

@@ -413,6 +413,36 @@ TEST_F(RetrieverTest, CallersVectorsAreUsedAndChecked) {
   EXPECT_EQ(FieldOf(Search(search).status()), "queries[0].vector");
 }
 
+class AloneRetrieverTest : public RetrieverTest {
+ protected:
+  AloneRetrieverTest() { options_.ingest_bytes_max = 1; }  // each document is
+};
+
+TEST_F(AloneRetrieverTest, WhatDocumentsBecomeHasABudget) {
+  constexpr double kChunksAtOnce = 256;  // of one document, in the embedder's line
+  gate_ = false;
+  std::vector<std::thread> callers;
+  for (int i = 0; i < 4; ++i) {
+    callers.emplace_back([this, i] {
+      pb::UpsertDocumentsRequest request;
+      request.add_writes()->mutable_document()->set_id(StrCat("d", i));
+      request.mutable_writes(0)->mutable_document()->set_text(LongText(StrCat("word", i), 20'000));
+      grpc::ClientContext context;
+      pb::UpsertDocumentsResponse response;
+      EXPECT_TRUE(stub_->UpsertDocuments(&context, request, &response).ok());
+      EXPECT_GT(response.results(0).chunk_count(), 2 * kChunksAtOnce);
+    });
+  }
+  const auto waiting = [this] {
+    metrics_.Collect();
+    return metrics_.Gauge("retro_embed_waiting", "", {{"kind", "ingest"}}).Value();
+  };
+  std::this_thread::sleep_for(std::chrono::seconds(1));  // for the others, if they may
+  EXPECT_LE(waiting(), kChunksAtOnce);
+  gate_ = true;
+  for (std::thread& caller : callers) caller.join();
+}
+
 TEST_F(RetrieverTest, DeletedIsNeverFoundAgain) {
   Put("keep", "keep this text");
   Put("drop", "drop this text");

@@ -1,5 +1,7 @@
 #include "retriever_service/ingest/document_writer.h"
 
+#include <algorithm>
+#include <optional>
 #include <utility>
 
 #include "common/base/error.h"
@@ -24,6 +26,23 @@ pb::WriteOutcome Outcome(shardpb::ChangeOutcome outcome) {
     default:
       return pb::WRITE_OUTCOME_UNSPECIFIED;
   }
+}
+
+// What a chunk takes beside itself once it is embedded: its vector, and its place among those that are.
+size_t EmbeddedChunkBytes(const pb::CollectionSpec& spec) {
+  constexpr size_t kPlaceBytes = 64;
+  return spec.dimension() * kHalfBytes + kPlaceBytes;
+}
+
+// The most that a text takes if each of its bytes is a token, of which a chunk may lack three (see chunker.h): while it
+// is cut, with its tokens in a vector that has grown and its chunks as they are cut and as they are sent; or embedded.
+size_t CutBytesMax(size_t text_bytes, const pb::CollectionSpec& spec) {
+  constexpr size_t kChunkBytes = 192;  // of both, without tokens and vector
+  constexpr uint32_t kLackingMax = 3;
+  const size_t chunks = text_bytes / (std::max(spec.chunk_size(), kLackingMax + 1) - kLackingMax) + 1;
+  const size_t cut = text_bytes * (2 * sizeof(Token) + 2 * sizeof(TokenId));
+  const size_t embedded = text_bytes * sizeof(TokenId) + chunks * EmbeddedChunkBytes(spec);
+  return text_bytes + chunks * kChunkBytes + std::max(cut, embedded);
 }
 
 // The answer to the one change of `request`.
@@ -54,6 +73,7 @@ WriteResult DocumentWriter::Write(const std::string& collection, pb::DocumentWri
   const absl::StatusOr<pb::CollectionSpec> spec = shards_.Collection(collection);
   if (!spec.ok()) return FailedWrite(id, spec.status());
 
+  std::optional<IngestRoom> room;  // given back after the memory of the next
   shardpb::WriteRequest request;
   request.set_collection(spec->name());
   request.set_embedder_fingerprint(spec->embedder_fingerprint());
@@ -66,8 +86,9 @@ WriteResult DocumentWriter::Write(const std::string& collection, pb::DocumentWri
   const uint32_t number = shards_.ShardOfDocument(id);
   absl::StatusOr<shardpb::WriteResponse> response = Send(shards_.shard(number), request, context);
   if (response.ok() && response->results(0).outcome() == shardpb::CHANGE_OUTCOME_NEEDS_CHUNKS) {
+    room.emplace(budget_, CutBytesMax(text.size(), *spec), context.key());
     change.mutable_document()->set_text(std::move(text));
-    status = AddContent(*spec, write, field, context, change);
+    status = AddContent(*spec, write, field, context, change, *room);
     if (!status.ok()) return FailedWrite(id, status);
     response = Send(shards_.shard(number), request, context);
   }
@@ -86,13 +107,14 @@ WriteResult DocumentWriter::Write(const std::string& collection, pb::DocumentWri
 
 absl::Status DocumentWriter::AddContent(const pb::CollectionSpec& spec, const pb::DocumentWrite& write,
                                         const std::string& field, const CallContext& context,
-                                        shardpb::DocumentChange& change) const {
+                                        shardpb::DocumentChange& change, IngestRoom& room) const {
   if (spec.tokenizer_fingerprint() != tokenizer_.fingerprint()) {
     return Error(absl::StatusCode::kFailedPrecondition, Reason::kTokenizerMismatch,
                  StrCat("collection \"", spec.name(),
                         "\" is cut by another tokenizer than this server's; start it with that one"));
   }
   AddChunks(tokenizer_, spec.chunk_size(), change);
+  room.ShrinkTo(change.SpaceUsedLong() + change.chunks_size() * EmbeddedChunkBytes(spec));
   if (!write.chunk_vectors().empty()) return AddGivenVectors(spec, write, field, change);
   RETRO_RETURN_IF_ERROR(embedding_.CheckServes(spec));
   shardpb::DocumentChange* const one = &change;

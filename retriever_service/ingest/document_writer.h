@@ -12,6 +12,7 @@
 #include "common/base/call_context.h"
 #include "common/document/protos.h"
 #include "common/tokenizer/tokenizer.h"
+#include "retriever_service/ingest/ingest_budget.h"
 #include "retriever_service/query/embedding.h"
 #include "retriever_service/query/shard_map.h"
 #include "retro/retriever/v1/retriever.pb.h"
@@ -32,23 +33,26 @@ WriteResult FailedWrite(const std::string& document_id, const absl::Status& stat
 // Any thread; blocks while the document is embedded and made durable.
 class DocumentWriter {
  public:
-  // All must outlive this.
-  DocumentWriter(ShardMap& shards, Embedding& embedding, const Tokenizer& tokenizer)
-      : shards_(shards), embedding_(embedding), tokenizer_(tokenizer) {}
+  // All must outlive this. `budget` is of what documents are while they are cut, embedded and written, which may be 40
+  // times their text: whatever comes beyond it waits.
+  DocumentWriter(ShardMap& shards, Embedding& embedding, const Tokenizer& tokenizer, IngestBudget& budget)
+      : shards_(shards), embedding_(embedding), tokenizer_(tokenizer), budget_(budget) {}
 
   // `field` is the write's path in the request, for errors: "write", "writes[3]".
   WriteResult Write(const std::string& collection, pb::DocumentWrite write, const std::string& field,
                     const CallContext& context);
 
  private:
+  // With its text: chunks, and their vectors. `room` is what the change then needs.
   absl::Status AddContent(const pb::CollectionSpec& spec, const pb::DocumentWrite& write, const std::string& field,
-                          const CallContext& context, shardpb::DocumentChange& change) const;
+                          const CallContext& context, shardpb::DocumentChange& change, IngestRoom& room) const;
   absl::Status AddGivenVectors(const pb::CollectionSpec& spec, const pb::DocumentWrite& write, const std::string& field,
                                shardpb::DocumentChange& change) const;
 
   ShardMap& shards_;
   Embedding& embedding_;
   const Tokenizer& tokenizer_;
+  IngestBudget& budget_;
 };
 
 }  // namespace retro

@@ -24,11 +24,15 @@ void IngestBudget::Acquire(size_t bytes, const std::string& key, std::function<v
   ready();
 }
 
-void IngestBudget::Release(size_t bytes) {
+void IngestBudget::Release(size_t bytes) { GiveBack(1, bytes); }
+
+void IngestBudget::Shrink(size_t bytes) { GiveBack(0, bytes); }
+
+void IngestBudget::GiveBack(size_t documents, size_t bytes) {
   std::vector<std::function<void()>> ready;
   {
     MutexLock lock(mutex_);
-    --documents_;
+    documents_ -= documents;
     bytes_ -= bytes;
     while (!turns_.empty() && Fits(waiting_[turns_.front()].front().bytes)) {
       const auto next = waiting_.find(turns_.front());
@@ -55,6 +59,25 @@ size_t IngestBudget::documents() const {
 size_t IngestBudget::bytes() const {
   MutexLock lock(mutex_);
   return bytes_;
+}
+
+IngestRoom::IngestRoom(IngestBudget& budget, size_t bytes, const std::string& key) : budget_(budget), bytes_(bytes) {
+  Mutex mutex;
+  CondVar changed;
+  bool there = false;
+  budget_.Acquire(bytes, key, [&] {
+    const MutexLock lock(mutex);
+    there = true;
+    changed.NotifyAll();
+  });
+  const MutexLock lock(mutex);
+  while (!there) changed.Wait(mutex);
+}
+
+void IngestRoom::ShrinkTo(size_t bytes) {
+  if (bytes >= bytes_) return;
+  budget_.Shrink(bytes_ - bytes);
+  bytes_ = bytes;
 }
 
 }  // namespace retro

@@ -21,6 +21,8 @@ class IngestBudget {
   // than the whole budget gets in when nothing else is.
   void Acquire(size_t bytes, const std::string& key, std::function<void()> ready);
   void Release(size_t bytes);
+  // A document that is there needs so much less than was taken for it.
+  void Shrink(size_t bytes);
 
   size_t documents() const;
   size_t bytes() const;
@@ -31,6 +33,7 @@ class IngestBudget {
     std::function<void()> ready;
   };
   bool Fits(size_t bytes) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void GiveBack(size_t documents, size_t bytes) ABSL_LOCKS_EXCLUDED(mutex_);
 
   const size_t documents_max_;
   const size_t bytes_max_;
@@ -39,6 +42,24 @@ class IngestBudget {
   size_t bytes_ ABSL_GUARDED_BY(mutex_) = 0;
   std::map<std::string, std::deque<Waiting>> waiting_ ABSL_GUARDED_BY(mutex_);  // by key; none is empty
   std::deque<std::string> turns_ ABSL_GUARDED_BY(mutex_);  // the keys of waiting_, whose turn it is first
+};
+
+// Room in a budget for one document, given back with this. One thread at a time.
+class IngestRoom {
+ public:
+  // Waits for it, while others give theirs back: who waits must have none that they wait for. `budget` must outlive
+  // this.
+  IngestRoom(IngestBudget& budget, size_t bytes, const std::string& key);
+  ~IngestRoom() { budget_.Release(bytes_); }
+  IngestRoom(const IngestRoom&) = delete;
+  IngestRoom& operator=(const IngestRoom&) = delete;
+
+  // It needs no more than that.
+  void ShrinkTo(size_t bytes);
+
+ private:
+  IngestBudget& budget_;
+  size_t bytes_;
 };
 
 }  // namespace retro

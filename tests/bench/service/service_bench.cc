@@ -203,8 +203,8 @@ std::vector<shardpb::SearchRequest> MakeShardSearches(const BenchVectors& vector
   EmbedBatcher batcher(std::make_unique<HashEmbedder>(kBenchDimension));
   Embedding embedding(batcher);
   Router router(*map, embedding);
-  DocumentWriter writer(*map, embedding, *tokenizer);
   IngestBudget budget(1, 1);
+  DocumentWriter writer(*map, embedding, *tokenizer, budget);
   WorkerPool workers(16, 1024), ingest_workers(1, 1);
   Metrics metrics;
   RetrieverMetrics retriever_metrics(metrics);
