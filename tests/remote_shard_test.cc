@@ -1,12 +1,17 @@
 #include "retriever_service/shard/remote_shard.h"
 
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <chrono>
 #include <filesystem>
+#include <fstream>
+#include <memory>
+#include <string>
 #include <thread>
 
 #include "common/base/error.h"
@@ -132,7 +137,8 @@ TEST_F(RemoteShardTest, ARequestInPartsIsTheSame) {
       change.mutable_chunks(i)->set_vector_fp16(std::string(10, static_cast<char>('a' + i % 26)));
     }
   }
-  WriteParts parts(request, /*bytes_max=*/100);
+  request.mutable_changes(1)->set_any_version(true);
+  WriteParts parts(request, /*epoch=*/7, /*bytes_max=*/100);
   shardpb::WriteRequest joined;
   int count = 0;
   for (auto part = parts.Next(); part.has_value(); part = parts.Next(), ++count) {
@@ -348,11 +354,21 @@ class SlowShard final : public shardpb::ShardService::Service {
   }
   grpc::Status Write(grpc::ServerContext* context, const shardpb::WriteRequest*, shardpb::WriteResponse*) override {
     while (slow && !context->IsCancelled()) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    ++whole;
     if (!stale) return grpc::Status::OK;
     return ToGrpcStatus(Error(absl::StatusCode::kFailedPrecondition, Reason::kStaleEpoch, "this replica is starting"));
   }
+  grpc::Status WriteInParts(grpc::ServerContext*, grpc::ServerReader<shardpb::WriteRequest>* reader,
+                            shardpb::WriteResponse*) override {
+    for (shardpb::WriteRequest part; reader->Read(&part); ++parts) {
+      largest_part = std::max(largest_part.load(), part.ByteSizeLong());
+      if (parts == 0) epoch = part.epoch();
+    }
+    return grpc::Status::OK;
+  }
   std::atomic<bool> slow = false, busy = false, stopped = false, stale = false;
-  std::atomic<int> calls = 0, asked = 0, stats = 0;
+  std::atomic<int> calls = 0, asked = 0, stats = 0, whole = 0, parts = 0;
+  std::atomic<size_t> largest_part = 0, epoch = 0;
 };
 
 class ReplicasTest : public testing::Test {
@@ -467,6 +483,20 @@ TEST_F(ReplicasTest, BusyOnesAreThere) {
   EXPECT_TRUE(shard_->available());
 }
 
+// There is one of it, and a part.
+TEST_F(ReplicasTest, ALargeWriteIsNotCopiedAsAWhole) {
+  shardpb::WriteRequest request;
+  shardpb::DocumentChange& change = *request.add_changes();
+  for (int i = 0; i < 3000; ++i) change.add_chunks()->set_vector_fp16(std::string(1000, 'v'));
+  ASSERT_TRUE(shard_->Write(request, {}).ok());
+  EXPECT_EQ(services_[0].whole, 0);
+  EXPECT_GE(services_[0].parts, 3);
+  EXPECT_LE(services_[0].largest_part, kPartBytesMax + 1000);
+  EXPECT_EQ(services_[0].epoch, config_->shards[0].epoch);
+  ASSERT_TRUE(shard_->Write({}, {}).ok());
+  EXPECT_EQ(services_[0].whole, 1);
+}
+
 TEST_F(ReplicasTest, AWriteWhoseAnswerIsLateMayBeRepeated) {
   services_[0].slow = true;
   CallContext hurried;
@@ -483,6 +513,50 @@ TEST_F(ReplicasTest, APrimaryThatDoesNotActYetIsWorthAnotherTry) {
   EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable) << status;
   EXPECT_EQ(ReasonOf(status), Reason::kShardUnavailable);
   EXPECT_THAT(std::string(MessageOf(status)), testing::HasSubstr("nothing was done"));
+}
+
+// Established connections to a port of this machine, as the server has them.
+int ConnectionsTo(int port) {
+  const std::string local = fmt::format("0100007F:{:04X}", port);
+  int connections = 0;
+  for (const char* file : {"/proc/net/tcp", "/proc/net/tcp6"}) {  // the latter has it as an address of IPv6
+    std::ifstream table(file);
+    for (std::string number, from, to, state, rest; table >> number >> from >> to >> state; std::getline(table, rest)) {
+      if (from.ends_with(local) && state == "01") ++connections;
+    }
+  }
+  return connections;
+}
+
+TEST_F(ReplicasTest, OneThatWasTakenOutIsForgotten) {
+  shard_.reset();
+  std::atomic<std::shared_ptr<const ClusterConfig>> config = config_;
+  RemoteShard shard(0, ClusterView{[&] { return config.load(); }, [] {}, {}}, metrics_);
+  const auto shown = [&](const std::string& replica) {
+    shard.RefreshMetrics();
+    int gauges = 0;
+    for (const prometheus::MetricFamily& family : metrics_.Collect()) {
+      if (family.type != prometheus::MetricType::Gauge) continue;
+      for (const prometheus::ClientMetric& metric : family.metric) {
+        for (const auto& label : metric.label) gauges += label.name == "replica" && label.value == replica;
+      }
+    }
+    return gauges;
+  };
+  EXPECT_EQ(shown("r0"), 4);
+  EXPECT_EQ(shown("r1"), 4);
+  const auto wait = [] { std::this_thread::sleep_for(std::chrono::milliseconds(5)); };
+  while (ConnectionsTo(servers_[1]->port()) == 0) wait();
+  ClusterConfig without = *config_;
+  without.shards[0].replicas.pop_back();
+  without.shards[0].in_sync.pop_back();
+  config = std::make_shared<const ClusterConfig>(without);
+  EXPECT_EQ(shown("r0"), 4);
+  EXPECT_EQ(shown("r1"), 0);
+  while (ConnectionsTo(servers_[1]->port()) > 0) wait();
+  EXPECT_GT(ConnectionsTo(servers_[0]->port()), 0);
+  config = config_;
+  EXPECT_EQ(shown("r1"), 4) << "it was put back";
 }
 
 TEST_F(ReplicasTest, OneThatIsNotInSyncIsNotRead) {

@@ -38,6 +38,11 @@ prometheus::Gauge& Metrics::Gauge(const std::string& name, const std::string& he
   return prometheus::BuildGauge().Name(name).Help(help).Register(*registry_).Add(labels);
 }
 
+void Metrics::RemoveGauge(const std::string& name, const prometheus::Labels& labels) {
+  auto& family = prometheus::BuildGauge().Name(name).Register(*registry_);
+  family.Remove(&family.Add(labels));
+}
+
 prometheus::Histogram& Metrics::Histogram(const std::string& name, const std::string& help,
                                           const prometheus::Labels& labels) {
   return prometheus::BuildHistogram().Name(name).Help(help).Register(*registry_).Add(labels, SecondsBuckets());

@@ -26,14 +26,16 @@ namespace retro {
 // Buckets for durations in seconds, 0.1 ms to 100 s.
 prometheus::Histogram::BucketBoundaries SecondsBuckets();
 
-// The metrics of one process. Families are made once, at start; the returned references live as long as this. Any
-// thread.
+// The metrics of one process. Families are made once, at start; the returned references live as long as this, or until
+// RemoveGauge. Any thread.
 class Metrics {
  public:
   Metrics();
 
   prometheus::Counter& Counter(const std::string& name, const std::string& help, const prometheus::Labels& labels = {});
   prometheus::Gauge& Gauge(const std::string& name, const std::string& help, const prometheus::Labels& labels = {});
+  // It is shown no more; nobody may use a reference to it. For what it tells of is gone.
+  void RemoveGauge(const std::string& name, const prometheus::Labels& labels);
   // Of seconds.
   prometheus::Histogram& Histogram(const std::string& name, const std::string& help,
                                    const prometheus::Labels& labels = {});

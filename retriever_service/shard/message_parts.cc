@@ -5,31 +5,11 @@
 #include "common/base/error.h"
 
 namespace retro {
+namespace {
 
-std::vector<shardpb::PullChangesResponse> CutIntoParts(std::vector<shardpb::PullChangesResponse> changes,
-                                                       size_t bytes_max) {
-  std::vector<shardpb::PullChangesResponse> parts;
-  for (shardpb::PullChangesResponse& change : changes) {
-    if (change.ByteSizeLong() <= bytes_max) {
-      parts.push_back(std::move(change));
-      continue;
-    }
-    auto rows = std::move(*change.mutable_chunks());
-    change.clear_chunks();
-    size_t bytes = change.ByteSizeLong();
-    parts.push_back(std::move(change));
-    for (shardpb::ReplicatedChunk& row : rows) {
-      const size_t row_bytes = row.ByteSizeLong();
-      if (bytes + row_bytes > bytes_max) {
-        parts.emplace_back();
-        bytes = 0;
-      }
-      *parts.back().add_chunks() = std::move(row);
-      bytes += row_bytes;
-    }
-  }
-  return parts;
-}
+constexpr size_t kFieldBytesMax = 6;  // that a message within another takes beside its own
+
+}  // namespace
 
 void AddPart(shardpb::PullChangesResponse part, std::vector<shardpb::PullChangesResponse>& changes) {
   if (part.has_change()) {
@@ -46,7 +26,7 @@ std::optional<shardpb::WriteRequest> WriteParts::Next() {
     part.set_collection(request_.collection());
     part.set_embedder_fingerprint(request_.embedder_fingerprint());
     part.set_tokenizer_fingerprint(request_.tokenizer_fingerprint());
-    part.set_epoch(request_.epoch());
+    part.set_epoch(epoch_);
   }
   const shardpb::DocumentChange& from = request_.changes(change_);
   shardpb::DocumentChange& to = *part.add_changes();
@@ -55,10 +35,11 @@ std::optional<shardpb::WriteRequest> WriteParts::Next() {
     to.set_content_hash(from.content_hash());
     to.set_text_hash(from.text_hash());
     if (from.has_write_time()) *to.mutable_write_time() = from.write_time();
+    to.set_any_version(from.any_version());
   }
   size_t bytes = to.ByteSizeLong();
   for (; chunk_ < from.chunks_size(); ++chunk_) {
-    bytes += from.chunks(chunk_).ByteSizeLong();
+    bytes += from.chunks(chunk_).ByteSizeLong() + kFieldBytesMax;
     if (bytes > bytes_max_ && to.chunks_size() > 0) return part;
     *to.add_chunks() = from.chunks(chunk_);
   }

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <optional>
 #include <vector>
 
@@ -12,29 +13,28 @@
 
 namespace retro {
 
-// What a part has room for; a part is larger if one row or the document's own fields are.
-inline constexpr size_t kPartBytesMax = size_t{16} << 20;
+// What a part has room for; a part is larger if one row or the document's own fields are. It is what a call holds
+// beside the request or the rows that it is cut of.
+inline constexpr size_t kPartBytesMax = size_t{1} << 20;
 
 // ---------------------------------------------------------------- PullChanges
 
-// Those that are larger are cut.
-std::vector<shardpb::PullChangesResponse> CutIntoParts(std::vector<shardpb::PullChangesResponse> changes,
-                                                       size_t bytes_max = kPartBytesMax);
-// Takes the next part. What is lost shows in the number of a change's rows.
+// Takes the next part of what Store::ReadReplicated gives. What is lost shows in the number of a change's rows.
 void AddPart(shardpb::PullChangesResponse part, std::vector<shardpb::PullChangesResponse>& changes);
 
 // ---------------------------------------------------------------- WriteInParts
 
-// The parts of a request, which must outlive this.
+// The parts of a request, which must outlive this, in this epoch.
 class WriteParts {
  public:
-  explicit WriteParts(const shardpb::WriteRequest& request, size_t bytes_max = kPartBytesMax)
-      : request_(request), bytes_max_(bytes_max) {}
+  WriteParts(const shardpb::WriteRequest& request, uint64_t epoch, size_t bytes_max = kPartBytesMax)
+      : request_(request), epoch_(epoch), bytes_max_(bytes_max) {}
   // Nothing after the last one.
   std::optional<shardpb::WriteRequest> Next();
 
  private:
   const shardpb::WriteRequest& request_;
+  const uint64_t epoch_;
   const size_t bytes_max_;
   int change_ = 0, chunk_ = 0;  // the next ones
 };

@@ -4,6 +4,7 @@
 
 #include <chrono>
 #include <map>
+#include <set>
 #include <string>
 #include <utility>
 
@@ -89,9 +90,13 @@ class RemoteAdmin final : public Admin {
  private:
   std::shared_ptr<grpc::Channel> ChannelOf(const std::string& address) ABSL_LOCKS_EXCLUDED(mutex_) {
     const MutexLock lock(mutex_);
-    auto& channel = channels_[address];
-    if (channel == nullptr) channel = MakeShardChannel(address, security_);
-    return channel;
+    if (const auto found = channels_.find(address); found != channels_.end()) return found->second;
+    std::set<std::string> known;  // those of replicas that were taken out go when another comes
+    for (const ShardConfig& shard : cluster_()->shards) {
+      for (const ReplicaConfig& replica : shard.replicas) known.insert(replica.address);
+    }
+    std::erase_if(channels_, [&](const auto& channel) { return !known.contains(channel.first); });
+    return channels_[address] = MakeShardChannel(address, security_);
   }
 
   template <typename Request, typename Response>

@@ -37,12 +37,18 @@ constexpr milliseconds kAnswerMax{1000};  // of a replica that is asked how it i
 constexpr milliseconds kNewPrimaryWaitMax{2000};  // for one that is named and does not act yet
 constexpr milliseconds kNewPrimaryPause{20};
 
+constexpr char kUsableGauge[] = "retro_replica_usable";
+constexpr char kInSyncGauge[] = "retro_replica_in_sync";
+constexpr char kCallsGauge[] = "retro_replica_calls";
+constexpr char kLagGauge[] = "retro_replica_lag_changes";
+constexpr const char* kReplicaGauges[] = {kUsableGauge, kInSyncGauge, kCallsGauge, kLagGauge};
+
 // Sends a request in parts; deletes itself at the end.
 class PartsSender final : public grpc::ClientWriteReactor<shardpb::WriteRequest> {
  public:
   // `request` must outlive the call of `done`.
-  PartsSender(const shardpb::WriteRequest& request, std::function<void(grpc::Status)> done)
-      : parts_(request), done_(std::move(done)) {}
+  PartsSender(const shardpb::WriteRequest& request, uint64_t epoch, std::function<void(grpc::Status)> done)
+      : parts_(request, epoch), done_(std::move(done)) {}
 
   void Start(Async& async, grpc::ClientContext* client, shardpb::WriteResponse* response) {
     async.WriteInParts(client, response, this);
@@ -99,7 +105,7 @@ RemoteShard::~RemoteShard() {
 
 RemoteShard::ReplicaPtr RemoteShard::Find(const ReplicaConfig& config) const {
   const MutexLock lock(mutex_);
-  ReplicaPtr& replica = replicas_[StrCat(config.name, " ", config.address)];
+  ReplicaPtr& replica = replicas_[{config.name, config.address}];
   if (replica == nullptr) replica = std::make_shared<RemoteReplica>(config.name, config.address, cluster_.security);
   return replica;
 }
@@ -184,8 +190,8 @@ absl::StatusOr<Response> RemoteShard::ReadFrom(std::vector<ReplicaPtr> readers, 
 
 // Who is told that its epoch is old, or that its primary is none, looks at the cluster file again; a primary that was
 // just named may need a moment to act.
-template <typename Response, typename Request, typename Method>
-absl::StatusOr<Response> RemoteShard::Change(Request request, const CallContext& context, Method method) {
+template <typename Response, typename Begin>
+absl::StatusOr<Response> RemoteShard::Change(const CallContext& context, const Begin& begin) {
   const Clock::time_point give_up = Clock::now() + kNewPrimaryWaitMax;
   while (true) {
     const auto config = cluster_.get();
@@ -198,11 +204,9 @@ absl::StatusOr<Response> RemoteShard::Change(Request request, const CallContext&
                           ", the primary, cannot be reached; wait for it, or "
                           "promote another"));
     }
-    request.set_epoch(own.epoch);
     ReplicaCall<Response> call({primary}, Effect::kChange, kHedgeAfterMax, *this,
                                [&](RemoteReplica& replica, auto* client, auto* response, auto done) {
-                                 std::invoke(method, static_cast<Async*>(replica.stub().async()), client, &request,
-                                             response, std::move(done));
+                                 begin(*replica.stub().async(), client, own.epoch, response, std::move(done));
                                });
     absl::StatusOr<Response> answer = call.Run(context);
     if (answer.ok() || ReasonOf(answer.status()) != Reason::kStaleEpoch) return answer;
@@ -227,25 +231,31 @@ absl::StatusOr<shardpb::SearchResponse> RemoteShard::Search(const shardpb::Searc
 
 absl::StatusOr<shardpb::WriteResponse> RemoteShard::Write(const shardpb::WriteRequest& request,
                                                           const CallContext& context) {
-  using Method = void (Async::*)(grpc::ClientContext*, const shardpb::WriteRequest*, shardpb::WriteResponse*,
-                                 std::function<void(grpc::Status)>);
-  if (request.ByteSizeLong() <= kPartBytesMax) {
-    return Change<shardpb::WriteResponse>(request, context, static_cast<Method>(&Async::Write));
+  if (request.ByteSizeLong() > kPartBytesMax) {  // of which a whole copy would be too much
+    return Change<shardpb::WriteResponse>(
+        context, [&](Async& async, auto* client, uint64_t epoch, auto* response, auto done) {
+          (new PartsSender(request, epoch, std::move(done)))->Start(async, client, response);
+        });
   }
-  return Change<shardpb::WriteResponse>(
-      request, context,
-      [](Async* async, grpc::ClientContext* client, const shardpb::WriteRequest* whole,
-         shardpb::WriteResponse* response, std::function<void(grpc::Status)> done) {
-        (new PartsSender(*whole, std::move(done)))->Start(*async, client, response);
-      });
+  shardpb::WriteRequest sent = request;
+  return Change<shardpb::WriteResponse>(context,
+                                        [&](Async& async, auto* client, uint64_t epoch, auto* response, auto done) {
+                                          sent.set_epoch(epoch);
+                                          async.Write(client, &sent, response, std::move(done));
+                                        });
 }
 
 absl::StatusOr<shardpb::DeleteResponse> RemoteShard::Delete(const shardpb::DeleteRequest& request,
                                                             const CallContext& context) {
   using Method = void (Async::*)(grpc::ClientContext*, const shardpb::DeleteRequest*, shardpb::DeleteResponse*,
                                  std::function<void(grpc::Status)>);
-  if (!request.dry_run()) return Change<shardpb::DeleteResponse>(request, context, static_cast<Method>(&Async::Delete));
-  return Read<shardpb::DeleteResponse>(request, context, static_cast<Method>(&Async::Delete));
+  if (request.dry_run()) return Read<shardpb::DeleteResponse>(request, context, static_cast<Method>(&Async::Delete));
+  shardpb::DeleteRequest sent = request;
+  return Change<shardpb::DeleteResponse>(context,
+                                         [&](Async& async, auto* client, uint64_t epoch, auto* response, auto done) {
+                                           sent.set_epoch(epoch);
+                                           async.Delete(client, &sent, response, std::move(done));
+                                         });
 }
 
 absl::StatusOr<shardpb::GetDocumentResponse> RemoteShard::GetDocument(const shardpb::GetDocumentRequest& request,
@@ -352,6 +362,7 @@ void RemoteShard::Run() {
   std::list<Question> questions;
   while (true) {
     Ask(questions);
+    ForgetOthersThan(cluster_.get()->shards[number_]);
     const MutexLock lock(mutex_);
     const Clock::time_point next = Clock::now() + kAskEvery;
     while (!stopping_ && wake_.WaitUntil(mutex_, next)) {
@@ -382,6 +393,22 @@ void RemoteShard::Ask(std::list<Question>& questions) {
                                             question.ended = true;
                                             wake_.NotifyAll();
                                           });
+  }
+}
+
+// Whoever uses one still has it from Find, which makes it anew if it comes back.
+void RemoteShard::ForgetOthersThan(const ShardConfig& config) {
+  std::vector<ReplicaPtr> forgotten;  // outside the lock: channels take their time to end
+  const MutexLock lock(mutex_);
+  for (auto it = replicas_.begin(); it != replicas_.end();) {
+    const ReplicaConfig* replica = config.Find(it->first.first);
+    const bool there = replica != nullptr && replica->address == it->first.second;
+    if (there || it->second.use_count() > 1) {
+      ++it;
+    } else {
+      forgotten.push_back(std::move(it->second));
+      it = replicas_.erase(it);
+    }
   }
 }
 
@@ -433,16 +460,27 @@ void RemoteShard::RefreshMetrics() {
   const auto config = cluster_.get();
   const ShardConfig& own = config->shards[number_];
   const uint64_t newest = Find(*own.Find(own.primary))->position().number();
+  for (auto it = shown_.begin(); it != shown_.end();) {
+    if (own.Find(*it) != nullptr) {
+      ++it;
+      continue;
+    }
+    for (const char* gauge : kReplicaGauges) {
+      metrics_.RemoveGauge(gauge, {{"shard", std::to_string(number_)}, {"replica", *it}});
+    }
+    it = shown_.erase(it);
+  }
   for (const ReplicaConfig& replica : own.replicas) {
+    shown_.insert(replica.name);
     const ReplicaPtr remote = Find(replica);
     const prometheus::Labels labels = {{"shard", std::to_string(number_)}, {"replica", replica.name}};
     const uint64_t position = remote->position().number();
-    metrics_.Gauge("retro_replica_usable", "1 while the replica answers.", labels)
+    metrics_.Gauge(kUsableGauge, "1 while the replica answers.", labels)
         .Set(remote->state() == RemoteReplica::State::kUsable ? 1 : 0);
-    metrics_.Gauge("retro_replica_in_sync", "1 while acknowledgements wait for the replica.", labels)
+    metrics_.Gauge(kInSyncGauge, "1 while acknowledgements wait for the replica.", labels)
         .Set(own.IsInSync(replica.name) ? 1 : 0);
-    metrics_.Gauge("retro_replica_calls", "Calls outstanding at the replica.", labels).Set(remote->calls.load());
-    metrics_.Gauge("retro_replica_lag_changes", "Changes that the replica is behind its primary.", labels)
+    metrics_.Gauge(kCallsGauge, "Calls outstanding at the replica.", labels).Set(remote->calls.load());
+    metrics_.Gauge(kLagGauge, "Changes that the replica is behind its primary.", labels)
         .Set(newest > position ? static_cast<double>(newest - position) : 0);
   }
   metrics_.Gauge("retro_shard_epoch", "The epoch of the shard.", {{"shard", std::to_string(number_)}})

@@ -10,8 +10,10 @@
 #include <list>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "common/rpc/metrics.h"
@@ -56,7 +58,8 @@ class RemoteShard : public Shard, private CallObserver {
 
   // True if a replica could answer reads when it was last asked.
   bool available() const ABSL_LOCKS_EXCLUDED(mutex_);
-  // Brings the gauges up to date; before each scrape, on its thread.
+  // Brings the gauges up to date; before each scrape, on its thread. Those of replicas that the cluster file no longer
+  // has are not shown any more.
   void RefreshMetrics() ABSL_LOCKS_EXCLUDED(mutex_);
 
  private:
@@ -76,8 +79,9 @@ class RemoteShard : public Shard, private CallObserver {
   template <typename Response, typename Request, typename Method>
   absl::StatusOr<Response> ReadFrom(std::vector<ReplicaPtr> readers, Clock::duration hedge_after,
                                     const Request& request, const CallContext& context, Method method);
-  template <typename Response, typename Request, typename Method>
-  absl::StatusOr<Response> Change(Request request, const CallContext& context, Method method);
+  // `begin` sends it to the primary, in the epoch that it is given.
+  template <typename Response, typename Begin>
+  absl::StatusOr<Response> Change(const CallContext& context, const Begin& begin);
 
   // ------------------------------------------------------------ as CallObserver
   std::string Where(const RemoteReplica& replica) const override;
@@ -89,6 +93,8 @@ class RemoteShard : public Shard, private CallObserver {
   // ------------------------------------------------------------ asking how they are
   void Run() ABSL_LOCKS_EXCLUDED(mutex_);
   void Ask(std::list<Question>& questions) ABSL_LOCKS_EXCLUDED(mutex_);
+  // Gives up the channels of those that the cluster file no longer has, as soon as nobody else uses them.
+  void ForgetOthersThan(const ShardConfig& config) ABSL_LOCKS_EXCLUDED(mutex_);
   // `replica` has answered, or not, while the cluster file said `config`.
   void Learn(const ClusterConfig& config, const grpc::Status& answer, const shardpb::GetShardInfoResponse& info,
              RemoteReplica& replica);
@@ -107,11 +113,13 @@ class RemoteShard : public Shard, private CallObserver {
   mutable Mutex mutex_;
   CondVar wake_;
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
-  mutable std::map<std::string, ReplicaPtr> replicas_ ABSL_GUARDED_BY(mutex_);  // by name and address
+  using ReplicaKey = std::pair<std::string, std::string>;  // name and address
+  mutable std::map<ReplicaKey, ReplicaPtr> replicas_ ABSL_GUARDED_BY(mutex_);
   std::array<Clock::duration, kTimesKept> times_ ABSL_GUARDED_BY(mutex_) = {};  // of the last answers
   uint64_t answers_ ABSL_GUARDED_BY(mutex_) = 0;
   Clock::duration hedge_after_ ABSL_GUARDED_BY(mutex_);
-  std::thread thread_;  // last: it uses all of the above
+  std::set<std::string> shown_;  // replicas that have gauges; the scrape's thread's
+  std::thread thread_;           // last: it uses all of the above
 };
 
 }  // namespace retro
