@@ -14,6 +14,8 @@
 #include <optional>
 #include <random>
 #include <string>
+#include <thread>
+#include <utility>
 #include <vector>
 
 #include "common/base/error.h"
@@ -176,6 +178,93 @@ TEST_F(SnapshotRestoreTest, OntoTheSameShards) {
   EXPECT_EQ(from_.Answers(), before);
   ASSERT_TRUE(RestoreAll(names, from_).ok()) << "again, with nothing to do";
   EXPECT_EQ(from_.Answers(), before);
+}
+
+TEST_F(SnapshotRestoreTest, ANewerVersionIsReplacedByOneChange) {
+  from_.Write("none", "it has no version", std::nullopt);
+  const std::vector<std::string> names = Take();
+  from_.Write("d1", "something else", 9);
+  from_.Write("d2", "text number 2 of those", 9);  // the version alone
+  from_.Write("none", "it has no version", 9);
+  const auto changes = [&] {
+    uint64_t sum = 0;
+    for (uint32_t i = 0; i < 3; ++i) sum += from_.local(i).position().number();
+    return sum;
+  };
+  const uint64_t before = changes();
+  ASSERT_TRUE(RestoreAll(names, from_).ok());
+  EXPECT_EQ(changes(), before + 3);
+  const auto document = [&](const std::string& id) {
+    shardpb::GetDocumentRequest request;
+    request.set_document_id(id);
+    return from_.map().shard(from_.map().ShardOfDocument(id)).GetDocument(request, CallContext())->document();
+  };
+  EXPECT_EQ(document("d1").external_version(), 5u);
+  EXPECT_EQ(document("d1").text(), "text number 1 of those");
+  EXPECT_EQ(document("d2").external_version(), 5u);
+  EXPECT_FALSE(document("none").has_external_version());
+}
+
+TEST_F(SnapshotRestoreTest, EndsWhileItDeletes) {
+  const std::vector<std::string> names = Take();
+  const auto documents = [&](uint32_t i) { return from_.local(i).Stats({}, {})->stats().collections(0).documents(); };
+  for (int i = 0; i < 30; ++i) from_.Write(StrCat("new", i), "more of it");
+  const uint64_t others = documents(1) + documents(2);
+  // As if the snapshot were of all slots: what it lacks of the other shards' is to be deleted, too.
+  admin::v1::Snapshot snapshot = *snapshots_.Find(names[0]);
+  snapshot.set_first_slot(0);
+  snapshot.set_last_slot(kSlotCount - 1);
+  int told = 0;
+  const absl::Status status = RestoreSnapshot(snapshots_.PathOf(names[0]), snapshot, from_.map(), [&](float progress) {
+    ++told;
+    return progress == 0 ? absl::OkStatus() : absl::CancelledError("the server is stopping");
+  });
+  EXPECT_EQ(status.message(), "the server is stopping");
+  EXPECT_GT(told, 0);
+  EXPECT_EQ(documents(1) + documents(2), others);
+}
+
+// A shard that does nothing until its caller has left.
+class WaitingShard final : public Shard {
+ public:
+  explicit WaitingShard(std::unique_ptr<Shard> shard) : shard_(std::move(shard)) {}
+
+#define RETRO_PASS_ON(Method)                                                               \
+  absl::StatusOr<shardpb::Method##Response> Method(const shardpb::Method##Request& request, \
+                                                   const CallContext& context) override {   \
+    return shard_->Method(request, context);                                                \
+  }
+  RETRO_PASS_ON(Search)
+  RETRO_PASS_ON(Delete)
+  RETRO_PASS_ON(GetDocument)
+  RETRO_PASS_ON(GetChunks)
+  RETRO_PASS_ON(ListDocuments)
+  RETRO_PASS_ON(Stats)
+  RETRO_PASS_ON(GetShardInfo)
+#undef RETRO_PASS_ON
+  absl::StatusOr<shardpb::WriteResponse> Write(const shardpb::WriteRequest&, const CallContext& context) override {
+    while (context.Check().ok()) std::this_thread::yield();
+    return context.Check();
+  }
+
+ private:
+  const std::unique_ptr<Shard> shard_;
+};
+
+TEST_F(SnapshotRestoreTest, EndsWhileAShardDoesNotAnswer) {
+  const std::vector<std::string> names = Take();
+  LocalShardOptions options;
+  options.store.path = folder_ / "waiting";
+  options.default_collection.emplace().set_dimension(kDimension);
+  options.default_collection->set_embedder_fingerprint("embedder");
+  std::vector<std::unique_ptr<Shard>> shards;
+  shards.push_back(std::make_unique<WaitingShard>(*LocalShard::Open(options)));
+  const auto map = *ShardMap::Create(std::move(shards));
+  int told = 0;
+  const absl::Status status = RestoreSnapshot(
+      snapshots_.PathOf(names[0]), *snapshots_.Find(names[0]), *map,
+      [&](float) { return ++told < 100 ? absl::OkStatus() : absl::CancelledError("the server is stopping"); });
+  EXPECT_EQ(status.message(), "the server is stopping");
 }
 
 TEST_F(SnapshotRestoreTest, OntoOtherNumbersOfShards) {

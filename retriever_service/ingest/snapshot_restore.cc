@@ -27,41 +27,63 @@ class Restore {
  public:
   Restore(const Store& from, const admin::v1::Snapshot& snapshot, ShardMap& shards,
           const std::function<absl::Status(float)>& progress)
-      : from_(from), snapshot_(snapshot), shards_(shards), progress_(progress) {}
+      : from_(from), snapshot_(snapshot), shards_(shards), progress_(progress) {
+    context_.cancelled = [this] { return !progress_(done_).ok(); };
+  }
 
   absl::Status Run() {
-    for (const Collection& collection : from_.Collections()) {
+    const absl::Status status = RestoreAll();
+    if (status.ok()) return status;
+    const absl::Status ended = progress_(done_);  // then that is why, whatever a call that was cut off says
+    return ended.ok() ? status : ended;
+  }
+
+ private:
+  absl::Status RestoreAll() {
+    const std::vector<Collection> collections = from_.Collections();
+    for (const Collection& collection : collections) {
       RETRO_ASSIGN_OR_RETURN(const pb::CollectionSpec spec, shards_.Collection(collection.spec.name()));
       RETRO_RETURN_IF_ERROR(CheckAlike(collection.spec, spec));
     }
-    for (const Collection& collection : from_.Collections()) {
+    steps_ = 2 * collections.size();
+    for (const Collection& collection : collections) {
       RETRO_RETURN_IF_ERROR(DeleteWhatIsNotThere(collection));
+      ++step_;
       RETRO_RETURN_IF_ERROR(WriteWhatDiffers(collection));
+      ++step_;
     }
     return absl::OkStatus();
   }
 
- private:
+  // Each step goes through the slots once.
+  absl::Status Report(uint32_t slot) {
+    const float part = static_cast<float>(slot) / static_cast<float>(kSlotCount);
+    done_ = (static_cast<float>(step_) + part) / static_cast<float>(steps_);
+    return progress_(done_);
+  }
+
   absl::Status DeleteWhatIsNotThere(const Collection& collection) {
+    uint32_t slot = 0;
     for (uint32_t number = 0; number < shards_.size(); ++number) {
       shardpb::ListDocumentsRequest list;
       list.set_collection(collection.spec.name());
       list.set_page_size(kPageSize);
-      while (true) {
-        RETRO_ASSIGN_OR_RETURN(const auto page, shards_.shard(number).ListDocuments(list, CallContext()));
+      for (bool more = true; more;) {
+        RETRO_ASSIGN_OR_RETURN(const auto page, shards_.shard(number).ListDocuments(list, context_));
         shardpb::DeleteRequest deletion;
         deletion.set_collection(collection.spec.name());
         for (const auto& summary : page.documents()) {
           const std::string& id = summary.document().id();
-          const uint32_t slot = SlotOfDocument(id);
+          slot = SlotOfDocument(id);
           if (slot < snapshot_.first_slot() || slot > snapshot_.last_slot()) continue;
           RETRO_ASSIGN_OR_RETURN(const auto record, from_.ReadDocument(collection.id, id, /*at=*/nullptr));
           if (!record.has_value()) deletion.add_document_ids(id);
         }
         if (!deletion.document_ids().empty()) {
-          RETRO_RETURN_IF_ERROR(shards_.shard(number).Delete(deletion, CallContext()).status());
+          RETRO_RETURN_IF_ERROR(shards_.shard(number).Delete(deletion, context_).status());
         }
-        if (!page.has_next()) break;
+        RETRO_RETURN_IF_ERROR(Report(slot));
+        more = page.has_next();
         *list.mutable_after() = page.next();
       }
     }
@@ -75,11 +97,12 @@ class Restore {
           const uint32_t number = shards_.ShardOfDocument(record.document().id());
           Batch& batch = batches_[number];
           RETRO_ASSIGN_OR_RETURN(shardpb::DocumentChange change, ReadChange(from_, collection.id, record));
+          change.set_any_version(true);
           batch.bytes += change.ByteSizeLong();
-          batch.changes.push_back(std::move(change));
-          if (batch.changes.size() >= kBatchDocuments || batch.bytes >= kBatchBytes) {
+          *batch.request.add_changes() = std::move(change);
+          if (batch.request.changes_size() >= kBatchDocuments || batch.bytes >= kBatchBytes) {
             RETRO_RETURN_IF_ERROR(Flush(collection, number));
-            RETRO_RETURN_IF_ERROR(progress_(static_cast<float>(slot) / kSlotCount));
+            RETRO_RETURN_IF_ERROR(Report(slot));
           }
           return true;
         }));
@@ -88,36 +111,20 @@ class Restore {
   }
 
   absl::Status Flush(const Collection& collection, uint32_t number) {
-    Batch batch = std::exchange(batches_[number], {});
-    if (batch.changes.empty()) return absl::OkStatus();
-    shardpb::WriteRequest request;
+    shardpb::WriteRequest request = std::exchange(batches_[number], {}).request;
+    if (request.changes().empty()) return absl::OkStatus();
     request.set_collection(collection.spec.name());
     request.set_embedder_fingerprint(collection.spec.embedder_fingerprint());
     request.set_tokenizer_fingerprint(collection.spec.tokenizer_fingerprint());
-    request.mutable_changes()->Assign(batch.changes.begin(), batch.changes.end());
-    RETRO_ASSIGN_OR_RETURN(const auto response, shards_.shard(number).Write(request, CallContext()));
-    shardpb::DeleteRequest newer;  // versions that were written since go, or they would refuse the older ones
-    newer.set_collection(collection.spec.name());
-    shardpb::WriteRequest again = request;
-    again.clear_changes();
-    for (int i = 0; i < response.results_size(); ++i) {
-      if (!response.results(i).has_error()) continue;
-      const absl::Status error = FromItemError(response.results(i).error());
-      if (ReasonOf(error) != Reason::kVersionTooOld) return error;
-      newer.add_document_ids(request.changes(i).document().id());
-      *again.add_changes() = request.changes(i);
-    }
-    if (again.changes().empty()) return absl::OkStatus();
-    RETRO_RETURN_IF_ERROR(shards_.shard(number).Delete(newer, CallContext()).status());
-    RETRO_ASSIGN_OR_RETURN(const auto rest, shards_.shard(number).Write(again, CallContext()));
-    for (const auto& result : rest.results()) {
+    RETRO_ASSIGN_OR_RETURN(const auto response, shards_.shard(number).Write(request, context_));
+    for (const auto& result : response.results()) {
       if (result.has_error()) return FromItemError(result.error());
     }
     return absl::OkStatus();
   }
 
   struct Batch {
-    std::vector<shardpb::DocumentChange> changes;
+    shardpb::WriteRequest request;
     size_t bytes = 0;
   };
 
@@ -125,6 +132,9 @@ class Restore {
   const admin::v1::Snapshot& snapshot_;
   ShardMap& shards_;
   const std::function<absl::Status(float)>& progress_;
+  CallContext context_;  // of all calls of shards
+  size_t step_ = 0, steps_ = 1;
+  float done_ = 0;                     // changes between calls alone
   std::map<uint32_t, Batch> batches_;  // by shard
 };
 

@@ -69,11 +69,12 @@ absl::StatusOr<Verdict> Judge(const std::optional<shardpb::DocumentRecord>& old,
   if (old.has_value()) {
     const pb::Document& stored = old->document();
     const pb::Document& sent = change.document();
-    RETRO_RETURN_IF_ERROR(CheckVersion(stored, sent));
+    if (!change.any_version()) RETRO_RETURN_IF_ERROR(CheckVersion(stored, sent));
     if (old->content_hash() == change.content_hash()) {
-      const bool newer_version = sent.has_external_version() && (!stored.has_external_version() ||
-                                                                 sent.external_version() > stored.external_version());
-      return newer_version ? Verdict::kStoreVersion : Verdict::kUnchanged;
+      const bool other_version = sent.has_external_version() != stored.has_external_version() ||
+                                 sent.external_version() != stored.external_version();
+      const bool counts = sent.has_external_version() || change.any_version();
+      return other_version && counts ? Verdict::kStoreVersion : Verdict::kUnchanged;
     }
     if (old->text_hash() == change.text_hash()) return Verdict::kReplaceMetadata;
   }

@@ -13,12 +13,14 @@ enum class Verdict {
   kCreate,           // there was none
   kReplace,          // the text changed: new rows
   kReplaceMetadata,  // title, source or metadata changed: rows and vectors stay
-  kStoreVersion,  // the same content under a newer external version, which is kept so that what lies between is refused
-  kUnchanged,     // the same content
-  kNeedsChunks,   // one of the first two, and the text and its chunks were not sent
+  kStoreVersion,     // the same content under a newer external version, which is kept so that what lies between is
+                     // refused, or under another one of a change that goes for any
+  kUnchanged,        // the same content
+  kNeedsChunks,      // one of the first two, and the text and its chunks were not sent
 };
 
-// `dimension` is the collection's. FAILED_PRECONDITION (VERSION_TOO_OLD) if a newer external version is stored;
+// `dimension` is the collection's. FAILED_PRECONDITION (VERSION_TOO_OLD) if a newer external version is stored and the
+// change does not go for any;
 // INVALID_ARGUMENT, naming the field, for chunks that do not tile the text between characters, and for vectors of
 // another size or not finite.
 absl::StatusOr<Verdict> Judge(const std::optional<shardpb::DocumentRecord>& old, const shardpb::DocumentChange& change,
