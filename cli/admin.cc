@@ -20,7 +20,7 @@ Examples:
   retro admin verify --shard 1 --replica b0       a checksum of all that it holds
   retro admin promote --shard 1 --replica b0      make it the primary; refused unless it is in sync
   retro admin train --shard 1                     seal and train now what its index has taken in
-  retro admin read-only --shard 1                 refuse writes, until the shard's primary starts again or --off
+  retro admin read-only --shard 1                 refuse writes until --off; a standalone retriever, until it starts again
 
 docs/consistency.md says what each does. With --json, one line with the reply's message.)";
 

@@ -204,7 +204,9 @@ void LookAtShards(const pb::StatsResponse& stats, Findings& findings) {
     }
     if (!shard.read_only()) continue;
     findings.Add(Verdict::kFailure, "retriever",
-                 fmt::format("shard {} refuses writes: is its disk full? See docs/runbooks.md", shard.shard()));
+                 fmt::format("shard {} refuses writes: is its disk full, or was `retro admin read-only` said? See "
+                             "docs/runbooks.md",
+                             shard.shard()));
   }
   findings.Check(chunks > 0, "retriever", fmt::format("{} chunks can be found", Grouped(chunks)), Verdict::kWarning,
                  "nothing is stored yet: retro ingest FOLDER");

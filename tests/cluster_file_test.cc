@@ -52,6 +52,19 @@ TEST(ClusterFileTest, IsReadAndWrittenAlike) {
   EXPECT_EQ(again->Fingerprint(), config->Fingerprint());
 }
 
+// The key is there only while it says something: processes of an older version know no such key.
+TEST(ClusterFileTest, ReadOnlyIsKept) {
+  ClusterConfig config = *Parse(kGood);
+  const std::string before = FormatClusterFile(config);
+  EXPECT_EQ(before.find("read_only"), std::string::npos);
+  config.shards[1].read_only = true;
+  const auto again = Parse(FormatClusterFile(config));
+  ASSERT_TRUE(again.ok()) << again.status();
+  EXPECT_FALSE(again->shards[0].read_only);
+  EXPECT_TRUE(again->shards[1].read_only);
+  EXPECT_NE(again->Fingerprint(), Parse(before)->Fingerprint());
+}
+
 TEST(ClusterFileTest, WhatIsWrongIsNamed) {
   const std::vector<std::array<std::string, 3>> cases = {
       {"\"version\": 7", "\"version\": 0", "version"},
@@ -73,6 +86,7 @@ TEST(ClusterFileTest, WhatIsWrongIsNamed) {
       {"\"epoch\": 1", "\"epoch\": 2", "in_sync"},
       {"\"epoch\": 3", "\"epoch\": 1", "in_sync"},
       {"\"primary\": \"a0\"", "\"primary\": \"a2\"", "primary"},
+      {"\"primary\": \"a0\"", "\"primary\": \"a0\", \"read_only\": 1", "read_only"},
       {"\\[\"a0\", \"a1\"\\]", "[\"a1\"]", "primary"},
       {"\\[\"a0\", \"a1\"\\]", "[\"a0\", \"a2\"]", "in_sync"},
       {"\\[\"a0\", \"a1\"\\]", "[\"a0\", \"a0\"]", "in_sync"},

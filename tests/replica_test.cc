@@ -21,14 +21,12 @@
 #include "common/base/file.h"
 #include "common/base/status_macros.h"
 #include "common/base/strings.h"
-#include "common/base/worker_pool.h"
 #include "common/document/content_hash.h"
 #include "common/document/half.h"
-#include "common/rpc/server.h"
 #include "retriever_service/replica/replica_admin.h"
 #include "retriever_service/shard/remote_shard.h"
-#include "retriever_service/shard/shard_service.h"
 #include "tests/free_port.h"
+#include "tests/replica_member.h"
 #include "tests/temporary_folder.h"
 
 namespace retro {
@@ -43,49 +41,6 @@ void WaitUntil(const std::string& what, const std::function<bool()>& condition) 
     std::this_thread::sleep_for(milliseconds(5));
   }
 }
-
-// One process's worth.
-class Member {
- public:
-  Member(const std::string& cluster_file, const std::string& data, const std::string& name, const std::string& address,
-         uint64_t log_changes_max, milliseconds late_after)
-      : workers_(4, 64) {
-    auto watch = ClusterWatch::Start(cluster_file);
-    EXPECT_TRUE(watch.ok()) << watch.status();
-    watch_ = *std::move(watch);
-    ReplicaOptions options;
-    options.name = name;
-    options.late_after = late_after;
-    options.local.store.path = data;
-    options.local.store.log_changes_max = log_changes_max;
-    options.local.default_collection.emplace().set_dimension(2);
-    auto replica = Replica::Start(options, *watch_);
-    EXPECT_TRUE(replica.ok()) << replica.status();
-    replica_ = *std::move(replica);
-    service_ = MakeShardService(replica_->shard(), workers_, metrics_, UnaryOptions(), replica_.get());
-    ServerOptions server_options;
-    server_options.listen = address;
-    server_options.drain_max = milliseconds(0);
-    auto server = RpcServer::Start(server_options, {service_.get()});
-    EXPECT_TRUE(server.ok()) << server.status();
-    server_ = *std::move(server);
-  }
-  ~Member() {
-    server_.reset();
-    workers_.Stop();
-  }
-
-  Replica& replica() { return *replica_; }
-  ReplicaShard& shard() { return replica_->shard(); }
-
- private:
-  Metrics metrics_;
-  WorkerPool workers_;
-  std::unique_ptr<ClusterWatch> watch_;
-  std::unique_ptr<Replica> replica_;
-  std::unique_ptr<grpc::Service> service_;
-  std::unique_ptr<RpcServer> server_;
-};
 
 class ReplicaTest : public testing::Test {
  protected:
@@ -194,6 +149,15 @@ class ReplicaTest : public testing::Test {
     shardpb::DeleteRequest request;
     request.add_document_ids(id);
     ASSERT_TRUE(router_->Delete(request, CallContext()).ok());
+  }
+
+  static absl::StatusOr<int> ChangesAfter(const LocalShard& shard, const shardpb::Position& after) {
+    int changes = 0;
+    RETRO_RETURN_IF_ERROR(shard.ReadChanges(after, SIZE_MAX, SIZE_MAX, std::chrono::steady_clock::now(), [&](auto) {
+      ++changes;
+      return absl::OkStatus();
+    }));
+    return changes;
   }
 
   absl::StatusOr<std::string> ReadOn(const std::string& member, const std::string& id) {
@@ -309,9 +273,66 @@ TEST_F(ReplicaTest, TheLogIsKeptForACopyUnderWay) {
                                   return absl::OkStatus();
                                 })
                   .ok());
-  const auto changes = local->ReadChanges(copied, size_t{1} << 20, std::chrono::steady_clock::now());
-  ASSERT_TRUE(changes.ok()) << changes.status();
-  EXPECT_EQ(changes->size(), 20u);
+  EXPECT_EQ(*ChangesAfter(*local, copied), 20);
+}
+
+// Who opens a copy of it has told its former life.
+TEST_F(ReplicaTest, TheLogIsKeptForAWhileAfterAStart) {
+  log_changes_max_ = 5;
+  MakeCluster({"a"});
+  Write("one", "x");
+  const shardpb::Position copied = (*members_.at("a")->shard().local())->position();
+  StopMember("a");
+  StartMember("a");
+  for (int i = 0; i < 20; ++i) Write(StrCat("d", i), "x");
+  EXPECT_EQ(*ChangesAfter(**members_.at("a")->shard().local(), copied), 21) << "and an epoch";
+}
+
+// And pulls what came meanwhile.
+TEST_F(ReplicaTest, TheLogIsKeptForOneThatOpensItsCopy) {
+  log_changes_max_ = 5;
+  MakeCluster({"a", "b"});
+  WaitForInSync({"a", "b"});
+  StopMember("b");
+  Write("one", "x");
+  WaitForInSync({"a"});
+  const auto local = *members_.at("a")->shard().local();
+  shardpb::KeepLogRequest keep;
+  keep.set_replica("b");
+  *keep.mutable_from() = local->position();
+  ASSERT_TRUE(members_.at("a")->replica().KeepLog(keep, CallContext()).ok());
+  for (int i = 0; i < 20; ++i) Write(StrCat("d", i), "x");
+  EXPECT_EQ(*ChangesAfter(*local, keep.from()), 20);
+  shardpb::PullChangesRequest pull;
+  pull.set_replica("b");
+  pull.set_epoch(watch_->Get()->shards[0].epoch);
+  *pull.mutable_after() = keep.from();
+  pull.mutable_after()->set_number(keep.from().number() + 10);
+  const auto take = [](const auto&) { return absl::OkStatus(); };
+  ASSERT_TRUE(members_.at("a")->replica().Pull(pull, CallContext(), take).ok());
+  for (int i = 0; i < 20; ++i) Write(StrCat("e", i), "x");
+  EXPECT_EQ(*ChangesAfter(*local, pull.after()), 30);
+  EXPECT_EQ(ReasonOf(ChangesAfter(*local, keep.from()).status()), Reason::kBehindLog);
+  keep.set_replica("stranger");
+  EXPECT_FALSE(members_.at("a")->replica().KeepLog(keep, CallContext()).ok());
+}
+
+TEST_F(ReplicaTest, ReadOnlyHoldsForWhoeverIsThePrimary) {
+  MakeCluster({"a", "b"});
+  WaitForInSync({"a", "b"});
+  adminpb::SetReadOnlyRequest request;
+  request.set_read_only(true);
+  ASSERT_TRUE(MakeReplicaAdmin(members_.at("a")->replica())->SetReadOnly(request, CallContext()).ok());
+  EXPECT_TRUE(Refuses("a", Reason::kReadOnly)) << "at once";
+  ASSERT_TRUE(members_.at("b")->replica().Promote().ok());
+  WaitUntil("b leads and refuses", [&] { return Refuses("b", Reason::kReadOnly); });
+  StopMember("b");
+  StartMember("b");
+  WaitUntil("b leads again and refuses", [&] { return Refuses("b", Reason::kReadOnly); });
+  EXPECT_TRUE((*members_.at("b")->shard().local())->Stats({}, {})->stats().read_only());
+  request.set_read_only(false);
+  ASSERT_TRUE(MakeReplicaAdmin(members_.at("b")->replica())->SetReadOnly(request, CallContext()).ok());
+  Write("one", "x");
 }
 
 TEST_F(ReplicaTest, WritesThatWaitForAReplicaHoldUpNoReads) {

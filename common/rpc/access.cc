@@ -50,6 +50,7 @@ constexpr std::array kPolicies = {
     MethodPolicy{"shard.Delete", Role::kWrite, true},
     MethodPolicy{"shard.PullChanges", Role::kAdmin},
     MethodPolicy{"shard.FetchSnapshot", Role::kAdmin},
+    MethodPolicy{"shard.KeepLog", Role::kAdmin},
 };
 
 MethodPolicy PolicyOf(std::string_view method) {

@@ -65,6 +65,11 @@ class Reader {
     Fail(StrCat("lacks the number \"", key, "\""));
     return least;
   }
+  bool Flag(const char* key) {
+    if (Has(key) && object_[key].is_boolean()) return object_[key];
+    Fail(StrCat("\"", key, "\" is neither true nor false"));
+    return false;
+  }
   uint64_t NumberOf(const json& value, std::string_view what, uint64_t least, uint64_t most) {
     if (value.is_number_unsigned() && value.get<uint64_t>() >= least && value.get<uint64_t>() <= most) return value;
     Fail(StrCat("\"", what, "\" is no whole number from ", least, " to ", most));
@@ -105,7 +110,7 @@ void ReadInSync(Reader& reader, ShardConfig& shard) {
 
 ShardConfig ReadShard(const json& object, const std::string& place, absl::Status& error) {
   Reader reader(object, place, error);
-  reader.Keys({"slots", "epoch", "primary", "in_sync", "replicas"});
+  reader.Keys({"slots", "epoch", "primary", "in_sync", "read_only", "replicas"});
   ShardConfig shard;
   const json& slots = reader.Array("slots");
   if (slots.size() == 2) {
@@ -116,6 +121,7 @@ ShardConfig ReadShard(const json& object, const std::string& place, absl::Status
   }
   shard.epoch = reader.Number("epoch", kFoundingEpoch, UINT64_MAX - 1);
   shard.primary = reader.Text("primary", kNameBytesMax);
+  if (reader.Has("read_only")) shard.read_only = reader.Flag("read_only");
   const json& replicas = reader.Array("replicas");
   if (replicas.empty() || replicas.size() > kReplicasMax) {
     reader.Fail(StrCat("has not 1 to ", kReplicasMax, " replicas"));
@@ -214,6 +220,7 @@ std::string FormatClusterFile(const ClusterConfig& config) {
     nlohmann::ordered_json entry = {
         {"slots", {shard.first_slot, shard.last_slot}}, {"epoch", shard.epoch}, {"primary", shard.primary}};
     if (shard.epoch != kFoundingEpoch) entry["in_sync"] = shard.in_sync;
+    if (shard.read_only) entry["read_only"] = true;  // else it is not there: an older version does not know the key
     entry["replicas"] = nlohmann::ordered_json::array();
     for (const ReplicaConfig& replica : shard.replicas) {
       entry["replicas"].push_back({{"name", replica.name}, {"address", replica.address}});

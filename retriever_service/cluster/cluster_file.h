@@ -1,9 +1,9 @@
 // The cluster file: which shards a store has, which slots each holds, its replicas and where they listen, which of them
 // is the primary, and which are in sync. JSON; docs/consistency.md has an example and says what each key is.
 //
-// Operators write it once. Afterwards the shards' primaries keep epoch and in_sync, and a promotion the primary; all of
-// them change the one file, which must lie on storage that they share: it decides who may acknowledge writes. Routers
-// only read it.
+// Operators write it once. Afterwards the shards' primaries keep epoch and in_sync, a promotion the primary, and an
+// operator's command read_only; all of them change the one file, which must lie on storage that they share: it decides
+// who may acknowledge writes. Routers only read it.
 #pragma once
 
 #include <chrono>
@@ -31,6 +31,7 @@ struct ShardConfig {
   uint64_t epoch = kFoundingEpoch;
   std::string primary;
   std::vector<std::string> in_sync;  // the primary among them; empty in epoch 1
+  bool read_only = false;            // whoever is the primary refuses changes
   std::vector<ReplicaConfig> replicas;
 
   bool IsInSync(std::string_view replica) const;

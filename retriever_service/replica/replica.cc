@@ -24,9 +24,11 @@ constexpr milliseconds kAskPeersEvery{1000};
 constexpr milliseconds kAskPeerMax{200};          // for an answer while it leads
 constexpr milliseconds kAskPeerAtFirstMax{2000};  // before it does
 constexpr milliseconds kAfterError{100};
-// The log is kept for a replica that takes a copy so long after each part of it: it must write that, open the store and
-// pull what came meanwhile.
+// The log is kept for a replica that takes a copy so long after each part of it, and after each time that it says it is
+// still about to open the store, or pulls what came meanwhile.
 constexpr std::chrono::minutes kKeepLog{15};
+// And all of it after a start, so that those who opened a copy meanwhile can say so again.
+constexpr std::chrono::minutes kKeepLogAfterStart{2};
 constexpr milliseconds kAfterFailedOpening{1000};
 constexpr milliseconds kPullWait{500};  // of a primary that has nothing new
 constexpr size_t kPullBytesMax = size_t{4} << 20;
@@ -67,6 +69,7 @@ Replica::Replica(const ReplicaOptions& options, ClusterWatch& watch)
       shard_(watch, options.shard, options.name, options.late_after) {
   const auto config = watch.Get();
   local_options_.replicated = true;
+  local_options_.read_only = [&watch, number = options.shard] { return watch.Get()->shards[number].read_only; };
   local_options_.store.cluster = config->cluster;
   local_options_.store.store_id = config->store_id;
   local_options_.store.shard = options.shard;
@@ -182,6 +185,8 @@ absl::Status Replica::Found() {
 
 // After a start, so that positions are never given out twice, even if the store came back older than it was.
 absl::Status Replica::BeginOwnEpoch(const ShardConfig& config) {
+  RETRO_ASSIGN_OR_RETURN(const auto local, shard_.local());
+  local->KeepLog(/*who=*/"", local->store().log_start(), Store::Clock::now() + kKeepLogAfterStart);
   RETRO_RETURN_IF_ERROR(watch_.Update([&](ClusterConfig& newest) -> absl::Status {
     ShardConfig& own = newest.shards[shard_.number()];
     if (own.epoch != config.epoch || own.primary != shard_.name()) return Stale("the cluster file has just changed");
@@ -283,6 +288,13 @@ absl::StatusOr<uint64_t> Replica::Promote() {
   return epoch;
 }
 
+absl::Status Replica::SetReadOnly(bool read_only) {
+  return watch_.Update([&](ClusterConfig& config) {
+    config.shards[shard_.number()].read_only = read_only;
+    return absl::OkStatus();
+  });
+}
+
 // ---------------------------------------------------------------- what others ask of a primary
 
 absl::Status Replica::Pull(const shardpb::PullChangesRequest& request, const CallContext&, const ChangesSink& send) {
@@ -299,23 +311,35 @@ absl::Status Replica::Pull(const shardpb::PullChangesRequest& request, const Cal
   if (!shard_.in_sync().Pulled(request.replica(), request.after(), local->position())) {
     return Stale("the replica was in sync and has lost changes: it is dropped");
   }
-  auto read = local->ReadChanges(request.after(), kPullBytesMax, InSyncSet::Clock::now() + kPullWait);
+  local->KeepLogOnFrom(request.replica(), request.after(), Store::Clock::now() + kKeepLog);
+  bool news = false;
+  const absl::Status status =
+      local->ReadChanges(request.after(), kPullBytesMax, request.takes_parts() ? kPartBytesMax : SIZE_MAX,
+                         InSyncSet::Clock::now() + kPullWait, [&](shardpb::PullChangesResponse part) -> absl::Status {
+                           news = true;
+                           *part.mutable_newest() = local->position();
+                           RETRO_RETURN_IF_ERROR(send(part));
+                           shard_.in_sync().Sent(request.replica());
+                           return absl::OkStatus();
+                         });
   const bool trimmed = request.after().number() < local->store().log_start().number();
-  if (ReasonOf(read.status()) == Reason::kBehindLog && own.IsInSync(request.replica()) && !trimmed) {
+  if (ReasonOf(status) == Reason::kBehindLog && own.IsInSync(request.replica()) && !trimmed) {
     const MutexLock lock(mutex_);
     overtaken_ = OvertakenBy(request.replica());
   }
-  RETRO_RETURN_IF_ERROR(read.status());
-  std::vector<shardpb::PullChangesResponse> changes = *std::move(read);
-  const bool news = !changes.empty();
-  if (!news) changes.emplace_back();
-  *changes.back().mutable_newest() = local->position();
-  if (request.takes_parts()) changes = CutIntoParts(std::move(changes));
-  for (const shardpb::PullChangesResponse& part : changes) {
-    RETRO_RETURN_IF_ERROR(send(part));
-    if (news) shard_.in_sync().Sent(request.replica());
+  if (news || !status.ok()) return status;
+  shardpb::PullChangesResponse nothing;
+  *nothing.mutable_newest() = local->position();
+  return send(nothing);
+}
+
+absl::StatusOr<shardpb::KeepLogResponse> Replica::KeepLog(const shardpb::KeepLogRequest& request, const CallContext&) {
+  if (watch_.Get()->shards[shard_.number()].Find(request.replica()) == nullptr) {
+    return Disagree(StrCat("this replica's cluster file has no replica \"", request.replica(), "\""));
   }
-  return absl::OkStatus();
+  RETRO_ASSIGN_OR_RETURN(const auto local, shard_.local());
+  local->KeepLog(request.replica(), request.from(), Store::Clock::now() + kKeepLog);
+  return shardpb::KeepLogResponse();
 }
 
 absl::Status Replica::SendSnapshot(const shardpb::FetchSnapshotRequest& request, const CallContext& context,

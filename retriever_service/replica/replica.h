@@ -17,6 +17,7 @@
 #include "common/base/sync.h"
 #include "common/rpc/credentials.h"
 #include "retriever_service/replica/replica_shard.h"
+#include "retriever_service/replica/store_copy.h"
 #include "retriever_service/shard/replication.h"
 #include "retro/shard/v1/shard.grpc.pb.h"
 
@@ -46,12 +47,16 @@ class Replica : public Replication {
   // Makes this replica the primary. FAILED_PRECONDITION (BEHIND_LOG) unless the cluster file has it in sync. Returns
   // the epoch.
   absl::StatusOr<uint64_t> Promote();
+  // Says in the cluster file that the shard's primary, whichever replica that is, refuses changes, or no longer.
+  absl::Status SetReadOnly(bool read_only);
 
   // ------------------------------------------------------------ as Replication
   absl::Status Pull(const shardpb::PullChangesRequest& request, const CallContext& context,
                     const ChangesSink& send) override;
   absl::Status SendSnapshot(const shardpb::FetchSnapshotRequest& request, const CallContext& context,
                             const SnapshotSink& send) override;
+  absl::StatusOr<shardpb::KeepLogResponse> KeepLog(const shardpb::KeepLogRequest& request,
+                                                   const CallContext& context) override;
 
  private:
   Replica(const ReplicaOptions& options, ClusterWatch& watch);
@@ -78,7 +83,12 @@ class Replica : public Replication {
   // ------------------------------------------------------------ as a follower
   absl::Status Follow(const ClusterConfig& config);
   absl::Status PullFrom(const ShardConfig& config);
+  // Takes a copy of the primary's store in place of its own; not at once again after one that did not bring it in sync.
   absl::Status TakeCopy(const ShardConfig& config);
+  // The position that the copy is of.
+  absl::StatusOr<shardpb::Position> ReceiveCopy(const ShardConfig& config, StoreCopyReceiver& receiver);
+  // Tells whoever is the primary that the log is still needed from there on.
+  void AskToKeepLog(const shardpb::Position& from) const;
   shardpb::ShardService::Stub& StubOf(const std::string& address);
   // A call that ends when this stops or the cluster file changes; if it copies a replica's store, only when that is no
   // longer the primary's. EndCall after it.
@@ -96,6 +106,8 @@ class Replica : public Replication {
   bool epoch_is_own_ = false;  // no other life of this process has made changes in the epoch that it leads
   InSyncSet::Clock::time_point next_asking_;
   std::map<std::string, std::unique_ptr<shardpb::ShardService::Stub>> stubs_;  // by address
+  InSyncSet::Clock::time_point next_copy_;                                     // not before
+  std::chrono::milliseconds copy_pause_{0};                                    // after the next one
   std::string last_error_;
 
   mutable Mutex mutex_;

@@ -19,6 +19,13 @@ class ReplicaAdmin final : public LocalAdmin {
     return LocalAdmin::Verify(request, context);
   }
 
+  absl::StatusOr<adminpb::SetReadOnlyResponse> SetReadOnly(const adminpb::SetReadOnlyRequest& request,
+                                                           const CallContext&) override {
+    RETRO_RETURN_IF_ERROR(CheckShard(request.shard()));
+    RETRO_RETURN_IF_ERROR(replica_.SetReadOnly(request.read_only()));
+    return adminpb::SetReadOnlyResponse();
+  }
+
   absl::StatusOr<adminpb::TrainIndexResponse> TrainIndex(const adminpb::TrainIndexRequest& request,
                                                          const CallContext& context) override {
     RETRO_RETURN_IF_ERROR(CheckName(request.replica()));

@@ -65,13 +65,13 @@ absl::StatusOr<std::shared_ptr<LocalShard>> ReplicaShard::Readable() const {
 
 // ---------------------------------------------------------------- changes
 
-template <typename Response, typename Request>
-absl::StatusOr<Response> ReplicaShard::Change(const Request& request, const CallContext& context,
-                                              absl::StatusOr<Response> (LocalShard::*carry_out)(const Request&,
-                                                                                                const CallContext&)) {
-  RETRO_ASSIGN_OR_RETURN(const uint64_t write, in_sync_.BeginWrite(request.epoch()));
+template <typename Response>
+absl::StatusOr<Response> ReplicaShard::Change(
+    uint64_t epoch, const CallContext& context,
+    const std::function<absl::StatusOr<Response>(LocalShard& local, uint64_t write)>& carry_out) {
+  RETRO_ASSIGN_OR_RETURN(const uint64_t write, in_sync_.BeginWrite(epoch));
   RETRO_ASSIGN_OR_RETURN(auto local, this->local());
-  RETRO_ASSIGN_OR_RETURN(Response response, ((*local).*carry_out)(request, context));
+  RETRO_ASSIGN_OR_RETURN(Response response, carry_out(*local, write));
   if (!NothingWasDone(response)) {
     RETRO_RETURN_IF_ERROR(in_sync_.WaitFor(write, response.position(), context));
   }
@@ -80,14 +80,22 @@ absl::StatusOr<Response> ReplicaShard::Change(const Request& request, const Call
 
 absl::StatusOr<shardpb::WriteResponse> ReplicaShard::Write(const shardpb::WriteRequest& request,
                                                            const CallContext& context) {
-  return Change(request, context, &LocalShard::Write);
+  return Change<shardpb::WriteResponse>(request.epoch(), context,
+                                        [&](LocalShard& local, uint64_t) { return local.Write(request, context); });
 }
 
 absl::StatusOr<shardpb::DeleteResponse> ReplicaShard::Delete(const shardpb::DeleteRequest& request,
                                                              const CallContext& context) {
-  if (!request.dry_run()) return Change(request, context, &LocalShard::Delete);
-  RETRO_ASSIGN_OR_RETURN(auto local, Readable());  // it only counts
-  return local->Delete(request, context);
+  if (request.dry_run()) {  // it only counts
+    RETRO_ASSIGN_OR_RETURN(auto local, Readable());
+    return local->Delete(request, context);
+  }
+  // A large one runs ahead of nobody in sync, who would find the log trimmed and hold up the writes beside it.
+  return Change<shardpb::DeleteResponse>(request.epoch(), context, [&](LocalShard& local, uint64_t write) {
+    return local.DeleteInParts(request, context, [&](const shardpb::Position& position) {
+      return in_sync_.WaitFor(write, position, context);
+    });
+  });
 }
 
 // ---------------------------------------------------------------- reading

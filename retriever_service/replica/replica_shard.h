@@ -3,6 +3,7 @@
 #pragma once
 
 #include <chrono>
+#include <functional>
 #include <future>
 #include <memory>
 #include <string>
@@ -57,10 +58,11 @@ class ReplicaShard : public Shard {
  private:
   // The store, if reads may be answered from it.
   absl::StatusOr<std::shared_ptr<LocalShard>> Readable() const;
-  template <typename Response, typename Request>
-  absl::StatusOr<Response> Change(const Request& request, const CallContext& context,
-                                  absl::StatusOr<Response> (LocalShard::*carry_out)(const Request&,
-                                                                                    const CallContext&));
+  // `carry_out` is told which write this is, as InSyncSet::WaitFor wants it.
+  template <typename Response>
+  absl::StatusOr<Response> Change(
+      uint64_t epoch, const CallContext& context,
+      const std::function<absl::StatusOr<Response>(LocalShard& local, uint64_t write)>& carry_out);
 
   ClusterWatch& watch_;
   const uint32_t number_;

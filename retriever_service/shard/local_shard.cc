@@ -98,6 +98,7 @@ LocalShard::LocalShard(std::unique_ptr<Store> store, const LocalShardOptions& op
       log_changes_least_(options.replicated ? options.store.log_changes_max : 1),
       default_collection_(options.default_collection),
       store_(std::move(store)),
+      read_only_for_all_(options.read_only),
       collections_(options.index),
       applied_(store_->identity().shard, store_->last_position(), options.waiting_reads_max),
       writer_(*store_, collections_, applied_, /*accepts_changes=*/!options.replicated) {}
@@ -163,9 +164,8 @@ absl::Status LocalShard::Lead(uint64_t epoch, const shardpb::EpochStart& start) 
   return MakeDefaultCollection();
 }
 
-absl::StatusOr<std::vector<shardpb::PullChangesResponse>> LocalShard::ReadChanges(const shardpb::Position& after,
-                                                                                  size_t bytes_max,
-                                                                                  Clock::time_point deadline) const {
+absl::Status LocalShard::ReadChanges(const shardpb::Position& after, size_t bytes_max, size_t part_bytes_max,
+                                     Clock::time_point deadline, const Store::PartVisitor& visit) const {
   applied_.WaitForChange(after, deadline);
   const auto snapshot = store_->TakeSnapshot();
   RETRO_ASSIGN_OR_RETURN(const bool known, store_->HasChange(after, snapshot.get()));
@@ -174,15 +174,15 @@ absl::StatusOr<std::vector<shardpb::PullChangesResponse>> LocalShard::ReadChange
                  StrCat("the log has no change ", after.epoch(), "/", after.number(),
                         ": it was trimmed, or another primary's never came here; take a copy of the store"));
   }
-  std::vector<shardpb::PullChangesResponse> changes;
   size_t bytes = 0;
-  RETRO_RETURN_IF_ERROR(
-      store_->ScanLog(after, snapshot.get(), [&](const shardpb::Change& change) -> absl::StatusOr<bool> {
-        RETRO_ASSIGN_OR_RETURN(changes.emplace_back(), store_->ReadReplicated(change, snapshot.get()));
-        bytes += changes.back().ByteSizeLong();
-        return bytes < bytes_max;
-      }));
-  return changes;
+  return store_->ScanLog(after, snapshot.get(), [&](const shardpb::Change& change) -> absl::StatusOr<bool> {
+    RETRO_RETURN_IF_ERROR(
+        store_->ReadReplicated(change, snapshot.get(), part_bytes_max, [&](shardpb::PullChangesResponse part) {
+          bytes += part.ByteSizeLong();
+          return visit(std::move(part));
+        }));
+    return bytes < bytes_max;
+  });
 }
 
 absl::Status LocalShard::Compact() {
@@ -245,16 +245,22 @@ absl::StatusOr<shardpb::WriteResponse> LocalShard::Write(const shardpb::WriteReq
 }
 
 absl::Status LocalShard::CheckMayChange() const {
-  if (!read_only_) return absl::OkStatus();
+  if (!ToldReadOnly()) return absl::OkStatus();
   return Error(absl::StatusCode::kResourceExhausted, Reason::kReadOnly,
                StrCat("shard ", store_->identity().shard, " was made read-only by an operator: nothing was done"));
 }
 
 absl::StatusOr<shardpb::DeleteResponse> LocalShard::Delete(const shardpb::DeleteRequest& request,
                                                            const CallContext& context) {
+  return DeleteInParts(request, context, [](const shardpb::Position&) { return absl::OkStatus(); });
+}
+
+absl::StatusOr<shardpb::DeleteResponse> LocalShard::DeleteInParts(const shardpb::DeleteRequest& request,
+                                                                  const CallContext& context,
+                                                                  const ShardWriter::Between& between) {
   if (request.dry_run()) return CountDeletions(request);
   RETRO_RETURN_IF_ERROR(CheckMayChange());
-  return writer_.Delete(request, context);
+  return writer_.Delete(request, context, between);
 }
 
 absl::StatusOr<shardpb::DeleteResponse> LocalShard::CountDeletions(const shardpb::DeleteRequest& request) const {
@@ -388,7 +394,7 @@ absl::StatusOr<shardpb::StatsResponse> LocalShard::Stats(const shardpb::StatsReq
   stats.set_epoch(position.epoch());
   stats.set_position(position.number());
   stats.set_disk_bytes(store_->DiskBytes());
-  stats.set_read_only(read_only_ || store_->read_only());
+  stats.set_read_only(ToldReadOnly() || store_->read_only());
   const KeyValueMemory memory = store_->Memory();
   stats.mutable_memory()->set_cache_bytes(memory.cache);
   stats.mutable_memory()->set_write_buffer_bytes(memory.write_buffers);

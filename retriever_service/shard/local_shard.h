@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <chrono>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -28,6 +29,9 @@ struct LocalShardOptions {
   std::optional<pb::CollectionSpec> default_collection;
   // One of several replicas: changes are refused, and the collection is not made, before Lead().
   bool replicated = false;
+  // Whether changes of callers are refused on command, as for all replicas alike. Empty: only as SetReadOnly says. Any
+  // thread.
+  std::function<bool()> read_only;
   size_t reply_bytes_max = size_t{64} << 20;  // of the neighbours of one search
   int waiting_reads_max = 4;                  // that wait for what their consistency token covers; see AppliedPosition
 };
@@ -55,10 +59,15 @@ class LocalShard : public Shard {
   absl::StatusOr<shardpb::GetShardInfoResponse> GetShardInfo(const shardpb::GetShardInfoRequest& request,
                                                              const CallContext& context) override;
 
+  // Delete, which calls `between` as ShardWriter::Delete does.
+  absl::StatusOr<shardpb::DeleteResponse> DeleteInParts(const shardpb::DeleteRequest& request,
+                                                        const CallContext& context,
+                                                        const ShardWriter::Between& between);
+
   // As ShardWriter::CreateCollection.
   absl::Status CreateCollection(const pb::CollectionSpec& spec, const CallContext& context);
 
-  // On command: changes of callers are refused (READ_ONLY) from now on, or no longer.
+  // On command: changes of callers are refused (READ_ONLY) from now on, or no longer. Not remembered.
   void SetReadOnly(bool read_only) { read_only_ = read_only; }
 
   // As SegmentedIndex::SealGrowing; NOT_FOUND (COLLECTION_NOT_FOUND) if there is no such collection.
@@ -73,14 +82,19 @@ class LocalShard : public Shard {
   absl::Status Lead(uint64_t epoch, const shardpb::EpochStart& start);
   absl::Status Follow() { return writer_.Follow(); }  // as ShardWriter
   absl::Status Replay(const std::vector<shardpb::PullChangesResponse>& changes) { return writer_.Replay(changes); }
-  // What follows a position in the log, at least one change if there is any, else about `bytes_max` of them; waits
-  // until `deadline` for some. FAILED_PRECONDITION (BEHIND_LOG) if the log has not that position.
-  absl::StatusOr<std::vector<shardpb::PullChangesResponse>> ReadChanges(
-      const shardpb::Position& after, size_t bytes_max, std::chrono::steady_clock::time_point deadline) const;
+  // What follows a position in the log, at least one change if there is any, else about `bytes_max` of them, in parts
+  // as Store::ReadReplicated gives them; waits until `deadline` for some. FAILED_PRECONDITION (BEHIND_LOG) if the log
+  // has not that position.
+  absl::Status ReadChanges(const shardpb::Position& after, size_t bytes_max, size_t part_bytes_max,
+                           std::chrono::steady_clock::time_point deadline, const Store::PartVisitor& visit) const;
   // Store::Copy, of a state that everything acknowledged so far is in.
   absl::Status Copy(const std::string& folder) const { return store_->Copy(folder); }
   void KeepLog(const std::string& who, const shardpb::Position& from, std::chrono::steady_clock::time_point until) {
     store_->KeepLog(who, from, until);  // as there
+  }
+  void KeepLogOnFrom(const std::string& who, const shardpb::Position& from,
+                     std::chrono::steady_clock::time_point until) {
+    store_->KeepLogOnFrom(who, from, until);  // as there
   }
   // Gives back the disk space of what was deleted or replaced. Of the log a shard that has replicas keeps as many
   // changes as it is told to, for those that were away; one that has none needs but the newest.
@@ -90,6 +104,7 @@ class LocalShard : public Shard {
   LocalShard(std::unique_ptr<Store> store, const LocalShardOptions& options);
   absl::Status BuildIndexes();
   absl::Status MakeDefaultCollection();
+  bool ToldReadOnly() const { return read_only_ || (read_only_for_all_ && read_only_for_all_()); }
   absl::Status CheckMayChange() const;
   absl::Status FillIndex(LiveCollection& collection) const;
   absl::StatusOr<shardpb::DocumentRecord> FindRecord(const LiveCollection& collection, const std::string& id,
@@ -106,6 +121,7 @@ class LocalShard : public Shard {
   const std::optional<pb::CollectionSpec> default_collection_;
   const std::unique_ptr<Store> store_;
   std::atomic<bool> read_only_ = false;
+  const std::function<bool()> read_only_for_all_;
   LiveCollections collections_;
   AppliedPosition applied_;
   ShardWriter writer_;  // last: its thread uses all of the above

@@ -1,9 +1,10 @@
-// What replicas of a shard ask of each other, as the RPC layer sees it: PullChanges and FetchSnapshot.
+// What replicas of a shard ask of each other, as the RPC layer sees it: PullChanges, FetchSnapshot and KeepLog.
 #pragma once
 
 #include <functional>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "common/base/call_context.h"
 #include "common/document/protos.h"
 #include "retro/shard/v1/shard.pb.h"
@@ -24,6 +25,8 @@ class Replication {
   using SnapshotSink = std::function<absl::Status(const shardpb::FetchSnapshotResponse&)>;
   virtual absl::Status SendSnapshot(const shardpb::FetchSnapshotRequest& request, const CallContext& context,
                                     const SnapshotSink& send) = 0;
+  virtual absl::StatusOr<shardpb::KeepLogResponse> KeepLog(const shardpb::KeepLogRequest& request,
+                                                           const CallContext& context) = 0;
 };
 
 }  // namespace retro

@@ -32,6 +32,11 @@ constexpr std::chrono::milliseconds kStreamRetryAfter{200};
 
 constexpr size_t kStreamRequestBytesMax = size_t{64} << 10;  // names and numbers
 
+absl::Status NoReplicas() {
+  return Error(absl::StatusCode::kUnimplemented, Reason::kNotSupported,
+               "this shard is not part of a cluster: start it with --cluster-file");
+}
+
 // A stream whose messages are sent one by one by a thread that waits for each.
 class BlockingStream final : public grpc::ServerWriteReactor<ByteBuffer> {
  public:
@@ -165,12 +170,12 @@ class PartsReader final : public grpc::ServerReadReactor<ByteBuffer> {
 
 // shardpb::ShardService::CallbackService, but that messages come and go as bytes (see message.h).
 using Rpcs = shardpb::ShardService;
-using ServiceBase = Rpcs::WithRawCallbackMethod_Search<
-    Rpcs::WithRawCallbackMethod_Write<Rpcs::WithRawCallbackMethod_Delete<Rpcs::WithRawCallbackMethod_GetDocument<
-        Rpcs::WithRawCallbackMethod_GetChunks<Rpcs::WithRawCallbackMethod_ListDocuments<
-            Rpcs::WithRawCallbackMethod_Stats<Rpcs::WithRawCallbackMethod_GetShardInfo<
+using ServiceBase = Rpcs::WithRawCallbackMethod_Search<Rpcs::WithRawCallbackMethod_Write<
+    Rpcs::WithRawCallbackMethod_Delete<Rpcs::WithRawCallbackMethod_GetDocument<Rpcs::WithRawCallbackMethod_GetChunks<
+        Rpcs::WithRawCallbackMethod_ListDocuments<Rpcs::WithRawCallbackMethod_Stats<
+            Rpcs::WithRawCallbackMethod_GetShardInfo<Rpcs::WithRawCallbackMethod_KeepLog<
                 Rpcs::WithRawCallbackMethod_WriteInParts<Rpcs::WithRawCallbackMethod_PullChanges<
-                    Rpcs::WithRawCallbackMethod_FetchSnapshot<Rpcs::Service>>>>>>>>>>>;
+                    Rpcs::WithRawCallbackMethod_FetchSnapshot<Rpcs::Service>>>>>>>>>>>>;
 
 class ShardService final : public ServiceBase {
  public:
@@ -241,6 +246,15 @@ class ShardService final : public ServiceBase {
               fetch, call, [&](const shardpb::FetchSnapshotResponse& part) { return stream.Send(part, call); });
         });
   }
+  ServerUnaryReactor* KeepLog(CallbackServerContext* context, const ByteBuffer* request, ByteBuffer* reply) override {
+    return runner_.Run<shardpb::KeepLogRequest, shardpb::KeepLogResponse>(
+        context, "shard.KeepLog", request, reply,
+        [this](const shardpb::KeepLogRequest& message,
+               const CallContext& call) -> absl::StatusOr<shardpb::KeepLogResponse> {
+          if (replication_ == nullptr) return NoReplicas();
+          return replication_->KeepLog(message, call);
+        });
+  }
 
  private:
   template <typename Request, typename Response>
@@ -265,10 +279,7 @@ class ShardService final : public ServiceBase {
     CallContext call = MakeCallContext(*context);
     absl::Status status = Admit(runner_.access(), *context, name, call);
     const auto record = std::make_shared<CallRecord>(metrics_, name, call);
-    if (status.ok() && replication_ == nullptr) {
-      status = Error(absl::StatusCode::kUnimplemented, Reason::kNotSupported,
-                     "this shard is not part of a cluster: start it with --cluster-file");
-    }
+    if (status.ok() && replication_ == nullptr) status = NoReplicas();
     if (status.ok()) {
       const auto carry_out = [stream, record, work, call, &request] {
         Request message;

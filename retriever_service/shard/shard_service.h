@@ -14,7 +14,7 @@
 namespace retro {
 
 // All must outlive the service. Calls are worked on by `workers`, PullChanges and FetchSnapshot by threads of their
-// own; without `replication` these answer UNIMPLEMENTED.
+// own; without `replication` these and KeepLog answer UNIMPLEMENTED.
 std::unique_ptr<grpc::Service> MakeShardService(Shard& shard, WorkerPool& workers, Metrics& metrics,
                                                 const UnaryOptions& options = UnaryOptions(),
                                                 Replication* replication = nullptr);

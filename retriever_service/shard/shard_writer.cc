@@ -37,6 +37,12 @@ std::string VectorsOf(const shardpb::DocumentChange& change) {
   return vectors;
 }
 
+// Whatever `why` says of what was done is true of the rest alone.
+absl::Status DoneInPart(const absl::Status& why) {
+  return Error(absl::StatusCode::kUnavailable, Reason::kWriteOutcomeUnknown,
+               StrCat("some of it was done before it failed, repeat it: ", MessageOf(why)));
+}
+
 }  // namespace
 
 // Changes that become durable together, and what follows from them.
@@ -73,6 +79,7 @@ class ShardWriter::Job {
 
   // The writer's: null while the job is under way.
   std::optional<absl::Status> result;
+  bool begun = false;  // some of it is done
 
  private:
   const CallContext& context_;
@@ -137,9 +144,9 @@ class ShardWriter::WriteJob : public Job {
 class ShardWriter::DeleteJob : public Job {
  public:
   // `filter`: what the documents must still match when their turn comes.
-  DeleteJob(std::shared_ptr<LiveCollection> collection, std::vector<std::string> ids,
+  DeleteJob(std::shared_ptr<LiveCollection> collection, std::span<const std::string> ids,
             const std::optional<CompiledFilter>& filter, const CallContext& context)
-      : Job(context), collection_(std::move(collection)), ids_(std::move(ids)), filter_(filter) {}
+      : Job(context), collection_(std::move(collection)), ids_(ids), filter_(filter) {}
 
   bool AllStaged() const override { return next_ == ids_.size(); }
 
@@ -150,15 +157,15 @@ class ShardWriter::DeleteJob : public Job {
     if (filter_.has_value() && !filter_->Matches(ToIndexedDocument(*old))) return absl::OkStatus();
     group.transaction.RemoveDocument(collection_->id, *old);
     group.Changed(collection_, {id, nullptr, {}});
-    response.set_deleted_count(response.deleted_count() + 1);
+    ++deleted;
     return absl::OkStatus();
   }
 
-  shardpb::DeleteResponse response;
+  uint64_t deleted = 0;
 
  private:
   const std::shared_ptr<LiveCollection> collection_;
-  std::vector<std::string> ids_;
+  const std::span<const std::string> ids_;
   const std::optional<CompiledFilter>& filter_;
   size_t next_ = 0;
 };
@@ -346,7 +353,7 @@ absl::StatusOr<shardpb::WriteResponse> ShardWriter::Write(const shardpb::WriteRe
 }
 
 absl::StatusOr<shardpb::DeleteResponse> ShardWriter::Delete(const shardpb::DeleteRequest& request,
-                                                            const CallContext& context) {
+                                                            const CallContext& context, const Between& between) {
   RETRO_RETURN_IF_ERROR(CheckEpoch(request.epoch()));
   RETRO_ASSIGN_OR_RETURN(const auto collection, collections_.Find(request.collection()));
   std::optional<CompiledFilter> filter;
@@ -356,10 +363,18 @@ absl::StatusOr<shardpb::DeleteResponse> ShardWriter::Delete(const shardpb::Delet
   }
   std::vector<std::string> ids = {request.document_ids().begin(), request.document_ids().end()};
   if (filter.has_value()) ids = collection->index->MatchingDocuments(*filter);
-  DeleteJob job(collection, std::move(ids), filter, context);
-  RETRO_RETURN_IF_ERROR(Perform(job));
-  *job.response.mutable_position() = applied_.Get();
-  return std::move(job.response);
+  shardpb::DeleteResponse response;
+  for (std::span<const std::string> left = ids; !left.empty();) {
+    const auto part = left.first(std::min<size_t>(left.size(), kGroupChangesMax));
+    const bool begun = part.data() != ids.data();
+    if (begun) RETRO_RETURN_IF_ERROR(between(applied_.Get()));
+    DeleteJob job(collection, part, filter, context);
+    RETRO_RETURN_IF_ERROR(Perform(job, begun));
+    response.set_deleted_count(response.deleted_count() + job.deleted);
+    left = left.subspan(part.size());
+  }
+  *response.mutable_position() = applied_.Get();
+  return response;
 }
 
 absl::Status ShardWriter::CreateCollection(const pb::CollectionSpec& spec, const CallContext& context) {
@@ -402,12 +417,13 @@ absl::Status ShardWriter::CheckEpoch(uint64_t epoch) const {
                StrCat("the shard is in epoch ", own, ", the call in ", epoch, ": read the cluster file again"));
 }
 
-absl::Status ShardWriter::Perform(Job& job) {
+absl::Status ShardWriter::Perform(Job& job, bool begun) {
   const MutexLock lock(mutex_);
   queue_.push_back(&job);
   brought_.NotifyOne();
   while (!job.result.has_value()) ended_.Wait(mutex_);
-  return *job.result;
+  const bool undone = job.result->ok() || !job.IsAChange() || !(begun || job.begun);
+  return undone || ReasonOf(*job.result) == Reason::kCallerGone ? *job.result : DoneInPart(*job.result);
 }
 
 // ---------------------------------------------------------------- the thread
@@ -490,6 +506,7 @@ void ShardWriter::Flush(Group group, std::deque<Job*>& line) {
     if (group.leads) accepts_changes_ = true;
   }
   for (Job* job : group.jobs) {
+    job->begun |= status.ok();
     if (status.ok() && !job->AllStaged()) {
       line.push_back(job);
     } else {

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <deque>
+#include <functional>
 #include <string>
 #include <thread>
 #include <vector>
@@ -26,9 +27,14 @@ class ShardWriter {
   // No call may be in progress.
   ~ShardWriter();
 
-  // Any thread; they block until their changes are durable and visible, or failed. As in shard.h.
+  // Any thread; they block until their changes are durable and visible, or failed. As in shard.h. A failure after some
+  // of them were done is UNAVAILABLE (WRITE_OUTCOME_UNKNOWN), unless the caller has left.
   absl::StatusOr<shardpb::WriteResponse> Write(const shardpb::WriteRequest& request, const CallContext& context);
-  absl::StatusOr<shardpb::DeleteResponse> Delete(const shardpb::DeleteRequest& request, const CallContext& context);
+  // What is more than one group goes in parts; between two of them `between` is called, on the caller's thread, with
+  // the position of what is done. Its error ends the deletion and is passed on.
+  using Between = std::function<absl::Status(const shardpb::Position&)>;
+  absl::StatusOr<shardpb::DeleteResponse> Delete(const shardpb::DeleteRequest& request, const CallContext& context,
+                                                 const Between& between);
   // OK if it exists just so already; ALREADY_EXISTS (COLLECTION_EXISTS) if it was made otherwise.
   absl::Status CreateCollection(const pb::CollectionSpec& spec, const CallContext& context);
 
@@ -56,8 +62,8 @@ class ShardWriter {
   class TrimJob;
 
   absl::Status CheckEpoch(uint64_t epoch) const;
-  // Hands the job to the thread and waits for its end.
-  absl::Status Perform(Job& job) ABSL_LOCKS_EXCLUDED(mutex_);
+  // Hands the job to the thread and waits for its end. `begun`: some of what it belongs to has been done.
+  absl::Status Perform(Job& job, bool begun = false) ABSL_LOCKS_EXCLUDED(mutex_);
   void Run() ABSL_LOCKS_EXCLUDED(mutex_);
   // Puts what was brought at the end of the line; waits if that leaves it empty. False at the end.
   bool TakeJobs(std::deque<Job*>& line) ABSL_LOCKS_EXCLUDED(mutex_);

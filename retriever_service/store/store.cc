@@ -34,6 +34,7 @@ constexpr uint64_t kFirstNumber = 1;
 // A call of TrimLog ends with the change that reaches either; a document of 8 MiB alone may have a million rows.
 constexpr uint64_t kTrimChangesMax = 1024;
 constexpr uint64_t kTrimRowsMax = 65'536;
+constexpr std::chrono::hours kKeepLogOnMax{24};
 
 std::string RandomStoreId() {
   std::random_device random;
@@ -378,7 +379,15 @@ absl::Status Store::Write(const KeyValueBatch& batch) {
 
 void Store::KeepLog(const std::string& who, const shardpb::Position& from, Clock::time_point until) {
   const MutexLock lock(mutex_);
-  kept_[who] = {from.number(), until};
+  kept_[who] = {from.number(), until, Clock::now() + kKeepLogOnMax};
+}
+
+void Store::KeepLogOnFrom(const std::string& who, const shardpb::Position& from, Clock::time_point until) {
+  const MutexLock lock(mutex_);
+  const auto kept = kept_.find(who);
+  if (kept == kept_.end()) return;
+  kept->second.from = std::max(kept->second.from, from.number());
+  kept->second.until = std::min(until, kept->second.until_at_most);
 }
 
 uint64_t Store::KeepLogFrom(uint64_t changes) {

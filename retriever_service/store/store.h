@@ -108,8 +108,12 @@ class Store {
   using ChangeVisitor = std::function<absl::StatusOr<bool>(const shardpb::Change& change)>;
   absl::Status ScanLog(const shardpb::Position& after, const Snapshot* at, const ChangeVisitor& visit) const;
 
-  // What a replica needs to carry out a change, rows included. `at`: a snapshot at which the log has the change.
-  absl::StatusOr<shardpb::PullChangesResponse> ReadReplicated(const shardpb::Change& change, const Snapshot* at) const;
+  // What a replica needs to carry out a change, rows included, in parts of `part_bytes_max`: the first has the change,
+  // the others go on with its rows; one is larger if one row or the change itself is. Ends with the first error of
+  // `visit`. `at`: a snapshot at which the log has the change.
+  using PartVisitor = std::function<absl::Status(shardpb::PullChangesResponse part)>;
+  absl::Status ReadReplicated(const shardpb::Change& change, const Snapshot* at, size_t part_bytes_max,
+                              const PartVisitor& visit) const;
   // True if the log has the change of just this position, or if that is before the first one, which the log still has:
   // then what follows can be told.
   absl::StatusOr<bool> HasChange(const shardpb::Position& position, const Snapshot* at) const;
@@ -147,6 +151,10 @@ class Store {
   // was then. A later call for the same replaces this one. Any thread.
   using Clock = std::chrono::steady_clock;
   void KeepLog(const std::string& who, const shardpb::Position& from, Clock::time_point until)
+      ABSL_LOCKS_EXCLUDED(mutex_);
+  // If the log is kept for `who`: it has come as far as this, and the rest is kept until then, but no longer than a day
+  // after KeepLog: a replica that never catches up must not fill the disk. Any thread.
+  void KeepLogOnFrom(const std::string& who, const shardpb::Position& from, Clock::time_point until)
       ABSL_LOCKS_EXCLUDED(mutex_);
 
  private:
@@ -192,7 +200,7 @@ class Store {
   bool write_failed_ ABSL_GUARDED_BY(mutex_) = false;
   struct Kept {
     uint64_t from;
-    Clock::time_point until;
+    Clock::time_point until, until_at_most;
   };
   std::map<std::string, Kept> kept_ ABSL_GUARDED_BY(mutex_);  // by who copies
 };

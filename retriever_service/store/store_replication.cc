@@ -15,6 +15,7 @@ namespace retro {
 namespace {
 
 constexpr uint32_t kRowsAtOnce = 1024;  // of a document, in memory
+constexpr size_t kFieldBytesMax = 6;    // that a message within another takes beside its own
 
 // The same bytes for the same content: maps have no order of their own.
 std::string Canonical(const google::protobuf::Message& message) {
@@ -28,30 +29,42 @@ std::string Canonical(const google::protobuf::Message& message) {
   return bytes;
 }
 
-std::vector<uint64_t> ChunkIds(const shardpb::ChunkRange& range) {
-  std::vector<uint64_t> ids(range.count());
-  for (uint32_t i = 0; i < range.count(); ++i) ids[i] = ChunkIdAt(range.first_chunk_id(), i);
+// Those of the document's chunks number `begin` and following, some at once.
+std::vector<uint64_t> ChunkIds(const shardpb::ChunkRange& range, uint32_t begin) {
+  std::vector<uint64_t> ids(std::min(kRowsAtOnce, range.count() - begin));
+  for (uint32_t i = 0; i < ids.size(); ++i) ids[i] = ChunkIdAt(range.first_chunk_id(), begin + i);
   return ids;
 }
 
 }  // namespace
 
-absl::StatusOr<shardpb::PullChangesResponse> Store::ReadReplicated(const shardpb::Change& change,
-                                                                   const Snapshot* at) const {
-  shardpb::PullChangesResponse replicated;
-  *replicated.mutable_change() = change;
-  if (!change.has_put() || change.put().rows_kept()) return replicated;
-  const std::vector<uint64_t> ids = ChunkIds(change.put().record().chunks());
-  RETRO_ASSIGN_OR_RETURN(auto rows, ReadChunks(change.collection_id(), ids, at));
-  RETRO_ASSIGN_OR_RETURN(auto vectors, ReadVectors(change.collection_id(), ids, at));
-  for (size_t i = 0; i < ids.size(); ++i) {
-    if (!rows[i].has_value()) return Damaged(StrCat("chunk ", ids[i], " of a change in the log is missing"));
-    shardpb::ReplicatedChunk& chunk = *replicated.add_chunks();
-    chunk.set_chunk_id(ids[i]);
-    *chunk.mutable_record() = *std::move(rows[i]);
-    chunk.set_vector_fp16(std::move(vectors[i]));
+absl::Status Store::ReadReplicated(const shardpb::Change& change, const Snapshot* at, size_t part_bytes_max,
+                                   const PartVisitor& visit) const {
+  shardpb::PullChangesResponse part;
+  *part.mutable_change() = change;
+  if (!change.has_put() || change.put().rows_kept()) return visit(std::move(part));
+  size_t bytes = part.ByteSizeLong();
+  const shardpb::ChunkRange& range = change.put().record().chunks();
+  for (uint32_t begin = 0; begin < range.count(); begin += kRowsAtOnce) {
+    const std::vector<uint64_t> ids = ChunkIds(range, begin);
+    RETRO_ASSIGN_OR_RETURN(auto rows, ReadChunks(change.collection_id(), ids, at));
+    RETRO_ASSIGN_OR_RETURN(auto vectors, ReadVectors(change.collection_id(), ids, at));
+    for (size_t i = 0; i < ids.size(); ++i) {
+      if (!rows[i].has_value()) return Damaged(StrCat("chunk ", ids[i], " of a change in the log is missing"));
+      shardpb::ReplicatedChunk chunk;
+      chunk.set_chunk_id(ids[i]);
+      *chunk.mutable_record() = *std::move(rows[i]);
+      chunk.set_vector_fp16(std::move(vectors[i]));
+      const size_t row_bytes = chunk.ByteSizeLong() + kFieldBytesMax;
+      if (bytes + row_bytes > part_bytes_max) {
+        RETRO_RETURN_IF_ERROR(visit(std::exchange(part, {})));
+        bytes = 0;
+      }
+      *part.add_chunks() = std::move(chunk);
+      bytes += row_bytes;
+    }
   }
-  return replicated;
+  return visit(std::move(part));
 }
 
 absl::StatusOr<shardpb::Position> Store::PositionAt(const Snapshot* at) const {
