@@ -149,7 +149,9 @@ absl::Status ShardBuild::WriteState() const {
 
 absl::Status ShardBuild::CreateCollection(const pb::CollectionSpec& spec) {
   collections_.push_back(spec);
-  return shard_->CreateCollection(spec, CallContext());
+  shardpb::CreateCollectionRequest request;
+  *request.mutable_spec() = spec;
+  return shard_->CreateCollection(request, CallContext()).status();
 }
 
 absl::Status ShardBuild::Write(DocumentGroup group) {

@@ -1,6 +1,6 @@
 // Kills a process that writes to a shard, again and again at random moments, and looks at what it left: everything
 // acknowledged is there, byte for byte; what was under way is there whole or not at all, and repeating it leaves it
-// there once.
+// there once. One of the writers makes and drops a collection of its own all the time.
 //
 // RETRO_CRASH_ROUNDS and RETRO_CRASH_SEED change how often and which moments.
 #include <gtest/gtest.h>
@@ -37,6 +37,10 @@ constexpr int kRoundsDefault = 200;
 constexpr uint32_t kSeedDefault = 4711;
 constexpr uint32_t kRoundsASnapshot = 4;  // one of so many makes them
 constexpr int kAcknowledgementFd = 3;     // in the child
+constexpr int kNamedWriter = kWriters;    // the one that has a collection of its own
+constexpr char kNamed[] = "named";        // and its name
+constexpr int kTheCollection = -1;        // in place of a document: of it a state tells whether it is present
+constexpr uint32_t kChangesADrop = 20;
 
 // A document's state is two numbers: the text is a function of its id and the first, the title of the second.
 struct State {
@@ -55,6 +59,9 @@ struct Report {
 };
 
 std::string DocumentId(int writer, int document) { return StrCat("document-", writer, "-", document); }
+
+bool IsInNamed(const std::string& id) { return id.starts_with(StrCat("document-", kNamedWriter, "-")); }
+std::string CollectionOf(const std::string& id) { return IsInNamed(id) ? kNamed : ""; }
 
 std::mt19937 RandomOf(const std::string& id, uint32_t version, uint32_t what) {
   std::seed_seq seed{static_cast<uint32_t>(std::hash<std::string>()(id)), version, what};
@@ -121,15 +128,32 @@ LocalShardOptions Options(const std::string& path) {
 bool CarryOut(LocalShard& shard, const std::string& id, const State& next, bool text_is_stored) {
   if (!next.present) {
     shardpb::DeleteRequest request;
+    request.set_collection(CollectionOf(id));
     request.add_document_ids(id);
     return shard.Delete(request, CallContext()).ok();
   }
   shardpb::WriteRequest request;
+  request.set_collection(CollectionOf(id));
   *request.add_changes() = MakeChange(id, next, /*whole=*/!text_is_stored);
   const auto response = shard.Write(request, CallContext());
   return response.ok() && !response->results(0).has_error() &&
          response->results(0).outcome() != shardpb::CHANGE_OUTCOME_NEEDS_CHUNKS;
 }
+
+// Makes the named collection, or drops it.
+bool CarryOut(LocalShard& shard, bool present) {
+  if (!present) {
+    shardpb::DropCollectionRequest request;
+    request.set_name(kNamed);
+    return shard.DropCollection(request, CallContext()).ok();
+  }
+  shardpb::CreateCollectionRequest request;
+  *request.mutable_spec() = *Options("").default_collection;
+  request.mutable_spec()->set_name(kNamed);
+  return shard.CreateCollection(request, CallContext()).ok();
+}
+
+bool HasNamed(LocalShard& shard) { return shard.GetShardInfo({}, CallContext())->collections_size() > 1; }
 
 // ---------------------------------------------------------------- the child
 
@@ -140,7 +164,16 @@ void ReportTo(int fd, const Report& report) {
 void WriteForever(LocalShard& shard, int writer, uint32_t seed, uint32_t first_version) {
   std::mt19937 random(seed + writer);
   std::map<int, State> known;
+  bool has_collection = writer != kNamedWriter || HasNamed(shard);
   for (uint32_t version = first_version;; ++version) {
+    if (!has_collection || (writer == kNamedWriter && random() % kChangesADrop == 0)) {
+      has_collection = !has_collection;
+      ReportTo(kAcknowledgementFd, {false, writer, kTheCollection, {has_collection}});
+      if (!CarryOut(shard, has_collection)) _exit(10);
+      ReportTo(kAcknowledgementFd, {true, writer, kTheCollection, {has_collection}});
+      known.clear();
+      continue;
+    }
     const int document = static_cast<int>(random() % kDocumentsEach);
     State next = known[document];
     const uint32_t kind = random() % 8;
@@ -183,8 +216,8 @@ int RunChild(const std::string& path, uint32_t seed, uint32_t first_version) {
     return 5;
   }
   std::vector<std::thread> writers;
-  writers.reserve(kWriters);
-  for (int w = 0; w < kWriters; ++w) {
+  writers.reserve(kWriters + 2);
+  for (int w = 0; w <= kNamedWriter; ++w) {
     writers.emplace_back([&, w] { WriteForever(**shard, w, seed, first_version); });
   }
   if (seed % kRoundsASnapshot == 0) {  // each moves the log into tables, which is not what most rounds are about
@@ -230,7 +263,9 @@ class CrashTest : public testing::Test {
     });
     Report report;
     while (read(ends[0], &report, sizeof report) == sizeof report) {
-      Expected& expected = expected_[DocumentId(report.writer, report.document)];
+      const bool of_collection = report.document == kTheCollection;
+      if (of_collection && report.acknowledged) ForgetNamed();
+      Expected& expected = of_collection ? named_ : expected_[DocumentId(report.writer, report.document)];
       if (report.acknowledged) {
         expected = {report.state, std::nullopt};
         ++acknowledged_;
@@ -248,6 +283,7 @@ class CrashTest : public testing::Test {
   // The state that the shard shows, checked to be whole.
   State Observe(LocalShard& shard, const std::string& id, const Expected& expected) {
     shardpb::GetDocumentRequest request;
+    request.set_collection(CollectionOf(id));
     request.set_document_id(id);
     const auto response = shard.GetDocument(request, CallContext());
     if (!response.ok()) {
@@ -272,12 +308,14 @@ class CrashTest : public testing::Test {
     const shardpb::DocumentChange wanted = MakeChange(id, state, /*whole=*/true);
     ASSERT_EQ(chunk_count, wanted.chunks_size());
     shardpb::GetChunksRequest request;
+    request.set_collection(CollectionOf(id));
     request.set_document_id(id);
     request.set_max_chunks(1024);
     request.set_include_vectors(true);
     const auto response = shard.GetChunks(request, CallContext());
     ASSERT_TRUE(response.ok()) << response.status();
     shardpb::SearchRequest search;
+    search.set_collection(CollectionOf(id));
     search.set_k(1);
     search.mutable_effort()->set_level(1);  // through the lists of sealed segments
     for (int i = 0; i < chunk_count; ++i) {
@@ -297,11 +335,37 @@ class CrashTest : public testing::Test {
     }
   }
 
+  // Its documents are gone, or were never there.
+  void ForgetNamed() {
+    std::erase_if(expected_, [](const auto& entry) { return IsInNamed(entry.first); });
+  }
+
+  // It is there with all its documents, or not at all. Before these are looked at.
+  void CheckNamed(LocalShard& shard) {
+    const bool there = HasNamed(shard);
+    EXPECT_TRUE(State{there} == named_.acknowledged || State{there} == named_.under_way) << there;
+    if (!there) ForgetNamed();
+    std::error_code none_yet;
+    const std::filesystem::directory_iterator indexes(path_ + "/index", none_yet);
+    EXPECT_LE(std::distance(begin(indexes), end(indexes)), there ? 2 : 1) << "an index of one that is gone";
+  }
+  void RepeatOfNamed(LocalShard& shard) {
+    if (!named_.under_way.has_value()) return;
+    interrupted_ += 1;
+    ++collections_interrupted_;
+    EXPECT_TRUE(CarryOut(shard, named_.under_way->present));
+    if (!named_.under_way->present) ForgetNamed();
+    named_ = {*named_.under_way, std::nullopt};
+    EXPECT_EQ(HasNamed(shard), named_.acknowledged.present);
+  }
+
   // Reopens, checks all documents, repeats what was under way, and checks that everything is there once.
   void CheckAll() {
     auto shard = LocalShard::Open(Options(path_));
     ASSERT_TRUE(shard.ok()) << shard.status();
-    uint64_t documents = 0, chunks = 0;
+    CheckNamed(**shard);
+    std::map<std::string, std::pair<uint64_t, uint64_t>> counts = {
+        {"", {0, 0}}};  // documents and chunks, by collection
     for (auto& [id, expected] : expected_) {
       const State state = Observe(**shard, id, expected);
       EXPECT_TRUE(state == expected.acknowledged || state == expected.under_way) << id;
@@ -311,13 +375,17 @@ class CrashTest : public testing::Test {
         expected = {*expected.under_way, std::nullopt};
         EXPECT_EQ(Observe(**shard, id, expected), expected.acknowledged) << id;
       }
+      auto& [documents, chunks] = counts[CollectionOf(id)];
       documents += expected.acknowledged.present;
       if (expected.acknowledged.present) chunks += MakeChange(id, expected.acknowledged, true).chunks_size();
     }
     const auto stats = (*shard)->Stats({}, CallContext());
     ASSERT_TRUE(stats.ok());
-    EXPECT_EQ(stats->stats().collections(0).documents(), documents);
-    EXPECT_EQ(stats->stats().collections(0).chunks(), chunks);
+    for (const auto& collection : stats->stats().collections()) {
+      const std::pair<uint64_t, uint64_t> found = {collection.documents(), collection.chunks()};
+      EXPECT_EQ(found, counts[collection.collection()]) << collection.collection();
+    }
+    RepeatOfNamed(**shard);
     with_segments_ += stats->stats().collections(0).segments_size() > 1;
   }
 
@@ -339,7 +407,9 @@ class CrashTest : public testing::Test {
 
   const std::string path_;
   std::map<std::string, Expected> expected_;
+  Expected named_;  // the collection itself
   uint64_t acknowledged_ = 0;
+  uint64_t collections_interrupted_ = 0;
   uint64_t interrupted_ = 0;
   uint64_t with_segments_ = 0;  // rounds that found sealed segments
   uint64_t snapshots_ = 0;
@@ -365,10 +435,12 @@ TEST_F(CrashTest, NothingAcknowledgedIsLostAndNothingIsHalfThere) {
     CheckAll();
     CheckSnapshots();
   }
-  std::printf("%lu changes acknowledged, %lu interrupted, %lu rounds with sealed segments, %lu snapshots\n",
-              acknowledged_, interrupted_, with_segments_, snapshots_);
+  std::printf("%lu changes acknowledged, %lu interrupted, of these %lu of the collection, ", acknowledged_,
+              interrupted_, collections_interrupted_);
+  std::printf("%lu rounds with sealed segments, %lu snapshots\n", with_segments_, snapshots_);
   EXPECT_GT(acknowledged_, rounds) << "the child hardly wrote";
   EXPECT_GT(interrupted_, 0u);
+  EXPECT_GT(collections_interrupted_, 0u);
   EXPECT_GT(with_segments_, 0u);
   EXPECT_GT(snapshots_, 0u);
 }
@@ -382,6 +454,7 @@ TEST_F(CrashTest, AStoreHalfMadeIsMadeAgain) {
     SCOPED_TRACE(StrCat("seed ", kSeedDefault, " round ", round));
     RemoveAll();
     expected_.clear();
+    named_ = {};
     RunAndKill(random(), 1, std::chrono::microseconds(random() % 60'000));
     CheckAll();
   }

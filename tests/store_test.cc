@@ -78,13 +78,13 @@ class StoreTest : public testing::Test {
     return text.ok() ? *text : text.status().ToString();
   }
 
-  size_t RowsIn(const shardpb::DocumentRecord& record) {
+  size_t RowsIn(const shardpb::DocumentRecord& record, uint32_t collection = 0) {
     std::vector<uint64_t> ids;
     ids.reserve(record.chunks().count());
     for (uint32_t i = 0; i < record.chunks().count(); ++i) {
       ids.push_back(ChunkIdAt(record.chunks().first_chunk_id(), i));
     }
-    const auto rows = store_->ReadChunks(0, ids, nullptr);
+    const auto rows = store_->ReadChunks(collection, ids, nullptr);
     EXPECT_TRUE(rows.ok());
     return std::count_if(rows->begin(), rows->end(), [](const auto& row) { return row.has_value(); });
   }
@@ -231,6 +231,84 @@ TEST_F(StoreTest, TheLogIsEmptiedWhenAsked) {
   EXPECT_EQ(store_->log_start().number(), store_->last_position().number() - 1) << "kept for who copies the store";
   Open();
   EXPECT_EQ(TextOf("a"), "new text");
+}
+
+TEST_F(StoreTest, ADroppedCollectionsRowsGoWithTheLogThatHoldsThem) {
+  OpenWithCollection();
+  const shardpb::DocumentRecord kept = Put(MakeChange("a", "one two three", 5, 7));
+  pb::CollectionSpec spec;
+  spec.set_name("named");
+  Transaction transaction = store_->Begin();
+  const uint32_t named = transaction.CreateCollection(spec);
+  const shardpb::DocumentRecord gone = transaction.PutDocument(named, MakeChange("a", "1 2", 1, 1), std::nullopt);
+  transaction.PutDocument(named, MakeChange("b", "3", 1, 1), std::nullopt);
+  ASSERT_TRUE(store_->Commit(std::move(transaction)).ok());
+  auto before = store_->TakeSnapshot();
+  transaction = store_->Begin();
+  transaction.DropCollection({named, spec});
+  ASSERT_TRUE(store_->Commit(std::move(transaction)).ok());
+  EXPECT_TRUE(store_->ReadDocument(named, "b", before.get())->has_value());
+  before.reset();
+  for (const bool reopened : {false, true}) {
+    if (reopened) Open();
+    EXPECT_EQ(store_->Collections().size(), 1u);
+    EXPECT_FALSE(store_->ReadDocument(named, "a", nullptr)->has_value());
+    EXPECT_EQ(TextOf("a"), "one two three");
+    EXPECT_EQ(RowsIn(gone, named), 3u) << "the log still tells of them";
+  }
+  EXPECT_EQ(store_->ComputeDigest(CallContext())->documents, 1u);
+  transaction = store_->Begin();
+  const uint32_t again = transaction.CreateCollection(spec);
+  EXPECT_GT(again, named) << "numbers are never used again";
+  transaction.PutDocument(again, MakeChange("a", "4 5", 1, 1), std::nullopt);
+  ASSERT_TRUE(store_->Commit(std::move(transaction)).ok());
+  ASSERT_TRUE(store_->TrimLogTo(2).ok());  // the drop, too
+  EXPECT_EQ(RowsIn(gone, named), 0u);
+  EXPECT_EQ(RowsIn(kept, 0), 3u);
+  EXPECT_EQ(store_->ComputeDigest(CallContext())->chunks, 6u);
+  ASSERT_TRUE(store_->Compact().ok());
+  Open();
+  EXPECT_EQ(RowsIn(gone, named), 0u);
+  EXPECT_EQ(store_->ComputeDigest(CallContext())->chunks, 6u);
+}
+
+// One that is far behind gets every change as it was, those of a collection that is gone, too.
+TEST_F(StoreTest, TheLogOverADropMakesAnEqualStore) {
+  OpenWithCollection();
+  pb::CollectionSpec spec;
+  spec.set_name("named");
+  for (int round = 0; round < 2; ++round) {
+    Transaction transaction = store_->Begin();
+    const uint32_t named = transaction.CreateCollection(spec);
+    const auto old = transaction.PutDocument(named, MakeChange("a", "1 2", 1, 1), std::nullopt);
+    transaction.PutDocument(named, MakeChange("a", "3 4", 1, 1), old);
+    if (round == 0) transaction.DropCollection({named, spec});
+    ASSERT_TRUE(store_->Commit(std::move(transaction)).ok());
+    Put(MakeChange(StrCat("d", round), "one two three", 5, 7));
+  }
+  StoreOptions options = options_;
+  options.path += "_replica";
+  options.store_id = store_->identity().store_id;
+  std::filesystem::remove_all(options.path);
+  auto replica = Store::Open(options);
+  ASSERT_TRUE(replica.ok()) << replica.status();
+  const auto at = store_->TakeSnapshot();
+  ASSERT_TRUE(store_
+                  ->ScanLog(shardpb::Position(), at.get(),
+                            [&](const shardpb::Change& change) -> absl::StatusOr<bool> {
+                              const auto replicated = store_->ReadReplicated(change, at.get());
+                              if (!replicated.ok()) return replicated.status();
+                              Transaction transaction = (*replica)->Begin();
+                              if (absl::Status s = transaction.Replay(*replicated); !s.ok()) return s;
+                              if (absl::Status s = (*replica)->Commit(std::move(transaction)); !s.ok()) return s;
+                              return true;
+                            })
+                  .ok());
+  EXPECT_EQ((*replica)->Collections().size(), 2u);
+  EXPECT_EQ((*replica)->ComputeDigest(CallContext())->sha256, store_->ComputeDigest(CallContext())->sha256);
+  EXPECT_EQ((*replica)->FindCollection("named")->id, store_->FindCollection("named")->id);
+  replica->reset();
+  std::filesystem::remove_all(options.path);
 }
 
 TEST_F(StoreTest, SnapshotKeepsWhatItSaw) {

@@ -54,6 +54,14 @@ class SlowShard : public Shard {
   absl::StatusOr<spb::SearchResponse> Search(const spb::SearchRequest&, const CallContext&) override { return None(); }
   absl::StatusOr<spb::WriteResponse> Write(const spb::WriteRequest&, const CallContext&) override { return None(); }
   absl::StatusOr<spb::DeleteResponse> Delete(const spb::DeleteRequest&, const CallContext&) override { return None(); }
+  absl::StatusOr<spb::CreateCollectionResponse> CreateCollection(const spb::CreateCollectionRequest&,
+                                                                 const CallContext&) override {
+    return None();
+  }
+  absl::StatusOr<spb::DropCollectionResponse> DropCollection(const spb::DropCollectionRequest&,
+                                                             const CallContext&) override {
+    return None();
+  }
   absl::StatusOr<spb::GetDocumentResponse> GetDocument(const spb::GetDocumentRequest& request,
                                                        const CallContext& context) override {
     for (size_t i = 0; i < request.document_id().size(); ++i) RETRO_RETURN_IF_ERROR(context.Hold(size_t{1} << 20));

@@ -20,7 +20,10 @@ bool NothingWasDone(const shardpb::WriteResponse& response) {
   }
   return true;
 }
-bool NothingWasDone(const shardpb::DeleteResponse&) { return false; }
+template <typename Response>
+bool NothingWasDone(const Response&) {
+  return false;  // or by an earlier call, which may not have waited
+}
 
 }  // namespace
 
@@ -96,6 +99,18 @@ absl::StatusOr<shardpb::DeleteResponse> ReplicaShard::Delete(const shardpb::Dele
       return in_sync_.WaitFor(write, position, context);
     });
   });
+}
+
+absl::StatusOr<shardpb::CreateCollectionResponse> ReplicaShard::CreateCollection(
+    const shardpb::CreateCollectionRequest& request, const CallContext& context) {
+  return Change<shardpb::CreateCollectionResponse>(
+      request.epoch(), context, [&](LocalShard& local, uint64_t) { return local.CreateCollection(request, context); });
+}
+
+absl::StatusOr<shardpb::DropCollectionResponse> ReplicaShard::DropCollection(
+    const shardpb::DropCollectionRequest& request, const CallContext& context) {
+  return Change<shardpb::DropCollectionResponse>(
+      request.epoch(), context, [&](LocalShard& local, uint64_t) { return local.DropCollection(request, context); });
 }
 
 // ---------------------------------------------------------------- reading

@@ -31,6 +31,10 @@ class ReplicaShard : public Shard {
                                                const CallContext& context) override;
   absl::StatusOr<shardpb::DeleteResponse> Delete(const shardpb::DeleteRequest& request,
                                                  const CallContext& context) override;
+  absl::StatusOr<shardpb::CreateCollectionResponse> CreateCollection(const shardpb::CreateCollectionRequest& request,
+                                                                     const CallContext& context) override;
+  absl::StatusOr<shardpb::DropCollectionResponse> DropCollection(const shardpb::DropCollectionRequest& request,
+                                                                 const CallContext& context) override;
   absl::StatusOr<shardpb::GetDocumentResponse> GetDocument(const shardpb::GetDocumentRequest& request,
                                                            const CallContext& context) override;
   absl::StatusOr<shardpb::GetChunksResponse> GetChunks(const shardpb::GetChunksRequest& request,

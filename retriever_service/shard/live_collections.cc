@@ -1,19 +1,43 @@
 #include "retriever_service/shard/live_collections.h"
 
+#include <spdlog/spdlog.h>
+
+#include <filesystem>
+#include <system_error>
 #include <utility>
 
+#include "absl/container/flat_hash_set.h"
 #include "common/base/error.h"
 #include "common/base/hash.h"
+#include "common/base/heap.h"
 #include "common/base/strings.h"
 
 namespace retro {
+namespace {
+
+// In a store's folder; of each collection in one of its number.
+std::string IndexesOf(const Store& store) { return StrCat(store.path(), "/index"); }
+
+void RemoveIndex(const std::string& folder) {
+  std::error_code error;
+  std::filesystem::remove_all(folder, error);
+  if (error) spdlog::warn("{}, of a collection that was dropped, cannot be removed: {}", folder, error.message());
+}
+
+}  // namespace
+
+LiveCollection::~LiveCollection() {
+  if (!dropped) return;
+  index.reset();  // its threads write there
+  RemoveIndex(index_folder);
+  GiveFreedMemoryBack();
+}
 
 absl::StatusOr<std::shared_ptr<LiveCollection>> LiveCollections::Find(const std::string& name) const {
   const MutexLock lock(mutex_);
   const auto it = collections_.find(name);
   if (it != collections_.end()) return it->second;
-  return Error(absl::StatusCode::kNotFound, Reason::kCollectionNotFound,
-               StrCat("there is no collection \"", name, "\": make it, or leave the name empty for the default one"));
+  return NoSuchCollection(name);
 }
 
 std::shared_ptr<LiveCollection> LiveCollections::FindById(uint32_t id) const {
@@ -38,6 +62,16 @@ void LiveCollections::Add(std::shared_ptr<LiveCollection> collection) {
   collections_[name] = std::move(collection);
 }
 
+void LiveCollections::Remove(const LiveCollection& collection) {
+  const MutexLock lock(mutex_);
+  collections_.erase(collection.spec.name());
+}
+
+size_t LiveCollections::size() const {
+  const MutexLock lock(mutex_);
+  return collections_.size();
+}
+
 std::shared_ptr<LiveCollection> MakeLiveCollection(const Store& store, const Collection& collection,
                                                    const IndexSettings& settings) {
   auto live = std::make_shared<LiveCollection>();
@@ -45,11 +79,25 @@ std::shared_ptr<LiveCollection> MakeLiveCollection(const Store& store, const Col
   live->spec = collection.spec;
   SegmentedIndexOptions options;
   options.settings = settings;
-  options.folder = StrCat(store.path(), "/index/", collection.id);
+  options.folder = live->index_folder = StrCat(IndexesOf(store), "/", collection.id);
   options.identity = {store.identity().store_id, collection.id, static_cast<int>(collection.spec.dimension()),
                       settings.kind};
   live->index = std::make_unique<SegmentedIndex>(options, store.last_position());
   return live;
+}
+
+void RemoveOtherIndexes(const Store& store) {
+  absl::flat_hash_set<std::string> known;
+  for (const Collection& collection : store.Collections()) known.insert(StrCat(collection.id));
+  std::error_code error;
+  for (const auto& entry : std::filesystem::directory_iterator(IndexesOf(store), error)) {
+    if (!known.contains(entry.path().filename().string())) RemoveIndex(entry.path().string());
+  }
+}
+
+absl::Status NoSuchCollection(std::string_view name) {
+  return Error(absl::StatusCode::kNotFound, Reason::kCollectionNotFound,
+               StrCat("there is no collection \"", name, "\": make it, or leave the name empty for the default one"));
 }
 
 absl::Status CheckEmbedder(const LiveCollection& collection, const std::string& fingerprint) {

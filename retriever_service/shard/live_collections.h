@@ -5,6 +5,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -19,9 +20,17 @@ namespace retro {
 inline constexpr size_t kFrozenMax = 8;
 
 struct LiveCollection {
-  uint32_t id;
+  LiveCollection() = default;
+  // Of one that was dropped, takes the index's folder along.
+  ~LiveCollection();
+  LiveCollection(const LiveCollection&) = delete;
+  LiveCollection& operator=(const LiveCollection&) = delete;
+
+  uint32_t id = 0;
   pb::CollectionSpec spec;
+  std::string index_folder;
   std::unique_ptr<SegmentedIndex> index;
+  bool dropped = false;  // the writer thread's
 };
 
 // Any thread. Collections live until nobody uses them.
@@ -35,6 +44,8 @@ class LiveCollections {
   std::shared_ptr<LiveCollection> FindById(uint32_t id) const ABSL_LOCKS_EXCLUDED(mutex_);  // null if there is none
   std::vector<std::shared_ptr<LiveCollection>> All() const ABSL_LOCKS_EXCLUDED(mutex_);     // by name
   void Add(std::shared_ptr<LiveCollection> collection) ABSL_LOCKS_EXCLUDED(mutex_);
+  void Remove(const LiveCollection& collection) ABSL_LOCKS_EXCLUDED(mutex_);
+  size_t size() const ABSL_LOCKS_EXCLUDED(mutex_);
 
  private:
   const IndexSettings index_settings_;
@@ -45,6 +56,13 @@ class LiveCollections {
 // With the index that the store's folder holds of it, which is still to be filled.
 std::shared_ptr<LiveCollection> MakeLiveCollection(const Store& store, const Collection& collection,
                                                    const IndexSettings& settings);
+
+// Removes what the store's folder holds of indexes of collections that the store does not have: a process may have died
+// between dropping one and removing its index.
+void RemoveOtherIndexes(const Store& store);
+
+// COLLECTION_NOT_FOUND.
+absl::Status NoSuchCollection(std::string_view name);
 
 // FAILED_PRECONDITION if vectors or chunks come from others than the collection's own. An empty fingerprint is not
 // checked.

@@ -120,10 +120,13 @@ absl::StatusOr<std::unique_ptr<LocalShard>> LocalShard::Open(const LocalShardOpt
 absl::Status LocalShard::MakeDefaultCollection() {
   if (!default_collection_.has_value()) return absl::OkStatus();
   if (store_->FindCollection(default_collection_->name()).has_value()) return absl::OkStatus();
-  return CreateCollection(*default_collection_, CallContext());
+  shardpb::CreateCollectionRequest request;
+  *request.mutable_spec() = *default_collection_;
+  return writer_.CreateCollection(request, CallContext()).status();
 }
 
 absl::Status LocalShard::BuildIndexes() {
+  RemoveOtherIndexes(*store_);
   for (const Collection& stored : store_->Collections()) {
     const Clock::time_point start = Clock::now();
     std::shared_ptr<LiveCollection> collection = MakeLiveCollection(*store_, stored, collections_.index_settings());
@@ -194,15 +197,15 @@ absl::Status LocalShard::Compact() {
 
 absl::StatusOr<shardpb::SearchResponse> LocalShard::Search(const shardpb::SearchRequest& request,
                                                            const CallContext& context) {
-  RETRO_ASSIGN_OR_RETURN(const auto collection, collections_.Find(request.collection()));
-  RETRO_RETURN_IF_ERROR(CheckEmbedder(*collection, request.embedder_fingerprint()));
   RETRO_RETURN_IF_ERROR(CheckBetween("k", request.k(), 1, kNeighboursMax));
   std::optional<CompiledFilter> filter;
   if (request.has_filter()) {
     RETRO_ASSIGN_OR_RETURN(filter, CompiledFilter::Compile(request.filter(), "filter"));
   }
-  RETRO_RETURN_IF_ERROR(applied_.WaitFor(request.barrier(), context));
+  RETRO_RETURN_IF_ERROR(applied_.WaitFor(request.barrier(), context));  // which may make or drop the collection
   for (int attempt = 0; attempt < kSearchAttemptsMax; ++attempt) {
+    RETRO_ASSIGN_OR_RETURN(const auto collection, collections_.Find(request.collection()));
+    RETRO_RETURN_IF_ERROR(CheckEmbedder(*collection, request.embedder_fingerprint()));
     shardpb::SearchResponse response;
     RETRO_ASSIGN_OR_RETURN(const bool complete, SearchOnce(*collection, request,
                                                            filter.has_value() ? &*filter : nullptr, context, response));
@@ -280,8 +283,16 @@ absl::StatusOr<shardpb::DeleteResponse> LocalShard::CountDeletions(const shardpb
   return response;
 }
 
-absl::Status LocalShard::CreateCollection(const pb::CollectionSpec& spec, const CallContext& context) {
-  return writer_.CreateCollection(spec, context);
+absl::StatusOr<shardpb::CreateCollectionResponse> LocalShard::CreateCollection(
+    const shardpb::CreateCollectionRequest& request, const CallContext& context) {
+  RETRO_RETURN_IF_ERROR(CheckMayChange());
+  return writer_.CreateCollection(request, context);
+}
+
+absl::StatusOr<shardpb::DropCollectionResponse> LocalShard::DropCollection(
+    const shardpb::DropCollectionRequest& request, const CallContext& context) {
+  RETRO_RETURN_IF_ERROR(CheckMayChange());
+  return writer_.DropCollection(request, context);
 }
 
 // ---------------------------------------------------------------- reading
@@ -290,6 +301,7 @@ absl::StatusOr<shardpb::DocumentRecord> LocalShard::FindRecord(const LiveCollect
                                                                const Store::Snapshot* at) const {
   RETRO_ASSIGN_OR_RETURN(auto record, store_->ReadDocument(collection.id, id, at));
   if (record.has_value()) return *std::move(record);
+  RETRO_RETURN_IF_ERROR(collections_.Find(collection.spec.name()).status());  // it may have gone meanwhile
   return Error(absl::StatusCode::kNotFound, Reason::kNotFound,
                StrCat("there is no document \"", id, "\" in collection \"", collection.spec.name(), "\""));
 }
@@ -304,8 +316,8 @@ void LocalShard::FillInfo(const shardpb::DocumentRecord& record, pb::DocumentInf
 
 absl::StatusOr<shardpb::GetDocumentResponse> LocalShard::GetDocument(const shardpb::GetDocumentRequest& request,
                                                                      const CallContext& context) {
-  RETRO_ASSIGN_OR_RETURN(const auto collection, collections_.Find(request.collection()));
   RETRO_RETURN_IF_ERROR(applied_.WaitFor(request.barrier(), context));
+  RETRO_ASSIGN_OR_RETURN(const auto collection, collections_.Find(request.collection()));
   const auto snapshot = store_->TakeSnapshot();
   RETRO_ASSIGN_OR_RETURN(shardpb::DocumentRecord record,
                          FindRecord(*collection, request.document_id(), snapshot.get()));
@@ -319,9 +331,9 @@ absl::StatusOr<shardpb::GetDocumentResponse> LocalShard::GetDocument(const shard
 
 absl::StatusOr<shardpb::GetChunksResponse> LocalShard::GetChunks(const shardpb::GetChunksRequest& request,
                                                                  const CallContext& context) {
-  RETRO_ASSIGN_OR_RETURN(const auto collection, collections_.Find(request.collection()));
   RETRO_RETURN_IF_ERROR(CheckBetween("max_chunks", request.max_chunks(), 1, kChunksMax));
   RETRO_RETURN_IF_ERROR(applied_.WaitFor(request.barrier(), context));
+  RETRO_ASSIGN_OR_RETURN(const auto collection, collections_.Find(request.collection()));
   const auto snapshot = store_->TakeSnapshot();
   RETRO_ASSIGN_OR_RETURN(const shardpb::DocumentRecord record,
                          FindRecord(*collection, request.document_id(), snapshot.get()));

@@ -48,6 +48,10 @@ class LocalShard : public Shard {
                                                const CallContext& context) override;
   absl::StatusOr<shardpb::DeleteResponse> Delete(const shardpb::DeleteRequest& request,
                                                  const CallContext& context) override;
+  absl::StatusOr<shardpb::CreateCollectionResponse> CreateCollection(const shardpb::CreateCollectionRequest& request,
+                                                                     const CallContext& context) override;
+  absl::StatusOr<shardpb::DropCollectionResponse> DropCollection(const shardpb::DropCollectionRequest& request,
+                                                                 const CallContext& context) override;
   absl::StatusOr<shardpb::GetDocumentResponse> GetDocument(const shardpb::GetDocumentRequest& request,
                                                            const CallContext& context) override;
   absl::StatusOr<shardpb::GetChunksResponse> GetChunks(const shardpb::GetChunksRequest& request,
@@ -63,9 +67,6 @@ class LocalShard : public Shard {
   absl::StatusOr<shardpb::DeleteResponse> DeleteInParts(const shardpb::DeleteRequest& request,
                                                         const CallContext& context,
                                                         const ShardWriter::Between& between);
-
-  // As ShardWriter::CreateCollection.
-  absl::Status CreateCollection(const pb::CollectionSpec& spec, const CallContext& context);
 
   // On command: changes of callers are refused (READ_ONLY) from now on, or no longer. Not remembered.
   void SetReadOnly(bool read_only) { read_only_ = read_only; }

@@ -258,6 +258,20 @@ absl::StatusOr<shardpb::DeleteResponse> RemoteShard::Delete(const shardpb::Delet
                                          });
 }
 
+absl::StatusOr<shardpb::CreateCollectionResponse> RemoteShard::CreateCollection(
+    const shardpb::CreateCollectionRequest& request, const CallContext& context) {
+  using Method = void (Async::*)(grpc::ClientContext*, const shardpb::CreateCollectionRequest*,
+                                 shardpb::CreateCollectionResponse*, std::function<void(grpc::Status)>);
+  return Change<shardpb::CreateCollectionResponse>(request, context, static_cast<Method>(&Async::CreateCollection));
+}
+
+absl::StatusOr<shardpb::DropCollectionResponse> RemoteShard::DropCollection(
+    const shardpb::DropCollectionRequest& request, const CallContext& context) {
+  using Method = void (Async::*)(grpc::ClientContext*, const shardpb::DropCollectionRequest*,
+                                 shardpb::DropCollectionResponse*, std::function<void(grpc::Status)>);
+  return Change<shardpb::DropCollectionResponse>(request, context, static_cast<Method>(&Async::DropCollection));
+}
+
 absl::StatusOr<shardpb::GetDocumentResponse> RemoteShard::GetDocument(const shardpb::GetDocumentRequest& request,
                                                                       const CallContext& context) {
   using Method = void (Async::*)(grpc::ClientContext*, const shardpb::GetDocumentRequest*,

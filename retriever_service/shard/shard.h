@@ -25,6 +25,13 @@ class Shard {
                                                        const CallContext& context) = 0;
   virtual absl::StatusOr<shardpb::DeleteResponse> Delete(const shardpb::DeleteRequest& request,
                                                          const CallContext& context) = 0;
+  // OK if it exists just so already; COLLECTION_EXISTS if it was made otherwise. INVALID_ARGUMENT if there are too
+  // many.
+  virtual absl::StatusOr<shardpb::CreateCollectionResponse> CreateCollection(
+      const shardpb::CreateCollectionRequest& request, const CallContext& context) = 0;
+  // Calls that use it while it goes get COLLECTION_NOT_FOUND. INVALID_ARGUMENT for the default one.
+  virtual absl::StatusOr<shardpb::DropCollectionResponse> DropCollection(const shardpb::DropCollectionRequest& request,
+                                                                         const CallContext& context) = 0;
   virtual absl::StatusOr<shardpb::GetDocumentResponse> GetDocument(const shardpb::GetDocumentRequest& request,
                                                                    const CallContext& context) = 0;
   virtual absl::StatusOr<shardpb::GetChunksResponse> GetChunks(const shardpb::GetChunksRequest& request,

@@ -170,12 +170,14 @@ class PartsReader final : public grpc::ServerReadReactor<ByteBuffer> {
 
 // shardpb::ShardService::CallbackService, but that messages come and go as bytes (see message.h).
 using Rpcs = shardpb::ShardService;
-using ServiceBase = Rpcs::WithRawCallbackMethod_Search<Rpcs::WithRawCallbackMethod_Write<
-    Rpcs::WithRawCallbackMethod_Delete<Rpcs::WithRawCallbackMethod_GetDocument<Rpcs::WithRawCallbackMethod_GetChunks<
-        Rpcs::WithRawCallbackMethod_ListDocuments<Rpcs::WithRawCallbackMethod_Stats<
-            Rpcs::WithRawCallbackMethod_GetShardInfo<Rpcs::WithRawCallbackMethod_KeepLog<
-                Rpcs::WithRawCallbackMethod_WriteInParts<Rpcs::WithRawCallbackMethod_PullChanges<
-                    Rpcs::WithRawCallbackMethod_FetchSnapshot<Rpcs::Service>>>>>>>>>>>>;
+using ServiceBase =
+    Rpcs::WithRawCallbackMethod_Search<Rpcs::WithRawCallbackMethod_Write<Rpcs::WithRawCallbackMethod_Delete<
+        Rpcs::WithRawCallbackMethod_CreateCollection<Rpcs::WithRawCallbackMethod_DropCollection<
+            Rpcs::WithRawCallbackMethod_GetDocument<Rpcs::WithRawCallbackMethod_GetChunks<
+                Rpcs::WithRawCallbackMethod_ListDocuments<Rpcs::WithRawCallbackMethod_Stats<
+                    Rpcs::WithRawCallbackMethod_GetShardInfo<Rpcs::WithRawCallbackMethod_KeepLog<
+                        Rpcs::WithRawCallbackMethod_WriteInParts<Rpcs::WithRawCallbackMethod_PullChanges<
+                            Rpcs::WithRawCallbackMethod_FetchSnapshot<Rpcs::Service>>>>>>>>>>>>>>;
 
 class ShardService final : public ServiceBase {
  public:
@@ -208,6 +210,15 @@ class ShardService final : public ServiceBase {
   }
   ServerUnaryReactor* Delete(CallbackServerContext* context, const ByteBuffer* request, ByteBuffer* reply) override {
     return Run(context, "shard.Delete", request, reply, &Shard::Delete, RunOn::kWorker, &write_runner_);
+  }
+  ServerUnaryReactor* CreateCollection(CallbackServerContext* context, const ByteBuffer* request,
+                                       ByteBuffer* reply) override {
+    return Run(context, "shard.CreateCollection", request, reply, &Shard::CreateCollection, RunOn::kWorker,
+               &write_runner_);
+  }
+  ServerUnaryReactor* DropCollection(CallbackServerContext* context, const ByteBuffer* request,
+                                     ByteBuffer* reply) override {
+    return Run(context, "shard.DropCollection", request, reply, &Shard::DropCollection, RunOn::kWorker, &write_runner_);
   }
   ServerUnaryReactor* GetDocument(CallbackServerContext* context, const ByteBuffer* request,
                                   ByteBuffer* reply) override {

@@ -29,6 +29,7 @@ constexpr size_t kGroupBytesMax = size_t{16} << 20;
 constexpr absl::Duration kPatience = absl::Seconds(2);
 constexpr absl::Duration kPatienceStep = absl::Milliseconds(50);
 constexpr size_t kReplayedFrozenMax = 2 * kFrozenMax;
+constexpr size_t kCollectionsMax = 100;  // each has an index with threads of its own
 
 std::string VectorsOf(const shardpb::DocumentChange& change) {
   std::string vectors;
@@ -50,7 +51,10 @@ class ShardWriter::Group {
  public:
   explicit Group(const Store& store) : transaction(store.Begin()) {}
 
-  bool full() const { return transaction.changes() >= kGroupChangesMax || transaction.bytes() >= kGroupBytesMax; }
+  // A collection that is dropped is the last change: what was meant for it, too, comes after.
+  bool full() const {
+    return transaction.changes() >= kGroupChangesMax || transaction.bytes() >= kGroupBytesMax || dropped != nullptr;
+  }
   void Changed(const std::shared_ptr<LiveCollection>& collection, IndexChange change) {
     index_changes[collection].push_back(std::move(change));
   }
@@ -58,6 +62,7 @@ class ShardWriter::Group {
   Transaction transaction;
   std::map<std::shared_ptr<LiveCollection>, std::vector<IndexChange>> index_changes;
   std::vector<std::shared_ptr<LiveCollection>> new_collections;
+  std::shared_ptr<LiveCollection> dropped;
   std::vector<Job*> jobs;  // that have a part in it
   bool leads = false;      // once it is durable, changes are accepted
 };
@@ -70,7 +75,8 @@ class ShardWriter::Job {
 
   // True if it must see what earlier jobs did in the collections.
   virtual bool BeginsAGroup() const { return false; }
-  virtual bool IsAChange() const { return true; }  // which only a primary accepts
+  virtual bool IsAChange() const { return true; }                       // which only a primary accepts
+  virtual const LiveCollection* collection() const { return nullptr; }  // that its changes are of
   virtual bool AllStaged() const = 0;
   // An error fails the job; what it has staged before stays.
   virtual absl::Status StageNext(Group& group) = 0;
@@ -92,6 +98,7 @@ class ShardWriter::WriteJob : public Job {
   WriteJob(std::shared_ptr<LiveCollection> collection, const shardpb::WriteRequest& request, const CallContext& context)
       : Job(context), collection_(std::move(collection)), request_(request) {}
 
+  const LiveCollection* collection() const override { return collection_.get(); }
   bool AllStaged() const override { return response.results_size() == request_.changes_size(); }
 
   absl::Status StageNext(Group& group) override {
@@ -148,6 +155,7 @@ class ShardWriter::DeleteJob : public Job {
             const std::optional<CompiledFilter>& filter, const CallContext& context)
       : Job(context), collection_(std::move(collection)), ids_(ids), filter_(filter) {}
 
+  const LiveCollection* collection() const override { return collection_.get(); }
   bool AllStaged() const override { return next_ == ids_.size(); }
 
   absl::Status StageNext(Group& group) override {
@@ -182,21 +190,56 @@ class ShardWriter::CreateCollectionJob : public Job {
   absl::Status StageNext(Group& group) override {
     staged_ = true;
     const auto existing = collections_.Find(spec_.name());
-    if (!existing.ok()) {
-      const uint32_t id = group.transaction.CreateCollection(spec_);
-      group.new_collections.push_back(MakeLiveCollection(store_, {id, spec_}, collections_.index_settings()));
-      group.new_collections.back()->index->Filled();
-      return absl::OkStatus();
+    if (existing.ok()) return CheckIsTheSame((*existing)->spec);
+    if (collections_.size() >= kCollectionsMax) {
+      return FieldError("spec.name",
+                        StrCat("there are ", kCollectionsMax, " collections, which is the most: drop one"));
     }
-    if ((*existing)->spec.SerializeAsString() == spec_.SerializeAsString()) return absl::OkStatus();
+    const uint32_t id = group.transaction.CreateCollection(spec_);
+    group.new_collections.push_back(MakeLiveCollection(store_, {id, spec_}, collections_.index_settings()));
+    group.new_collections.back()->index->Filled();
+    return absl::OkStatus();
+  }
+
+ private:
+  // Whatever an embedder of the same name makes of its self-test there, up to rounding.
+  absl::Status CheckIsTheSame(pb::CollectionSpec existing) const {
+    existing.set_self_test_vector(spec_.self_test_vector());
+    if (existing.SerializeAsString() == spec_.SerializeAsString()) return absl::OkStatus();
     return Error(absl::StatusCode::kAlreadyExists, Reason::kCollectionExists,
                  StrCat("collection \"", spec_.name(), "\" exists and was made otherwise: take another name"));
   }
 
- private:
   const Store& store_;
   const LiveCollections& collections_;
   const pb::CollectionSpec& spec_;
+  bool staged_ = false;
+};
+
+class ShardWriter::DropCollectionJob : public Job {
+ public:
+  DropCollectionJob(const LiveCollections& collections, const std::string& name, const CallContext& context)
+      : Job(context), collections_(collections), name_(name) {}
+
+  bool BeginsAGroup() const override { return true; }
+  bool AllStaged() const override { return staged_; }
+
+  absl::Status StageNext(Group& group) override {
+    staged_ = true;
+    if (name_.empty()) return FieldError("name", "the default collection cannot be dropped; delete its documents");
+    const auto collection = collections_.Find(name_);
+    if (!collection.ok()) return absl::OkStatus();
+    group.transaction.DropCollection({(*collection)->id, (*collection)->spec});
+    group.dropped = *collection;
+    found = true;
+    return absl::OkStatus();
+  }
+
+  bool found = false;
+
+ private:
+  const LiveCollections& collections_;
+  const std::string& name_;
   bool staged_ = false;
 };
 
@@ -261,11 +304,13 @@ class ShardWriter::ReplayJob : public Job {
     const shardpb::PullChangesResponse& replicated = changes_[next_++];
     const shardpb::Change& change = replicated.change();
     const bool of_document = change.has_put() || change.has_remove();
-    const auto collection = of_document ? CollectionOf(change.collection_id(), group) : nullptr;
-    if (of_document && collection == nullptr) {
+    const bool of_one_there = of_document || change.has_drop_collection();
+    const auto collection = of_one_there ? CollectionOf(change.collection_id(), group) : nullptr;
+    if (of_one_there && collection == nullptr) {
       return absl::InternalError("a change of a collection that the log never made");
     }
     RETRO_RETURN_IF_ERROR(group.transaction.Replay(replicated));
+    if (change.has_drop_collection()) group.dropped = collection;
     if (change.has_create_collection()) {
       group.new_collections.push_back(MakeLiveCollection(store_, {change.collection_id(), change.create_collection()},
                                                          collections_.index_settings()));
@@ -377,9 +422,25 @@ absl::StatusOr<shardpb::DeleteResponse> ShardWriter::Delete(const shardpb::Delet
   return response;
 }
 
-absl::Status ShardWriter::CreateCollection(const pb::CollectionSpec& spec, const CallContext& context) {
-  CreateCollectionJob job(store_, collections_, spec, context);
-  return Perform(job);
+absl::StatusOr<shardpb::CreateCollectionResponse> ShardWriter::CreateCollection(
+    const shardpb::CreateCollectionRequest& request, const CallContext& context) {
+  RETRO_RETURN_IF_ERROR(CheckEpoch(request.epoch()));
+  CreateCollectionJob job(store_, collections_, request.spec(), context);
+  RETRO_RETURN_IF_ERROR(Perform(job));
+  shardpb::CreateCollectionResponse response;
+  *response.mutable_position() = applied_.Get();
+  return response;
+}
+
+absl::StatusOr<shardpb::DropCollectionResponse> ShardWriter::DropCollection(
+    const shardpb::DropCollectionRequest& request, const CallContext& context) {
+  RETRO_RETURN_IF_ERROR(CheckEpoch(request.epoch()));
+  DropCollectionJob job(collections_, request.name(), context);
+  RETRO_RETURN_IF_ERROR(Perform(job));
+  shardpb::DropCollectionResponse response;
+  response.set_found(job.found);
+  *response.mutable_position() = applied_.Get();
+  return response;
 }
 
 absl::Status ShardWriter::Lead(uint64_t epoch, const shardpb::EpochStart& start) {
@@ -465,6 +526,10 @@ void ShardWriter::Stage(Job& job, Group& group) {
     status = Error(absl::StatusCode::kFailedPrecondition, Reason::kStaleEpoch,
                    "this replica is not its shard's primary: read the cluster file again");
   }
+  if (const LiveCollection* collection = job.collection();
+      status.ok() && collection != nullptr && collection->dropped) {
+    status = NoSuchCollection(collection->spec.name());
+  }
   while (status.ok() && !job.AllStaged() && !group.full()) status = job.StageNext(group);
   if (status.ok()) {
     group.jobs.push_back(&job);
@@ -502,7 +567,13 @@ void ShardWriter::Flush(Group group, std::deque<Job*>& line) {
   if (status.ok()) {
     for (const auto& collection : group.new_collections) collections_.Add(collection);
     for (auto& [collection, changes] : group.index_changes) collection->index->Apply(std::move(changes), position);
+    if (group.dropped != nullptr) {
+      group.dropped->dropped = true;
+      collections_.Remove(*group.dropped);
+    }
     applied_.Advance(position);
+    group.index_changes.clear();
+    group.dropped.reset();  // with its index, unless somebody uses it still
     if (group.leads) accepts_changes_ = true;
   }
   for (Job* job : group.jobs) {

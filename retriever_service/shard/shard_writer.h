@@ -35,8 +35,10 @@ class ShardWriter {
   using Between = std::function<absl::Status(const shardpb::Position&)>;
   absl::StatusOr<shardpb::DeleteResponse> Delete(const shardpb::DeleteRequest& request, const CallContext& context,
                                                  const Between& between);
-  // OK if it exists just so already; ALREADY_EXISTS (COLLECTION_EXISTS) if it was made otherwise.
-  absl::Status CreateCollection(const pb::CollectionSpec& spec, const CallContext& context);
+  absl::StatusOr<shardpb::CreateCollectionResponse> CreateCollection(const shardpb::CreateCollectionRequest& request,
+                                                                     const CallContext& context);
+  absl::StatusOr<shardpb::DropCollectionResponse> DropCollection(const shardpb::DropCollectionRequest& request,
+                                                                 const CallContext& context);
 
   // As a replica, in the order of the calls with those above. Lead: from now on changes are accepted, in this epoch,
   // which begins in the log if it is later than the newest change's; FAILED_PRECONDITION (STALE_EPOCH) if it is
@@ -56,6 +58,7 @@ class ShardWriter {
   class WriteJob;
   class DeleteJob;
   class CreateCollectionJob;
+  class DropCollectionJob;
   class LeadJob;
   class FollowJob;
   class ReplayJob;

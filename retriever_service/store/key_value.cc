@@ -220,12 +220,17 @@ class KeyValueStore::Snapshot {
 
 void KeyValueBatch::Put(Family family, std::string key, std::string value) {
   bytes_ += key.size() + value.size();
-  operations_.push_back({family, std::move(key), std::move(value)});
+  operations_.push_back({family, std::move(key), std::move(value), std::nullopt});
 }
 
 void KeyValueBatch::Delete(Family family, std::string key) {
   bytes_ += key.size();
-  operations_.push_back({family, std::move(key), std::nullopt});
+  operations_.push_back({family, std::move(key), std::nullopt, std::nullopt});
+}
+
+void KeyValueBatch::DeleteRange(Family family, std::string begin, std::string end) {
+  bytes_ += begin.size() + end.size();
+  operations_.push_back({family, std::move(begin), std::nullopt, std::move(end)});
 }
 
 KeyValueStore::KeyValueStore(std::unique_ptr<Rocks> rocks) : rocks_(std::move(rocks)) {}
@@ -312,9 +317,15 @@ absl::Status KeyValueStore::Write(const KeyValueBatch& batch) {
     rocksdb::WriteBatch writes(batch.bytes() + batch.operations_.size() * 16);
     for (const KeyValueBatch::Operation& operation : batch.operations_) {
       rocksdb::ColumnFamilyHandle* handle = rocks_->handle(operation.family);
-      const rocksdb::Status added = operation.value.has_value()
-                                        ? writes.Put(handle, ToSlice(operation.key), ToSlice(*operation.value))
-                                        : writes.Delete(handle, ToSlice(operation.key));
+      const rocksdb::Slice key = ToSlice(operation.key);
+      rocksdb::Status added;
+      if (operation.value.has_value()) {
+        added = writes.Put(handle, key, ToSlice(*operation.value));
+      } else if (operation.end.has_value()) {
+        added = writes.DeleteRange(handle, key, ToSlice(*operation.end));
+      } else {
+        added = writes.Delete(handle, key);
+      }
       RETRO_RETURN_IF_ERROR(FromRocks(added, rocks_->path));
     }
     rocksdb::WriteOptions options;

@@ -48,6 +48,8 @@ class KeyValueBatch {
  public:
   void Put(Family family, std::string key, std::string value);
   void Delete(Family family, std::string key);
+  // All keys with begin <= key < end, however many: it costs as much as one.
+  void DeleteRange(Family family, std::string begin, std::string end);
   // Of keys and values so far.
   size_t bytes() const { return bytes_; }
   bool empty() const { return operations_.empty(); }
@@ -58,6 +60,7 @@ class KeyValueBatch {
     Family family;
     std::string key;
     std::optional<std::string> value;  // none: deletion
+    std::optional<std::string> end;    // of a deletion: of all from `key` to before this
   };
   std::vector<Operation> operations_;
   size_t bytes_ = 0;

@@ -364,6 +364,9 @@ absl::Status Store::Commit(Transaction transaction) {
   const MutexLock lock(mutex_);
   last_position_ = transaction.position();
   for (Collection& collection : transaction.new_collections_) collections_.push_back(std::move(collection));
+  for (const uint32_t dropped : transaction.dropped_collections_) {
+    std::erase_if(collections_, [dropped](const Collection& collection) { return collection.id == dropped; });
+  }
   return absl::OkStatus();
 }
 
@@ -406,6 +409,15 @@ absl::Status Store::TrimLog() {
   return TrimLogTo(options_.log_changes_max).status();
 }
 
+// What a change that leaves the log has freed by itself; see FORMAT.md for what tombstones tell of.
+void Store::FreeRowsOf(const shardpb::Change& change, KeyValueBatch& batch) {
+  if (!change.has_drop_collection()) return;
+  const std::string prefix = CollectionPrefix(change.collection_id());
+  for (const Family family : {Family::kChunks, Family::kVectors}) {
+    batch.DeleteRange(family, prefix, AfterPrefix(prefix));
+  }
+}
+
 absl::StatusOr<bool> Store::TrimLogTo(uint64_t changes) {
   const shardpb::Position start = log_start();
   const uint64_t keep_from = KeepLogFrom(changes);
@@ -428,6 +440,7 @@ absl::StatusOr<bool> Store::TrimLogTo(uint64_t changes) {
                                         return Damaged("an entry of the change log is not readable");
                                       }
                                       rows += RowsFreedBy(change);
+                                      FreeRowsOf(change, batch);
                                       batch.Delete(Family::kChanges, std::string(key));
                                       ++trimmed;
                                       return true;

@@ -178,6 +178,7 @@ class Store {
   absl::Status LoadCollections();
   // The oldest change that the log must keep if it is to have its newest `changes`.
   uint64_t KeepLogFrom(uint64_t changes) ABSL_LOCKS_EXCLUDED(mutex_);
+  static void FreeRowsOf(const shardpb::Change& change, KeyValueBatch& batch);
   absl::StatusOr<std::string> ReadMeta(std::string_view key) const;
   absl::StatusOr<shardpb::Position> PositionAt(const Snapshot* at) const;
   absl::StatusOr<uint64_t> ReadMetaNumber(std::string_view key) const;
@@ -224,6 +225,8 @@ class Transaction {
   void RemoveDocument(uint32_t collection, const shardpb::DocumentRecord& old);
   // `spec.name` must be new. Returns the collection's number.
   uint32_t CreateCollection(const pb::CollectionSpec& spec);
+  // With all that is in it; nothing of it may be touched by what follows in this transaction.
+  void DropCollection(const Collection& collection);
   // Begins an epoch, which must be later than the one before.
   void StartEpoch(uint64_t epoch, const shardpb::EpochStart& start);
   // Carries out a change that the shard's primary made, as it made it; nothing of one that fails. FAILED_PRECONDITION:
@@ -244,6 +247,8 @@ class Transaction {
   void ReplayPut(const shardpb::PullChangesResponse& replicated);
   void Log(const shardpb::Change& change);
   void Bury(uint32_t collection, const shardpb::ChunkRange& rows, const shardpb::Position& position);
+  void AddCollection(const Collection& collection);
+  void RemoveCollection(uint32_t collection);
   shardpb::ChunkRange AddRows(uint32_t collection, const shardpb::DocumentChange& change);
   const shardpb::DocumentRecord& PutRecord(uint32_t collection, shardpb::DocumentRecord record, shardpb::Change change);
 
@@ -253,6 +258,7 @@ class Transaction {
   int changes_ = 0;
   absl::flat_hash_map<std::string, std::optional<shardpb::DocumentRecord>> documents_;  // by key, as this leaves them
   std::vector<Collection> new_collections_;
+  std::vector<uint32_t> dropped_collections_;
 };
 
 }  // namespace retro

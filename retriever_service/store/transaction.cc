@@ -85,10 +85,16 @@ uint32_t Transaction::CreateCollection(const pb::CollectionSpec& spec) {
   const uint32_t id = counters_.next_collection++;
   shardpb::Change change = NextChange(id);
   *change.mutable_create_collection() = spec;
-  batch_.Put(Family::kCollections, CollectionKey(id), spec.SerializeAsString());
-  new_collections_.push_back({id, spec});
+  AddCollection({id, spec});
   Log(change);
   return id;
+}
+
+void Transaction::DropCollection(const Collection& collection) {
+  shardpb::Change change = NextChange(collection.id);
+  change.set_drop_collection(collection.spec.name());
+  RemoveCollection(collection.id);
+  Log(change);
 }
 
 void Transaction::StartEpoch(uint64_t epoch, const shardpb::EpochStart& start) {
@@ -108,8 +114,8 @@ absl::Status Transaction::CheckReplicated(const shardpb::PullChangesResponse& re
                  StrCat("change ", change.position().epoch(), "/", change.position().number(), " does not follow ",
                         counters_.epoch, "/", counters_.number));
   }
-  const bool known =
-      change.has_put() || change.has_remove() || change.has_create_collection() || change.has_epoch_start();
+  const bool known = change.has_put() || change.has_remove() || change.has_create_collection() ||
+                     change.has_drop_collection() || change.has_epoch_start();
   if (!known) {
     return Error(absl::StatusCode::kFailedPrecondition, Reason::kLayoutUnknown,
                  "the primary made a change of a kind that this version does not know: use the primary's version");
@@ -138,9 +144,10 @@ absl::Status Transaction::Replay(const shardpb::PullChangesResponse& replicated)
       break;
     case shardpb::Change::kCreateCollection:
       counters_.next_collection = std::max(counters_.next_collection, change.collection_id() + 1);
-      batch_.Put(Family::kCollections, CollectionKey(change.collection_id()),
-                 change.create_collection().SerializeAsString());
-      new_collections_.push_back({change.collection_id(), change.create_collection()});
+      AddCollection({change.collection_id(), change.create_collection()});
+      break;
+    case shardpb::Change::kDropCollection:
+      RemoveCollection(change.collection_id());
       break;
     default:  // the start of an epoch is in its position
       break;
@@ -183,6 +190,19 @@ void Transaction::Log(const shardpb::Change& change) {
 
 void Transaction::Bury(uint32_t collection, const shardpb::ChunkRange& rows, const shardpb::Position& position) {
   batch_.Put(Family::kTombstones, ChangeKey(position), EncodeTombstone({collection, rows}));
+}
+
+void Transaction::AddCollection(const Collection& collection) {
+  batch_.Put(Family::kCollections, CollectionKey(collection.id), collection.spec.SerializeAsString());
+  new_collections_.push_back(collection);
+}
+
+// Its rows stay until the log no longer has the change: see Store::TrimLogTo.
+void Transaction::RemoveCollection(uint32_t collection) {
+  const std::string prefix = CollectionPrefix(collection);
+  batch_.Delete(Family::kCollections, CollectionKey(collection));
+  batch_.DeleteRange(Family::kDocuments, prefix, AfterPrefix(prefix));
+  dropped_collections_.push_back(collection);
 }
 
 shardpb::ChunkRange Transaction::AddRows(uint32_t collection, const shardpb::DocumentChange& change) {

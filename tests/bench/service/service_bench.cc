@@ -103,6 +103,14 @@ class TimedShard final : public Shard {
   absl::StatusOr<shardpb::DeleteResponse> Delete(const shardpb::DeleteRequest& request, const CallContext& c) override {
     return shard_->Delete(request, c);
   }
+  absl::StatusOr<shardpb::CreateCollectionResponse> CreateCollection(const shardpb::CreateCollectionRequest& request,
+                                                                     const CallContext& c) override {
+    return shard_->CreateCollection(request, c);
+  }
+  absl::StatusOr<shardpb::DropCollectionResponse> DropCollection(const shardpb::DropCollectionRequest& request,
+                                                                 const CallContext& c) override {
+    return shard_->DropCollection(request, c);
+  }
   absl::StatusOr<shardpb::GetDocumentResponse> GetDocument(const shardpb::GetDocumentRequest& request,
                                                            const CallContext& c) override {
     return shard_->GetDocument(request, c);
