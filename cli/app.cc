@@ -37,6 +37,7 @@ void AddCommands(CLI::App& app, Invocation& invocation) {
   AddGetCommand(app, invocation);
   AddListCommand(app, invocation);
   AddDeleteCommand(app, invocation);
+  AddCollectionsCommand(app, invocation);
   AddExportCommand(app, invocation);
   AddStatsCommand(app, invocation);
   AddHealthCommand(app, invocation);

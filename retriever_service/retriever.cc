@@ -16,6 +16,7 @@
 #include "retriever_service/cluster_shards.h"
 #include "retriever_service/embed/batcher.h"
 #include "retriever_service/ingest/collection_spec.h"
+#include "retriever_service/ingest/collections.h"
 #include "retriever_service/ingest/document_writer.h"
 #include "retriever_service/ingest/ingest_budget.h"
 #include "retriever_service/query/embedding.h"
@@ -69,8 +70,7 @@ absl::StatusOr<std::unique_ptr<ShardMap>> OpenShard(const RetrieverOptions& opti
 }
 
 // The same weights can give other vectors: another number format or device is close, a broken library is not.
-absl::Status CheckSelfTest(ShardMap& shards, const std::vector<float>& self_test) {
-  RETRO_ASSIGN_OR_RETURN(const pb::CollectionSpec spec, shards.Collection(""));
+absl::Status CheckSelfTest(const pb::CollectionSpec& spec, const std::vector<float>& self_test) {
   std::vector<float> stored(spec.dimension());
   if (spec.self_test_vector().size() != stored.size() * kHalfBytes || stored.size() != self_test.size()) {
     return absl::OkStatus();  // made by a shard alone, which has no embedder
@@ -87,6 +87,12 @@ absl::Status CheckSelfTest(ShardMap& shards, const std::vector<float>& self_test
                       "same (relative "
                       "squared distance ",
                       distance / scale, " on the self-test): try another --dtype or --device, or check the libraries"));
+}
+
+absl::Status CheckSelfTests(ShardMap& shards, const std::vector<float>& self_test) {
+  RETRO_ASSIGN_OR_RETURN(const auto collections, shards.Collections({}));
+  for (const pb::CollectionSpec& spec : collections) RETRO_RETURN_IF_ERROR(CheckSelfTest(spec, self_test));
+  return absl::OkStatus();
 }
 
 // A router has no settings of its own that a collection could differ from silently.
@@ -117,7 +123,7 @@ class ServedRetriever final : public Retriever {
   ServedRetriever(const RetrieverOptions& options, const ServerOptions& server,
                   std::shared_ptr<const Tokenizer> tokenizer, std::unique_ptr<Embedder> embedder,
                   std::unique_ptr<ClusterShards> cluster, std::unique_ptr<ShardMap> shards,
-                  std::unique_ptr<Admin> admin, Metrics& metrics)
+                  std::unique_ptr<Admin> admin, pb::CollectionSpec own, Metrics& metrics)
       : tokenizer_(std::move(tokenizer)),
         batcher_(std::move(embedder)),
         embedding_(batcher_),
@@ -127,6 +133,7 @@ class ServedRetriever final : public Retriever {
         router_(*shards_, embedding_),
         work_budget_(kIngestDocumentsMax, options.ingest_bytes_max),
         writer_(*shards_, embedding_, *tokenizer_, work_budget_),
+        collections_(*shards_, std::move(own)),
         budget_(kIngestDocumentsMax, options.ingest_bytes_max),
         workers_(options.workers, static_cast<size_t>(options.requests_waiting_max)),
         writers_(options.workers, static_cast<size_t>(options.requests_waiting_max)),
@@ -137,8 +144,8 @@ class ServedRetriever final : public Retriever {
                  .reply_bytes_max = static_cast<size_t>(server.message_bytes_max),
                  .access = server.access}),
         write_runner_(writers_, runner_),
-        service_(MakeRetrieverService({*shards_, router_, writer_, embedding_, *tokenizer_, runner_, write_runner_,
-                                       ingest_workers_, budget_, open_streams_, metrics, metrics_,
+        service_(MakeRetrieverService({*shards_, router_, writer_, collections_, embedding_, *tokenizer_, runner_,
+                                       write_runner_, ingest_workers_, budget_, open_streams_, metrics, metrics_,
                                        static_cast<uint64_t>(server.message_bytes_max),
                                        cluster_ == nullptr ? RunOn::kArrival : RunOn::kWorker})),
         admin_service_(MakeAdminService(*admin_, runner_)) {
@@ -149,9 +156,9 @@ class ServedRetriever final : public Retriever {
       metrics_.Refresh(batcher_.stats(), budget_);
     });
     if (cluster_ == nullptr) {  // else the shards' own processes tell
-      metrics.BeforeScrape([this, &metrics, folder = options.data] {
+      metrics.BeforeScrape([this, shown = std::make_shared<StoreMetrics>(metrics, options.data)] {
         const auto stats = router_.Stats({});
-        if (stats.ok()) SetStoreMetrics(metrics, stats->shards(0), folder);
+        if (stats.ok()) shown->Set(stats->shards(0));
       });
     }
   }
@@ -196,6 +203,7 @@ class ServedRetriever final : public Retriever {
   Router router_;
   IngestBudget work_budget_;  // of documents that are worked on
   DocumentWriter writer_;
+  Collections collections_;
   IngestBudget budget_;  // of streams' documents as they came
   WorkerPool workers_;
   WorkerPool writers_;
@@ -241,9 +249,11 @@ absl::StatusOr<std::unique_ptr<Retriever>> Retriever::Start(const RetrieverOptio
     RETRO_RETURN_IF_ERROR(CheckCollection(*shards, *tokenizer, embedder->info()));
   }
   admin = MakeRestoringAdmin(std::move(admin), *shards, options.snapshot_dir);
-  if (cluster == nullptr) RETRO_RETURN_IF_ERROR(CheckSelfTest(*shards, self_test));
-  auto retriever = std::make_unique<ServedRetriever>(options, server, std::move(tokenizer), std::move(embedder),
-                                                     std::move(cluster), std::move(shards), std::move(admin), metrics);
+  if (cluster == nullptr) RETRO_RETURN_IF_ERROR(CheckSelfTests(*shards, self_test));
+  pb::CollectionSpec own = MakeCollectionSpec("", *tokenizer, /*chunk_size=*/0, embedder->info(), self_test);
+  auto retriever =
+      std::make_unique<ServedRetriever>(options, server, std::move(tokenizer), std::move(embedder), std::move(cluster),
+                                        std::move(shards), std::move(admin), std::move(own), metrics);
   RETRO_RETURN_IF_ERROR(retriever->Serve(server));
   return std::unique_ptr<Retriever>(std::move(retriever));
 }

@@ -172,7 +172,7 @@ absl::Status Check(const Settings& settings) {
 
 // Of this replica itself, whether it answers reads or not.
 void WatchReplica(ReplicaShard& shard, const std::string& folder, Metrics& metrics) {
-  metrics.BeforeScrape([&shard, folder, &metrics] {
+  metrics.BeforeScrape([&shard, shown = std::make_shared<StoreMetrics>(metrics, folder), &metrics] {
     metrics
         .Gauge("retro_shard_primary", "1 while this replica is its shard's primary.",
                {{"shard", std::to_string(shard.number())}})
@@ -180,7 +180,7 @@ void WatchReplica(ReplicaShard& shard, const std::string& folder, Metrics& metri
     const auto local = shard.local();
     if (!local.ok()) return;  // it is taking a copy
     const auto stats = (*local)->Stats({}, {});
-    if (stats.ok()) SetStoreMetrics(metrics, stats->stats(), folder);
+    if (stats.ok()) shown->Set(stats->stats());
   });
 }
 

@@ -118,7 +118,8 @@ TEST_F(CliTest, HelpIsExitCode0AndHasExamples) {
 }
 
 TEST_F(CliTest, ExamplesStandInTheHelpOfTheirCommandAlone) {
-  for (const auto& [command, action] : {std::pair{"admin", "promote"}, std::pair{"snapshot", "create"}}) {
+  for (const auto& [command, action] :
+       {std::pair{"admin", "promote"}, std::pair{"snapshot", "create"}, std::pair{"collections", "list"}}) {
     EXPECT_THAT(RunAsIs({command, "--help"}).out, HasSubstr("Examples:"));
     EXPECT_THAT(RunAsIs({command, action, "--help"}).out, testing::Not(HasSubstr("Examples:")));
   }
@@ -360,6 +361,22 @@ TEST_F(CliTest, DeleteByFilterAsksFirst) {
             "{\"deleted_count\":42,\"dry_run\":false}\n");
   EXPECT_EQ(Run({"delete", "--filter", "exists(x)", "--dry-run"}).out, "42 documents would be deleted\n");
   EXPECT_TRUE(retriever_.delete_requests.back().dry_run());
+}
+
+TEST_F(CliTest, CollectionsAreMadeListedAndDeleted) {
+  EXPECT_EQ(Run({"collections", "create", "news"}).out, "collection news is there\n");
+  const Result list = Run({"collections", "list"});
+  EXPECT_THAT(list.out, AllOf(HasSubstr("(default)"), HasSubstr("news")));
+  EXPECT_THAT(Run({"collections", "list", "--json"}).out, HasSubstr("{\"collections\":[{"));
+  EXPECT_EQ(Run({"collections", "delete", "news"}).code, kUsage);  // nobody there to ask
+  const Result no = Run({"collections", "delete", "news"}, "n\n", true);
+  EXPECT_EQ(no.code, kFailed);
+  EXPECT_THAT(no.err, HasSubstr("Delete collection news with its 0 documents? [y/N]"));
+  EXPECT_EQ(retriever_.collections.size(), 2U);
+  EXPECT_EQ(Run({"collections", "delete", "news"}, "y\n", true).out, "collection news deleted\n");
+  EXPECT_EQ(Run({"collections", "delete", "news", "--yes"}).code, kFailed);
+  EXPECT_EQ(Run({"collections"}).code, kUsage);
+  EXPECT_EQ(Run({"collections", "create"}).code, kUsage);
 }
 
 TEST_F(CliTest, AnExportIsIngestedAsItWas) {

@@ -9,6 +9,7 @@
 #include <map>
 #include <memory>
 #include <numbers>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -49,7 +50,8 @@ class FakeRetriever final : public pb::RetrieverService::Service {
   std::vector<std::vector<std::string>> streams;  // ids, by Ingest call
   size_t waiting_max = 0;                         // documents sent ahead of their acknowledgement
   std::map<std::string, pb::Document> documents;
-  std::string collection;
+  std::string collection;                    // that the last document was for
+  std::set<std::string> collections = {""};  // that there are
   pb::SearchRequest search_request;
   std::vector<pb::DeleteDocumentsRequest> delete_requests;
   pb::ListDocumentsRequest list_request;
@@ -147,6 +149,23 @@ class FakeRetriever final : public pb::RetrieverService::Service {
       count += request->dry_run() ? documents.count(id) : documents.erase(id);
     }
     response->set_deleted_count(count);
+    return failure;
+  }
+
+  grpc::Status CreateCollection(grpc::ServerContext*, const pb::CreateCollectionRequest* request,
+                                pb::CreateCollectionResponse* response) override {
+    collections.insert(request->spec().name());
+    *response->mutable_spec() = request->spec();
+    return failure;
+  }
+  grpc::Status ListCollections(grpc::ServerContext*, const pb::ListCollectionsRequest*,
+                               pb::ListCollectionsResponse* response) override {
+    for (const std::string& name : collections) response->add_collections()->set_name(name);
+    return failure;
+  }
+  grpc::Status DeleteCollection(grpc::ServerContext*, const pb::DeleteCollectionRequest* request,
+                                pb::DeleteCollectionResponse*) override {
+    if (collections.erase(request->name()) == 0) return {grpc::StatusCode::NOT_FOUND, "no such collection"};
     return failure;
   }
 

@@ -571,15 +571,6 @@ TEST_F(RetrieverTest, ListsAllDocumentsPageByPage) {
   EXPECT_EQ(FieldOf(FromGrpcStatus(stub_->ListDocuments(&context, request, &response))), "page_token");
 }
 
-TEST_F(RetrieverTest, WhatIsNotServedSaysWhatItLacks) {
-  grpc::ClientContext context;
-  pb::CreateCollectionResponse response;
-  const grpc::Status status = stub_->CreateCollection(&context, {}, &response);
-  EXPECT_EQ(status.error_code(), grpc::StatusCode::UNIMPLEMENTED);
-  EXPECT_EQ(ReasonOf(FromGrpcStatus(status)), Reason::kNotSupported);
-  EXPECT_FALSE(status.error_message().empty());
-}
-
 TEST_F(RetrieverTest, APortInUseIsOneLine) {
   RetrieverOptions options;
   options.data = folder_ / "second";

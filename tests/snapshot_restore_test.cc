@@ -67,9 +67,26 @@ class SomeShards {
     return (kSlotCount * i + count - 1) / count;
   }
 
-  void Write(const std::string& id, const std::string& text, std::optional<uint64_t> version = std::nullopt) {
+  void CreateCollection(const std::string& name) {
+    shardpb::CreateCollectionRequest request;
+    *request.mutable_spec() = *map_->Collection("");
+    request.mutable_spec()->set_name(name);
+    for (LocalShard* shard : locals_) ASSERT_TRUE(shard->CreateCollection(request, CallContext()).ok());
+  }
+  uint64_t Documents(const std::string& collection) {
+    uint64_t documents = 0;
+    for (LocalShard* shard : locals_) {
+      const auto stats = shard->Stats({}, CallContext())->stats();
+      for (const auto& one : stats.collections()) documents += one.collection() == collection ? one.documents() : 0;
+    }
+    return documents;
+  }
+
+  void Write(const std::string& id, const std::string& text, std::optional<uint64_t> version = std::nullopt,
+             const std::string& collection = "") {
     std::mt19937 random(static_cast<uint32_t>(std::hash<std::string>()(text)));
     shardpb::WriteRequest request;
+    request.set_collection(collection);
     shardpb::DocumentChange& change = *request.add_changes();
     change.mutable_document()->set_id(id);
     change.mutable_document()->set_title("title of " + text);
@@ -236,6 +253,8 @@ class WaitingShard final : public Shard {
   }
   RETRO_PASS_ON(Search)
   RETRO_PASS_ON(Delete)
+  RETRO_PASS_ON(CreateCollection)
+  RETRO_PASS_ON(DropCollection)
   RETRO_PASS_ON(GetDocument)
   RETRO_PASS_ON(GetChunks)
   RETRO_PASS_ON(ListDocuments)
@@ -287,6 +306,19 @@ TEST_F(SnapshotRestoreTest, OfOneShardLeavesTheOthersSlotsAlone) {
   ASSERT_TRUE(RestoreAll({names[1]}, from_).ok());
   EXPECT_EQ(documents(0) + documents(2), others);
   EXPECT_LT(documents(1), own);
+}
+
+TEST_F(SnapshotRestoreTest, CollectionsThatAreNotThereAreMadeAndOthersStay) {
+  from_.CreateCollection("named");
+  from_.Write("n", "a text of the named one", std::nullopt, "named");
+  const std::vector<std::string> names = Take();
+  SomeShards to(folder_ / "to", 2);
+  to.CreateCollection("since");
+  to.Write("s", "made since", std::nullopt, "since");
+  ASSERT_TRUE(RestoreAll(names, to).ok());
+  EXPECT_EQ(to.Documents("named"), 1u);
+  EXPECT_EQ(to.Documents("since"), 1u);
+  EXPECT_EQ(to.Answers(), from_.Answers());
 }
 
 TEST_F(SnapshotRestoreTest, AnotherEmbeddersStoreIsLeftAlone) {

@@ -293,17 +293,18 @@ TEST_F(StoreTest, TheLogOverADropMakesAnEqualStore) {
   auto replica = Store::Open(options);
   ASSERT_TRUE(replica.ok()) << replica.status();
   const auto at = store_->TakeSnapshot();
-  ASSERT_TRUE(store_
-                  ->ScanLog(shardpb::Position(), at.get(),
-                            [&](const shardpb::Change& change) -> absl::StatusOr<bool> {
-                              const auto replicated = store_->ReadReplicated(change, at.get());
-                              if (!replicated.ok()) return replicated.status();
-                              Transaction transaction = (*replica)->Begin();
-                              if (absl::Status s = transaction.Replay(*replicated); !s.ok()) return s;
-                              if (absl::Status s = (*replica)->Commit(std::move(transaction)); !s.ok()) return s;
-                              return true;
-                            })
-                  .ok());
+  const auto replay = [&](const shardpb::PullChangesResponse& replicated) -> absl::Status {
+    Transaction transaction = (*replica)->Begin();
+    if (absl::Status status = transaction.Replay(replicated); !status.ok()) return status;
+    return (*replica)->Commit(std::move(transaction));
+  };
+  const absl::Status replayed =
+      store_->ScanLog(shardpb::Position(), at.get(), [&](const shardpb::Change& change) -> absl::StatusOr<bool> {
+        constexpr size_t kWhole = size_t{1} << 30;
+        if (absl::Status status = store_->ReadReplicated(change, at.get(), kWhole, replay); !status.ok()) return status;
+        return true;
+      });
+  EXPECT_TRUE(replayed.ok()) << replayed;
   EXPECT_EQ((*replica)->Collections().size(), 2u);
   EXPECT_EQ((*replica)->ComputeDigest(CallContext())->sha256, store_->ComputeDigest(CallContext())->sha256);
   EXPECT_EQ((*replica)->FindCollection("named")->id, store_->FindCollection("named")->id);

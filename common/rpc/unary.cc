@@ -278,14 +278,4 @@ bool UnaryRunner::RunHere(const std::function<void()>& work, const std::string& 
   return ran;
 }
 
-grpc::ServerUnaryReactor* UnaryRunner::Refuse(grpc::CallbackServerContext* context, std::string method,
-                                              std::string_view what) {
-  CallContext call = MakeCallContext(*context);
-  absl::Status status = Admit(access(), *context, method, call);
-  if (status.ok()) status = Error(absl::StatusCode::kUnimplemented, Reason::kNotSupported, what);
-  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
-  reactor->Finish(CallRecord(metrics_, std::move(method), call).Finish(status));
-  return reactor;
-}
-
 }  // namespace retro

@@ -109,9 +109,6 @@ class UnaryRunner {
         });
   }
 
-  // Answers a method that this version does not serve: NOT_SUPPORTED to whoever may call it.
-  grpc::ServerUnaryReactor* Refuse(grpc::CallbackServerContext* context, std::string method, std::string_view what);
-
   // Answers a request that finds no room in a budget of bytes.
   static absl::Status MemoryFullError();
   static constexpr std::chrono::milliseconds kRetryAfter{200};

@@ -92,7 +92,7 @@ WriteResult DocumentWriter::Write(const std::string& collection, pb::DocumentWri
     if (!status.ok()) return FailedWrite(id, status);
     response = Send(shards_.shard(number), request, context);
   }
-  if (!response.ok()) return FailedWrite(id, response.status());
+  if (!response.ok()) return FailedWrite(id, shards_.Heed(response.status(), collection));
   const shardpb::ChangeResult& answer = response->results(0);
   if (answer.has_error()) return FailedWrite(id, FromItemError(answer.error()));
 

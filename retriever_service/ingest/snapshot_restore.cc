@@ -41,16 +41,32 @@ class Restore {
  private:
   absl::Status RestoreAll() {
     const std::vector<Collection> collections = from_.Collections();
+    std::vector<pb::CollectionSpec> missing;
     for (const Collection& collection : collections) {
-      RETRO_ASSIGN_OR_RETURN(const pb::CollectionSpec spec, shards_.Collection(collection.spec.name()));
-      RETRO_RETURN_IF_ERROR(CheckAlike(collection.spec, spec));
+      auto spec = shards_.CollectionNow(collection.spec.name(), context_);
+      if (ReasonOf(spec.status()) == Reason::kCollectionNotFound) {
+        missing.push_back(collection.spec);
+        spec = shards_.Collection("");  // as all that the server can use
+      }
+      RETRO_RETURN_IF_ERROR(spec.status());
+      RETRO_RETURN_IF_ERROR(CheckAlike(collection.spec, *spec));
     }
+    for (const pb::CollectionSpec& spec : missing) RETRO_RETURN_IF_ERROR(MakeCollection(spec));
     steps_ = 2 * collections.size();
     for (const Collection& collection : collections) {
       RETRO_RETURN_IF_ERROR(DeleteWhatIsNotThere(collection));
       ++step_;
       RETRO_RETURN_IF_ERROR(WriteWhatDiffers(collection));
       ++step_;
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status MakeCollection(const pb::CollectionSpec& spec) {
+    shardpb::CreateCollectionRequest request;
+    *request.mutable_spec() = spec;
+    for (uint32_t number = 0; number < shards_.size(); ++number) {
+      RETRO_RETURN_IF_ERROR(shards_.shard(number).CreateCollection(request, context_).status());
     }
     return absl::OkStatus();
   }

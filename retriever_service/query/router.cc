@@ -54,7 +54,7 @@ absl::StatusOr<pb::SearchResponse> Router::Search(const pb::SearchRequest& reque
 }
 
 absl::StatusOr<pb::EmbedResponse> Router::Embed(const pb::EmbedRequest& request, const CallContext& context) {
-  RETRO_ASSIGN_OR_RETURN(const pb::CollectionSpec spec, shards_.Collection(request.collection()));
+  RETRO_ASSIGN_OR_RETURN(const pb::CollectionSpec spec, shards_.CollectionNow(request.collection(), context));
   RETRO_RETURN_IF_ERROR(embedding_.CheckServes(spec));
   // Many texts are bulk work, and searches go first.
   const auto priority = request.texts_size() > kEmbedTextsUrgentMax ? EmbedPriority::kIngest : EmbedPriority::kQuery;
@@ -93,7 +93,7 @@ absl::StatusOr<pb::DeleteDocumentsResponse> Router::DeleteDocuments(const pb::De
   shardpb::ConsistencyToken token;
   token.set_store_id(shards_.store_id());
   for (uint32_t i = 0; i < shards_.size(); ++i) {
-    RETRO_RETURN_IF_ERROR(statuses[i]);
+    RETRO_RETURN_IF_ERROR(shards_.Heed(statuses[i], request.collection()));
     response.set_deleted_count(response.deleted_count() + answers[i].deleted_count());
     if (answers[i].has_position()) Cover(token, i, answers[i].position());
   }

@@ -125,7 +125,7 @@ absl::Status Search::AskShards(const shardpb::ConsistencyToken& token) {
     } else {
       answer = shard.Search(shard_request_, context_);
     }
-    if (!answer.ok()) return answer.status();
+    if (!answer.ok()) return shards_.Heed(answer.status(), request_.collection());
     answers_[number] = *std::move(answer);
     return absl::OkStatus();
   });

@@ -58,12 +58,30 @@ absl::StatusOr<pb::CollectionSpec> ShardMap::Collection(const std::string& name)
       if (spec.name() == name) return spec;
     }
   }
-  RETRO_ASSIGN_OR_RETURN(const auto collections, Collections({}));  // made since, perhaps
+  return Ask(name, {});  // made since, perhaps
+}
+
+absl::StatusOr<pb::CollectionSpec> ShardMap::CollectionNow(const std::string& name, const CallContext& context) {
+  return name.empty() ? Collection(name) : Ask(name, context);
+}
+
+absl::StatusOr<pb::CollectionSpec> ShardMap::Ask(const std::string& name, const CallContext& context) {
+  RETRO_ASSIGN_OR_RETURN(const auto collections, Collections(context));
   for (const auto& spec : collections) {
     if (spec.name() == name) return spec;
   }
   return Error(absl::StatusCode::kNotFound, Reason::kCollectionNotFound,
                StrCat("there is no collection named \"", name, "\""));
+}
+
+void ShardMap::Forget(const std::string& name) {
+  const MutexLock lock(mutex_);
+  std::erase_if(collections_, [&](const pb::CollectionSpec& spec) { return spec.name() == name; });
+}
+
+absl::Status ShardMap::Heed(absl::Status status, const std::string& name) {
+  if (ReasonOf(status) == Reason::kCollectionNotFound) Forget(name);
+  return status;
 }
 
 absl::StatusOr<std::vector<pb::CollectionSpec>> ShardMap::Collections(const CallContext& context) {

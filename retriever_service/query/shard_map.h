@@ -32,8 +32,14 @@ class ShardMap {
   uint32_t ShardOfDocument(const std::string& document_id) const;
   const std::string& store_id() const { return store_id_; }
 
-  // What a collection was made with; NOT_FOUND (COLLECTION_NOT_FOUND) if there is none of that name.
+  // What a collection was made with; NOT_FOUND (COLLECTION_NOT_FOUND) if there is none of that name. It is asked for
+  // once: that a collection is dropped through another router shows when a shard says so, which is to be told to Heed.
   absl::StatusOr<pb::CollectionSpec> Collection(const std::string& name);
+  // For calls that no shard answers: asks whether it is still there. The default one always is.
+  absl::StatusOr<pb::CollectionSpec> CollectionNow(const std::string& name, const CallContext& context);
+  void Forget(const std::string& name);
+  // A shard has answered so to a call that was about the collection. Returns the status.
+  absl::Status Heed(absl::Status status, const std::string& name);
   absl::StatusOr<std::vector<pb::CollectionSpec>> Collections(const CallContext& context);
 
   // Calls `ask` for every shard, side by side, and returns when all have answered; one status a shard, in order.
@@ -41,6 +47,7 @@ class ShardMap {
 
  private:
   explicit ShardMap(std::vector<std::unique_ptr<Shard>> shards);
+  absl::StatusOr<pb::CollectionSpec> Ask(const std::string& name, const CallContext& context);
 
   const std::vector<std::unique_ptr<Shard>> shards_;
   std::string store_id_;

@@ -76,8 +76,8 @@ using ServiceBase =
         Rpcs::WithRawCallbackMethod_Ingest<Rpcs::WithRawCallbackMethod_UpsertDocuments<
             Rpcs::WithRawCallbackMethod_DeleteDocuments<Rpcs::WithRawCallbackMethod_GetDocument<
                 Rpcs::WithRawCallbackMethod_GetChunks<Rpcs::WithRawCallbackMethod_ListDocuments<
-                    Rpcs::WithCallbackMethod_CreateCollection<Rpcs::WithRawCallbackMethod_ListCollections<
-                        Rpcs::WithCallbackMethod_DeleteCollection<Rpcs::WithRawCallbackMethod_Stats<
+                    Rpcs::WithRawCallbackMethod_CreateCollection<Rpcs::WithRawCallbackMethod_ListCollections<
+                        Rpcs::WithRawCallbackMethod_DeleteCollection<Rpcs::WithRawCallbackMethod_Stats<
                             Rpcs::WithRawCallbackMethod_GetInfo<Rpcs::Service>>>>>>>>>>>>>>;
 
 class RetrieverService final : public ServiceBase {
@@ -105,7 +105,7 @@ class RetrieverService final : public ServiceBase {
   ServerUnaryReactor* CutChunks(CallbackServerContext* context, const ByteBuffer* request, ByteBuffer* reply) override {
     return Run<pb::CutChunksRequest, pb::CutChunksResponse>(
         context, "CutChunks", request, reply,
-        [this](pb::CutChunksRequest& message, const CallContext&) { return Cut(message); });
+        [this](pb::CutChunksRequest& message, const CallContext& call) { return Cut(message, call); });
   }
 
   IngestReactor* Ingest(CallbackServerContext* context) override { return StartIngestStream(parts_, context); }
@@ -151,32 +151,31 @@ class RetrieverService final : public ServiceBase {
         });
   }
 
-  ServerUnaryReactor* CreateCollection(CallbackServerContext* context, const pb::CreateCollectionRequest*,
-                                       pb::CreateCollectionResponse*) override {
-    return parts_.runner.Refuse(
-        context, "CreateCollection",
-        "collections are not made by request: the shards have no call by which a router could make one on all of them; "
-        "the default one is made when a store is first opened");
+  ServerUnaryReactor* CreateCollection(CallbackServerContext* context, const ByteBuffer* request,
+                                       ByteBuffer* reply) override {
+    return Run<pb::CreateCollectionRequest, pb::CreateCollectionResponse>(
+        context, "CreateCollection", request, reply,
+        [this](const pb::CreateCollectionRequest& message, const CallContext& call) {
+          return parts_.collections.Create(message, call);
+        },
+        RunOn::kWorker, &parts_.write_runner);
   }
 
   ServerUnaryReactor* ListCollections(CallbackServerContext* context, const ByteBuffer* request,
                                       ByteBuffer* reply) override {
     return Run<pb::ListCollectionsRequest, pb::ListCollectionsResponse>(
         context, "ListCollections", request, reply,
-        [this](const pb::ListCollectionsRequest&,
-               const CallContext& call) -> absl::StatusOr<pb::ListCollectionsResponse> {
-          RETRO_ASSIGN_OR_RETURN(const auto collections, parts_.shards.Collections(call));
-          pb::ListCollectionsResponse list;
-          list.mutable_collections()->Assign(collections.begin(), collections.end());
-          return list;
-        });
+        [this](const pb::ListCollectionsRequest&, const CallContext& call) { return parts_.collections.List(call); });
   }
 
-  ServerUnaryReactor* DeleteCollection(CallbackServerContext* context, const pb::DeleteCollectionRequest*,
-                                       pb::DeleteCollectionResponse*) override {
-    return parts_.runner.Refuse(
-        context, "DeleteCollection",
-        "collections are not deleted: the store has no change that drops one; DeleteDocuments deletes what is in it");
+  ServerUnaryReactor* DeleteCollection(CallbackServerContext* context, const ByteBuffer* request,
+                                       ByteBuffer* reply) override {
+    return Run<pb::DeleteCollectionRequest, pb::DeleteCollectionResponse>(
+        context, "DeleteCollection", request, reply,
+        [this](const pb::DeleteCollectionRequest& message, const CallContext& call) {
+          return parts_.collections.Delete(message, call);
+        },
+        RunOn::kWorker, &parts_.write_runner);
   }
 
   ServerUnaryReactor* Stats(CallbackServerContext* context, const ByteBuffer* request, ByteBuffer* reply) override {
@@ -206,15 +205,16 @@ class RetrieverService final : public ServiceBase {
             run_on);
   }
 
-  absl::StatusOr<pb::CutChunksResponse> Cut(const pb::CutChunksRequest& request) const;
+  absl::StatusOr<pb::CutChunksResponse> Cut(const pb::CutChunksRequest& request, const CallContext& call) const;
   absl::StatusOr<pb::UpsertDocumentsResponse> Upsert(pb::UpsertDocumentsRequest& request, const CallContext& call);
   absl::StatusOr<pb::GetInfoResponse> Info(const CallContext& call) const;
 
   const RetrieverParts parts_;
 };
 
-absl::StatusOr<pb::CutChunksResponse> RetrieverService::Cut(const pb::CutChunksRequest& request) const {
-  RETRO_ASSIGN_OR_RETURN(const pb::CollectionSpec spec, parts_.shards.Collection(request.collection()));
+absl::StatusOr<pb::CutChunksResponse> RetrieverService::Cut(const pb::CutChunksRequest& request,
+                                                            const CallContext& call) const {
+  RETRO_ASSIGN_OR_RETURN(const pb::CollectionSpec spec, parts_.shards.CollectionNow(request.collection(), call));
   if (spec.tokenizer_fingerprint() != parts_.tokenizer.fingerprint()) {
     return Error(absl::StatusCode::kFailedPrecondition, Reason::kTokenizerMismatch,
                  "the collection is cut by another tokenizer than this server's");

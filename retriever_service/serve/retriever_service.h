@@ -10,6 +10,7 @@
 #include "common/rpc/metrics.h"
 #include "common/rpc/unary.h"
 #include "common/tokenizer/tokenizer.h"
+#include "retriever_service/ingest/collections.h"
 #include "retriever_service/ingest/document_writer.h"
 #include "retriever_service/ingest/ingest_budget.h"
 #include "retriever_service/query/router.h"
@@ -23,6 +24,7 @@ struct RetrieverParts {
   ShardMap& shards;
   Router& router;
   DocumentWriter& writer;
+  Collections& collections;
   Embedding& embedding;
   const Tokenizer& tokenizer;
   UnaryRunner& runner;

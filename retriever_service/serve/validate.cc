@@ -1,5 +1,6 @@
 #include "retriever_service/serve/validate.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "common/base/error.h"
@@ -13,6 +14,7 @@ namespace {
 
 constexpr int kExcludedPerQueryMax = 256;
 constexpr int kExcludedMax = 1024;
+constexpr size_t kCollectionNameBytesMax = 128;
 
 absl::Status CheckText(const std::string& field, const std::string& text, size_t bytes_max) {
   if (text.empty()) return FieldError(field, "is empty");
@@ -71,6 +73,16 @@ absl::Status CheckMaxWait(const google::protobuf::Duration& wait) {
   const bool in_range = wait.seconds() >= 0 && wait.nanos() >= 0 && wait.nanos() <= kNanosMax &&
                         (wait.seconds() < kSecondsMax || (wait.seconds() == kSecondsMax && wait.nanos() == 0));
   return in_range ? absl::OkStatus() : FieldError("max_wait", StrCat("must be from 0 to ", kSecondsMax, " s"));
+}
+
+// Of a collection that can be made and dropped. Names are labels of metrics, and stand in files of keys.
+absl::Status CheckCollectionName(const std::string& field, const std::string& name) {
+  if (name.empty()) return FieldError(field, "is empty: the default collection is always there");
+  const bool plain = std::all_of(name.begin(), name.end(), [](char c) {
+    return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '-' || c == '_';
+  });
+  if (plain && name.size() <= kCollectionNameBytesMax) return absl::OkStatus();
+  return FieldError(field, StrCat("must be 1 to ", kCollectionNameBytesMax, " of a-z, 0-9, '-' and '_'"));
 }
 
 }  // namespace
@@ -137,6 +149,17 @@ absl::Status Validate(const pb::ListDocumentsRequest& request) {
     return FieldError("page_size", StrCat("must be 1 to ", kPageSizeMax));
   }
   return absl::OkStatus();
+}
+
+absl::Status Validate(const pb::CreateCollectionRequest& request) {
+  RETRO_RETURN_IF_ERROR(CheckCollectionName("spec.name", request.spec().name()));
+  const pb::Metric metric = request.spec().metric();
+  if (metric == pb::METRIC_UNSPECIFIED || metric == pb::METRIC_L2) return absl::OkStatus();
+  return FieldError("spec.metric", "can only be METRIC_L2");
+}
+
+absl::Status Validate(const pb::DeleteCollectionRequest& request) {
+  return CheckCollectionName("name", request.name());
 }
 
 }  // namespace retro

@@ -15,5 +15,7 @@ absl::Status Validate(const pb::DeleteDocumentsRequest& request);
 absl::Status Validate(const pb::GetDocumentRequest& request);
 absl::Status Validate(const pb::GetChunksRequest& request);
 absl::Status Validate(const pb::ListDocumentsRequest& request);
+absl::Status Validate(const pb::CreateCollectionRequest& request);
+absl::Status Validate(const pb::DeleteCollectionRequest& request);
 
 }  // namespace retro

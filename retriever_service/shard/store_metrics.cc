@@ -1,8 +1,10 @@
 #include "retriever_service/shard/store_metrics.h"
 
 #include <filesystem>
+#include <optional>
 #include <system_error>
 #include <utility>
+#include <vector>
 
 namespace retro {
 namespace {
@@ -23,35 +25,47 @@ class Gauges {
   const prometheus::Labels labels_;
 };
 
-void SetCollectionMetrics(const Gauges& gauges, const pb::CollectionStats& collection) {
+// One of a collection.
+struct CollectionGauge {
+  const char* name;
+  const char* help;
+  std::optional<double> value;
+};
+
+std::vector<CollectionGauge> GaugesOf(const pb::CollectionStats& collection) {
   uint64_t memory = collection.document_memory_bytes() + collection.building_memory_bytes();
   uint64_t deleted = 0;
   for (const pb::SegmentStats& segment : collection.segments()) {
     memory += segment.memory_bytes();
     deleted += segment.deleted();
   }
-  gauges.Set("retro_store_documents", "Documents.", collection.documents());
-  gauges.Set("retro_index_chunks", "Chunks that can be found.", collection.chunks());
-  gauges.Set("retro_index_memory_bytes", "Bytes of memory of the index.", memory);
-  gauges.Set("retro_index_segments", "Segments, the growing one included.", collection.segments_size());
-  gauges.Set("retro_index_deleted", "Deleted chunks that segments still hold.", deleted);
-  if (collection.has_measured_recall()) {
-    gauges.Set("retro_index_recall", "recall@10 at effort 0.5 against exact search, as last measured on a sample.",
-               collection.measured_recall());
-  }
-  gauges.Set("retro_index_state", "1 exact, 2 training, 3 ready, 4 rebuilding.", collection.index_state());
-  gauges.Set("retro_index_generation", "Grows whenever segments are swapped.", collection.index_generation());
+  std::optional<double> recall;
+  if (collection.has_measured_recall()) recall = collection.measured_recall();
+  return {
+      {"retro_store_documents", "Documents.", collection.documents()},
+      {"retro_index_chunks", "Chunks that can be found.", collection.chunks()},
+      {"retro_index_memory_bytes", "Bytes of memory of the index.", memory},
+      {"retro_index_segments", "Segments, the growing one included.", collection.segments_size()},
+      {"retro_index_deleted", "Deleted chunks that segments still hold.", deleted},
+      {"retro_index_recall", "recall@10 at effort 0.5 against exact search, as last measured on a sample.", recall},
+      {"retro_index_state", "1 exact, 2 training, 3 ready, 4 rebuilding.", collection.index_state()},
+      {"retro_index_generation", "Grows whenever segments are swapped.", collection.index_generation()},
+  };
+}
+
+prometheus::Labels LabelsOf(const std::string& shard, const std::string& collection) {
+  return {{"shard", shard}, {"collection", collection}};
 }
 
 }  // namespace
 
-void SetStoreMetrics(Metrics& metrics, const pb::ShardStats& stats, const std::string& folder) {
+void StoreMetrics::Set(const pb::ShardStats& stats) {
   const std::string shard = std::to_string(stats.shard());
-  const Gauges gauges(metrics, {{"shard", shard}});
+  const Gauges gauges(metrics_, {{"shard", shard}});
   gauges.Set("retro_store_position", "Number of the newest change.", stats.position());
   gauges.Set("retro_store_disk_bytes", "Bytes of the store on disk.", stats.disk_bytes());
   std::error_code error;
-  const std::filesystem::space_info space = std::filesystem::space(folder, error);
+  const std::filesystem::space_info space = std::filesystem::space(folder_, error);
   if (!error) gauges.Set("retro_store_disk_free_bytes", "Bytes that the store's disk has left.", space.available);
   const std::pair<const char*, uint64_t> memory[] = {{"cache", stats.memory().cache_bytes()},
                                                      {"write_buffers", stats.memory().write_buffer_bytes()},
@@ -60,8 +74,20 @@ void SetStoreMetrics(Metrics& metrics, const pb::ShardStats& stats, const std::s
     gauges.Set("retro_store_memory_bytes", "Bytes of memory of the store itself.", bytes, {{"kind", kind}});
   }
   gauges.Set("retro_store_read_only", "1 while writes are refused.", stats.read_only());
+  const MutexLock lock(mutex_);
+  std::set<std::string> gone = std::exchange(collections_, {});
   for (const pb::CollectionStats& collection : stats.collections()) {
-    SetCollectionMetrics(Gauges(metrics, {{"shard", shard}, {"collection", collection.collection()}}), collection);
+    gone.erase(collection.collection());
+    collections_.insert(collection.collection());
+    const Gauges own(metrics_, LabelsOf(shard, collection.collection()));
+    for (const auto& [name, help, value] : GaugesOf(collection)) {
+      if (value.has_value()) own.Set(name, help, *value);
+    }
+  }
+  for (const std::string& collection : gone) {
+    for (const CollectionGauge& gauge : GaugesOf({})) {
+      metrics_.RemoveGauge(gauge.name, LabelsOf(shard, collection));
+    }
   }
 }
 

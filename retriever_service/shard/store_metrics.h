@@ -1,15 +1,31 @@
 // What the process that holds a store shows of it and of its indexes; docs/metrics.md lists it.
 #pragma once
 
+#include <set>
 #include <string>
+#include <utility>
 
+#include "common/base/sync.h"
 #include "common/document/protos.h"
 #include "common/rpc/metrics.h"
 #include "retro/retriever/v1/retriever.pb.h"
 
 namespace retro {
 
-// Sets the gauges retro_store_* and retro_index_*; before each scrape, on its thread. `folder` is the store's.
-void SetStoreMetrics(Metrics& metrics, const pb::ShardStats& stats, const std::string& folder);
+// The gauges retro_store_* and retro_index_* of one store. Any thread.
+class StoreMetrics {
+ public:
+  // `metrics` must outlive this; `folder` is the store's.
+  StoreMetrics(Metrics& metrics, std::string folder) : metrics_(metrics), folder_(std::move(folder)) {}
+
+  // Before each scrape. Those of collections that are gone are gone then, too.
+  void Set(const pb::ShardStats& stats) ABSL_LOCKS_EXCLUDED(mutex_);
+
+ private:
+  Metrics& metrics_;
+  const std::string folder_;
+  Mutex mutex_;
+  std::set<std::string> collections_ ABSL_GUARDED_BY(mutex_);  // that are shown
+};
 
 }  // namespace retro

@@ -53,6 +53,20 @@ class Generate(harness.EndToEndTest):
         _, retrievals, _ = self.generate("--seed", "3", "--max-tokens", "200", "--alignment", "paper")
         self.assertEqual([(r["token_begin"], r["token_end"]) for r in retrievals], [(i * CHUNK, (i + 1) * CHUNK) for i in range(3)])
 
+    def test_neighbours_come_from_the_collection_that_is_named(self):
+        self.start_generator(self.path("model"))
+        self.retro_ok("collections", "create", "berries")
+        self.write_jsonl("berries.jsonl", ({"id": f"berry-{i}", "text": f"Document {i} about berries that grow wild."} for i in range(9)))
+        self.retro_ok("ingest", "berries.jsonl", "--collection", "berries")
+        for flags, kind in (((), "fruit-"), (("--collection", "berries"), "berry-")):
+            _, retrievals, _ = self.generate("--seed", "3", "--max-tokens", "70", *flags)
+            found = [n["document_id"] for r in retrievals for n in r["neighbours"]["neighbours"]]
+            self.assertTrue(found and all(name.startswith(kind) for name in found), found)
+        self.retro_ok("collections", "delete", "berries", "--yes")
+        run = self.retro("generate", PROMPT, "--max-tokens", "70", "--collection", "berries")
+        self.assertNotEqual(run.code, 0, run)
+        self.assertIn("berries", run.err)
+
     def test_people_see_text_and_neighbours(self):
         self.start_generator(self.path("model"))
         run = self.retro_ok("generate", PROMPT, "--seed", "3", "--max-tokens", "70", "--show-neighbours")

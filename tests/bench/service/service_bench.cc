@@ -213,14 +213,15 @@ std::vector<shardpb::SearchRequest> MakeShardSearches(const BenchVectors& vector
   Router router(*map, embedding);
   IngestBudget budget(1, 1);
   DocumentWriter writer(*map, embedding, *tokenizer, budget);
+  Collections collections(*map, pb::CollectionSpec());
   WorkerPool workers(16, 1024), ingest_workers(1, 1);
   Metrics metrics;
   RetrieverMetrics retriever_metrics(metrics);
   UnaryRunner runner(workers, metrics, {});
   OpenStreams streams;
   const auto service =
-      MakeRetrieverService({*map, router, writer, embedding, *tokenizer, runner, runner, ingest_workers, budget,
-                            streams, metrics, retriever_metrics, uint64_t{64} << 20, RunOn::kArrival});
+      MakeRetrieverService({*map, router, writer, collections, embedding, *tokenizer, runner, runner, ingest_workers,
+                            budget, streams, metrics, retriever_metrics, uint64_t{64} << 20, RunOn::kArrival});
   const auto server = ValueOrDie(RpcServer::Start({}, {service.get(), &echo}));
   const int port = server->port();
   if (write(port_to, &port, sizeof port) != sizeof port) std::exit(1);
