@@ -260,16 +260,22 @@ absl::StatusOr<shardpb::DeleteResponse> RemoteShard::Delete(const shardpb::Delet
 
 absl::StatusOr<shardpb::CreateCollectionResponse> RemoteShard::CreateCollection(
     const shardpb::CreateCollectionRequest& request, const CallContext& context) {
-  using Method = void (Async::*)(grpc::ClientContext*, const shardpb::CreateCollectionRequest*,
-                                 shardpb::CreateCollectionResponse*, std::function<void(grpc::Status)>);
-  return Change<shardpb::CreateCollectionResponse>(request, context, static_cast<Method>(&Async::CreateCollection));
+  shardpb::CreateCollectionRequest sent = request;
+  return Change<shardpb::CreateCollectionResponse>(
+      context, [&](Async& async, auto* client, uint64_t epoch, auto* response, auto done) {
+        sent.set_epoch(epoch);
+        async.CreateCollection(client, &sent, response, std::move(done));
+      });
 }
 
 absl::StatusOr<shardpb::DropCollectionResponse> RemoteShard::DropCollection(
     const shardpb::DropCollectionRequest& request, const CallContext& context) {
-  using Method = void (Async::*)(grpc::ClientContext*, const shardpb::DropCollectionRequest*,
-                                 shardpb::DropCollectionResponse*, std::function<void(grpc::Status)>);
-  return Change<shardpb::DropCollectionResponse>(request, context, static_cast<Method>(&Async::DropCollection));
+  shardpb::DropCollectionRequest sent = request;
+  return Change<shardpb::DropCollectionResponse>(
+      context, [&](Async& async, auto* client, uint64_t epoch, auto* response, auto done) {
+        sent.set_epoch(epoch);
+        async.DropCollection(client, &sent, response, std::move(done));
+      });
 }
 
 absl::StatusOr<shardpb::GetDocumentResponse> RemoteShard::GetDocument(const shardpb::GetDocumentRequest& request,
