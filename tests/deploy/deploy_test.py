@@ -298,6 +298,19 @@ class Compose(unittest.TestCase):
         self.assertGreater(seen, 7)
 
 
+class Clients(unittest.TestCase):
+    def test_the_service_config_tries_again_all_that_changes_nothing_and_nothing_else(self):
+        methods = set()
+        for service in ("retriever", "generator"):
+            with open(os.path.join(ROOT, "proto", "retro", service, "v1", f"{service}.proto"), encoding="utf-8") as f:
+                for method in re.findall(r"^  rpc (\w+)\(", f.read(), re.M):
+                    if not method.startswith(("Ingest", "Upsert", "Create", "Delete")):
+                        methods.add((f"retro.{service}.v1.{service.capitalize()}Service", method))
+        (config,) = json.loads(read("service-config.json"))["methodConfig"]
+        self.assertEqual({(name["service"], name["method"]) for name in config["name"]}, methods)
+        self.assertEqual(config["retryPolicy"]["retryableStatusCodes"], ["UNAVAILABLE"])
+
+
 class Watching(unittest.TestCase):
     def test_rules_and_dashboard_speak_of_metrics_that_there_are(self):
         with open(os.path.join(ROOT, "docs", "metrics.md"), encoding="utf-8") as f:
