@@ -185,12 +185,13 @@ absl::Status Admit(AccessControl* access, const grpc::CallbackServerContext& con
       header == metadata.end() ? std::string_view() : std::string_view(header->second.data(), header->second.size());
   std::string name;
   auto caller = access->Admit(authorization, method, &name);
-  if (caller.ok()) {
+  absl::Status status = caller.status();
+  if (status.ok()) {
     call.caller = *std::move(caller);
   } else if (!name.empty()) {
     call.caller = std::make_shared<Caller>(Caller{.key = name});
   }
-  return caller.status();
+  return status;
 }
 
 absl::Status AdmitFurther(AccessControl* access, std::string_view method, const CallContext& call) {
