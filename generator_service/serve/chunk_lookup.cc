@@ -59,7 +59,7 @@ absl::StatusOr<LookupAnswer> ChunkLookup::Answer(NeighbourTokens& tokens, const 
   answer.asked = !asked_.empty();
   for (size_t i = 0; i < slots_.size(); ++i) {
     Hold(slots_[i], budget);
-    const absl::Status failure = slots_[i].failure;
+    absl::Status failure = slots_[i].failure;
     if (!failure.ok() && !scope_.go_on_without) {
       slots_.clear();  // and so what others hold
       return failure;

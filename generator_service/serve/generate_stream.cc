@@ -107,7 +107,7 @@ void GenerateStream::Push(const pb::GenerateResponse& event, std::shared_ptr<con
   {
     MutexLock lock(mutex_);
     if (broken_) return;
-    queue_.push_back({std::move(bytes), std::move(held)});
+    queue_.push_back({bytes, std::move(held)});
   }
   Pump();
 }

@@ -6,6 +6,7 @@
 #include "common/base/byte_budget.h"
 #include "common/base/error.h"
 #include "common/base/handover.h"
+#include "common/base/status_macros.h"
 #include "common/base/strings.h"
 #include "common/base/worker_pool.h"
 #include "common/rpc/log.h"
@@ -241,8 +242,7 @@ Generator::~Generator() { Stop(); }
 
 absl::StatusOr<std::unique_ptr<Generator>> Generator::Start(const GeneratorOptions& options, ServedModel model,
                                                             Metrics& metrics) {
-  const absl::Status room = CheckCacheBlocks(model.info, model.model->cache_blocks());
-  if (!room.ok()) return room;
+  RETRO_RETURN_IF_ERROR(CheckCacheBlocks(model.info, model.model->cache_blocks()));
   auto channel = MakeRetrieverChannel(options.retriever, options.retriever_security);
   if (!channel.ok()) return channel.status();
   auto parts = std::make_unique<Parts>(options, std::move(model), *std::move(channel), metrics);

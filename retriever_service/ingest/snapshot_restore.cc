@@ -32,9 +32,9 @@ class Restore {
   }
 
   absl::Status Run() {
-    const absl::Status status = RestoreAll();
+    absl::Status status = RestoreAll();
     if (status.ok()) return status;
-    const absl::Status ended = progress_(done_);  // then that is why, whatever a call that was cut off says
+    absl::Status ended = progress_(done_);  // then that is why, whatever a call that was cut off says
     return ended.ok() ? status : ended;
   }
 

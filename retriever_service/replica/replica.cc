@@ -313,7 +313,7 @@ absl::Status Replica::Pull(const shardpb::PullChangesRequest& request, const Cal
   }
   local->KeepLogOnFrom(request.replica(), request.after(), Store::Clock::now() + kKeepLog);
   bool news = false;
-  const absl::Status status =
+  absl::Status status =
       local->ReadChanges(request.after(), kPullBytesMax, request.takes_parts() ? kPartBytesMax : SIZE_MAX,
                          InSyncSet::Clock::now() + kPullWait, [&](shardpb::PullChangesResponse part) -> absl::Status {
                            news = true;
