@@ -132,7 +132,7 @@ class Collections(harness.EndToEndTest):
         for name in ("b0", "b1"):
             self.start_replica(name)
         self.wait_for_all()
-        self.ok("admin", "collections create", "news")
+        harness.wait_for("made on all shards", lambda: self.as_("admin", "collections create", "news").code == 0)
         self.ok("news", "ingest", "news.jsonl", "--collection", "news")
         self.assertEqual(self.documents("news"), {f"d{i}" for i in range(20)})
 
