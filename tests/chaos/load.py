@@ -33,15 +33,23 @@ def documented_reasons():
         return set(re.findall(r"^\| `([A-Z_]+)` \|", f.read(), re.M))
 
 
-def reason_of(error):
-    """The documented reason of a failed call; "" for one that never reached a service."""
+class Failure(str):
+    """The documented reason of what failed, "" for what never reached a service; `says` is the message."""
+
+    def __new__(cls, reason, says):
+        failure = super().__new__(cls, reason)
+        failure.says = says
+        return failure
+
+
+def failure_of(error):
     for key, value in error.trailing_metadata() or ():
         if key == "grpc-status-details-bin":
             for detail in status_pb2.Status.FromString(value).details:
                 info = error_details_pb2.ErrorInfo()
                 if detail.Unpack(info):
-                    return info.reason
-    return ""
+                    return Failure(info.reason, error.details())
+    return Failure("", error.details())
 
 
 class Oracle:
@@ -51,6 +59,7 @@ class Oracle:
     def __init__(self):
         self.lock = threading.Lock()
         self.possible, self.unknown, self.tokens, self.faults, self.counts = {}, {}, {}, [], {}
+        self.failures = {}  # of each version that was not acknowledged, what was said
 
     def wrong(self, what):
         with self.lock:
@@ -85,10 +94,11 @@ class Write:
             self.oracle.tokens[self.document_id] = token
             self.unknown.pop(self.version)
 
-    def fail(self, reason):
+    def fail(self, failure):
         with self.oracle.lock:
+            self.oracle.failures[self.document_id, self.version] = f"{failure} {failure.says}"
             self.unknown[self.version] = awake_s() + UNKNOWN_S
-            if reason in NOTHING_DONE and self.version not in self.before:
+            if failure in NOTHING_DONE and self.version not in self.before:
                 self.oracle.possible[self.document_id] = self.before
                 self.unknown.pop(self.version)
 
@@ -143,7 +153,7 @@ class Load:
             self.under_way.pop(me, None)
 
     def judge_error(self, what, error):
-        reason = reason_of(error)
+        reason = failure_of(error)
         self.oracle.count(f"{what} {reason or error.code().name + ' on the way'}")
         on_the_way = reason == "" and error.code() in ON_THE_WAY
         if (reason not in self.reasons and not on_the_way) or reason == "INTERNAL":
@@ -154,7 +164,7 @@ class Load:
         self.oracle.count(f"{what} item {error.reason}")
         if error.reason not in self.reasons or error.reason == "INTERNAL":
             self.oracle.wrong(f"{what}: no documented error: {error}")
-        return error.reason
+        return Failure(error.reason, error.message)
 
     def hung(self):
         now = awake_s()
@@ -198,7 +208,7 @@ class Load:
         if writes and reason is None:
             self.oracle.wrong(f"an ingest stream ended well with {len(writes)} of {len(ids)} documents unanswered")
         for write in writes.values():
-            write.fail("")
+            write.fail(Failure("", f"the stream ended with {reason!r}"))
         time.sleep(0.1)
 
     # -------------------------------------------------------------------------------- reading
@@ -221,7 +231,9 @@ class Load:
         found = DELETED if answer is None else answer.document.text
         if found not in {DELETED if version is DELETED else text_of(document_id, version) for version in possible}:
             says = "not there" if found is DELETED else found[:60]
-            self.oracle.wrong(f"{what} {document_id}: {says!r}, may be at {sorted(map(str, possible))}")
+            of = re.search(r" is at version (\d+)\.", found or "")
+            why = self.oracle.failures.get((document_id, int(of[1]) if of else DELETED), "nothing")
+            self.oracle.wrong(f"{what} {document_id}: {says!r}, may be at {sorted(map(str, possible))}; of this its writer was told: {why}")
         return None
 
     def search(self, rng, number, version):
