@@ -60,6 +60,7 @@ class Oracle:
         self.lock = threading.Lock()
         self.possible, self.unknown, self.tokens, self.faults, self.counts = {}, {}, {}, [], {}
         self.failures = {}  # of each version that was not acknowledged, what was said
+        self.reads = []  # that are under way
 
     def wrong(self, what):
         with self.lock:
@@ -74,6 +75,38 @@ class Oracle:
         with self.lock:
             return set(self.possible.get(document_id, {DELETED})), self.tokens.get(document_id, b"")
 
+    def set_possible(self, document_id, versions):
+        """With the lock held."""
+        self.possible[document_id] = versions
+        for read in self.reads:
+            if read.document_id == document_id:
+                read.possible |= versions
+
+    def forbid(self, document_id, version):
+        """With the lock held: it was never there, whatever was thought possible."""
+        self.possible[document_id] = self.possible[document_id] - {version}
+        for read in self.reads:
+            if read.document_id == document_id:
+                read.possible.discard(version)
+
+
+class Read:
+    """One read of one document: what was possible at any time between its beginning and its end, as writes go on beside a slow one."""
+
+    def __init__(self, oracle, document_id):
+        self.oracle, self.document_id = oracle, document_id
+
+    def __enter__(self):
+        with self.oracle.lock:
+            self.possible = set(self.oracle.possible.get(self.document_id, {DELETED}))
+            self.token = self.oracle.tokens.get(self.document_id, b"")
+            self.oracle.reads.append(self)
+        return self
+
+    def __exit__(self, *_):
+        with self.oracle.lock:
+            self.oracle.reads.remove(self)
+
 
 class Write:
     """One write of one document, from before it is sent."""
@@ -84,13 +117,13 @@ class Write:
         with oracle.lock:
             self.before = oracle.possible.setdefault(document_id, {DELETED})
             self.unknown = oracle.unknown.setdefault(document_id, {})
-            oracle.possible[document_id] = self.before | {version}
+            oracle.set_possible(document_id, self.before | {version})
             self.unknown[version] = float("inf")
 
     def acknowledge(self, token):
         with self.oracle.lock:
             late = {version for version, until in self.unknown.items() if until > self.begin and version != self.version}
-            self.oracle.possible[self.document_id] = late | {self.version}
+            self.oracle.set_possible(self.document_id, late | {self.version})
             self.oracle.tokens[self.document_id] = token
             self.unknown.pop(self.version)
 
@@ -99,7 +132,7 @@ class Write:
             self.oracle.failures[self.document_id, self.version] = f"{failure} {failure.says}"
             self.unknown[self.version] = awake_s() + UNKNOWN_S
             if failure in NOTHING_DONE and self.version not in self.before:
-                self.oracle.possible[self.document_id] = self.before
+                self.oracle.forbid(self.document_id, self.version)
                 self.unknown.pop(self.version)
 
 
@@ -221,19 +254,18 @@ class Load:
 
     def read_one(self, what, document_id, stub):
         """None if it was answered, and right or wrong; else why not."""
-        before, token = self.oracle.now(document_id)
-        request = retriever_pb2.GetDocumentRequest(document_id=document_id, consistency_token=token)
-        answer, reason = self.call(what, lambda: stub.GetDocument(request, timeout=CALL_S))
+        with Read(self.oracle, document_id) as read:
+            request = retriever_pb2.GetDocumentRequest(document_id=document_id, consistency_token=read.token)
+            answer, reason = self.call(what, lambda: stub.GetDocument(request, timeout=CALL_S))
         if answer is None and reason != "NOT_FOUND":
             time.sleep(0.05)
             return reason or "on the way"
-        possible = before | self.oracle.now(document_id)[0]
         found = DELETED if answer is None else answer.document.text
-        if found not in {DELETED if version is DELETED else text_of(document_id, version) for version in possible}:
+        if found not in {DELETED if version is DELETED else text_of(document_id, version) for version in read.possible}:
             says = "not there" if found is DELETED else found[:60]
             of = re.search(r" is at version (\d+)\.", found or "")
             why = self.oracle.failures.get((document_id, int(of[1]) if of else DELETED), "nothing")
-            self.oracle.wrong(f"{what} {document_id}: {says!r}, may be at {sorted(map(str, possible))}; of this its writer was told: {why}")
+            self.oracle.wrong(f"{what} {document_id}: {says!r}, may be at {sorted(map(str, read.possible))}; of this its writer was told: {why}")
         return None
 
     def search(self, rng, number, version):
