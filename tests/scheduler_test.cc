@@ -316,6 +316,25 @@ TEST_F(SchedulerTest, AReaderThatIsBehindPausesItsOwnSessionAlone) {
   EXPECT_EQ(behind->error().code(), absl::StatusCode::kCancelled);
 }
 
+TEST_F(SchedulerTest, ReadersThatAreBehindGiveWayToWhoWaitsForAPlace) {
+  SchedulerHarness harness(*model_, tokenizer_);
+  std::vector<std::shared_ptr<RecordingSink>> sinks;
+  for (uint64_t id = 1; id <= 3; ++id) {
+    sinks.push_back(std::make_shared<RecordingSink>());
+    sinks.back()->SetRoom(false);
+    ASSERT_TRUE(harness.scheduler().Add(id, Request("a", 10, false), sinks.back()).ok());
+  }
+  harness.Turn();
+  harness.now() += milliseconds(500);
+  harness.Turn();
+  for (const auto& sink : sinks) EXPECT_FALSE(sink->ended()) << "nobody waits";
+  auto waits = std::make_shared<RecordingSink>();
+  ASSERT_TRUE(harness.scheduler().Add(4, Request("b", 3, false), waits).ok());
+  for (int turn = 0; turn < 5; ++turn) harness.Turn();
+  EXPECT_TRUE(waits->finish().has_value());
+  for (const auto& sink : sinks) EXPECT_EQ(sink->error().code(), absl::StatusCode::kCancelled);
+}
+
 TEST_F(SchedulerTest, ADrainTellsWhatIsNeededToGoOn) {
   SchedulerHarness harness(*model_, tokenizer_);
   const GenerationRequest request = Request("resume me", 20, false);

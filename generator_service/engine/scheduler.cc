@@ -13,6 +13,8 @@ namespace {
 constexpr std::chrono::milliseconds kRetryAfter{1000};
 // A source tells better than we why it has no answer, so it gets a little longer than its deadline.
 constexpr std::chrono::milliseconds kLookupGrace{250};
+// Else a few readers that never read would keep everybody from a place for as long as they may.
+constexpr int kStallShareIfOthersWait = 10;
 
 }  // namespace
 
@@ -78,6 +80,10 @@ SchedulerEffects Scheduler::Settle(Clock::time_point now) {
   return effects;
 }
 
+std::chrono::milliseconds Scheduler::StallMax() const {
+  return waiting_.empty() ? limits_.stall_ms_max : limits_.stall_ms_max / kStallShareIfOthersWait;
+}
+
 void Scheduler::Expire(Entry& entry, Clock::time_point now, SchedulerEffects& effects) const {
   Session& session = *entry.session;
   if (session.state() == SessionState::kFinished) return;
@@ -86,8 +92,8 @@ void Scheduler::Expire(Entry& entry, Clock::time_point now, SchedulerEffects& ef
     entry.stalled_since.reset();
   } else if (!entry.stalled_since.has_value()) {
     entry.stalled_since = now;
-  } else if (now >= *entry.stalled_since + limits_.stall_ms_max) {
-    return session.Fail(StalledError(limits_.stall_ms_max));
+  } else if (now >= *entry.stalled_since + StallMax()) {
+    return session.Fail(StalledError(StallMax()));
   }
   if (session.pending_lookup().has_value() && now >= session.lookup_deadline() + kLookupGrace) {
     effects.cancelled_lookups.push_back(*session.pending_lookup());
@@ -214,7 +220,7 @@ std::optional<Clock::time_point> Scheduler::NextDeadline() const {
     if (entry.session->pending_lookup().has_value()) {
       next = std::min(next, entry.session->lookup_deadline() + kLookupGrace);
     }
-    if (entry.stalled_since.has_value()) next = std::min(next, *entry.stalled_since + limits_.stall_ms_max);
+    if (entry.stalled_since.has_value()) next = std::min(next, *entry.stalled_since + StallMax());
   };
   for (const Entry& entry : waiting_) look_at(entry);
   for (const Entry& entry : running_) look_at(entry);

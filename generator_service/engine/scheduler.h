@@ -38,7 +38,7 @@ struct SchedulerLimits {
   int64_t prefill_tokens_shared_max = 32;  // in a step where somebody does; fewer where that would be slow,
   int64_t prefill_tokens_shared_min = 1;   // but no fewer than these
   int64_t encoder_rows_max = 64;           // neighbours encoded in a step; a chunk with more is encoded by itself
-  std::chrono::milliseconds stall_ms_max{60'000};  // that a reader may be behind
+  std::chrono::milliseconds stall_ms_max{60'000};  // that a reader may be behind; while others wait for a place, a tenth
 };
 
 // Of a stream that nobody has read for so long: CANCELLED.
@@ -96,6 +96,8 @@ class Scheduler {
   std::vector<Entry*> InTurn();
   void KeepPrefillFair(const std::vector<Entry*>& entries);
   int64_t CacheBlocks(const Session& session) const;
+  // How long a reader may be behind as things are.
+  std::chrono::milliseconds StallMax() const;
   void Expire(Entry& entry, Clock::time_point now, SchedulerEffects& effects) const;
   void Sweep(SchedulerEffects& effects);
   std::deque<Entry>::iterator NextForPlace();

@@ -14,7 +14,7 @@ import harness
 from model_folder_test import MODEL_CONFIG
 
 MIB = 1 << 20
-MESSAGE_BYTES_MAX = 64 * MIB
+MESSAGE_BYTES_MAX = 64 * MIB  # a generator's: 20
 REQUEST_BYTES_MAX = 64 * MIB  # --request-bytes-max, as small as it can be
 GROWTH_MAX_MIB = 256  # requests and replies as bounded, as much again in the library's buffers, and what the allocator keeps
 HOSTILE_ADDRESS = "127.0.0.2"  # another than the other clients', as the proxy counts by address
@@ -38,6 +38,8 @@ SEARCH = "/retro.retriever.v1.RetrieverService/Search"
 UPSERT = "/retro.retriever.v1.RetrieverService/UpsertDocuments"
 DELETE = "/retro.retriever.v1.RetrieverService/DeleteDocuments"
 INGEST = "/retro.retriever.v1.RetrieverService/Ingest"
+SHARD_SEARCH = "/retro.shard.v1.ShardService/Search"
+SHARD_WRITE = "/retro.shard.v1.ShardService/Write"
 INVALID_ARGUMENT, RESOURCE_EXHAUSTED = 3, 8
 
 
@@ -76,6 +78,29 @@ def forget_peak(service):
     """VmHWM is VmRSS again."""
     with open(f"/proc/{service.process.pid}/clear_refs", "w", encoding="ascii") as f:
         f.write("5")
+
+
+def make_model(test):
+    config = test.write("tiny.json", json.dumps(MODEL_CONFIG))
+    made = test.run_program(harness.program("retro-model"), "init", "--config", config, "--tokenizer", harness.TOKENIZER, "--out",
+                            test.path("model"))
+    test.assertEqual(made.code, 0, made)
+    return test.path("model")
+
+
+def start_cluster(test, *shard_flags):
+    """A router, at the test's retriever's port, and its only shard."""
+    file = test.write_cluster_file("c", 1)
+    router = test.start("retro-retriever", ["--role", "router", "--cluster-file", file, "--embedder", "hash:64", "--tokenizer",
+                                            harness.TOKENIZER], test.retriever_port)
+    prints = router.event("fingerprints")
+    with open(file, encoding="utf-8") as f:
+        port = int(json.load(f)["shards"][0]["replicas"][0]["address"].rsplit(":", 1)[1])
+    shard = test.start("retro-shard", ["--cluster-file", file, "--shard", "0", "--replica", "r0", "--data", test.path("r0"),
+                                       "--embedder-fingerprint", prints["embedder"], "--tokenizer-fingerprint", prints["tokenizer"],
+                                       "--dimension", prints["dimension"], *shard_flags], port)
+    harness.wait_for("the router reads it", lambda: test.retro("stats").code == 0)
+    return router, shard
 
 
 class Hostile:
@@ -196,11 +221,22 @@ class Growing:
 
 
 class HostileClients:
-    """What is tried; how the service is reached is the subclasses'."""
+    """What is tried; the service and how it is reached are the subclasses'."""
+
+    reads, writes = SEARCH, UPSERT  # what is called: what has a large reply, what has a large request
+
+    def read_message(self):
+        return search_message()
+
+    def assert_serves(self):
+        self.assertIn("document", self.retro_ok("search", "lighthouse").out)
 
     def start_service(self, *flags):
         self.service = self.start_retriever("--request-bytes-max", str(REQUEST_BYTES_MAX), *flags)
-        self.hostile = []
+
+    def setUp(self):
+        super().setUp()
+        self.hostile, self.hostile_tls = [], None
         self.addCleanup(lambda: [connection.close() for connection in self.hostile])
 
     def fill(self):
@@ -216,11 +252,11 @@ class HostileClients:
     @contextlib.contextmanager
     def nobody_else_notices(self, growth_max_mib=GROWTH_MAX_MIB):
         """After what is done here others are served, and meanwhile memory stays in its bounds."""
-        self.assertIn("document", self.retro_ok("search", "lighthouse").out)
+        self.assert_serves()
         forget_peak(self.service)
         before = memory_mib(self.service, "VmRSS")
         yield
-        self.assertIn("document", self.retro_ok("search", "lighthouse").out)
+        self.assert_serves()
         self.assertIsNone(self.service.process.poll(), "the service is gone")
         growth = memory_mib(self.service, "VmHWM") - before
         print(f"{self.id()}: {growth:.0f} MiB more at its peak", flush=True)
@@ -240,7 +276,7 @@ class HostileClients:
                 connection = self.connect()
                 connection.greet()
                 for stream in range(1, 41, 2):
-                    connection.send(call_headers(stream, UPSERT) + frame(DATA, 0, stream, grpc_message(b"x", claimed=MESSAGE_BYTES_MAX)))
+                    connection.send(call_headers(stream, self.writes) + frame(DATA, 0, stream, grpc_message(b"x", claimed=MESSAGE_BYTES_MAX)))
 
     def test_a_reader_that_never_reads(self):
         with self.nobody_else_notices():
@@ -248,11 +284,11 @@ class HostileClients:
                 connection = self.connect()
                 connection.greet(window=0)
                 for stream in range(1, 101, 2):  # replies of 0.6 MB; more than fill --request-bytes-max (docs/security.md)
-                    connection.send(call_headers(stream, SEARCH) + frame(DATA, END_STREAM, stream, grpc_message(search_message())))
+                    connection.send(call_headers(stream, self.reads) + frame(DATA, END_STREAM, stream, grpc_message(self.read_message())))
             time.sleep(3)  # for the replies to pile up
         for connection in self.hostile:
             connection.close()
-        self.assertIn("document", self.retro_ok("search", "lighthouse").out)
+        self.assert_serves()
 
     def flood(self, frames_of):
         """`frames_of` each stream number, over as many connections as the other side wants to have it."""
@@ -271,11 +307,11 @@ class HostileClients:
                     connection.swallow()
 
     def test_a_flood_of_calls_that_never_end(self):
-        self.flood(lambda stream: call_headers(stream, SEARCH))
+        self.flood(lambda stream: call_headers(stream, self.reads))
 
     def test_a_flood_of_calls_that_are_cancelled_at_once(self):
-        message = grpc_message(search_message())
-        self.flood(lambda stream: call_headers(stream, SEARCH) + frame(DATA, END_STREAM, stream, message) +
+        message = grpc_message(self.read_message())
+        self.flood(lambda stream: call_headers(stream, self.reads) + frame(DATA, END_STREAM, stream, message) +
                    frame(RESET, 0, stream, struct.pack(">I", CANCEL)))
 
     def test_a_flood_of_pings(self):
@@ -290,27 +326,72 @@ class HostileClients:
                 self.connect().send(junk)
 
 
-class Direct(HostileClients, Growing, harness.EndToEndTest):
+class Directly(HostileClients):
+    message_bytes_max = MESSAGE_BYTES_MAX
     flood_calls = 20_000
     flood_growth_max_mib = 64 * flood_calls / 1024  # gRPC 1.51 bounds the bytes of such a call, not their number
 
+    def test_a_message_one_byte_past_the_bound(self):
+        with self.nobody_else_notices():
+            for size, code in ((self.message_bytes_max, INVALID_ARGUMENT), (self.message_bytes_max + 1, RESOURCE_EXHAUSTED)):
+                overhead = len(harness.protobuf_field(1, bytes(size))) - size
+                message = harness.protobuf_field(1, bytes(size - overhead))  # no collection's name, nor a prompt
+                self.assertEqual(len(message), size)
+                self.assertEqual(self.rpc(self.service.address, self.writes, message)[0], code, size)
+
+
+class ARetriever(Directly, Growing, harness.EndToEndTest):
     def setUp(self):
         super().setUp()
         self.start_service()
-        self.hostile_port, self.hostile_tls = self.retriever_port, None
+        self.hostile_port = self.retriever_port
         self.fill()
 
     def test_messages_that_would_become_fifty_times_as_large(self):
         for method, piece in ((SEARCH, b"\x12\x00"), (UPSERT, b"\x12\x00"), (SEARCH, b"\x7b\x7c"), (DELETE, b"\x12\x00"), (INGEST, b"\x1a\x00")):
             self.assert_stays_small(self.service, method, piece)
 
-    def test_a_message_one_byte_past_the_bound(self):
-        with self.nobody_else_notices():
-            for size, code in ((MESSAGE_BYTES_MAX, INVALID_ARGUMENT), (MESSAGE_BYTES_MAX + 1, RESOURCE_EXHAUSTED)):
-                overhead = len(harness.protobuf_field(1, bytes(size))) - size
-                document = harness.protobuf_field(1, bytes(size - overhead))  # bytes that are no write
-                self.assertEqual(len(document), size)
-                self.assertEqual(self.rpc(self.service.address, UPSERT, document)[0], code, size)
+
+class AGenerator(Directly, harness.EndToEndTest):
+    """Which streams, and calls a retriever."""
+
+    message_bytes_max = 20 * MIB
+    reads = writes = GENERATE
+    TOKENS = 100
+
+    def setUp(self):
+        super().setUp()
+        self.start_retriever()
+        self.service = self.start_generator(make_model(self), "--request-bytes-max", str(REQUEST_BYTES_MAX))
+        self.hostile_port = self.generator_port
+
+    def read_message(self, tokens=TOKENS):
+        return harness.protobuf_field(1, b"a lighthouse by the harbour") + harness.varint(3 << 3) + harness.varint(tokens)
+
+    def assert_serves(self):
+        """At last: it may have as many generations to do as it takes, and says so at once."""
+        def generate():
+            code, text, events = self.rpc(self.service.address, GENERATE, self.read_message(tokens=2))
+            self.assertIn(code, (0, RESOURCE_EXHAUSTED), text)
+            return len(events) > 1
+        harness.wait_for("a generation", generate)
+
+
+class AShard(Directly, harness.EndToEndTest):
+    """A replica, whose port is for routers and replicas: who is among them may still be broken."""
+
+    reads, writes = SHARD_SEARCH, SHARD_WRITE
+
+    def setUp(self):
+        super().setUp()
+        _, self.service = start_cluster(self, "--request-bytes-max", str(REQUEST_BYTES_MAX))
+        self.hostile_port = self.service.port
+        self.fill()
+
+    def read_message(self):
+        vector = harness.protobuf_field(1, struct.pack("<64f", 1, *bytes(63)))
+        query = harness.protobuf_field(1, vector)
+        return harness.protobuf_field(3, query) + harness.varint(4 << 3) + harness.varint(1000)
 
 
 class ThroughTheProxy(HostileClients, harness.EndToEndTest):
@@ -402,25 +483,12 @@ class BeforeAnotherService(Growing, harness.EndToEndTest):
         self.assertIsNone(service.process.poll(), "the service is gone")
 
     def test_by_a_router(self):
-        file = self.write_cluster_file("c", 1)
-        router = self.start("retro-retriever", ["--role", "router", "--cluster-file", file, "--embedder", "hash:64", "--tokenizer",
-                                                harness.TOKENIZER], self.retriever_port)
-        prints = router.event("fingerprints")
-        with open(file, encoding="utf-8") as f:
-            port = int(json.load(f)["shards"][0]["replicas"][0]["address"].rsplit(":", 1)[1])
-        self.start("retro-shard", ["--cluster-file", file, "--shard", "0", "--replica", "r0", "--data", self.path("r0"),
-                                   "--embedder-fingerprint", prints["embedder"], "--tokenizer-fingerprint", prints["tokenizer"],
-                                   "--dimension", prints["dimension"]], port)
-        harness.wait_for("the router reads it", lambda: self.retro("stats").code == 0)
+        router, _ = start_cluster(self)
         self.assert_answers(router, SEARCH, search_message())
 
     def start_both(self):
-        config = self.write("tiny.json", json.dumps(MODEL_CONFIG))
-        made = self.run_program(harness.program("retro-model"), "init", "--config", config, "--tokenizer", harness.TOKENIZER, "--out",
-                                self.path("model"))
-        self.assertEqual(made.code, 0, made)
         self.start_retriever()
-        return self.start_generator(self.path("model"))
+        return self.start_generator(make_model(self))
 
     def test_by_a_generator(self):
         generator = self.start_both()
