@@ -352,7 +352,8 @@ HEALTHY = {
     'retro_shard_primary{instance="shard-0b:9090",shard="0"}': "0" + STEADY,
     f'retro_store_read_only{{{SHARD},shard="0"}}': "0" + STEADY, f'retro_store_disk_bytes{{{SHARD},shard="0"}}': "100" + STEADY,
     f'retro_store_disk_free_bytes{{{SHARD},shard="0"}}': "100" + STEADY, f'retro_index_recall{{{SHARD},collection=""}}': "0.95" + STEADY,
-    f"retro_certificate_expiry_seconds{{{ROUTER}}}": "10000000" + STEADY,
+    f"retro_certificate_expiry_seconds{{{ROUTER}}}": "10000000" + STEADY, f'retro_index_segments{{{SHARD},collection=""}}': "12" + STEADY,
+    f"process_open_fds{{{SHARD}}}": "700" + STEADY, f"process_max_fds{{{SHARD}}}": "1000" + STEADY,
 }
 # What differs, and the alerts that it raises.
 CASES = (
@@ -379,6 +380,8 @@ CASES = (
     ({f'retro_store_disk_free_bytes{{{SHARD},shard="0"}}': "20" + STEADY}, ["RetroDiskFilling"]),
     ({f"retro_certificate_expiry_seconds{{{ROUTER}}}": "600000" + STEADY}, ["RetroCertificateEnds"]),
     ({f'retro_index_recall{{{SHARD},collection=""}}': "0.8" + STEADY}, ["RetroIndexRecallLow"]),
+    ({f'retro_index_segments{{{SHARD},collection=""}}': "41" + STEADY}, ["RetroIndexBehind"]),
+    ({f"process_open_fds{{{SHARD}}}": "900" + STEADY}, ["RetroFilesRunOut"]),
 )
 
 
