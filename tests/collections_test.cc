@@ -114,14 +114,14 @@ TEST_F(CollectionsTest, ACallThatFailedHalfwayIsFinishedByAnother) {
   const auto made = Create("news");
   EXPECT_EQ(ReasonOf(made.status()), Reason::kWriteOutcomeUnknown);
   EXPECT_EQ(made.status().code(), absl::StatusCode::kUnavailable);
-  EXPECT_THAT(std::string(MessageOf(made.status())), HasSubstr("made on 2 of 3 shards alone, repeat"));
+  EXPECT_THAT(std::string(MessageOf(made.status())), HasSubstr("done on 2 of 3 shards, repeat"));
   EXPECT_THAT(List(), testing::ElementsAre("", "news")) << "somebody is to see it";
   locals_[1]->SetReadOnly(false);
   ASSERT_TRUE(Create("news").ok());
   locals_[0]->SetReadOnly(true);
   const auto dropped = Delete("news");
   EXPECT_EQ(ReasonOf(dropped.status()), Reason::kWriteOutcomeUnknown);
-  EXPECT_THAT(std::string(MessageOf(dropped.status())), HasSubstr("dropped on 2 of 3 shards alone, repeat"));
+  EXPECT_THAT(std::string(MessageOf(dropped.status())), HasSubstr("done on 2 of 3 shards, repeat"));
   EXPECT_THAT(List(), testing::ElementsAre("", "news"));
   locals_[0]->SetReadOnly(false);
   EXPECT_TRUE(Delete("news").ok());
@@ -152,7 +152,22 @@ TEST_F(CollectionsTest, WhatThisServerCannotUseIsNotMade) {
   shardpb::CreateCollectionRequest by_other;
   *by_other.mutable_spec() = other;
   ASSERT_TRUE(locals_[2]->CreateCollection(by_other, CallContext()).ok());
-  EXPECT_EQ(ReasonOf(Create("news").status()), Reason::kCollectionExists);
+  const absl::Status exists = Create("news").status();
+  EXPECT_EQ(ReasonOf(exists), Reason::kCollectionExists);
+  EXPECT_THAT(std::string(MessageOf(exists)), HasSubstr("2 of 3 shards have it nevertheless"));
+}
+
+TEST(AnswerOfAllTest, SaysThatNothingWasDoneOnlyIfThatIsSoOfAll) {
+  const absl::Status ok;
+  const absl::Status not_done = Error(absl::StatusCode::kUnavailable, Reason::kShardUnavailable, "nothing was done");
+  const absl::Status unknown = Error(absl::StatusCode::kUnavailable, Reason::kWriteOutcomeUnknown, "who knows");
+  EXPECT_TRUE(AnswerOfAll({ok, ok}, {true, false}).ok());
+  EXPECT_EQ(AnswerOfAll({not_done, ok}, {false, false}), not_done);
+  EXPECT_EQ(AnswerOfAll({not_done, not_done}, {false, false}), not_done);
+  EXPECT_EQ(AnswerOfAll({not_done, unknown}, {false, false}), unknown);
+  const absl::Status partly = AnswerOfAll({not_done, ok}, {false, true});
+  EXPECT_EQ(ReasonOf(partly), Reason::kWriteOutcomeUnknown);
+  EXPECT_THAT(std::string(MessageOf(partly)), HasSubstr("done on 1 of 2 shards, repeat it: nothing was done"));
 }
 
 // Through another router: a shard's answer counts, and whoever gets none from a shard asks.

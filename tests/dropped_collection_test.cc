@@ -3,6 +3,7 @@
 #include <spdlog/spdlog.h>
 
 #include <atomic>
+#include <chrono>
 #include <filesystem>
 #include <memory>
 #include <string>
@@ -83,6 +84,9 @@ class DroppedCollectionTest : public testing::Test {
     return found.ok() ? found->results(0).neighbours_size() : -1;
   }
   std::filesystem::path IndexOf(uint32_t number) { return folder_ / StrCat("store/index/", number); }
+  void AwaitRemoval(uint32_t number) {
+    while (std::filesystem::exists(IndexOf(number))) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
 
   TemporaryFolder folder_;
   LocalShardOptions options_;
@@ -110,7 +114,7 @@ TEST_F(DroppedCollectionTest, IsGoneWithItsIndex) {
   const auto dropped = Drop(kNamed);
   ASSERT_TRUE(dropped.ok() && dropped->found()) << dropped.status();
   EXPECT_EQ(dropped->position().number(), shard_->position().number());
-  EXPECT_FALSE(std::filesystem::exists(IndexOf(1)));
+  AwaitRemoval(1);
   std::filesystem::create_directories(IndexOf(1));  // as a process leaves it that dies before that is removed
   for (const bool reopened : {false, true}) {
     if (reopened) Open();
@@ -221,7 +225,7 @@ TEST_F(DroppedCollectionTest, UnderLoad) {
   stop = true;
   for (std::thread& caller : callers) caller.join();
   EXPECT_EQ(shard_->store().ComputeDigest(context_)->documents, 0u);
-  for (uint32_t number = 1; number <= 20; ++number) EXPECT_FALSE(std::filesystem::exists(IndexOf(number))) << number;
+  for (uint32_t number = 1; number <= 20; ++number) AwaitRemoval(number);
   Open();
   EXPECT_EQ(shard_->Stats({}, context_)->stats().collections_size(), 1);
 }

@@ -58,6 +58,16 @@ TEST(MessageTest, WhatParsingTakesIsKnownBefore) {
   }
 }
 
+// Alternating, so that each is of another type than the one before.
+TEST(MessageTest, WhatIsTooMuchIsNotLookedAtFurther) {
+  const retriever::v1::SearchRequest search;
+  const std::string bytes = Repeated(std::string("\x22\x00\x52\x00", 4), 2'000'000);
+  const auto known = ParsedBytes(ToBuffer(bytes), search);
+  ASSERT_TRUE(known.has_value());
+  EXPECT_GT(*known, kParsedBytesMax);
+  EXPECT_LT(*known, kParsedBytesMax + 4096);
+}
+
 TEST(MessageTest, WhatIsHonestIsNotHeldToBeMuch) {
   retriever::v1::UpsertDocumentsRequest upsert;
   for (int i = 0; i < 16; ++i) {

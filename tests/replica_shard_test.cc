@@ -131,6 +131,21 @@ TEST_F(ReplicaShardTest, ADeletionThatEndsInTheMiddleDoesNotSayThatNothingWasDon
   EXPECT_EQ(newest(), part);
 }
 
+TEST_F(ReplicaShardTest, ReadOnlyStopsADeletionThatIsUnderWay) {
+  WriteDocuments(3 * kGroup);
+  const uint64_t before = newest();
+  shard_->in_sync().Lead(kEpoch, {"b"}, 1);
+  shard_->in_sync().Pulled("b", MakePosition(kEpoch, before), MakePosition(kEpoch, before));
+  absl::Status status;
+  std::thread deleting([&] { status = shard_->Delete(DeletionOfAll(), CallContext()).status(); });
+  const uint64_t part = WaitForMore(before);
+  (*shard_->local())->SetReadOnly(true);
+  shard_->in_sync().Pulled("b", MakePosition(kEpoch, part), MakePosition(kEpoch, part));
+  deleting.join();
+  EXPECT_EQ(ReasonOf(status), Reason::kWriteOutcomeUnknown) << status;
+  EXPECT_EQ(newest(), part);
+}
+
 TEST_F(ReplicaShardTest, ALargeChangeIsReadInParts) {
   constexpr int kChunks = 3000;
   constexpr size_t kPartBytes = 20'000;

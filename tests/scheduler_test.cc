@@ -316,6 +316,22 @@ TEST_F(SchedulerTest, AReaderThatIsBehindPausesItsOwnSessionAlone) {
   EXPECT_EQ(behind->error().code(), absl::StatusCode::kCancelled);
 }
 
+TEST_F(SchedulerTest, ReadersThatAreBehindAreLeftAloneWhileThereArePlaces) {
+  SchedulerHarness harness(*model_, tokenizer_);
+  auto behind = std::make_shared<RecordingSink>();
+  behind->SetRoom(false);
+  ASSERT_TRUE(harness.scheduler().Add(1, Request("a", 10, false), behind).ok());
+  harness.Turn();
+  harness.now() += milliseconds(500);
+  for (uint64_t id = 2; id < 6; ++id) {
+    auto comes = std::make_shared<RecordingSink>();
+    ASSERT_TRUE(harness.scheduler().Add(id, Request("b", 3, false), comes).ok());
+    for (int turn = 0; turn < 5; ++turn) harness.Turn();
+    EXPECT_TRUE(comes->finish().has_value());
+  }
+  EXPECT_FALSE(behind->ended());
+}
+
 TEST_F(SchedulerTest, ReadersThatAreBehindGiveWayToWhoWaitsForAPlace) {
   SchedulerHarness harness(*model_, tokenizer_);
   std::vector<std::shared_ptr<RecordingSink>> sinks;

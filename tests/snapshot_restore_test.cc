@@ -321,6 +321,19 @@ TEST_F(SnapshotRestoreTest, CollectionsThatAreNotThereAreMadeAndOthersStay) {
   EXPECT_EQ(to.Answers(), from_.Answers());
 }
 
+TEST_F(SnapshotRestoreTest, ACollectionThatSomeShardsAloneHaveIsMadeOnTheOthers) {
+  from_.CreateCollection("named");
+  for (int i = 0; i < 10; ++i) from_.Write(StrCat("n", i), "a text of the named one", std::nullopt, "named");
+  const std::vector<std::string> names = Take();
+  SomeShards to(folder_ / "to", 2);
+  shardpb::CreateCollectionRequest request;
+  *request.mutable_spec() = *to.map().Collection("");
+  request.mutable_spec()->set_name("named");
+  ASSERT_TRUE(to.local(0).CreateCollection(request, CallContext()).ok());
+  ASSERT_TRUE(RestoreAll(names, to).ok());
+  EXPECT_EQ(to.Documents("named"), 10u);
+}
+
 TEST_F(SnapshotRestoreTest, AnotherEmbeddersStoreIsLeftAlone) {
   const std::vector<std::string> names = Take();
   SomeShards to(folder_ / "to", 1, "another embedder");

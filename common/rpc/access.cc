@@ -172,6 +172,10 @@ absl::Status AccessControl::AdmitFurther(const Caller& caller, std::string_view 
   if (key == keys_.end() || key->sha256 != caller.key_hash) {
     return Unauthenticated(StrCat("the API key '", caller.key, "' is no longer one of this server's"));
   }
+  if (key->collections != caller.collections) {
+    return Error(absl::StatusCode::kPermissionDenied, Reason::kPermissionDenied,
+                 StrCat("the API key '", caller.key, "' is now for other collections: begin anew"));
+  }
   return CheckRole(*key, method);
 }
 

@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <string>
 
+#include "absl/container/flat_hash_map.h"
 #include "common/base/error.h"
 #include "common/base/status_macros.h"
 #include "common/base/strings.h"
@@ -38,6 +39,7 @@ class WireScan {
   bool ReadFields(const Descriptor* type, uint32_t end, int depth) {
     if (depth > kDepthMax) return false;
     while (const uint32_t tag = in_.ReadTag()) {
+      if (is_too_much()) return false;
       if (tag == end) return true;
       if (!ReadField(type, tag, depth)) return false;
     }
@@ -45,6 +47,8 @@ class WireScan {
   }
 
   size_t bytes() const { return bytes_; }
+  // It goes no further then: a scan must not take long either.
+  bool is_too_much() const { return bytes_ > kParsedBytesMax; }
 
  private:
   bool ReadField(const Descriptor* type, uint32_t tag, int depth) {
@@ -111,7 +115,7 @@ class WireScan {
       default:
         break;
     }
-    for (uint64_t value = 0; in_.BytesUntilLimit() > 0; bytes_ += kGrowth * value_bytes) {
+    for (uint64_t value = 0; in_.BytesUntilLimit() > 0 && !is_too_much(); bytes_ += kGrowth * value_bytes) {
       if (!in_.ReadVarint64(&value)) return false;
     }
     return true;
@@ -122,17 +126,16 @@ class WireScan {
       const Descriptor* value = type.FindFieldByNumber(2)->message_type();
       return kMapEntryBytes + (value == nullptr ? 0 : kAllocationBytes + ObjectBytes(*value));
     }
-    if (&type != last_type_) {
-      last_type_ = &type;
-      last_bytes_ = google::protobuf::MessageFactory::generated_factory()->GetPrototype(&type)->SpaceUsedLong();
+    const auto [known, first] = object_bytes_.try_emplace(&type, 0);
+    if (first) {
+      known->second = google::protobuf::MessageFactory::generated_factory()->GetPrototype(&type)->SpaceUsedLong();
     }
-    return last_bytes_;
+    return known->second;
   }
 
   CodedInputStream& in_;
   size_t bytes_ = 0;
-  const Descriptor* last_type_ = nullptr;  // most follow one of their own
-  size_t last_bytes_ = 0;
+  absl::flat_hash_map<const Descriptor*, size_t> object_bytes_;
 };
 
 }  // namespace
@@ -142,7 +145,8 @@ std::optional<size_t> ParsedBytes(const grpc::ByteBuffer& bytes, const google::p
   grpc::ProtoBufferReader reader(&reading);
   CodedInputStream in(&reader);
   WireScan scan(in);
-  if (!reader.status().ok() || !scan.ReadFields(message.GetDescriptor(), 0, 0)) return std::nullopt;
+  if (!reader.status().ok()) return std::nullopt;
+  if (!scan.ReadFields(message.GetDescriptor(), 0, 0) && !scan.is_too_much()) return std::nullopt;
   return scan.bytes();
 }
 
@@ -151,8 +155,8 @@ absl::Status ParseRequest(const grpc::ByteBuffer& bytes, google::protobuf::Messa
   const std::optional<size_t> parsed = ParsedBytes(bytes, message);
   if (parsed.has_value() && *parsed > kParsedBytesMax) {
     return Error(absl::StatusCode::kInvalidArgument, Reason::kInvalidField,
-                 StrCat("the request has so many fields that it would take ", *parsed, " bytes to read it, at most ",
-                        kParsedBytesMax, " are taken: send less at once"));
+                 StrCat("the request has so many fields that it would take more than ", kParsedBytesMax,
+                        " bytes of memory: send less at once"));
   }
   if (parsed.has_value() && *parsed > bytes.Length()) RETRO_RETURN_IF_ERROR(hold(*parsed - bytes.Length()));
   if (parsed.has_value() && ParseMessage(bytes, message)) return absl::OkStatus();

@@ -20,7 +20,8 @@ inline constexpr size_t kParsedBytesMax = size_t{128} << 20;
 
 // What a message of the type of `message` takes in memory once it is parsed, but for the bytes of its texts: its
 // objects, by a scan of the wire format that builds none of them. It is estimated from above but for the room that
-// short lists have to grow in. Nothing if the bytes are no message.
+// short lists have to grow in. Nothing if the bytes are no message. Of more than kParsedBytesMax it is only said that
+// it is more.
 std::optional<size_t> ParsedBytes(const grpc::ByteBuffer& bytes, const google::protobuf::Message& message);
 
 // Parses what a caller has sent. `hold` is asked before for that of ParsedBytes which is more than the bytes

@@ -66,6 +66,8 @@ void Scheduler::OnNeighbours(uint64_t lookup, absl::StatusOr<LookupAnswer> answe
 
 SchedulerEffects Scheduler::Settle(Clock::time_point now) {
   SchedulerEffects effects;
+  Sweep(effects);
+  GivePlaces(now);  // before anybody is judged for keeping others waiting, who wait then indeed
   for (Entry& entry : waiting_) Expire(entry, now, effects);
   for (Entry& entry : running_) Expire(entry, now, effects);
   Sweep(effects);

@@ -30,7 +30,7 @@ absl::StatusOr<pb::CreateCollectionResponse> Collections::Create(const pb::Creat
     RETRO_ASSIGN_OR_RETURN(made[number], shard.CreateCollection(shard_request, context));
     return absl::OkStatus();
   });
-  RETRO_RETURN_IF_ERROR(Together(statuses, request.spec().name(), "made"));
+  RETRO_RETURN_IF_ERROR(Together(statuses));
   shardpb::ConsistencyToken token;
   token.set_store_id(shards_.store_id());
   for (uint32_t i = 0; i < shards_.size(); ++i) Cover(token, i, made[i].position());
@@ -73,7 +73,7 @@ absl::StatusOr<pb::DeleteCollectionResponse> Collections::Delete(const pb::Delet
     return absl::OkStatus();
   });
   shards_.Forget(request.name());
-  RETRO_RETURN_IF_ERROR(Together(statuses, request.name(), "dropped"));
+  RETRO_RETURN_IF_ERROR(Together(statuses));
   if (std::none_of(dropped.begin(), dropped.end(), [](const auto& answer) { return answer.found(); })) {
     return Error(absl::StatusCode::kNotFound, Reason::kCollectionNotFound,
                  StrCat("there is no collection \"", request.name(), "\""));
@@ -104,18 +104,17 @@ absl::StatusOr<pb::ListCollectionsResponse> Collections::List(const CallContext&
   return list;
 }
 
-absl::Status Collections::Together(const std::vector<absl::Status>& answers, const std::string& name,
-                                   std::string_view done) {
-  const auto is_ok = [](const absl::Status& status) { return status.ok(); };
+absl::Status Collections::Together(const std::vector<absl::Status>& answers) {
+  std::vector<bool> changed;
+  changed.reserve(answers.size());
+  for (const absl::Status& answer : answers) changed.push_back(answer.ok());
   const auto final = std::find_if(answers.begin(), answers.end(), IsFinal);
-  if (final != answers.end()) return *final;
-  const auto failed = std::find_if_not(answers.begin(), answers.end(), is_ok);
-  if (failed == answers.end()) return absl::OkStatus();
-  const auto count = std::count_if(answers.begin(), answers.end(), is_ok);
-  if (count == 0) return *failed;
-  return Error(absl::StatusCode::kUnavailable, Reason::kWriteOutcomeUnknown,
-               StrCat("collection \"", name, "\" was ", done, " on ", count, " of ", answers.size(),
-                      " shards alone, repeat the call: ", MessageOf(*failed)));
+  const auto count = std::count(changed.begin(), changed.end(), true);
+  if (final == answers.end()) return AnswerOfAll(answers, changed);
+  if (count == 0) return *final;
+  return Error(final->code(), *ReasonOf(*final),
+               StrCat(MessageOf(*final), "; ", count, " of ", answers.size(),
+                      " shards have it nevertheless: delete it before it is used"));
 }
 
 }  // namespace retro

@@ -35,9 +35,8 @@ class Collections {
 
  private:
   absl::StatusOr<pb::CollectionSpec> Complete(const pb::CollectionSpec& asked);
-  // Of all shards' answers one. `done` is what became of the collection where it was OK.
-  static absl::Status Together(const std::vector<absl::Status>& answers, const std::string& name,
-                               std::string_view done);
+  // Of all shards' answers one.
+  static absl::Status Together(const std::vector<absl::Status>& answers);
 
   ShardMap& shards_;
   const pb::CollectionSpec own_;

@@ -41,17 +41,17 @@ class Restore {
  private:
   absl::Status RestoreAll() {
     const std::vector<Collection> collections = from_.Collections();
-    std::vector<pb::CollectionSpec> missing;
+    std::vector<pb::CollectionSpec> named;
     for (const Collection& collection : collections) {
       auto spec = shards_.CollectionNow(collection.spec.name(), context_);
-      if (ReasonOf(spec.status()) == Reason::kCollectionNotFound) {
-        missing.push_back(collection.spec);
-        spec = shards_.Collection("");  // as all that the server can use
-      }
+      const bool missing = ReasonOf(spec.status()) == Reason::kCollectionNotFound;
+      if (missing) spec = shards_.Collection("");  // as all that the server can use
       RETRO_RETURN_IF_ERROR(spec.status());
       RETRO_RETURN_IF_ERROR(CheckAlike(collection.spec, *spec));
+      if (!collection.spec.name().empty()) named.push_back(missing ? collection.spec : *spec);
     }
-    for (const pb::CollectionSpec& spec : missing) RETRO_RETURN_IF_ERROR(MakeCollection(spec));
+    // On all shards: what ended halfway may have left one on some of them alone.
+    for (const pb::CollectionSpec& spec : named) RETRO_RETURN_IF_ERROR(MakeCollection(spec));
     steps_ = 2 * collections.size();
     for (const Collection& collection : collections) {
       RETRO_RETURN_IF_ERROR(DeleteWhatIsNotThere(collection));

@@ -92,8 +92,13 @@ absl::StatusOr<pb::DeleteDocumentsResponse> Router::DeleteDocuments(const pb::De
   pb::DeleteDocumentsResponse response;
   shardpb::ConsistencyToken token;
   token.set_store_id(shards_.store_id());
+  std::vector<bool> changed(shards_.size());
   for (uint32_t i = 0; i < shards_.size(); ++i) {
-    RETRO_RETURN_IF_ERROR(shards_.Heed(statuses[i], request.collection()));
+    changed[i] = answers[i].deleted_count() > 0 && !request.dry_run();
+    if (!statuses[i].ok()) shards_.Heed(statuses[i], request.collection()).IgnoreError();
+  }
+  RETRO_RETURN_IF_ERROR(AnswerOfAll(statuses, changed));
+  for (uint32_t i = 0; i < shards_.size(); ++i) {
     response.set_deleted_count(response.deleted_count() + answers[i].deleted_count());
     if (answers[i].has_position()) Cover(token, i, answers[i].position());
   }

@@ -14,7 +14,26 @@ namespace {
 constexpr int kFanOutThreadsPerShard = 8;
 constexpr size_t kFanOutQueueMax = 1 << 16;  // callers are bounded before
 
+// Of an answer that is none of its change's.
+bool MayHaveChanged(const absl::Status& answer) {
+  const auto reason = ReasonOf(answer);
+  return reason == Reason::kWriteOutcomeUnknown || reason == Reason::kCallerGone;
+}
+
 }  // namespace
+
+absl::Status AnswerOfAll(const std::vector<absl::Status>& answers, const std::vector<bool>& changed) {
+  const auto is_ok = [](const absl::Status& answer) { return answer.ok(); };
+  const auto failed = std::find_if_not(answers.begin(), answers.end(), is_ok);
+  if (failed == answers.end()) return absl::OkStatus();
+  const auto count = std::count(changed.begin(), changed.end(), true);
+  if (count > 0) {
+    return Error(absl::StatusCode::kUnavailable, Reason::kWriteOutcomeUnknown,
+                 StrCat("done on ", count, " of ", answers.size(), " shards, repeat it: ", MessageOf(*failed)));
+  }
+  const auto unknown = std::find_if(answers.begin(), answers.end(), MayHaveChanged);
+  return unknown == answers.end() ? *failed : *unknown;
+}
 
 ShardMap::ShardMap(std::vector<std::unique_ptr<Shard>> shards) : shards_(std::move(shards)) {
   if (shards_.size() > 1) {

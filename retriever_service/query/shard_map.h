@@ -17,6 +17,11 @@
 
 namespace retro {
 
+// What a change says that several shards were asked for, from their answers. One that some of them made, or may have
+// made, and others did not is WRITE_OUTCOME_UNKNOWN, whatever those say of themselves; `changed`: which of them made
+// it.
+absl::Status AnswerOfAll(const std::vector<absl::Status>& answers, const std::vector<bool>& changed);
+
 // Any thread.
 class ShardMap {
  public:

@@ -72,16 +72,17 @@ size_t LiveCollections::size() const {
   return collections_.size();
 }
 
-std::shared_ptr<LiveCollection> MakeLiveCollection(const Store& store, const Collection& collection,
-                                                   const IndexSettings& settings) {
-  auto live = std::make_shared<LiveCollection>();
+std::shared_ptr<LiveCollection> LiveCollections::Make(const Store& store, const Collection& collection) {
+  const std::shared_ptr<LiveCollection> live(new LiveCollection, [this](const LiveCollection* ended) {
+    if (!ended->dropped || !removing_.Submit([ended] { delete ended; })) delete ended;
+  });
   live->id = collection.id;
   live->spec = collection.spec;
   SegmentedIndexOptions options;
-  options.settings = settings;
+  options.settings = index_settings_;
   options.folder = live->index_folder = StrCat(IndexesOf(store), "/", collection.id);
   options.identity = {store.identity().store_id, collection.id, static_cast<int>(collection.spec.dimension()),
-                      settings.kind};
+                      index_settings_.kind};
   live->index = std::make_unique<SegmentedIndex>(options, store.last_position());
   return live;
 }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <map>
 #include <memory>
 #include <string>
@@ -10,6 +11,7 @@
 
 #include "absl/status/statusor.h"
 #include "common/base/sync.h"
+#include "common/base/worker_pool.h"
 #include "retriever_service/index/segmented_index.h"
 #include "retriever_service/store/store.h"
 
@@ -33,12 +35,14 @@ struct LiveCollection {
   bool dropped = false;  // the writer thread's
 };
 
-// Any thread. Collections live until nobody uses them.
+// Any thread. Collections live until nobody uses them, at most as long as this.
 class LiveCollections {
  public:
   explicit LiveCollections(const IndexSettings& settings) : index_settings_(settings) {}
 
-  const IndexSettings& index_settings() const { return index_settings_; }
+  // With the index that the store's folder holds of it, which is still to be filled. It is not added yet. The end of
+  // one that was dropped takes seconds to minutes, and is carried out by a thread of this.
+  std::shared_ptr<LiveCollection> Make(const Store& store, const Collection& collection);
   // NOT_FOUND (COLLECTION_NOT_FOUND) if there is none of that name.
   absl::StatusOr<std::shared_ptr<LiveCollection>> Find(const std::string& name) const ABSL_LOCKS_EXCLUDED(mutex_);
   std::shared_ptr<LiveCollection> FindById(uint32_t id) const ABSL_LOCKS_EXCLUDED(mutex_);  // null if there is none
@@ -49,13 +53,10 @@ class LiveCollections {
 
  private:
   const IndexSettings index_settings_;
+  WorkerPool removing_{1, SIZE_MAX};
   mutable Mutex mutex_;
   std::map<std::string, std::shared_ptr<LiveCollection>> collections_ ABSL_GUARDED_BY(mutex_);
 };
-
-// With the index that the store's folder holds of it, which is still to be filled.
-std::shared_ptr<LiveCollection> MakeLiveCollection(const Store& store, const Collection& collection,
-                                                   const IndexSettings& settings);
 
 // Removes what the store's folder holds of indexes of collections that the store does not have: a process may have died
 // between dropping one and removing its index.

@@ -129,7 +129,7 @@ absl::Status LocalShard::BuildIndexes() {
   RemoveOtherIndexes(*store_);
   for (const Collection& stored : store_->Collections()) {
     const Clock::time_point start = Clock::now();
-    std::shared_ptr<LiveCollection> collection = MakeLiveCollection(*store_, stored, collections_.index_settings());
+    std::shared_ptr<LiveCollection> collection = collections_.Make(*store_, stored);
     RETRO_RETURN_IF_ERROR(FillIndex(*collection));
     const IndexStats stats = collection->index->Stats();
     spdlog::info("index of collection \"{}\" open: {} documents, {} chunks, {} segments, {:.2f} s", stored.spec.name(),
@@ -263,7 +263,10 @@ absl::StatusOr<shardpb::DeleteResponse> LocalShard::DeleteInParts(const shardpb:
                                                                   const ShardWriter::Between& between) {
   if (request.dry_run()) return CountDeletions(request);
   RETRO_RETURN_IF_ERROR(CheckMayChange());
-  return writer_.Delete(request, context, between);
+  return writer_.Delete(request, context, [&](const shardpb::Position& position) -> absl::Status {
+    RETRO_RETURN_IF_ERROR(between(position));
+    return CheckMayChange();
+  });
 }
 
 absl::StatusOr<shardpb::DeleteResponse> LocalShard::CountDeletions(const shardpb::DeleteRequest& request) const {

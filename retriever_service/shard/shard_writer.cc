@@ -180,7 +180,7 @@ class ShardWriter::DeleteJob : public Job {
 
 class ShardWriter::CreateCollectionJob : public Job {
  public:
-  CreateCollectionJob(const Store& store, const LiveCollections& collections, const pb::CollectionSpec& spec,
+  CreateCollectionJob(const Store& store, LiveCollections& collections, const pb::CollectionSpec& spec,
                       const CallContext& context)
       : Job(context), store_(store), collections_(collections), spec_(spec) {}
 
@@ -196,7 +196,7 @@ class ShardWriter::CreateCollectionJob : public Job {
                         StrCat("there are ", kCollectionsMax, " collections, which is the most: drop one"));
     }
     const uint32_t id = group.transaction.CreateCollection(spec_);
-    group.new_collections.push_back(MakeLiveCollection(store_, {id, spec_}, collections_.index_settings()));
+    group.new_collections.push_back(collections_.Make(store_, {id, spec_}));
     group.new_collections.back()->index->Filled();
     return absl::OkStatus();
   }
@@ -211,7 +211,7 @@ class ShardWriter::CreateCollectionJob : public Job {
   }
 
   const Store& store_;
-  const LiveCollections& collections_;
+  LiveCollections& collections_;
   const pb::CollectionSpec& spec_;
   bool staged_ = false;
 };
@@ -292,8 +292,8 @@ class ShardWriter::FollowJob : public Job {
 
 class ShardWriter::ReplayJob : public Job {
  public:
-  ReplayJob(const Store& store, const LiveCollections& collections,
-            const std::vector<shardpb::PullChangesResponse>& changes, const CallContext& context)
+  ReplayJob(const Store& store, LiveCollections& collections, const std::vector<shardpb::PullChangesResponse>& changes,
+            const CallContext& context)
       : Job(context), store_(store), collections_(collections), changes_(changes) {}
 
   bool BeginsAGroup() const override { return true; }
@@ -312,8 +312,7 @@ class ShardWriter::ReplayJob : public Job {
     RETRO_RETURN_IF_ERROR(group.transaction.Replay(replicated));
     if (change.has_drop_collection()) group.dropped = collection;
     if (change.has_create_collection()) {
-      group.new_collections.push_back(MakeLiveCollection(store_, {change.collection_id(), change.create_collection()},
-                                                         collections_.index_settings()));
+      group.new_collections.push_back(collections_.Make(store_, {change.collection_id(), change.create_collection()}));
       group.new_collections.back()->index->Filled();
       return absl::OkStatus();
     }
@@ -340,7 +339,7 @@ class ShardWriter::ReplayJob : public Job {
   }
 
   const Store& store_;
-  const LiveCollections& collections_;
+  LiveCollections& collections_;
   const std::vector<shardpb::PullChangesResponse>& changes_;
   size_t next_ = 0;
 };
@@ -412,7 +411,9 @@ absl::StatusOr<shardpb::DeleteResponse> ShardWriter::Delete(const shardpb::Delet
   for (std::span<const std::string> left = ids; !left.empty();) {
     const auto part = left.first(std::min<size_t>(left.size(), kGroupChangesMax));
     const bool begun = part.data() != ids.data();
-    if (begun) RETRO_RETURN_IF_ERROR(between(applied_.Get()));
+    if (const absl::Status go_on = begun ? between(applied_.Get()) : absl::OkStatus(); !go_on.ok()) {
+      return DoneInPart(go_on);
+    }
     DeleteJob job(collection, part, filter, context);
     RETRO_RETURN_IF_ERROR(Perform(job, begun));
     response.set_deleted_count(response.deleted_count() + job.deleted);
@@ -530,7 +531,15 @@ void ShardWriter::Stage(Job& job, Group& group) {
       status.ok() && collection != nullptr && collection->dropped) {
     status = NoSuchCollection(collection->spec.name());
   }
-  while (status.ok() && !job.AllStaged() && !group.full()) status = job.StageNext(group);
+  bool staged = false;
+  while (status.ok() && !job.AllStaged() && !group.full()) {
+    status = job.StageNext(group);
+    if (status.ok()) {
+      staged = true;
+    } else {
+      job.begun |= staged;  // which stays
+    }
+  }
   if (status.ok()) {
     group.jobs.push_back(&job);
   } else {
@@ -546,8 +555,8 @@ bool ShardWriter::MustHurry(const std::deque<Job*>& line) {
   return std::any_of(queue_.begin(), queue_.end(), begins);
 }
 
-void ShardWriter::WaitForSealing(const SegmentedIndex& index, size_t frozen_max, const std::deque<Job*>& line) {
-  const absl::Time end = absl::Now() + kPatience;
+void ShardWriter::WaitForSealing(const SegmentedIndex& index, size_t frozen_max, absl::Time end,
+                                 const std::deque<Job*>& line) {
   while (absl::Now() < end && !MustHurry(line)) {
     if (!absl::IsDeadlineExceeded(index.WaitForMaintenance(frozen_max, kPatienceStep))) return;
   }
@@ -557,10 +566,11 @@ void ShardWriter::Flush(Group group, std::deque<Job*>& line) {
   const shardpb::Position position = group.transaction.position();
   const auto is_replayed = [](const Job* job) { return !job->IsAChange(); };
   const bool replayed = std::any_of(group.jobs.begin(), group.jobs.end(), is_replayed);
+  const absl::Time patient_until = absl::Now() + kPatience;  // with all of them
   for (const auto& [collection, changes] : group.index_changes) {
     const auto puts = [](const IndexChange& change) { return change.document != nullptr; };
     if (std::any_of(changes.begin(), changes.end(), puts)) {
-      WaitForSealing(*collection->index, replayed ? kReplayedFrozenMax : kFrozenMax, line);
+      WaitForSealing(*collection->index, replayed ? kReplayedFrozenMax : kFrozenMax, patient_until, line);
     }
   }
   const absl::Status status = store_.Commit(std::move(group.transaction));

@@ -77,7 +77,7 @@ class ShardWriter {
   void Flush(Group group, std::deque<Job*>& line) ABSL_LOCKS_EXCLUDED(mutex_);
   bool MustHurry(const std::deque<Job*>& line) ABSL_LOCKS_EXCLUDED(mutex_);
   // While too much waits for that, for a while.
-  void WaitForSealing(const SegmentedIndex& index, size_t frozen_max, const std::deque<Job*>& line)
+  void WaitForSealing(const SegmentedIndex& index, size_t frozen_max, absl::Time end, const std::deque<Job*>& line)
       ABSL_LOCKS_EXCLUDED(mutex_);
   void End(Job& job, const absl::Status& status) ABSL_LOCKS_EXCLUDED(mutex_);
 
