@@ -20,7 +20,7 @@ namespace retro {
 enum class SessionPlace {
   kNew,      // those that are free
   kOfEnded,  // within the OnFinish of another: its place, so that work of several sessions is not refused half-way
-  kSpare,    // those that are free, and only as long as all open sessions may run at once: nobody waits because of it
+  kSpare,    // those that are free, and only as long as no session waits for a place (one may for room in the cache)
 };
 
 class EngineMailbox {
