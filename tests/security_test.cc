@@ -68,6 +68,7 @@ class SecurityTest : public testing::Test {
     address_ = StrCat("127.0.0.1:", retriever_->port());
   }
 
+  absl::Status EndOfStreamWhenKeyBecomes(const std::string& key);
   void ServeWithKeys(const std::vector<std::string>& entries) {
     WriteKeys(entries);
     auto access = AccessControl::Open(folder_ / "keys.json");
@@ -275,7 +276,8 @@ TEST_F(SecurityTest, KeysAreReplacedWhileItServes) {
   EXPECT_TRUE(Call(WithKey("new")).ok()) << "a broken file changes nothing";
 }
 
-TEST_F(SecurityTest, AStreamEndsWithItsKey) {
+// What ends an open stream once the file of keys has only `key`.
+absl::Status SecurityTest::EndOfStreamWhenKeyBecomes(const std::string& key) {
   ServeWithKeys({KeyEntry("writer", "old", kWrite)});
   grpc::ClientContext context;
   context.set_deadline(std::chrono::system_clock::now() + kWait);
@@ -285,13 +287,22 @@ TEST_F(SecurityTest, AStreamEndsWithItsKey) {
   request.mutable_write()->mutable_document()->set_id("a");
   request.mutable_write()->mutable_document()->set_text("text");
   pb::IngestResponse response;
-  ASSERT_TRUE(stream->Write(request));
-  ASSERT_TRUE(stream->Read(&response));
+  EXPECT_TRUE(stream->Write(request) && stream->Read(&response));
   EXPECT_EQ(response.result().error().code(), 0) << "it is admitted as long as its key is there";
-  WriteKeys({KeyEntry("writer", "new", kWrite)});
+  WriteKeys({key});
   const bool ended = Eventually([&] { return !(stream->Write(request) && stream->Read(&response)); });
   EXPECT_TRUE(ended) << "an hour-long stream would go on writing";
-  ExpectRefused(FromGrpcStatus(stream->Finish()), absl::StatusCode::kUnauthenticated, Reason::kUnauthenticated);
+  return FromGrpcStatus(stream->Finish());
+}
+
+TEST_F(SecurityTest, AStreamEndsWithItsKey) {
+  ExpectRefused(EndOfStreamWhenKeyBecomes(KeyEntry("writer", "new", kWrite)), absl::StatusCode::kUnauthenticated,
+                Reason::kUnauthenticated);
+}
+
+TEST_F(SecurityTest, AStreamEndsWhenItsKeyIsForOtherCollections) {
+  ExpectRefused(EndOfStreamWhenKeyBecomes(KeyEntry("writer", "old", StrCat(kWrite, R"(,"collections":["news"])"))),
+                absl::StatusCode::kPermissionDenied, Reason::kPermissionDenied);
 }
 
 // What the audit log says while `calls` are made.
