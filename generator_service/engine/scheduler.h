@@ -38,7 +38,8 @@ struct SchedulerLimits {
   int64_t prefill_tokens_shared_max = 32;  // in a step where somebody does; fewer where that would be slow,
   int64_t prefill_tokens_shared_min = 1;   // but no fewer than these
   int64_t encoder_rows_max = 64;           // neighbours encoded in a step; a chunk with more is encoded by itself
-  std::chrono::milliseconds stall_ms_max{60'000};  // that a reader may be behind; while others wait for a place, a tenth
+  // That a reader may be behind; a tenth while others wait for a place.
+  std::chrono::milliseconds stall_ms_max{60'000};
 };
 
 // Of a stream that nobody has read for so long: CANCELLED.
