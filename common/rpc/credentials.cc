@@ -31,6 +31,7 @@ namespace {
 constexpr unsigned kRefreshSeconds = 1;
 constexpr int kKeepaliveMs = 30'000;  // our servers allow a ping every 20 s
 constexpr int kKeepaliveTimeoutMs = 10'000;
+constexpr int kBetweenResolutionsMs = 1000;  // else 30 s, in which a peer that came back elsewhere is not found
 constexpr char kKeyForm[] = "an API key is one word of visible ASCII characters";
 
 template <typename T, void (*kFree)(T*)>
@@ -228,6 +229,7 @@ absl::StatusOr<std::shared_ptr<grpc::Channel>> MakeChannel(const std::string& ta
                                                            grpc::ChannelArguments arguments,
                                                            const std::string& flag_prefix) {
   RETRO_RETURN_IF_ERROR(CheckClient(target, security, flag_prefix));
+  arguments.SetInt(GRPC_ARG_DNS_MIN_TIME_BETWEEN_RESOLUTIONS_MS, kBetweenResolutionsMs);
   arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, kKeepaliveMs);
   arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, kKeepaliveTimeoutMs);
   arguments.SetInt(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);

@@ -16,9 +16,9 @@ give() { # give SERVICE FILE...
   mkdir -p "$folder"
   for file in "$@"; do install -m 400 -o 10001 -g 10001 "run/secrets/$file" "$folder/$file"; done
 }
-for shard in shard-0a shard-0b shard-1a shard-1b; do give $shard server.pem server.key api-keys.json ca.pem admin.apikey; done
-give router server.pem server.key api-keys.json ca.pem admin.apikey
-give generator server.pem server.key api-keys.json ca.pem read.apikey
+for shard in shard-0a shard-0b shard-1a shard-1b; do give $shard server.pem server.key api-keys.json ca.pem shards.apikey; done
+give router server.pem server.key api-keys.json ca.pem shards.apikey
+give generator server.pem server.key api-keys.json ca.pem generator.apikey
 give proxy proxy.pem ca.pem
 give standalone server.pem server.key api-keys.json
 [ -z "${SUDO_UID:-}" ] || chown -R "$SUDO_UID" run/secrets

@@ -6,6 +6,7 @@
 import base64
 import functools
 import glob
+import hashlib
 import json
 import os
 import re
@@ -24,7 +25,8 @@ WORKLOAD_KINDS = ("Deployment", "StatefulSet", "Job")
 OPERATOR_KINDS = ("ServiceMonitor", "PrometheusRule")  # of the Prometheus operator: no part of the published schemas
 BIN = sys.argv.pop(1)
 TOOLS = os.path.dirname(sys.executable)
-OVERLAYS = ("build", "cpu", "cuda", "model", "prebuilt")  # what is applied; the other folders are parts of these
+SERVICES = ("retro-retriever", "retro-shard", "retro-generator")
+OVERLAYS = ("build", "cpu", "cuda", "model", "prebuilt", "proxy")  # what is applied; the other folders are parts of these
 
 
 def read(*names):
@@ -166,12 +168,113 @@ class Kubernetes(unittest.TestCase):
         self.assertEqual(context["capabilities"]["drop"], ["ALL"], path)
         self.assertIn("memory", container["resources"]["limits"], path)
 
+    def test_every_pod_is_given_its_own_key_and_no_other(self):
+        head = read("k8s", "base", "kustomization.yaml")
+        holds = {name: set(re.findall(r"--from-file=([\w.-]+)=", line)) for name, line in
+                 re.findall(r"create secret generic (\S+)((?: \\\n#| *--from-file=\S+)+)", head)}
+        self.assertEqual(len(holds), 4)
+        seen = 0
+        for path, pod in workloads():
+            secrets = {volume["name"]: volume["secret"] for volume in pod.get("volumes", []) if "secret" in volume}
+            for container in pod.get("initContainers", []) + pod["containers"]:
+                given = set()
+                for mount in container["volumeMounts"]:
+                    if mount["name"] in secrets and secrets[mount["name"]]["secretName"] != "retro-proxy":
+                        given |= {f"{mount['mountPath']}/{file}" for file in holds[secrets[mount["name"]]["secretName"]]}
+                named = paths_in(container.get("args", [])).values()
+                needed = {file for file in named if file.startswith(("/tls/", "/keys/", "/own-key/"))}
+                if program_of(container["image"]) in SERVICES:
+                    self.assertEqual(given - {"/tls/ca.crt"}, needed - {"/tls/ca.crt"}, path)
+                    seen += bool(given)
+                elif program_of(container["image"]) != "retro-proxy":
+                    self.assertEqual(given, set(), path)
+        self.assertGreater(seen, 11)
+
+    def test_the_certificate_has_the_names_that_are_called(self):
+        (names,) = re.findall(r"^#  +bash (deploy/secrets.sh) secrets (.*)$", read("k8s", "base", "kustomization.yaml"), re.M)
+        names = subprocess.run(["bash", "-c", f"echo {names[1]}"], capture_output=True, text=True, check=True).stdout.split()
+        called = {replica["address"] for shard in self.cluster_file()["shards"] for replica in shard["replicas"]}
+        for path, pod in workloads():
+            for container in pod["containers"]:
+                for argument in container.get("args", []):
+                    if argument.startswith("--retriever="):
+                        called.add(argument.split("dns:///")[1])
+                for variable in container.get("env", []):
+                    if variable["name"] in ("ROUTER", "GENERATOR"):
+                        called.add(variable["value"])
+        called |= set(re.findall(r"dns:///([\w.-]+)", read("k8s", "base", "kustomization.yaml")))
+        self.assertGreater(len(called), 8)
+        self.assertLessEqual({name.split(":")[0] for name in called}, set(names))
+
+    def cluster_file(self):
+        return json.loads(objects("cpu", "ConfigMap")["retro-cluster"]["data"]["cluster.json"])
+
+    def run_script(self, script, folder, **environment):
+        """What a container runs, with its volumes in `folder`; its exit code."""
+        script = re.sub(r"(?<![\w.])/(data|cluster|first|built)\b", rf"{folder}/\1", script)
+        return subprocess.run(["sh", "-euc", script], env=os.environ | environment, capture_output=True, check=False).returncode
+
+    def test_a_cluster_without_an_identity_of_its_own_is_not_founded(self):
+        script = objects("cpu", "Job")["retro-cluster-file"]["spec"]["template"]["spec"]["containers"][0]["command"][-1]
+        text = objects("cpu", "ConfigMap")["retro-cluster"]["data"]["cluster.json"]
+        placeholder = json.loads(text)["store_id"]
+        with tempfile.TemporaryDirectory() as folder:
+            for name in ("first", "cluster"):
+                os.mkdir(os.path.join(folder, name))
+            for store_id, founded in ((placeholder, False), ("ab" * 16, True), ("cd" * 16, True)):
+                with open(os.path.join(folder, "first", "cluster.json"), "w", encoding="utf-8") as f:
+                    f.write(text.replace(placeholder, store_id))
+                check = subprocess.run([os.path.join(BIN, "retro-shard"), "--check-config", f"--cluster-file={f.name}", "--shard=0",
+                                        "--replica=retro-shard-0-0", f"--data={folder}/data"], capture_output=True, text=True, check=False)
+                self.assertEqual(check.returncode == 0, founded, check.stderr)
+                self.assertEqual(self.run_script(script, folder) == 0, founded, store_id)
+            self.assertEqual(os.listdir(os.path.join(folder, "cluster")), ["cluster.json"])
+            with open(os.path.join(folder, "cluster", "cluster.json"), encoding="utf-8") as f:
+                self.assertEqual(json.load(f)["store_id"], "ab" * 16)  # once and never again
+
+    def test_a_built_store_is_taken_before_the_first_write_alone(self):
+        containers = objects("prebuilt", "StatefulSet")["retro-shard-0"]["spec"]["template"]["spec"]["initContainers"]
+        script = containers[0]["command"][-1]
+        for replica, shard, epochs, taken in (("r-0", "0", (1, 1), True), ("r-0", "1", (7, 1), True), ("r-0", "0", (2, 1), False),
+                                              ("r-0", "1", (1, 11), False), ("r-1", "0", (1, 1), False)):
+            for indent in (None, 2):
+                with tempfile.TemporaryDirectory() as folder:
+                    os.makedirs(os.path.join(folder, "built", shard, "store"))
+                    for name in ("data", "cluster"):
+                        os.mkdir(os.path.join(folder, name))
+                    self.assertNotEqual(self.run_script(script, folder, REPLICA="r-0", SHARD=shard), 0)  # there is no cluster file yet
+                    with open(os.path.join(folder, "cluster", "cluster.json"), "w", encoding="utf-8") as f:
+                        json.dump({"shards": [{"epoch": epoch, "replicas": [{"name": "r-0"}]} for epoch in epochs]}, f, indent=indent)
+                    self.assertEqual(self.run_script(script, folder, REPLICA=replica, SHARD=shard), 0)
+                    self.assertEqual(os.path.exists(os.path.join(folder, "data", "store", "store")), taken, (replica, shard, epochs))
+
+    def test_generators_on_gpus_can_be_changed_without_a_spare_one(self):
+        generator = objects("cuda", "Deployment")["retro-generator"]["spec"]
+        self.assertEqual(generator["strategy"]["rollingUpdate"], {"maxUnavailable": 1, "maxSurge": 0})
+        scaler = objects("cuda", "HorizontalPodAutoscaler")["retro-generator"]["spec"]
+        self.assertEqual(scaler["maxReplicas"], scaler["minReplicas"])
+
+    def test_clients_find_new_pods_sooner_than_an_autoscaler_asks_for_more(self):
+        for name in ("retro-router", "retro-generator"):
+            arguments = objects("cpu", "Deployment")[name]["spec"]["template"]["spec"]["containers"][0]["args"]
+            (age_ms,) = [int(a.split("=")[1]) for a in arguments if a.startswith("--connection-age-ms-max=")]
+            (policy,) = objects("cpu", "HorizontalPodAutoscaler")[name]["spec"]["behavior"]["scaleUp"]["policies"]
+            self.assertLess(age_ms / 1000, policy["periodSeconds"])
+
+    def test_shards_are_not_changed_by_an_apply_and_the_runbook_says_how(self):
+        for name, shard in objects("cpu", "StatefulSet").items():
+            self.assertEqual(shard["spec"]["updateStrategy"], {"type": "OnDelete"}, name)
+        with open(os.path.join(ROOT, "docs", "runbooks.md"), encoding="utf-8") as f:
+            upgrade = f.read().split("\n## Upgrade\n")[1].split("\n## ")[0]
+        for step in ("kubectl -n retro delete pod", "retro admin promote", "kubectl drain"):
+            self.assertIn(step, upgrade)
+
     def test_services_are_probed_and_drained(self):
         for path, pod in workloads():
             if "restartPolicy" in pod:  # a job's
                 continue
             for container in pod["containers"]:
-                if not program_of(container["image"]).startswith("retro-"):
+                if program_of(container["image"]) not in SERVICES:
                     continue
                 self.assertIn("service", container["readinessProbe"]["grpc"], path)  # more than being alive
                 ports = {port["name"]: port["containerPort"] for port in container["ports"]}
@@ -187,7 +290,7 @@ class Kubernetes(unittest.TestCase):
                 self.assertLessEqual(document["spec"]["ttlSecondsAfterFinished"], 600, path)
 
     def test_what_is_mounted_is_there_or_the_head_says_how_to_make_it(self):
-        head = read("k8s", "base", "kustomization.yaml").split("apiVersion:")[0]
+        head = "".join(read("k8s", folder, "kustomization.yaml").split("apiVersion:")[0] for folder in ("base", "proxy"))
         claims = {document["metadata"]["name"] for _, document in manifests() if document["kind"] == "PersistentVolumeClaim"}
         for path, _, (kind, name) in volumes():
             if kind == "claim":
@@ -201,7 +304,7 @@ class Kubernetes(unittest.TestCase):
                         continue
                     self.assertTrue(any(file.startswith(mount["mountPath"] + "/") or file == mount["mountPath"]
                                         for mount in container["volumeMounts"]), f"{path}: {flag}={file}")
-                    if file.startswith(("/tls/", "/keys/")):
+                    if file.startswith(("/tls/", "/keys/", "/own-key/")):
                         self.assertIn(f"--from-file={os.path.basename(file)}=", head, path)
 
     def test_rules_are_those_of_prometheus(self):
@@ -296,6 +399,51 @@ class Compose(unittest.TestCase):
                 self.assertIn("--snapshot-dir=/snapshots", arguments, where)
                 seen += 1
         self.assertGreater(seen, 7)
+
+
+class Secrets(unittest.TestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = os.path.join(folder.name, "secrets")
+
+    def make(self):
+        """What it says beside."""
+        return subprocess.run(["bash", os.path.join(DEPLOY, "secrets.sh"), self.folder, "router"], capture_output=True, text=True, check=True).stderr
+
+    def files(self):
+        content = {}
+        for name in os.listdir(self.folder):
+            with open(os.path.join(self.folder, name), encoding="ascii") as f:
+                content[name] = f.read()
+        return content
+
+    def test_what_is_there_stays_and_an_edited_key_file_above_all(self):
+        self.make()
+        first = self.files()
+        hashes = {entry["name"]: entry["sha256"] for entry in json.loads(first["api-keys.json"])["keys"]}
+        self.assertEqual(hashes, {name: hashlib.sha256(first[f"{name}.apikey"].encode()).hexdigest()
+                                  for name in ("admin", "write", "read", "shards", "generator")})
+        edited = json.loads(first["api-keys.json"])
+        edited["keys"] = [entry for entry in edited["keys"] if entry["name"] != "read"] + [{"name": "user", "role": "read", "sha256": "0" * 64}]
+        with open(os.path.join(self.folder, "api-keys.json"), "w", encoding="ascii") as f:
+            json.dump(edited, f)
+        os.remove(os.path.join(self.folder, "server.pem"))
+        os.remove(os.path.join(self.folder, "write.apikey"))
+        said = self.make()
+        second = self.files()
+        self.assertEqual(json.loads(second["api-keys.json"]), edited)
+        self.assertEqual({name for name in second if second[name] != first[name]}, {"api-keys.json", "server.pem", "server.key", "write.apikey"} |
+                         {name for name in second if name.endswith(".srl")})
+        self.assertEqual(re.findall(r'"name": "(\w+)"', said), ["write"])  # whose entry is to be put there
+        self.assertIn(hashlib.sha256(second["write.apikey"].encode()).hexdigest(), said)
+        self.assertEqual(self.make(), "")
+
+    def test_neither_the_repository_nor_an_image_takes_them(self):
+        for name in ("secrets/ca.key", "secrets/api-keys.json", "elsewhere/read.apikey", "elsewhere/server.key", "deploy/compose/run/secrets/ca.pem"):
+            self.assertEqual(subprocess.run(["git", "check-ignore", "-q", name], cwd=ROOT, check=False).returncode, 0, name)
+        with open(os.path.join(ROOT, ".dockerignore"), encoding="utf-8") as f:
+            self.assertLessEqual({"secrets", "deploy/compose/run", "**/*.apikey", "**/*.key"}, set(f.read().split()))
 
 
 class Clients(unittest.TestCase):

@@ -420,8 +420,8 @@ class ThroughTheProxy(HostileClients, harness.EndToEndTest):
             config = f.read()
         port, self.generator_port = harness.free_port(), harness.free_port()
         for old, new in (("/secrets", self.folder), ("bind :7700", f"bind 127.0.0.1:{port}"),
-                         ("bind :7800", f"bind 127.0.0.1:{self.generator_port}"), ("router:7700", self.service.address),
-                         ("generator:7800", self.service.address)):  # the retriever stands for both
+                         ("bind :7800", f"bind 127.0.0.1:{self.generator_port}"), ("${ROUTER}:7700", self.service.address),
+                         ("${GENERATOR}:7800", self.service.address)):  # the retriever stands for both
             self.assertIn(old, config)
             config = config.replace(old, new)
         self.popen(["haproxy", "-db", "-f", self.write("haproxy.cfg", config)])
