@@ -7,7 +7,9 @@
 #include <future>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
+#include <string_view>
 #include <thread>
 #include <vector>
 
@@ -16,6 +18,7 @@
 #include "common/base/status_macros.h"
 #include "common/base/strings.h"
 #include "common/rpc/credentials.h"
+#include "common/rpc/log.h"
 #include "common/rpc/server.h"
 #include "common/rpc/status.h"
 #include "retriever_service/shard/shard_service.h"
@@ -257,12 +260,14 @@ TEST_F(UnaryTest, WhoWouldBeLateIsRefusedBeforeItWaits) {
 // The door of a shard, which routers alone should reach.
 class KeyedShardTest : public UnaryTest {
  protected:
-  KeyedShardTest() : UnaryTest({.access = OneReader()}) {}
+  KeyedShardTest() : UnaryTest({.access = SomeKeys()}) {}
 
-  static std::shared_ptr<AccessControl> OneReader() {
+  static std::shared_ptr<AccessControl> SomeKeys() {
     static const TemporaryFolder folder;
-    EXPECT_TRUE(
-        WriteFileAtomically(folder / "keys.json", KeyFile({KeyEntry("router", "read", R"("role":"read")")})).ok());
+    const std::string keys =
+        KeyFile({KeyEntry("router", "read", R"("role":"read")"),  //
+                 KeyEntry("peer", "admin", R"("role":"admin")"), KeyEntry("other", "other", R"("role":"read")")});
+    EXPECT_TRUE(WriteFileAtomically(folder / "keys.json", keys).ok());
     auto access = AccessControl::Open(folder / "keys.json");
     EXPECT_TRUE(access.ok()) << access.status();
     return *std::move(access);
@@ -292,6 +297,27 @@ TEST_F(KeyedShardTest, AReaderChangesNothingAndPullsNothing) {
         << method;
   }
   EXPECT_TRUE(answers.at("retro.shard.v1.ShardService.Stats").ok());
+}
+
+// As docs/security.md says: what changes or copies much; of what replicas do all the time, what is refused.
+TEST_F(KeyedShardTest, TheAuditLogSaysWhoCopiesAStoreAndWhoIsRefused) {
+  EXPECT_TRUE(StartLogging({.level = "error", .format = "text"}).ok());
+  shard_.GiveTurns(2);  // to Stats
+  testing::internal::CaptureStderr();
+  const auto answers = CallAll("admin");
+  CallAll("other");  // refusals of one key are logged up to ten a second
+  const std::string log = testing::internal::GetCapturedStderr();
+  const std::set<std::string> always = {"FetchSnapshot", "Delete", "CreateCollection", "DropCollection"};
+  const std::set<std::string> if_refused = {"PullChanges", "KeepLog"};
+  for (const auto& [name, status] : answers) {
+    const std::string method = name.substr(name.rfind('.') + 1);
+    const auto logged = [&](std::string_view key) {
+      return log.find(StrCat("audit method=shard.", method, " key=", key, " peer=ipv4:127.0.0.1:")) !=
+             std::string::npos;
+    };
+    EXPECT_EQ(logged("peer"), always.contains(method)) << method << "\n" << log;
+    EXPECT_EQ(logged("other"), always.contains(method) || if_refused.contains(method)) << method << "\n" << log;
+  }
 }
 
 }  // namespace

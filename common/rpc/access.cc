@@ -49,7 +49,7 @@ constexpr std::array kPolicies = {
     MethodPolicy{"shard.WriteInParts", Role::kWrite},
     MethodPolicy{"shard.Delete", Role::kWrite, true},
     MethodPolicy{"shard.PullChanges", Role::kAdmin},
-    MethodPolicy{"shard.FetchSnapshot", Role::kAdmin},
+    MethodPolicy{"shard.FetchSnapshot", Role::kAdmin, true},
     MethodPolicy{"shard.KeepLog", Role::kAdmin},
 };
 
@@ -181,7 +181,7 @@ absl::Status AccessControl::AdmitFurther(const Caller& caller, std::string_view 
 
 absl::Status Admit(AccessControl* access, const grpc::CallbackServerContext& context, std::string_view method,
                    CallContext& call) {
-  if (IsAudited(method)) NotePeer(context, call);
+  if (IsAuditedIfRefused(method)) NotePeer(context, call);
   if (access == nullptr) return absl::OkStatus();
   const auto& metadata = context.client_metadata();
   const auto header = metadata.find("authorization");
@@ -215,5 +215,10 @@ absl::Status CheckCollectionField(const google::protobuf::Message& request, cons
 }
 
 bool IsAudited(std::string_view method) { return PolicyOf(method).audited; }
+
+bool IsAuditedIfRefused(std::string_view method) {
+  const MethodPolicy policy = PolicyOf(method);
+  return policy.audited || policy.role == Role::kAdmin;
+}
 
 }  // namespace retro

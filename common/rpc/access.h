@@ -78,7 +78,9 @@ absl::Status AdmitFurther(AccessControl* access, std::string_view method, const 
 // is not for that collection.
 absl::Status CheckCollectionField(const google::protobuf::Message& request, const CallContext& call);
 
-// True for calls that the audit log is to have: those of operators and those that delete.
+// True for calls that the audit log is to have: those of operators, those that delete and those that copy a store.
 bool IsAudited(std::string_view method);
+// True also for those that it is to have if they are refused for their key: all that need an admin key.
+bool IsAuditedIfRefused(std::string_view method);
 
 }  // namespace retro

@@ -70,6 +70,12 @@ std::string CutToText(const google::protobuf::Message& message) {
   return text;
 }
 
+// For its key, or for the lack of one.
+bool IsRefusal(const absl::Status& status) {
+  const std::optional<Reason> reason = ReasonOf(status);
+  return reason == Reason::kUnauthenticated || reason == Reason::kPermissionDenied || reason == Reason::kKeyLimit;
+}
+
 std::string NewRequestId() {
   thread_local std::mt19937_64 random{std::random_device{}()};
   return fmt::format("{:016x}", random());
@@ -132,18 +138,15 @@ grpc::Status CallRecord::Finish(const absl::Status& given) const {
               {"parent_span_id", parent_span_},
               {"message", std::string(status.message())}});
   }
-  if (IsAudited(method_)) Audit(status, code);
+  if (IsAudited(method_) || (IsRefusal(status) && IsAuditedIfRefused(method_))) Audit(status, code);
   return ToGrpcStatus(status);
 }
 
 void CallRecord::Audit(const absl::Status& status, const std::string& code) const {
   static RefusalLimit& refusals = *new RefusalLimit;  // for threads that end after main()
   const std::string key = caller_ == nullptr ? "" : caller_->key;
-  const std::optional<Reason> reason = ReasonOf(status);
-  const bool refused =
-      reason == Reason::kUnauthenticated || reason == Reason::kPermissionDenied || reason == Reason::kKeyLimit;
   int64_t left_out = 0;
-  if (refused && !refusals.Take(key, start_, &left_out)) return;
+  if (IsRefusal(status) && !refusals.Take(key, start_, &left_out)) return;
   LogAudit({{"method", method_},
             {"key", key},
             {"peer", peer_},

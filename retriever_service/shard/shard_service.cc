@@ -295,6 +295,7 @@ class ShardService final : public ServiceBase {
       const auto carry_out = [stream, record, work, call, &request] {
         Request message;
         absl::Status status = ReadStreamRequest(request, message);
+        record->NoteRequest(message);
         if (status.ok()) status = work(message, *stream, call);
         stream->End(record->Finish(status));
       };
