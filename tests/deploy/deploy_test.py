@@ -506,8 +506,10 @@ HEALTHY = {
 # What differs, and the alerts that it raises.
 CASES = (
     ({}, []),
-    ({f"up{{{SHARD}}}": "0" + STEADY}, ["RetroDown"]),
-    ({f"up{{{ROUTER}}}": "0" + STEADY}, ["RetroDown", "RetroNoRouter"]),
+    ({f"up{{{SHARD}}}": "1+0x40 0+0x20"}, ["RetroDown"]),
+    ({f"up{{{SHARD}}}": "_x30 0+0x30"}, []),  # it starts
+    ({f"up{{{SHARD}}}": "0" + STEADY}, ["RetroDoesNotStart"]),
+    ({f"up{{{ROUTER}}}": "1+0x40 0+0x20"}, ["RetroDown", "RetroNoRouter"]),
     ({f"up{{{ROUTER}}}": None}, ["RetroNoRouter"]),
     ({f"up{{{GENERATOR}}}": None}, ["RetroNoGenerator"]),
     ({f"up{{{SHARD}}}": None, USABLE["0a"]: "0" + STEADY}, []),  # one replica of two
