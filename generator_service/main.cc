@@ -60,7 +60,6 @@ void AddSettings(CLI::App& app, Settings& settings) {
          "log-probabilities of other tokens or attention is never captured, nor are generations past the 64th and "
          "models of other programs")
       ->capture_default_str();
-
   constexpr char kBounds[] = "Bounds";
   SchedulerLimits& limits = settings.generator.limits;
   const auto add_bound = [&app, kBounds](const char* flag, int64_t& value, const char* help, int64_t least) {

@@ -48,7 +48,7 @@ std::string SmallModel(int pieces) {
 }  // namespace
 
 std::vector<std::string> FuzzSeeds() {
-  using namespace std::string_literals;
+  using std::string_literals::operator""s;
   return {SmallModel(kWithBytes), SmallModel(kWithout), "\0[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\na\n##b\n"s};
 }
 
