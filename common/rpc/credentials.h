@@ -47,8 +47,8 @@ struct ClientSecurity {
 
 // A channel to `target` that sends the API key with each call, and asks a silent connection every 30 s whether its peer
 // is alive: a machine that is gone says nothing. A name is looked up again once a second while none of its addresses
-// answers. Connecting is left to the calls. INVALID_ARGUMENT as CheckServerTls, or for a key that would leave the machine
-// in plaintext. `flag_prefix` names flags in errors: "" for --tls-ca, "retriever-" for --retriever-tls-ca.
+// answers. Connecting is left to the calls. INVALID_ARGUMENT as CheckServerTls, or for a key that would leave the
+// machine in plaintext. `flag_prefix` names flags in errors: "" for --tls-ca, "retriever-" for --retriever-tls-ca.
 absl::StatusOr<std::shared_ptr<grpc::Channel>> MakeChannel(const std::string& target, const ClientSecurity& security,
                                                            grpc::ChannelArguments arguments,
                                                            const std::string& flag_prefix = "");
