@@ -1,5 +1,6 @@
 // A store whose disk is full for a while: writes are refused and reads go on; once there is room again it goes on, and
 // what was refused never comes back. The disk is full when this file's write() says so.
+#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sys/syscall.h>
@@ -20,11 +21,22 @@ namespace {
 
 std::atomic<bool> disk_is_full = false;
 
-// Whether it is a file of a store's data.
-bool IsOnTheDisk(int descriptor) {
+std::string PathOf(int descriptor) {
   std::error_code error;
-  const auto path = std::filesystem::read_symlink("/proc/self/fd/" + std::to_string(descriptor), error);
-  return path.extension() == ".log" || path.extension() == ".sst";
+  return std::filesystem::read_symlink("/proc/self/fd/" + std::to_string(descriptor), error).string();
+}
+
+bool IsLog(const std::string& path) { return path.ends_with(".log"); }
+bool IsTable(const std::string& path) { return path.ends_with(".sst"); }
+
+std::atomic<bool> tables_are_held = false;  // they wait, and find no room afterwards
+std::atomic<int> tables_that_waited = 0;
+
+bool HasWaited(int descriptor) {
+  if (!tables_are_held || !IsTable(PathOf(descriptor))) return false;
+  ++tables_that_waited;
+  while (tables_are_held) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  return true;
 }
 
 std::atomic<bool> writes_are_bounded = false;
@@ -32,25 +44,46 @@ std::atomic<int> writes_left = 0;  // to any file of a store until its disk is f
 
 bool IsPastTheLast(int descriptor) {
   if (!writes_are_bounded) return false;
-  std::error_code error;
-  const auto path = std::filesystem::read_symlink("/proc/self/fd/" + std::to_string(descriptor), error).string();
-  return path.find("/store/") != std::string::npos && writes_left.fetch_sub(1) <= 0;
+  return PathOf(descriptor).find("/store/") != std::string::npos && writes_left.fetch_sub(1) <= 0;
 }
+
+bool FindsNoRoom(int descriptor) {
+  if (!disk_is_full) return false;
+  const std::string path = PathOf(descriptor);
+  return IsLog(path) || IsTable(path);
+}
+
+std::atomic<bool> logs_cannot_be_synced = false;
+std::atomic<int> syncs_of_logs = 0;
 
 }  // namespace
 
 extern "C" ssize_t write(int descriptor, const void* data, size_t size) {
-  if ((disk_is_full && IsOnTheDisk(descriptor)) || IsPastTheLast(descriptor)) {
+  if (FindsNoRoom(descriptor) || HasWaited(descriptor) || IsPastTheLast(descriptor)) {
     errno = ENOSPC;
     return -1;
   }
   return syscall(SYS_write, descriptor, data, size);
 }
 
+extern "C" int posix_fallocate(int descriptor, off_t begin, off_t size) {
+  if (disk_is_full) return ENOSPC;
+  return syscall(SYS_fallocate, descriptor, 0, begin, size) == 0 ? 0 : errno;
+}
+
+extern "C" int fdatasync(int descriptor) {
+  if (IsLog(PathOf(descriptor))) {
+    if (logs_cannot_be_synced) {
+      errno = ENOSPC;
+      return -1;
+    }
+    ++syncs_of_logs;
+  }
+  return static_cast<int>(syscall(SYS_fdatasync, descriptor));
+}
+
 namespace retro {
 namespace {
-
-using std::chrono::milliseconds;
 
 constexpr std::chrono::seconds kWaitMax{60};
 constexpr size_t kMemoryBytes = size_t{8} << 20;
@@ -58,7 +91,7 @@ constexpr size_t kMemoryBytes = size_t{8} << 20;
 class FullDiskTest : public testing::Test {
  protected:
   FullDiskTest() { Open(); }
-  ~FullDiskTest() override { disk_is_full = writes_are_bounded = false; }
+  ~FullDiskTest() override { disk_is_full = writes_are_bounded = tables_are_held = logs_cannot_be_synced = false; }
 
   void Open() {
     store_.reset();
@@ -72,12 +105,17 @@ class FullDiskTest : public testing::Test {
     return store_->Write(batch);
   }
   bool Has(const std::string& key) { return store_->Get(Family::kMeta, key, nullptr)->has_value(); }
-  void ResumeInTime() {
+  void Resume() {
     disk_is_full = false;
+    const absl::Status resumed = store_->Resume();
+    ASSERT_TRUE(resumed.ok()) << resumed;
+  }
+  template <typename Condition>
+  static void WaitUntil(const Condition& holds) {
     const auto end = std::chrono::steady_clock::now() + kWaitMax;
-    while (!store_->Resume().ok()) {
+    while (!holds()) {
       ASSERT_LT(std::chrono::steady_clock::now(), end);
-      std::this_thread::sleep_for(milliseconds(20));
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
     }
   }
   void ExpectRefused(const std::string& key) {
@@ -95,7 +133,7 @@ TEST_F(FullDiskTest, WritesGoOnOnceThereIsRoom) {
   disk_is_full = true;
   ExpectRefused("refused");
   EXPECT_TRUE(Has("before"));
-  ResumeInTime();
+  Resume();
   EXPECT_TRUE(Put("after").ok());
   Open();
   EXPECT_TRUE(Has("before"));
@@ -106,7 +144,7 @@ TEST_F(FullDiskTest, WritesGoOnOnceThereIsRoom) {
 TEST_F(FullDiskTest, SoDoesTheFirstWriteAfterAStart) {
   disk_is_full = true;
   ExpectRefused("refused");
-  ResumeInTime();
+  Resume();
   EXPECT_TRUE(Put("after").ok());
   Open();
   EXPECT_TRUE(Has("after"));
@@ -139,7 +177,7 @@ TEST_F(FullDiskTest, SoDoesTheFirstWriteAfterAllWasWrittenToTables) {
   disk_is_full = true;
   ExpectRefused("refused");
   EXPECT_FALSE(store_->Copy(folder_ / "second copy").ok());
-  ResumeInTime();
+  Resume();
   EXPECT_TRUE(Put("after").ok());
   Open();
   for (const char* key : {"before", "after"}) EXPECT_TRUE(Has(key)) << key;
@@ -151,11 +189,128 @@ TEST_F(FullDiskTest, SoDoesAWriteThatFindsMemoryFullToo) {
   ASSERT_TRUE(Put("before", kMemoryBytes).ok());
   disk_is_full = true;
   ExpectRefused("refused");
-  ResumeInTime();
+  Resume();
   EXPECT_TRUE(Put("after").ok());
   Open();
   for (const char* key : {"before", "after"}) EXPECT_TRUE(Has(key)) << key;
   EXPECT_FALSE(Has("refused"));
+}
+
+// A flush that began while there was room fails when the log already has: RocksDB's own recovery, once there is room,
+// would wait for ever for what it flushed itself meanwhile.
+TEST_F(FullDiskTest, SoDoesTheFirstWriteAfterAFlushThatFailedBesideIt) {
+  ASSERT_TRUE(Put("before").ok());
+  tables_are_held = true;
+  std::thread copying([this] { EXPECT_FALSE(store_->Copy(folder_ / "copy").ok()); });
+  WaitUntil([] { return tables_that_waited > 0; });
+  disk_is_full = true;
+  ExpectRefused("refused");
+  EXPECT_EQ(ReasonOf(store_->Resume()), Reason::kReadOnly);
+  disk_is_full = tables_are_held = false;
+  copying.join();
+  Resume();
+  EXPECT_TRUE(Put("after").ok());
+  Open();
+  for (const char* key : {"before", "after"}) EXPECT_TRUE(Has(key)) << key;
+  EXPECT_FALSE(Has("refused"));
+}
+
+TEST_F(FullDiskTest, AStoreThatIsClosedWhileAFlushFailsIsClosed) {
+  ASSERT_TRUE(Put("before").ok());
+  tables_are_held = true;
+  std::thread copying([this] { EXPECT_FALSE(store_->Copy(folder_ / "copy").ok()); });
+  WaitUntil([] { return tables_that_waited > 0; });
+  disk_is_full = true;
+  ExpectRefused("refused");
+  disk_is_full = tables_are_held = false;
+  copying.join();
+  Open();
+  EXPECT_TRUE(Has("before"));
+}
+
+TEST_F(FullDiskTest, SoDoesTheFirstWriteAfterACompactionAndAFlushHaveFailed) {
+  for (const char* copy : {"copy", "second copy"}) {
+    for (const char* key : {"before", "before too"}) ASSERT_TRUE(Put(key).ok());
+    ASSERT_TRUE(store_->Copy(folder_ / copy).ok());
+  }
+  disk_is_full = true;
+  EXPECT_FALSE(store_->Compact().ok());
+  disk_is_full = false;
+  for (int i = 0; i < 3; ++i) {
+    Resume();
+    ASSERT_TRUE(Put(StrCat("after ", i)).ok());
+    const bool copied = store_->Copy(folder_ / StrCat("later copy ", i)).ok();
+    EXPECT_TRUE(copied || i == 0);
+  }
+  EXPECT_TRUE(store_->Compact().ok());
+}
+
+TEST_F(FullDiskTest, ReadsGoOnWhereverResumingMeetsTheFullDiskAgain) {
+  ASSERT_TRUE(Put("before").ok());
+  for (int writes = 0;; ++writes) {
+    SCOPED_TRACE(writes);
+    disk_is_full = true;
+    ExpectRefused("refused");
+    disk_is_full = false;
+    writes_left = writes;
+    writes_are_bounded = true;
+    const absl::Status resumed = store_->Resume();
+    writes_are_bounded = false;
+    for (const char* key : {"before", "refused"}) EXPECT_EQ(Has(key), key == std::string("before")) << key;
+    if (resumed.ok()) {
+      EXPECT_GT(writes, 5);
+      return;
+    }
+    EXPECT_EQ(ReasonOf(resumed), Reason::kReadOnly) << resumed;
+    ExpectRefused("refused");
+    Resume();
+    EXPECT_TRUE(Put("before").ok());
+  }
+}
+
+TEST_F(FullDiskTest, WhatReadsForLongEndsAndMustBeRepeated) {
+  for (const char* key : {"a", "b"}) ASSERT_TRUE(Put(key).ok());
+  const auto snapshot = store_->TakeSnapshot();
+  disk_is_full = true;
+  ExpectRefused("refused");
+  std::thread resuming;
+  int seen = 0;
+  const absl::Status scanned =
+      store_->Scan(Family::kMeta, "", "", nullptr, /*fill_cache=*/true, [&](auto, auto) -> absl::StatusOr<bool> {
+        ++seen;
+        resuming = std::thread([this] { Resume(); });
+        WaitUntil([this] { return !store_->Get(Family::kMeta, "a", nullptr).ok(); });
+        return true;
+      });
+  resuming.join();
+  EXPECT_EQ(ReasonOf(scanned), Reason::kShardUnavailable) << scanned;
+  EXPECT_EQ(seen, 1);
+  EXPECT_EQ(ReasonOf(store_->Get(Family::kMeta, "a", snapshot.get()).status()), Reason::kShardUnavailable);
+  EXPECT_TRUE(*store_->Get(Family::kMeta, "a", store_->TakeSnapshot().get()));
+}
+
+TEST_F(FullDiskTest, AWriteWhoseLogCannotBeSyncedMayHaveHappened) {
+  ASSERT_TRUE(Put("before").ok());
+  logs_cannot_be_synced = true;
+  const absl::Status status = Put("unknown");
+  EXPECT_EQ(ReasonOf(status), Reason::kWriteOutcomeUnknown) << status;
+  logs_cannot_be_synced = false;
+  EXPECT_EQ(ReasonOf(store_->Resume()), Reason::kReadOnly);
+  ExpectRefused("refused");
+  EXPECT_TRUE(Has("before"));
+  EXPECT_FALSE(Has("unknown"));
+  Open();
+  EXPECT_TRUE(Has("unknown"));  // its record was whole
+  EXPECT_FALSE(Has("refused"));
+  EXPECT_TRUE(Put("after").ok());
+}
+
+TEST_F(FullDiskTest, AWriteIsSyncedBeforeItIsAcknowledged) {
+  for (int i = 0; i < 10; ++i) {
+    const int before = syncs_of_logs;
+    ASSERT_TRUE(Put(StrCat(i)).ok());
+    EXPECT_EQ(syncs_of_logs, before + 1);
+  }
 }
 
 }  // namespace

@@ -1,6 +1,8 @@
 #include "retriever_service/store/key_value.h"
 
+#include <fcntl.h>
 #include <rocksdb/cache.h>
+#include <rocksdb/convenience.h>
 #include <rocksdb/db.h>
 #include <rocksdb/env.h>
 #include <rocksdb/filter_policy.h>
@@ -12,18 +14,23 @@
 #include <rocksdb/write_buffer_manager.h>
 #include <spdlog/spdlog.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <array>
+#include <atomic>
+#include <cerrno>
 #include <chrono>
 #include <cstdarg>
 #include <cstdio>
 #include <filesystem>
+#include <set>
 #include <system_error>
 #include <utility>
 
 #include "absl/strings/str_join.h"
 #include "common/base/error.h"
+#include "common/base/file.h"
 #include "common/base/heap.h"
 #include "common/base/status_macros.h"
 #include "common/base/strings.h"
@@ -38,18 +45,32 @@ constexpr size_t kWriteBuffersDivisor = 3;              // the share of memory t
 constexpr uint64_t kLogBytesMax = uint64_t{256} << 20;  // of all write-ahead logs: bounds the time that replaying takes
 constexpr double kBloomBitsPerKey = 10;
 constexpr std::chrono::seconds kResumeEvery{5};
-constexpr char kUnflushedKey[] = "unflushed";
+constexpr std::chrono::seconds kLeaveMax{2};           // for whoever uses a database that is to be closed
+constexpr uint64_t kOpeningBytes = uint64_t{4} << 20;  // RocksDB's small files, with some room to spare
+
+thread_local int leases_of_this_thread = 0;
 
 rocksdb::Slice ToSlice(std::string_view text) { return {text.data(), text.size()}; }
 std::string_view FromSlice(const rocksdb::Slice& slice) { return {slice.data(), slice.size()}; }
 
+absl::Status ReadOnly(std::string_view why) {
+  absl::Status error = Error(absl::StatusCode::kResourceExhausted, Reason::kReadOnly, why);
+  SetRetryAfter(error, kResumeEvery);
+  return error;
+}
+
+absl::Status DiskFull(const std::string& path, std::string_view text) {
+  return ReadOnly(StrCat("the disk under ", path, " is full: free some space; reads go on meanwhile (", text, ")"));
+}
+
+bool IsNoSpace(const rocksdb::Status& status) {
+  return status.IsNoSpace() || (status.IsIOError() && status.subcode() == rocksdb::Status::kNoSpace);
+}
+
 absl::Status FromRocks(const rocksdb::Status& status, const std::string& path) {
   if (status.ok()) return absl::OkStatus();
   const std::string text = status.ToString();
-  if (status.IsNoSpace() || (status.IsIOError() && status.subcode() == rocksdb::Status::kNoSpace)) {
-    return Error(absl::StatusCode::kResourceExhausted, Reason::kReadOnly,
-                 StrCat("the disk under ", path, " is full: free some space; reads go on meanwhile (", text, ")"));
-  }
+  if (IsNoSpace(status)) return DiskFull(path, text);
   if (status.IsCorruption()) {
     return Error(absl::StatusCode::kDataLoss, Reason::kStoreDamaged,
                  StrCat("the store in ", path, " is damaged: restore it from a snapshot or a replica (", text, ")"));
@@ -59,6 +80,19 @@ absl::Status FromRocks(const rocksdb::Status& status, const std::string& path) {
                  StrCat("the store in ", path, " is in use by another process: stop that one or name another folder"));
   }
   return Error(absl::StatusCode::kInternal, Reason::kInternal, StrCat("the store in ", path, ": ", text));
+}
+
+// True of a write that failed because its record had no room in the log: what is there of it was cut short, and is
+// never read back. Of one whose log could not be synced the record may be whole.
+bool WasCutShort(const rocksdb::Status& status) {
+  const std::string text = status.ToString();
+  return IsNoSpace(status) && text.find("While appending to file") != std::string::npos &&
+         text.find(".log: ") != std::string::npos;
+}
+
+absl::Status OpenedAnew(const std::string& path) {
+  return Error(absl::StatusCode::kUnavailable, Reason::kShardUnavailable,
+               StrCat("the store in ", path, " was opened anew meanwhile, as its disk had been full: repeat the call"));
 }
 
 // RocksDB reports errors by status; the standard library beneath it throws when memory runs out or a path is odd.
@@ -75,6 +109,29 @@ auto CatchAll(const std::string& path, Function&& function) -> decltype(function
 class GivesMemoryBack : public rocksdb::EventListener {
  public:
   void OnFlushCompleted(rocksdb::DB*, const rocksdb::FlushJobInfo&) override { GiveFreedMemoryBack(); }
+};
+
+// Keeps what stopped a database for writing. It is not resumed by RocksDB itself: with atomic flushes, 7.8 loses sight
+// of memory whose flush ended well while something else failed for want of space, and its recovery then waits for that
+// for ever, as does whoever closes it.
+class StopsForGood : public rocksdb::EventListener {
+ public:
+  void OnBackgroundError(rocksdb::BackgroundErrorReason, rocksdb::Status* error) override {
+    if (error->severity() < rocksdb::Status::Severity::kHardError) return;  // a compaction, which is tried again
+    const MutexLock lock(mutex_);
+    if (error_.ok()) error_ = *error;
+  }
+  void OnErrorRecoveryBegin(rocksdb::BackgroundErrorReason, rocksdb::Status, bool* auto_recovery) override {
+    *auto_recovery = false;
+  }
+  rocksdb::Status error() const {
+    const MutexLock lock(mutex_);
+    return error_;
+  }
+
+ private:
+  mutable Mutex mutex_;
+  rocksdb::Status error_ ABSL_GUARDED_BY(mutex_);
 };
 
 // RocksDB's warnings go into our log. A file of its own would end the process on a full disk: Debian's build asserts
@@ -113,10 +170,11 @@ rocksdb::DBOptions DatabaseOptions(const KeyValueOptions& options, const std::sh
   db.track_and_verify_wals_in_manifest = true;
   // So that a batch is in tables whole or not at all: what a log has lost is then missing in every family.
   db.atomic_flush = true;
-  db.avoid_flush_during_shutdown = true;  // what is in no table is in a log, but for what KeepSomethingUnflushed writes
+  db.avoid_flush_during_shutdown = true;  // what is in no table is in a log
   db.max_total_wal_size = kLogBytesMax;
   db.write_buffer_manager =
       std::make_shared<rocksdb::WriteBufferManager>(options.memory_bytes / kWriteBuffersDivisor, cache);
+  db.max_bgerror_resume_count = 0;  // see StopsForGood
   db.listeners.push_back(std::make_shared<GivesMemoryBack>());
   db.max_open_files = OpenFilesMax();
   db.max_background_jobs = 2;
@@ -158,9 +216,32 @@ std::string LogsIn(const std::string& path) {
   return logs.empty() ? StrCat("none in ", path) : absl::StrJoin(logs, ", ");
 }
 
+// Whether there is room for what opening writes: a table of what the logs hold, and RocksDB's small files.
+absl::Status CheckRoom(const std::string& path) {
+  uint64_t bytes = kOpeningBytes;
+  std::error_code error;
+  for (const auto& entry : std::filesystem::directory_iterator(path, error)) {
+    const bool is_table = entry.path().extension() == ".sst";
+    std::error_code gone;
+    const uintmax_t size = !is_table && entry.is_regular_file(gone) ? entry.file_size(gone) : 0;
+    if (!gone) bytes += size;
+  }
+  const std::string probe = path + "/room";
+  const int file = open(probe.c_str(), O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
+  if (file < 0)
+    return errno == ENOSPC ? DiskFull(path, "not a file can be made") : ErrnoStatus(errno, "cannot make", probe);
+  unlink(probe.c_str());
+  const int refused = posix_fallocate(file, 0, static_cast<off_t>(bytes));
+  close(file);
+  if (refused == 0) return absl::OkStatus();
+  return DiskFull(path, StrCat("writing goes on once ", bytes >> 20, " MiB are free"));
+}
+
 // Families that this program does not know mean a newer layout.
-absl::Status CheckFamilies(const rocksdb::DBOptions& options, const std::string& path) {
+absl::Status CheckFamilies(const std::string& path) {
   std::vector<std::string> present;
+  rocksdb::DBOptions options;
+  options.info_log = std::make_shared<RocksLog>();
   const rocksdb::Status status = rocksdb::DB::ListColumnFamilies(options, path, &present);
   if (!status.ok()) return absl::OkStatus();  // nothing there yet, or damaged: opening will tell
   for (const std::string& name : present) {
@@ -176,46 +257,124 @@ absl::Status CheckFamilies(const rocksdb::DBOptions& options, const std::string&
 
 }  // namespace
 
+// An open database.
 struct KeyValueStore::Rocks {
+  // What a write that failed has left, after which there is no other.
+  enum class Failure { kNone, kNothingDone, kOutcomeUnknown };
+
+  static absl::StatusOr<std::unique_ptr<Rocks>> Open(const KeyValueOptions& options, bool read_only);
+  ~Rocks();
+
+  rocksdb::ColumnFamilyHandle* handle(Family family) const { return handles[static_cast<int>(family)]; }
+  // Why nothing can be written any more.
+  absl::Status CheckWritable() const;
+
+  const rocksdb::Snapshot* TakeSnapshot() {
+    const MutexLock lock(mutex);
+    return *snapshots.insert(db->GetSnapshot()).first;
+  }
+  void Release(const rocksdb::Snapshot* snapshot) {
+    const MutexLock lock(mutex);
+    snapshots.erase(snapshot);
+    db->ReleaseSnapshot(snapshot);
+  }
+
   std::string path;
-  std::string logs_found;
+  uint64_t generation = 0;  // differs from those of earlier ones
+  bool read_only = false;
+  std::shared_ptr<StopsForGood> stopped;
+  std::atomic<Failure> failure = Failure::kNone;
+  std::atomic<bool> leaving = false;  // it is to be closed: what lasts long ends
   std::shared_ptr<rocksdb::Cache> cache;
   std::unique_ptr<rocksdb::DB> db;
   std::vector<rocksdb::ColumnFamilyHandle*> handles;  // families in order, then RocksDB's own default one
-
-  ~Rocks() {
-    for (rocksdb::ColumnFamilyHandle* handle : handles) db->DestroyColumnFamilyHandle(handle);
-    if (db != nullptr) db->Close().PermitUncheckedError();
-  }
-  rocksdb::ColumnFamilyHandle* handle(Family family) const { return handles[static_cast<int>(family)]; }
-
-  // Sees to it that something is in memory that is in no table yet: only then does RocksDB, resuming after a failed
-  // write, begin a new log. Otherwise it would go on with the one in which a record was cut short, and that ends the
-  // process. Memory that is full goes to tables with this write, not with the one after it, of a store's one writer.
-  rocksdb::Status KeepSomethingUnflushed() const {
-    rocksdb::WriteOptions options;
-    options.disableWAL = true;
-    return db->Put(options, handles.back(), kUnflushedKey, "");
-  }
+  Mutex mutex;
+  std::set<const rocksdb::Snapshot*> snapshots ABSL_GUARDED_BY(mutex);
 };
+
+absl::StatusOr<std::unique_ptr<KeyValueStore::Rocks>> KeyValueStore::Rocks::Open(const KeyValueOptions& options,
+                                                                                 bool read_only) {
+  return CatchAll(options.path, [&]() -> absl::StatusOr<std::unique_ptr<Rocks>> {
+    static std::atomic<uint64_t> generations = 0;
+    auto rocks = std::make_unique<Rocks>();
+    rocks->path = options.path;
+    rocks->generation = ++generations;
+    rocks->read_only = read_only;
+    rocks->stopped = std::make_shared<StopsForGood>();
+    rocks->cache = rocksdb::NewLRUCache(options.memory_bytes);
+    rocksdb::DBOptions database_options = DatabaseOptions(options, rocks->cache);
+    database_options.listeners.push_back(rocks->stopped);
+    std::vector<rocksdb::ColumnFamilyDescriptor> families;
+    families.reserve(kFamilyCount + 1);
+    for (int i = 0; i < kFamilyCount; ++i) {
+      families.emplace_back(kFamilyNames[i], FamilyOptions(static_cast<Family>(i), options, rocks->cache));
+    }
+    families.emplace_back(rocksdb::kDefaultColumnFamilyName, rocksdb::ColumnFamilyOptions());
+    rocksdb::DB* db = nullptr;
+    const rocksdb::Status status =
+        read_only ? rocksdb::DB::OpenForReadOnly(database_options, options.path, families, &rocks->handles, &db)
+                  : rocksdb::DB::Open(database_options, options.path, families, &rocks->handles, &db);
+    rocks->db.reset(db);
+    RETRO_RETURN_IF_ERROR(FromRocks(status, options.path));
+    return rocks;
+  });
+}
+
+KeyValueStore::Rocks::~Rocks() {
+  if (db == nullptr) return;
+  rocksdb::CancelAllBackgroundWork(db.get(), /*wait=*/false);  // what waits for a flush that will not come ends
+  {
+    const MutexLock lock(mutex);
+    for (const rocksdb::Snapshot* snapshot : snapshots) db->ReleaseSnapshot(snapshot);
+  }
+  for (rocksdb::ColumnFamilyHandle* handle : handles) db->DestroyColumnFamilyHandle(handle);
+  db->Close().PermitUncheckedError();
+}
+
+absl::Status KeyValueStore::Rocks::CheckWritable() const {
+  if (failure == Failure::kOutcomeUnknown) {
+    return ReadOnly(StrCat("the log of the store in ", path,
+                           " could not be written to its end, and nobody knows what the disk has of it: start the "
+                           "process again, which reads that; reads go on meanwhile"));
+  }
+  const rocksdb::Status error = stopped->error();
+  if (error.IsCorruption()) return FromRocks(error, path);
+  if (failure == Failure::kNone && error.ok() && !read_only) return absl::OkStatus();
+  const std::string_view why = IsNoSpace(error) || error.ok() ? "was full" : "could not be written";
+  return ReadOnly(StrCat("the disk under ", path, " ", why,
+                         " and writing has not resumed yet: see that it can be written; reads go on meanwhile",
+                         error.ok() ? "" : StrCat(" (", error.ToString(), ")")));
+}
 
 class KeyValueStore::Snapshot {
  public:
-  explicit Snapshot(rocksdb::DB& db) : db_(db), snapshot_(db.GetSnapshot()) {}
-  ~Snapshot() { db_.ReleaseSnapshot(snapshot_); }
+  explicit Snapshot(const KeyValueStore& store) : store_(store) {
+    const auto rocks = store.Use();
+    if (!rocks.ok()) return;  // nothing can be read at it
+    generation_ = (*rocks)->generation;
+    snapshot_ = (*rocks)->TakeSnapshot();
+  }
+  ~Snapshot() {
+    const MutexLock lock(store_.mutex_);
+    if (store_.rocks_ != nullptr && store_.rocks_->generation == generation_) store_.rocks_->Release(snapshot_);
+  }
   Snapshot(const Snapshot&) = delete;
   Snapshot& operator=(const Snapshot&) = delete;
 
-  static rocksdb::ReadOptions ReadAt(const Snapshot* snapshot) {
+  // How `rocks` is read as it was at a snapshot, or as it is.
+  static absl::StatusOr<rocksdb::ReadOptions> ReadAt(const Rocks& rocks, const Snapshot* at) {
     rocksdb::ReadOptions options;
     options.verify_checksums = true;
-    if (snapshot != nullptr) options.snapshot = snapshot->snapshot_;
+    if (at == nullptr) return options;
+    if (at->generation_ != rocks.generation) return OpenedAnew(rocks.path);
+    options.snapshot = at->snapshot_;
     return options;
   }
 
  private:
-  rocksdb::DB& db_;
-  const rocksdb::Snapshot* snapshot_;
+  const KeyValueStore& store_;
+  uint64_t generation_ = 0;
+  const rocksdb::Snapshot* snapshot_ = nullptr;
 };
 
 void KeyValueBatch::Put(Family family, std::string key, std::string value) {
@@ -233,7 +392,10 @@ void KeyValueBatch::DeleteRange(Family family, std::string begin, std::string en
   operations_.push_back({family, std::move(begin), std::nullopt, std::move(end)});
 }
 
-KeyValueStore::KeyValueStore(std::unique_ptr<Rocks> rocks) : rocks_(std::move(rocks)) {}
+// ---------------------------------------------------------------- opening, once and anew
+
+KeyValueStore::KeyValueStore(const KeyValueOptions& options, std::string logs_found, std::unique_ptr<Rocks> rocks)
+    : options_(options), logs_found_(std::move(logs_found)), rocks_(std::move(rocks)) {}
 KeyValueStore::~KeyValueStore() = default;
 
 absl::StatusOr<std::unique_ptr<KeyValueStore>> KeyValueStore::Open(const KeyValueOptions& options) {
@@ -244,55 +406,111 @@ absl::StatusOr<std::unique_ptr<KeyValueStore>> KeyValueStore::Open(const KeyValu
         StrCat("cannot make the folder ", options.path, ": ", error.message(), "; name one that can be written"));
   }
   return CatchAll(options.path, [&]() -> absl::StatusOr<std::unique_ptr<KeyValueStore>> {
-    auto rocks = std::make_unique<Rocks>();
-    rocks->path = options.path;
-    rocks->cache = rocksdb::NewLRUCache(options.memory_bytes);
-    rocks->logs_found = LogsIn(options.path);
-    const rocksdb::DBOptions database_options = DatabaseOptions(options, rocks->cache);
-    RETRO_RETURN_IF_ERROR(CheckFamilies(database_options, options.path));
+    std::string logs_found = LogsIn(options.path);
+    RETRO_RETURN_IF_ERROR(CheckFamilies(options.path));
     RETRO_RETURN_IF_ERROR(CheckTableTails(options.path));
-    std::vector<rocksdb::ColumnFamilyDescriptor> families;
-    families.reserve(kFamilyCount + 1);
-    for (int i = 0; i < kFamilyCount; ++i) {
-      families.emplace_back(kFamilyNames[i], FamilyOptions(static_cast<Family>(i), options, rocks->cache));
-    }
-    families.emplace_back(rocksdb::kDefaultColumnFamilyName, rocksdb::ColumnFamilyOptions());
-    rocksdb::DB* db = nullptr;
-    const rocksdb::Status status =
-        options.read_only ? rocksdb::DB::OpenForReadOnly(database_options, options.path, families, &rocks->handles, &db)
-                          : rocksdb::DB::Open(database_options, options.path, families, &rocks->handles, &db);
-    rocks->db.reset(db);
-    RETRO_RETURN_IF_ERROR(FromRocks(status, options.path));
-    if (options.verify_tables) RETRO_RETURN_IF_ERROR(FromRocks(db->VerifyChecksum(), options.path));
-    return std::unique_ptr<KeyValueStore>(new KeyValueStore(std::move(rocks)));
+    RETRO_ASSIGN_OR_RETURN(auto rocks, Rocks::Open(options, options.read_only));
+    if (options.verify_tables) RETRO_RETURN_IF_ERROR(FromRocks(rocks->db->VerifyChecksum(), options.path));
+    return std::unique_ptr<KeyValueStore>(new KeyValueStore(options, std::move(logs_found), std::move(rocks)));
   });
 }
 
+// Whoever waited for a lease while he holds another would wait for himself.
+absl::StatusOr<KeyValueStore::Lease> KeyValueStore::Use() const {
+  const MutexLock lock(mutex_);
+  while (leaving_) {
+    if (leases_of_this_thread > 0) return OpenedAnew(options_.path);
+    changed_.Wait(mutex_);
+  }
+  if (rocks_ == nullptr) return closed_;
+  ++leases_;
+  ++leases_of_this_thread;
+  return Lease(rocks_.get(), GiveBack{this});
+}
+
+void KeyValueStore::GiveBack::operator()(Rocks* /*rocks*/) const {
+  --leases_of_this_thread;
+  const MutexLock lock(store->mutex_);
+  if (--store->leases_ == 0) store->changed_.NotifyAll();
+}
+
+absl::Status KeyValueStore::Resume() {
+  const MutexLock one(resuming_);
+  if (const auto rocks = Use(); rocks.ok()) {
+    const absl::Status writable = (*rocks)->CheckWritable();
+    if (writable.ok() || (*rocks)->failure == Rocks::Failure::kOutcomeUnknown) return writable;
+  }
+  RETRO_RETURN_IF_ERROR(CheckRoom(options_.path));
+  RETRO_RETURN_IF_ERROR(Close());
+  auto opened = Rocks::Open(options_, /*read_only=*/false);
+  absl::Status status = opened.status();
+  if (!opened.ok()) opened = Rocks::Open(options_, /*read_only=*/true);
+  const MutexLock lock(mutex_);
+  if (opened.ok()) {
+    rocks_ = *std::move(opened);
+  } else {
+    closed_ = opened.status();
+  }
+  leaving_ = false;
+  changed_.NotifyAll();
+  return status;
+}
+
+absl::Status KeyValueStore::Close() {
+  Rocks* rocks = nullptr;
+  {
+    const MutexLock lock(mutex_);
+    leaving_ = true;
+    rocks = rocks_.get();
+  }
+  if (rocks == nullptr) return absl::OkStatus();
+  rocks->leaving = true;
+  rocks->db->DisableManualCompaction();
+  std::unique_ptr<Rocks> closed;
+  const MutexLock lock(mutex_);
+  const auto end = std::chrono::steady_clock::now() + kLeaveMax;
+  while (leases_ > 0) {
+    if (changed_.WaitUntil(mutex_, end)) continue;
+    rocks->db->EnableManualCompaction();
+    rocks->leaving = leaving_ = false;
+    changed_.NotifyAll();
+    return ReadOnly(StrCat("the disk under ", options_.path,
+                           " was full, and writing resumes once those who have read for long end"));
+  }
+  closed = std::move(rocks_);
+  return absl::OkStatus();
+}
+
+// ---------------------------------------------------------------- reading
+
 std::shared_ptr<const KeyValueStore::Snapshot> KeyValueStore::TakeSnapshot() const {
-  return std::make_shared<const Snapshot>(*rocks_->db);
+  return std::make_shared<const Snapshot>(*this);
 }
 
 absl::StatusOr<std::optional<std::string>> KeyValueStore::Get(Family family, std::string_view key,
                                                               const Snapshot* at) const {
+  RETRO_ASSIGN_OR_RETURN(const Lease rocks, Use());
+  RETRO_ASSIGN_OR_RETURN(const rocksdb::ReadOptions options, Snapshot::ReadAt(*rocks, at));
   std::string value;
-  const rocksdb::Status status = rocks_->db->Get(Snapshot::ReadAt(at), rocks_->handle(family), ToSlice(key), &value);
+  const rocksdb::Status status = rocks->db->Get(options, rocks->handle(family), ToSlice(key), &value);
   if (status.IsNotFound()) return std::nullopt;
-  RETRO_RETURN_IF_ERROR(FromRocks(status, rocks_->path));
+  RETRO_RETURN_IF_ERROR(FromRocks(status, rocks->path));
   return value;
 }
 
 absl::StatusOr<std::vector<std::optional<std::string>>> KeyValueStore::MultiGet(Family family,
                                                                                 std::span<const std::string> keys,
                                                                                 const Snapshot* at) const {
+  RETRO_ASSIGN_OR_RETURN(const Lease rocks, Use());
+  RETRO_ASSIGN_OR_RETURN(const rocksdb::ReadOptions options, Snapshot::ReadAt(*rocks, at));
   const std::vector<rocksdb::Slice> slices(keys.begin(), keys.end());
   std::vector<rocksdb::PinnableSlice> values(keys.size());
   std::vector<rocksdb::Status> statuses(keys.size());
-  rocks_->db->MultiGet(Snapshot::ReadAt(at), rocks_->handle(family), keys.size(), slices.data(), values.data(),
-                       statuses.data());
+  rocks->db->MultiGet(options, rocks->handle(family), keys.size(), slices.data(), values.data(), statuses.data());
   std::vector<std::optional<std::string>> found(keys.size());
   for (size_t i = 0; i < keys.size(); ++i) {
     if (statuses[i].IsNotFound()) continue;
-    RETRO_RETURN_IF_ERROR(FromRocks(statuses[i], rocks_->path));
+    RETRO_RETURN_IF_ERROR(FromRocks(statuses[i], rocks->path));
     found[i] = values[i].ToString();
   }
   return found;
@@ -300,23 +518,29 @@ absl::StatusOr<std::vector<std::optional<std::string>>> KeyValueStore::MultiGet(
 
 absl::Status KeyValueStore::Scan(Family family, std::string_view begin, std::string_view end, const Snapshot* at,
                                  bool fill_cache, const Visitor& visit) const {
-  rocksdb::ReadOptions options = Snapshot::ReadAt(at);
+  RETRO_ASSIGN_OR_RETURN(const Lease rocks, Use());
+  RETRO_ASSIGN_OR_RETURN(rocksdb::ReadOptions options, Snapshot::ReadAt(*rocks, at));
   options.fill_cache = fill_cache;
   const rocksdb::Slice upper = ToSlice(end);
   if (!end.empty()) options.iterate_upper_bound = &upper;
-  const std::unique_ptr<rocksdb::Iterator> it(rocks_->db->NewIterator(options, rocks_->handle(family)));
+  const std::unique_ptr<rocksdb::Iterator> it(rocks->db->NewIterator(options, rocks->handle(family)));
   for (it->Seek(ToSlice(begin)); it->Valid(); it->Next()) {
+    if (rocks->leaving) return OpenedAnew(rocks->path);
     RETRO_ASSIGN_OR_RETURN(const bool go_on, visit(FromSlice(it->key()), FromSlice(it->value())));
     if (!go_on) return absl::OkStatus();
   }
-  return FromRocks(it->status(), rocks_->path);
+  return FromRocks(it->status(), rocks->path);
 }
 
+// ---------------------------------------------------------------- writing
+
 absl::Status KeyValueStore::Write(const KeyValueBatch& batch) {
-  return CatchAll(rocks_->path, [&]() -> absl::Status {
+  return CatchAll(options_.path, [&]() -> absl::Status {
+    RETRO_ASSIGN_OR_RETURN(const Lease rocks, Use());
+    RETRO_RETURN_IF_ERROR(rocks->CheckWritable());
     rocksdb::WriteBatch writes(batch.bytes() + batch.operations_.size() * 16);
     for (const KeyValueBatch::Operation& operation : batch.operations_) {
-      rocksdb::ColumnFamilyHandle* handle = rocks_->handle(operation.family);
+      rocksdb::ColumnFamilyHandle* handle = rocks->handle(operation.family);
       const rocksdb::Slice key = ToSlice(operation.key);
       rocksdb::Status added;
       if (operation.value.has_value()) {
@@ -326,60 +550,58 @@ absl::Status KeyValueStore::Write(const KeyValueBatch& batch) {
       } else {
         added = writes.Delete(handle, key);
       }
-      RETRO_RETURN_IF_ERROR(FromRocks(added, rocks_->path));
+      RETRO_RETURN_IF_ERROR(FromRocks(added, rocks->path));
     }
     rocksdb::WriteOptions options;
     options.sync = true;
-    rocksdb::Status status = rocks_->KeepSomethingUnflushed();
-    if (status.ok()) status = rocks_->db->Write(options, &writes);
-    absl::Status error = FromRocks(status, rocks_->path);
-    if (error.ok() || error.code() == absl::StatusCode::kResourceExhausted) return error;
+    const rocksdb::Status status = rocks->db->Write(options, &writes);
+    if (status.ok()) return absl::OkStatus();
+    const absl::Status error = FromRocks(status, rocks->path);
+    if (WasCutShort(status)) {
+      rocks->failure = Rocks::Failure::kNothingDone;
+      return error;
+    }
+    rocks->failure = Rocks::Failure::kOutcomeUnknown;
     return Error(absl::StatusCode::kUnavailable, Reason::kWriteOutcomeUnknown,
                  StrCat("a write may or may not have happened, repeat it: ", MessageOf(error)));
   });
 }
 
-absl::Status KeyValueStore::Resume() {
-  return CatchAll(rocks_->path, [&]() -> absl::Status {
-    const rocksdb::Status status = rocks_->db->Resume();
-    if (!status.IsBusy()) return FromRocks(status, rocks_->path);
-    // RocksDB itself looks for free space every few seconds, and is at it.
-    absl::Status busy =
-        Error(absl::StatusCode::kResourceExhausted, Reason::kReadOnly,
-              StrCat("the disk under ", rocks_->path,
-                     " was full and writing has not resumed yet: free some space; reads go on meanwhile"));
-    SetRetryAfter(busy, kResumeEvery);
-    return busy;
-  });
-}
-
 absl::Status KeyValueStore::Copy(const std::string& folder) const {
-  return CatchAll(rocks_->path, [&]() -> absl::Status {
+  return CatchAll(options_.path, [&]() -> absl::Status {
+    RETRO_ASSIGN_OR_RETURN(const Lease rocks, Use());
+    RETRO_RETURN_IF_ERROR(rocks->CheckWritable());
     rocksdb::Checkpoint* checkpoint = nullptr;
-    RETRO_RETURN_IF_ERROR(FromRocks(rocksdb::Checkpoint::Create(rocks_->db.get(), &checkpoint), rocks_->path));
+    RETRO_RETURN_IF_ERROR(FromRocks(rocksdb::Checkpoint::Create(rocks->db.get(), &checkpoint), rocks->path));
     const std::unique_ptr<rocksdb::Checkpoint> owned(checkpoint);
-    return FromRocks(owned->CreateCheckpoint(folder), rocks_->path);  // flushes: the copy needs no log
+    return FromRocks(owned->CreateCheckpoint(folder), rocks->path);  // flushes: the copy needs no log
   });
 }
 
 absl::Status KeyValueStore::Compact() {
-  return CatchAll(rocks_->path, [&]() -> absl::Status {
-    for (rocksdb::ColumnFamilyHandle* handle : rocks_->handles) {
-      const rocksdb::Status status = rocks_->db->CompactRange(rocksdb::CompactRangeOptions(), handle, nullptr, nullptr);
-      RETRO_RETURN_IF_ERROR(FromRocks(status, rocks_->path));
+  return CatchAll(options_.path, [&]() -> absl::Status {
+    RETRO_ASSIGN_OR_RETURN(const Lease rocks, Use());
+    RETRO_RETURN_IF_ERROR(rocks->CheckWritable());
+    for (rocksdb::ColumnFamilyHandle* handle : rocks->handles) {
+      const rocksdb::Status status = rocks->db->CompactRange(rocksdb::CompactRangeOptions(), handle, nullptr, nullptr);
+      RETRO_RETURN_IF_ERROR(FromRocks(status, rocks->path));
     }
     return absl::OkStatus();
   });
 }
 
-const std::string& KeyValueStore::logs_found() const { return rocks_->logs_found; }
+// ---------------------------------------------------------------- figures
+
+const std::string& KeyValueStore::logs_found() const { return logs_found_; }
 
 KeyValueMemory KeyValueStore::Memory() const {
-  const auto sum = [this](const std::string& property) {
+  const auto rocks = Use();
+  if (!rocks.ok()) return {};
+  const auto sum = [&rocks](const std::string& property) {
     uint64_t value = 0;
-    return rocks_->db->GetAggregatedIntProperty(property, &value) ? value : 0;
+    return (*rocks)->db->GetAggregatedIntProperty(property, &value) ? value : 0;
   };
-  return {.cache = rocks_->cache->GetUsage(),
+  return {.cache = (*rocks)->cache->GetUsage(),
           .write_buffers = sum(rocksdb::DB::Properties::kSizeAllMemTables),
           .tables = sum(rocksdb::DB::Properties::kEstimateTableReadersMem)};
 }
@@ -387,7 +609,7 @@ KeyValueMemory KeyValueStore::Memory() const {
 uint64_t KeyValueStore::DiskBytes() const {
   uint64_t bytes = 0;
   std::error_code error;
-  for (std::filesystem::recursive_directory_iterator it(rocks_->path, error), end; !error && it != end;
+  for (std::filesystem::recursive_directory_iterator it(options_.path, error), end; !error && it != end;
        it.increment(error)) {
     std::error_code gone;  // files come and go while compactions run
     const uintmax_t size = it->is_regular_file(gone) ? it->file_size(gone) : 0;

@@ -2,11 +2,12 @@
 // the only file that includes it; nothing here knows what keys and values mean (see layout.h).
 //
 // All functions may be called from any thread. RocksDB's failures become statuses that name the folder:
-//   RESOURCE_EXHAUSTED (READ_ONLY)      the disk is full; reads go on
+//   RESOURCE_EXHAUSTED (READ_ONLY)      the disk is full, or was when a write failed; nothing was done, and reads go on
 //   DATA_LOSS (STORE_DAMAGED)           a file fails its checksum or is missing; the message names it
 //   FAILED_PRECONDITION (STORE_LOCKED)  another process has the folder open
 //   FAILED_PRECONDITION (LAYOUT_UNKNOWN) column families of another version of this program
 //   UNAVAILABLE (WRITE_OUTCOME_UNKNOWN) a write failed midway and may show up after a restart
+//   UNAVAILABLE (SHARD_UNAVAILABLE)     the database was opened anew (see Resume) while something was read for long
 #pragma once
 
 #include <cstddef>
@@ -21,6 +22,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "common/base/sync.h"
 
 namespace retro {
 
@@ -96,8 +98,10 @@ class KeyValueStore {
 
   // Returns OK when the batch is on disk. After a failure writes are refused until Resume succeeds.
   absl::Status Write(const KeyValueBatch& batch);
-  // After a failed write: makes what had succeeded durable elsewhere and starts a new log, so that the failed batch
-  // cannot come back. OK: writes are possible again.
+  // After a failed write: if there is room again, closes the database and opens it anew, so that a batch that found no
+  // room in the log cannot come back. Short reads wait for that; scans end, and snapshots taken before cannot be read
+  // any more (SHARD_UNAVAILABLE). OK: writes are possible again. After a log could not be synced, only a new process
+  // can tell what is in it: then it stays READ_ONLY.
   absl::Status Resume();
 
   // Makes a consistent copy of everything written so far in `folder`, which must not exist, on the same file system: of
@@ -112,8 +116,26 @@ class KeyValueStore {
 
  private:
   struct Rocks;
-  explicit KeyValueStore(std::unique_ptr<Rocks> rocks);
-  std::unique_ptr<Rocks> rocks_;
+  struct GiveBack {
+    const KeyValueStore* store;
+    void operator()(Rocks* rocks) const;
+  };
+  using Lease = std::unique_ptr<Rocks, GiveBack>;  // while there is one the database stays open
+
+  KeyValueStore(const KeyValueOptions& options, std::string logs_found, std::unique_ptr<Rocks> rocks);
+  absl::StatusOr<Lease> Use() const ABSL_LOCKS_EXCLUDED(mutex_);
+  // Waits for those who use the database, not for long, and closes it. While `leaving_` nobody begins to use it.
+  absl::Status Close() ABSL_LOCKS_EXCLUDED(mutex_);
+
+  const KeyValueOptions options_;
+  const std::string logs_found_;
+  Mutex resuming_;  // held by who opens the database anew; before mutex_
+  mutable Mutex mutex_;
+  mutable CondVar changed_;
+  std::unique_ptr<Rocks> rocks_ ABSL_GUARDED_BY(mutex_);  // null: closed, and `closed_` says why
+  absl::Status closed_ ABSL_GUARDED_BY(mutex_);
+  bool leaving_ ABSL_GUARDED_BY(mutex_) = false;
+  mutable int leases_ ABSL_GUARDED_BY(mutex_) = 0;
 };
 
 }  // namespace retro

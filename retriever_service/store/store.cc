@@ -373,8 +373,8 @@ absl::Status Store::Commit(Transaction transaction) {
 // A batch that failed halfway might come back from the write-ahead log after a restart, while its numbers are given out
 // again: so nothing is written after a failure until Resume has replaced that log.
 absl::Status Store::Write(const KeyValueBatch& batch) {
-  if (read_only()) RETRO_RETURN_IF_ERROR(rows_->Resume());
-  absl::Status status = rows_->Write(batch);
+  absl::Status status = rows_->Resume();
+  if (status.ok()) status = rows_->Write(batch);
   const MutexLock lock(mutex_);
   write_failed_ = !status.ok();
   return status;
