@@ -48,7 +48,8 @@ class RestoringAdmin final : public Admin {
     RETRO_ASSIGN_OR_RETURN(const auto snapshot, snapshots_.Find(request.name()));
     adminpb::RestoreSnapshotResponse response;
     RETRO_ASSIGN_OR_RETURN(
-        *response.mutable_operation(), operations_.Begin([this, snapshot](const Operations::Progress& progress) {
+        *response.mutable_operation(),
+        operations_.Begin(Operations::Line::kSnapshots, [this, snapshot](const Operations::Progress& progress) {
           return retro::RestoreSnapshot(snapshots_.PathOf(snapshot.name()), snapshot, shards_, progress);
         }));
     return response;

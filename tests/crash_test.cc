@@ -199,7 +199,8 @@ void SnapshotForever(const LocalShard& shard, const std::string& folder) {
   const Snapshots snapshots(folder);
   for (;;) {
     const auto name = snapshots.NewName(shard);
-    if (!name.ok() || !snapshots.Create(*name, shard, 0, kSlotCount - 1).ok()) _exit(7);
+    if (!name.ok() || !snapshots.Create(*name, shard, 0, kSlotCount - 1, [] { return absl::OkStatus(); }).ok())
+      _exit(7);
     const auto all = snapshots.List();
     if (!all.ok()) _exit(8);
     for (size_t i = 2; i < all->size(); ++i) {

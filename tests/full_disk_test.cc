@@ -90,7 +90,10 @@ constexpr size_t kMemoryBytes = size_t{8} << 20;
 
 class FullDiskTest : public testing::Test {
  protected:
-  FullDiskTest() { Open(); }
+  FullDiskTest() {
+    tables_that_waited = 0;
+    Open();
+  }
   ~FullDiskTest() override { disk_is_full = writes_are_bounded = tables_are_held = logs_cannot_be_synced = false; }
 
   void Open() {

@@ -295,6 +295,23 @@ TEST(SegmentedIndexTest, WritersWaitForSegmentsToBeSealed) {
   EXPECT_TRUE(index.WaitForMaintenance(2, absl::ZeroDuration()).ok());
 }
 
+TEST(SegmentedIndexTest, WhoSealsWaitsForWhatWasThereAlone) {
+  const TemporaryFolder folder;
+  IndexModel model(kDimension, kSeed);
+  SegmentedIndex index(Options(folder.path(), 1000), kPosition);
+  index.Filled();
+  index.Apply(model.Churn(10, 1 << 20), kPosition);
+  const uint64_t step = index.SealGrowing();
+  EXPECT_EQ(index.WaitForSealing(step, absl::ZeroDuration()).code(), absl::StatusCode::kDeadlineExceeded);
+  index.Apply(model.Churn(10, 1 << 20), kPosition);
+  const uint64_t later = index.SealGrowing();
+  ASSERT_TRUE(*index.Maintain());
+  EXPECT_TRUE(index.WaitForSealing(step, absl::ZeroDuration()).ok());
+  EXPECT_EQ(index.WaitForSealing(later, absl::ZeroDuration()).code(), absl::StatusCode::kDeadlineExceeded);
+  ASSERT_TRUE(*index.Maintain());
+  EXPECT_TRUE(index.WaitForSealing(later, absl::ZeroDuration()).ok());
+}
+
 TEST(SegmentedIndexTest, MemoryCountsWhatIsKnownOfDocuments) {
   const TemporaryFolder folder;
   IndexModel model(kDimension, kSeed);

@@ -157,8 +157,8 @@ class SnapshotRestoreTest : public testing::Test {
     std::vector<std::string> names;
     for (uint32_t i = 0; i < 3; ++i) {
       names.push_back(*snapshots_.NewName(from_.local(i)));
-      const absl::Status status =
-          snapshots_.Create(names.back(), from_.local(i), from_.FirstSlot(i), from_.FirstSlot(i + 1) - 1);
+      const absl::Status status = snapshots_.Create(names.back(), from_.local(i), from_.FirstSlot(i),
+                                                    from_.FirstSlot(i + 1) - 1, [] { return absl::OkStatus(); });
       EXPECT_TRUE(status.ok()) << status;
     }
     return names;

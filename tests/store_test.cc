@@ -445,6 +445,13 @@ TEST_F(StoreTest, UnknownLayoutIsRefused) {
   EXPECT_EQ(ReasonOf(status), Reason::kLayoutUnknown);
 }
 
+TEST_F(StoreTest, ACancelledCompactionEnds) {
+  Open();
+  EXPECT_TRUE(store_->Compact().ok());
+  store_->CancelCompaction();
+  EXPECT_EQ(ReasonOf(store_->Compact()), Reason::kShuttingDown);
+}
+
 // These bytes are in every store: if this test fails, the layout version must change.
 TEST(LayoutTest, KeysNeverChange) {
   const uint32_t slot = SlotOfDocument("abc");

@@ -1,10 +1,13 @@
 #include "common/rpc/service_main.h"
 
 #include <cstdio>
+#include <cstdlib>
 #include <memory>
 #include <optional>
+#include <thread>
 
 #include "common/base/status_macros.h"
+#include "common/base/sync.h"
 #include "common/rpc/log.h"
 #include "common/rpc/process_metrics.h"
 #include "common/rpc/server.h"
@@ -36,6 +39,50 @@ void WatchCertificate(const std::string& path, Metrics& metrics) {
   });
 }
 
+void LogStopping(int signal) { LogEvent(spdlog::level::info, "stopping", {{"signal", std::to_string(signal)}}); }
+void LogStopped() { LogEvent(spdlog::level::info, "stopped", {}); }
+
+// Waits for a stop signal from its making on. One that comes while the service still opens, which for a large store may
+// take long, ends the process there and then: whatever it was at is made to survive that.
+class StopSignal {
+ public:
+  static StopSignal& Get() {
+    static auto* const signal = new StopSignal;  // never destroyed: its thread may outlive main
+    return *signal;
+  }
+  StopSignal(const StopSignal&) = delete;
+  StopSignal& operator=(const StopSignal&) = delete;
+
+  // From now on whoever calls this stops the service.
+  int Wait() {
+    const MutexLock lock(mutex_);
+    serving_ = true;
+    while (signal_ == 0) came_.Wait(mutex_);
+    return signal_;
+  }
+
+ private:
+  StopSignal() {
+    std::thread([this] { Run(); }).detach();
+  }
+  void Run() {
+    const int signal = WaitForStopSignal();
+    const MutexLock lock(mutex_);
+    if (!serving_) {
+      LogStopping(signal);
+      LogStopped();
+      std::_Exit(0);
+    }
+    signal_ = signal;
+    came_.NotifyAll();
+  }
+
+  Mutex mutex_;
+  CondVar came_;
+  bool serving_ ABSL_GUARDED_BY(mutex_) = false;
+  int signal_ ABSL_GUARDED_BY(mutex_) = 0;
+};
+
 }  // namespace
 
 int RunService(CLI::App& app, const std::string& env_prefix, ServiceSettings& settings, int argc, char** argv,
@@ -45,6 +92,7 @@ int RunService(CLI::App& app, const std::string& env_prefix, ServiceSettings& se
   absl::Status status = StartLogging(settings.log);
   if (status.ok()) {
     LogSettings(app);
+    StopSignal::Get();
     status = OpenAccess(settings);
   }
   if (status.ok()) {
@@ -64,10 +112,9 @@ absl::Status ServeUntilStopped(const ServiceSettings& settings, Metrics& metrics
     RETRO_ASSIGN_OR_RETURN(metrics_server, MetricsServer::Start(settings.metrics_listen, metrics));
   }
   LogEvent(spdlog::level::info, "serving", {{"port", std::to_string(port)}});
-  const int signal = WaitForStopSignal();
-  LogEvent(spdlog::level::info, "stopping", {{"signal", std::to_string(signal)}});
+  LogStopping(StopSignal::Get().Wait());
   stop();
-  LogEvent(spdlog::level::info, "stopped", {});
+  LogStopped();
   return absl::OkStatus();
 }
 

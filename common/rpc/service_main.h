@@ -13,8 +13,9 @@ namespace retro {
 
 // Blocks the stop signals, reads the settings that were added to `app` and checks them (see ReadSettings), starts the
 // log, opens the API keys and calls `serve`, which builds the service, runs it with ServeUntilStopped and returns why
-// it could not. Returns the process's exit code: 0 after a stop, 1 with one line on standard error if `serve` or the
-// log failed, 2 for bad settings.
+// it could not. A stop signal that comes before ServeUntilStopped waits for one ends the process there. Returns the
+// process's exit code: 0 after a stop, 1 with one line on standard error if `serve` or the log failed, 2 for bad
+// settings.
 int RunService(CLI::App& app, const std::string& env_prefix, ServiceSettings& settings, int argc, char** argv,
                const std::function<absl::Status()>& check, const std::function<absl::Status()>& serve);
 

@@ -27,6 +27,7 @@
 #include <atomic>
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -79,8 +80,11 @@ class SegmentedIndex : public VectorIndex {
       ABSL_LOCKS_EXCLUDED(view_mutex_);
   IndexStats Stats() const override ABSL_LOCKS_EXCLUDED(writer_mutex_);
 
-  // What is growing is sealed next, however little it is.
-  void SealGrowing() ABSL_LOCKS_EXCLUDED(writer_mutex_, view_mutex_, wake_mutex_);
+  // What is growing is sealed next, however little it is. Returns what WaitForSealing takes.
+  uint64_t SealGrowing() ABSL_LOCKS_EXCLUDED(writer_mutex_, view_mutex_, wake_mutex_);
+  // Waits until what was left to be sealed at a call of SealGrowing is sealed, whatever came since. Errors are those of
+  // WaitForMaintenance.
+  absl::Status WaitForSealing(uint64_t step, absl::Duration most) const ABSL_LOCKS_EXCLUDED(writer_mutex_, wake_mutex_);
 
   // For writers who are faster than the background: waits until at most `frozen_max` segments are left to be sealed,
   // and with 0 until nothing is left to be merged either. DEADLINE_EXCEEDED after `most`; the error that sealing or
@@ -148,6 +152,9 @@ class SegmentedIndex : public VectorIndex {
   absl::StatusOr<bool> Seal() ABSL_LOCKS_EXCLUDED(writer_mutex_, view_mutex_);
   absl::StatusOr<bool> MergeFew() ABSL_LOCKS_EXCLUDED(writer_mutex_, view_mutex_);
   absl::StatusOr<bool> MergeOrMeasure() ABSL_LOCKS_EXCLUDED(writer_mutex_, view_mutex_);
+  // DEADLINE_EXCEEDED after `most`; the error that one of the first `workers` met last, if it did not go on since.
+  absl::Status WaitUntil(const std::function<bool()>& holds, size_t workers, absl::Duration most) const
+      ABSL_LOCKS_EXCLUDED(writer_mutex_, wake_mutex_);
   void Wake() ABSL_LOCKS_EXCLUDED(wake_mutex_);
   void Run(size_t worker, absl::StatusOr<bool> (SegmentedIndex::*piece)()) ABSL_LOCKS_EXCLUDED(wake_mutex_);
 

@@ -278,34 +278,46 @@ absl::Status SegmentedIndex::MeasureRecall() {
   return absl::OkStatus();
 }
 
-void SegmentedIndex::SealGrowing() {
+uint64_t SegmentedIndex::SealGrowing() {
+  uint64_t step = 0;
   {
     const MutexLock lock(writer_mutex_);
-    if (growing_->live_rows() == 0) return;
+    step = step_;
+    if (growing_->live_rows() == 0) return step;
     Freeze();
     Publish();
   }
   Wake();
+  return step;
+}
+
+absl::Status SegmentedIndex::WaitForSealing(uint64_t step, absl::Duration most) const {
+  const auto is_sealed = [this, step] {
+    const MutexLock lock(writer_mutex_);
+    return frozen_.empty() || frozen_.front().step > step;
+  };
+  return WaitUntil(is_sealed, kSealer + 1, most);
 }
 
 absl::Status SegmentedIndex::WaitForMaintenance(size_t frozen_max, absl::Duration most) const {
+  const auto is_done = [this, frozen_max] {
+    const MutexLock lock(writer_mutex_);
+    return frozen_max > 0 ? frozen_.size() <= frozen_max : building_ == 0 && !WorkIsDue();
+  };
+  return WaitUntil(is_done, frozen_max > 0 ? kSealer + 1 : kWorkers, most);
+}
+
+absl::Status SegmentedIndex::WaitUntil(const std::function<bool()>& holds, size_t workers, absl::Duration most) const {
   const absl::Time end = absl::Now() + most;
-  while (true) {
-    {
-      const MutexLock lock(writer_mutex_);
-      if (frozen_max > 0 ? frozen_.size() <= frozen_max : building_ == 0 && !WorkIsDue()) return absl::OkStatus();
-    }
+  while (!holds()) {
     {
       const MutexLock lock(wake_mutex_);
-      RETRO_RETURN_IF_ERROR(workers_[kSealer].status);
-      if (frozen_max == 0) {
-        RETRO_RETURN_IF_ERROR(workers_[kSmallMerger].status);
-        RETRO_RETURN_IF_ERROR(workers_[kMerger].status);
-      }
+      for (size_t i = 0; i < workers; ++i) RETRO_RETURN_IF_ERROR(workers_[i].status);
     }
     if (absl::Now() >= end) return absl::DeadlineExceededError("the index is behind with sealing");
     std::this_thread::sleep_for(kLookEvery);
   }
+  return absl::OkStatus();
 }
 
 // ---------------------------------------------------------------- the thread

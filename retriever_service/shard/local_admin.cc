@@ -24,10 +24,12 @@ absl::StatusOr<adminpb::CreateSnapshotResponse> LocalAdmin::CreateSnapshot(
   RETRO_ASSIGN_OR_RETURN(auto shard, options_.open());
   adminpb::CreateSnapshotResponse response;
   RETRO_ASSIGN_OR_RETURN(*response.mutable_name(), snapshots_.NewName(*shard));
-  RETRO_ASSIGN_OR_RETURN(*response.mutable_operation(),
-                         operations_.Begin([this, shard = std::move(shard), name = response.name()](const auto&) {
-                           return snapshots_.Create(name, *shard, options_.first_slot, options_.last_slot);
-                         }));
+  RETRO_ASSIGN_OR_RETURN(
+      *response.mutable_operation(),
+      operations_.Begin(Operations::Line::kSnapshots, [this, shard = std::move(shard),
+                                                       name = response.name()](const Operations::Progress& progress) {
+        return snapshots_.Create(name, *shard, options_.first_slot, options_.last_slot, [&] { return progress(0); });
+      }));
   return response;
 }
 
@@ -65,7 +67,9 @@ absl::StatusOr<adminpb::CompactResponse> LocalAdmin::Compact(const adminpb::Comp
   RETRO_ASSIGN_OR_RETURN(auto shard, options_.open());
   adminpb::CompactResponse response;
   RETRO_ASSIGN_OR_RETURN(*response.mutable_operation(),
-                         operations_.Begin([shard = std::move(shard)](const auto&) { return shard->Compact(); }));
+                         operations_.Begin(
+                             Operations::Line::kMaintenance, [shard](const auto&) { return shard->Compact(); },
+                             [shard] { shard->CancelCompaction(); }));
   return response;
 }
 
@@ -81,17 +85,18 @@ absl::StatusOr<adminpb::TrainIndexResponse> LocalAdmin::TrainIndex(const adminpb
                                                                    const CallContext&) {
   RETRO_RETURN_IF_ERROR(CheckShard(request.shard()));
   RETRO_ASSIGN_OR_RETURN(auto shard, options_.open());
-  RETRO_RETURN_IF_ERROR(shard->SealIndex(request.collection()));
+  RETRO_ASSIGN_OR_RETURN(const auto sealed, shard->SealIndex(request.collection()));
   adminpb::TrainIndexResponse response;
-  RETRO_ASSIGN_OR_RETURN(*response.mutable_operation(),
-                         operations_.Begin([shard = std::move(shard)](const Operations::Progress& progress) {
-                           absl::Status status;
-                           do {
-                             RETRO_RETURN_IF_ERROR(progress(0));
-                             status = shard->WaitForIndexes(/*frozen_max=*/0, kAskEvery);
-                           } while (absl::IsDeadlineExceeded(status));
-                           return status;
-                         }));
+  RETRO_ASSIGN_OR_RETURN(
+      *response.mutable_operation(),
+      operations_.Begin(Operations::Line::kMaintenance, [shard, sealed](const Operations::Progress& progress) {
+        absl::Status status;
+        do {
+          RETRO_RETURN_IF_ERROR(progress(0));
+          status = sealed(kAskEvery);
+        } while (absl::IsDeadlineExceeded(status));
+        return status;
+      }));
   return response;
 }
 

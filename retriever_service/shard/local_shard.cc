@@ -147,10 +147,10 @@ absl::Status LocalShard::FillIndex(LiveCollection& collection) const {
   return absl::OkStatus();
 }
 
-absl::Status LocalShard::SealIndex(const std::string& collection) const {
+absl::StatusOr<std::function<absl::Status(absl::Duration)>> LocalShard::SealIndex(const std::string& collection) const {
   RETRO_ASSIGN_OR_RETURN(const auto found, collections_.Find(collection));
-  found->index->SealGrowing();
-  return absl::OkStatus();
+  const uint64_t step = found->index->SealGrowing();
+  return [found, step](absl::Duration most) { return found->index->WaitForSealing(step, most); };
 }
 
 absl::Status LocalShard::WaitForIndexes(size_t frozen_max, absl::Duration most) const {

@@ -71,8 +71,9 @@ class LocalShard : public Shard {
   // On command: changes of callers are refused (READ_ONLY) from now on, or no longer. Not remembered.
   void SetReadOnly(bool read_only) { read_only_ = read_only; }
 
-  // As SegmentedIndex::SealGrowing; NOT_FOUND (COLLECTION_NOT_FOUND) if there is no such collection.
-  absl::Status SealIndex(const std::string& collection) const;
+  // As SegmentedIndex::SealGrowing; NOT_FOUND (COLLECTION_NOT_FOUND) if there is no such collection. The result waits
+  // for that as SegmentedIndex::WaitForSealing; it may outlive the collection, but not the shard.
+  absl::StatusOr<std::function<absl::Status(absl::Duration most)>> SealIndex(const std::string& collection) const;
   // As SegmentedIndex::WaitForMaintenance, of all collections, for `most` each.
   absl::Status WaitForIndexes(size_t frozen_max, absl::Duration most = absl::InfiniteDuration()) const;
 
@@ -100,6 +101,8 @@ class LocalShard : public Shard {
   // Gives back the disk space of what was deleted or replaced. Of the log a shard that has replicas keeps as many
   // changes as it is told to, for those that were away; one that has none needs but the newest.
   absl::Status Compact();
+  // As Store::CancelCompaction.
+  void CancelCompaction() { store_->CancelCompaction(); }
 
  private:
   LocalShard(std::unique_ptr<Store> store, const LocalShardOptions& options);

@@ -19,14 +19,23 @@ constexpr std::chrono::milliseconds kRetryAfter{10'000};
 
 }  // namespace
 
-Operations::Operations() : run_(StrCat("op-", std::random_device()(), "-")), worker_(1, kWaitingMax) {}
+Operations::Operations()
+    : run_(StrCat("op-", std::random_device()(), "-")), maintenance_(1, kWaitingMax), snapshots_(1, kWaitingMax) {}
 
 Operations::~Operations() {
-  stopping_ = true;
-  worker_.Stop();
+  std::map<std::string, std::function<void()>> cancels;
+  {
+    const MutexLock lock(mutex_);
+    stopping_ = true;
+    cancels = cancels_;
+  }
+  for (const auto& [id, cancel] : cancels) cancel();
+  maintenance_.Stop();
+  snapshots_.Stop();
 }
 
-absl::StatusOr<admin::v1::Operation> Operations::Begin(std::function<absl::Status(const Progress&)> work) {
+absl::StatusOr<admin::v1::Operation> Operations::Begin(Line line, std::function<absl::Status(const Progress&)> work,
+                                                       std::function<void()> cancel) {
   admin::v1::Operation operation;
   operation.set_state(admin::v1::OPERATION_STATE_RUNNING);
   *operation.mutable_start_time() = TimeUtil::GetCurrentTime();
@@ -37,25 +46,32 @@ absl::StatusOr<admin::v1::Operation> Operations::Begin(std::function<absl::Statu
       return old.has_end_time() && TimeUtil::GetCurrentTime().seconds() - old.end_time().seconds() > kKeptSeconds;
     });
     operations_.push_back(operation);
+    cancels_[operation.operation_id()] = std::move(cancel);
   }
   const std::string id = operation.operation_id();
-  const bool taken = worker_.Submit([this, id, work = std::move(work)] {
-    const absl::Status status = work([this, &id](float progress) -> absl::Status {
-      Change(id, [progress](admin::v1::Operation& running) { running.set_progress(progress); });
-      if (!stopping_) return absl::OkStatus();
-      return Error(absl::StatusCode::kCancelled, Reason::kShuttingDown, "the server is stopping");
-    });
-    Change(id, [&status](admin::v1::Operation& ended) {
-      ended.set_state(status.ok() ? admin::v1::OPERATION_STATE_SUCCEEDED : admin::v1::OPERATION_STATE_FAILED);
-      if (status.ok()) ended.set_progress(1);
-      ended.set_message(std::string(MessageOf(status)));
-      *ended.mutable_end_time() = TimeUtil::GetCurrentTime();
-    });
-  });
-  if (taken) return operation;
+  if (WorkerOf(line).Submit([this, id, work = std::move(work)] { Run(id, work); })) return operation;
   const MutexLock lock(mutex_);
   operations_.remove_if([&id](const admin::v1::Operation& refused) { return refused.operation_id() == id; });
+  cancels_.erase(id);
   return QueueFullError("the queue of operations", kRetryAfter);
+}
+
+void Operations::Run(const std::string& id, const std::function<absl::Status(const Progress&)>& work) {
+  const Progress progress = [this, &id](float done) -> absl::Status {
+    Change(id, [done](admin::v1::Operation& running) { running.set_progress(done); });
+    if (!stopping_) return absl::OkStatus();
+    return Error(absl::StatusCode::kCancelled, Reason::kShuttingDown, "the server is stopping");
+  };
+  absl::Status status = progress(0);
+  if (status.ok()) status = work(progress);
+  Change(id, [&status](admin::v1::Operation& ended) {
+    ended.set_state(status.ok() ? admin::v1::OPERATION_STATE_SUCCEEDED : admin::v1::OPERATION_STATE_FAILED);
+    if (status.ok()) ended.set_progress(1);
+    ended.set_message(std::string(MessageOf(status)));
+    *ended.mutable_end_time() = TimeUtil::GetCurrentTime();
+  });
+  const MutexLock lock(mutex_);
+  cancels_.erase(id);
 }
 
 absl::StatusOr<admin::v1::Operation> Operations::Get(const std::string& id) const {

@@ -105,7 +105,7 @@ absl::StatusOr<std::string> Snapshots::NewName(const LocalShard& shard) const {
 }
 
 absl::Status Snapshots::Create(const std::string& name, const LocalShard& shard, uint32_t first_slot,
-                               uint32_t last_slot) const {
+                               uint32_t last_slot, const std::function<absl::Status()>& go_on) const {
   RETRO_RETURN_IF_ERROR(CheckServed());
   admin::v1::Snapshot manifest;
   manifest.set_name(name);
@@ -118,11 +118,13 @@ absl::Status Snapshots::Create(const std::string& name, const LocalShard& shard,
   fs::create_directories(folder_, error);
   RETRO_RETURN_IF_ERROR(FromSystem(error, "cannot make", folder_));
   RemoveRemains(folder_);
+  RETRO_RETURN_IF_ERROR(go_on());
   RETRO_ASSIGN_OR_RETURN(const FileLock lock, FileLock::Take(folder + kLock));
   fs::create_directory(folder, error);
   RETRO_RETURN_IF_ERROR(FromSystem(error, "cannot make", folder));
   const shardpb::Position position = shard.position();  // before the copy, which holds at least this
   absl::Status status = shard.Copy(folder + "/rocksdb");
+  if (status.ok()) status = go_on();
   if (status.ok()) {
     manifest.set_epoch(position.epoch());
     manifest.set_position(position.number());

@@ -2,6 +2,7 @@
 // `snapshot` (a retro.admin.v1.Snapshot), which is written last, and the store's `rocksdb/`.
 #pragma once
 
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -20,8 +21,10 @@ class Snapshots {
 
   // A name that no snapshot has, of a shard's present state.
   absl::StatusOr<std::string> NewName(const LocalShard& shard) const;
-  // Slots are the shard's. Removes what a process that died while it made or deleted one has left.
-  absl::Status Create(const std::string& name, const LocalShard& shard, uint32_t first_slot, uint32_t last_slot) const;
+  // Slots are the shard's. Removes what a process that died while it made or deleted one has left. Ends with the error
+  // of `go_on`, which it asks before each part of the work.
+  absl::Status Create(const std::string& name, const LocalShard& shard, uint32_t first_slot, uint32_t last_slot,
+                      const std::function<absl::Status()>& go_on) const;
   absl::StatusOr<std::vector<admin::v1::Snapshot>> List() const;  // newest first
   // NOT_FOUND if there is none.
   absl::Status Delete(const std::string& name) const;

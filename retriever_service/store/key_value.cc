@@ -584,10 +584,18 @@ absl::Status KeyValueStore::Compact() {
     RETRO_RETURN_IF_ERROR(rocks->CheckWritable());
     for (rocksdb::ColumnFamilyHandle* handle : rocks->handles) {
       const rocksdb::Status status = rocks->db->CompactRange(rocksdb::CompactRangeOptions(), handle, nullptr, nullptr);
+      if (status.IsManualCompactionPaused()) {
+        if (rocks->leaving) return OpenedAnew(rocks->path);
+        return Error(absl::StatusCode::kCancelled, Reason::kShuttingDown, "the server is stopping");
+      }
       RETRO_RETURN_IF_ERROR(FromRocks(status, rocks->path));
     }
     return absl::OkStatus();
   });
+}
+
+void KeyValueStore::CancelCompaction() {
+  if (const auto rocks = Use(); rocks.ok()) (*rocks)->db->DisableManualCompaction();
 }
 
 // ---------------------------------------------------------------- figures

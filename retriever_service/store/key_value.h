@@ -107,8 +107,11 @@ class KeyValueStore {
   // Makes a consistent copy of everything written so far in `folder`, which must not exist, on the same file system: of
   // tables it has hard links. Reading and writing go on meanwhile.
   absl::Status Copy(const std::string& folder) const;
-  // Merges all tables, so that what was deleted gives its disk space back.
+  // Merges all tables, so that what was deleted gives its disk space back. CANCELLED (SHUTTING_DOWN) after
+  // CancelCompaction.
   absl::Status Compact();
+  // Ends those that run, and begins no other: the process stops.
+  void CancelCompaction();
 
   // Bytes of all files.
   uint64_t DiskBytes() const;

@@ -130,6 +130,7 @@ class Store {
   // A consistent copy in a folder that must not exist, on the same file system; as KeyValueStore::Copy.
   absl::Status Copy(const std::string& folder) const { return rows_->Copy(folder); }
   absl::Status Compact() { return rows_->Compact(); }
+  void CancelCompaction() { rows_->CancelCompaction(); }
 
   uint64_t DiskBytes() const { return rows_->DiskBytes(); }
   KeyValueMemory Memory() const { return rows_->Memory(); }
