@@ -1,6 +1,5 @@
 #include "retriever_service/store/key_value.h"
 
-#include <fcntl.h>
 #include <rocksdb/cache.h>
 #include <rocksdb/convenience.h>
 #include <rocksdb/db.h>
@@ -14,12 +13,10 @@
 #include <rocksdb/write_buffer_manager.h>
 #include <spdlog/spdlog.h>
 #include <sys/resource.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <array>
 #include <atomic>
-#include <cerrno>
 #include <chrono>
 #include <cstdarg>
 #include <cstdio>
@@ -30,10 +27,10 @@
 
 #include "absl/strings/str_join.h"
 #include "common/base/error.h"
-#include "common/base/file.h"
 #include "common/base/heap.h"
 #include "common/base/status_macros.h"
 #include "common/base/strings.h"
+#include "retriever_service/store/disk_room.h"
 #include "retriever_service/store/table_tail.h"
 
 namespace retro {
@@ -44,24 +41,12 @@ constexpr std::array<const char*, kFamilyCount> kFamilyNames = {"meta",    "coll
 constexpr size_t kWriteBuffersDivisor = 3;              // the share of memory that write buffers have
 constexpr uint64_t kLogBytesMax = uint64_t{256} << 20;  // of all write-ahead logs: bounds the time that replaying takes
 constexpr double kBloomBitsPerKey = 10;
-constexpr std::chrono::seconds kResumeEvery{5};
-constexpr std::chrono::seconds kLeaveMax{2};           // for whoever uses a database that is to be closed
-constexpr uint64_t kOpeningBytes = uint64_t{4} << 20;  // RocksDB's small files, with some room to spare
+constexpr std::chrono::seconds kLeaveMax{2};  // for whoever uses a database that is to be closed
 
 thread_local int leases_of_this_thread = 0;
 
 rocksdb::Slice ToSlice(std::string_view text) { return {text.data(), text.size()}; }
 std::string_view FromSlice(const rocksdb::Slice& slice) { return {slice.data(), slice.size()}; }
-
-absl::Status ReadOnly(std::string_view why) {
-  absl::Status error = Error(absl::StatusCode::kResourceExhausted, Reason::kReadOnly, why);
-  SetRetryAfter(error, kResumeEvery);
-  return error;
-}
-
-absl::Status DiskFull(const std::string& path, std::string_view text) {
-  return ReadOnly(StrCat("the disk under ", path, " is full: free some space; reads go on meanwhile (", text, ")"));
-}
 
 bool IsNoSpace(const rocksdb::Status& status) {
   return status.IsNoSpace() || (status.IsIOError() && status.subcode() == rocksdb::Status::kNoSpace);
@@ -70,7 +55,7 @@ bool IsNoSpace(const rocksdb::Status& status) {
 absl::Status FromRocks(const rocksdb::Status& status, const std::string& path) {
   if (status.ok()) return absl::OkStatus();
   const std::string text = status.ToString();
-  if (IsNoSpace(status)) return DiskFull(path, text);
+  if (IsNoSpace(status)) return DiskFullError(path, text);
   if (status.IsCorruption()) {
     return Error(absl::StatusCode::kDataLoss, Reason::kStoreDamaged,
                  StrCat("the store in ", path, " is damaged: restore it from a snapshot or a replica (", text, ")"));
@@ -216,27 +201,6 @@ std::string LogsIn(const std::string& path) {
   return logs.empty() ? StrCat("none in ", path) : absl::StrJoin(logs, ", ");
 }
 
-// Whether there is room for what opening writes: a table of what the logs hold, and RocksDB's small files.
-absl::Status CheckRoom(const std::string& path) {
-  uint64_t bytes = kOpeningBytes;
-  std::error_code error;
-  for (const auto& entry : std::filesystem::directory_iterator(path, error)) {
-    const bool is_table = entry.path().extension() == ".sst";
-    std::error_code gone;
-    const uintmax_t size = !is_table && entry.is_regular_file(gone) ? entry.file_size(gone) : 0;
-    if (!gone) bytes += size;
-  }
-  const std::string probe = path + "/room";
-  const int file = open(probe.c_str(), O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
-  if (file < 0)
-    return errno == ENOSPC ? DiskFull(path, "not a file can be made") : ErrnoStatus(errno, "cannot make", probe);
-  unlink(probe.c_str());
-  const int refused = posix_fallocate(file, 0, static_cast<off_t>(bytes));
-  close(file);
-  if (refused == 0) return absl::OkStatus();
-  return DiskFull(path, StrCat("writing goes on once ", bytes >> 20, " MiB are free"));
-}
-
 // Families that this program does not know mean a newer layout.
 absl::Status CheckFamilies(const std::string& path) {
   std::vector<std::string> present;
@@ -333,17 +297,17 @@ KeyValueStore::Rocks::~Rocks() {
 
 absl::Status KeyValueStore::Rocks::CheckWritable() const {
   if (failure == Failure::kOutcomeUnknown) {
-    return ReadOnly(StrCat("the log of the store in ", path,
-                           " could not be written to its end, and nobody knows what the disk has of it: start the "
-                           "process again, which reads that; reads go on meanwhile"));
+    return ReadOnlyError(StrCat("the log of the store in ", path,
+                                " could not be written to its end, and nobody knows what the disk has of it: start the "
+                                "process again, which reads that; reads go on meanwhile"));
   }
   const rocksdb::Status error = stopped->error();
   if (error.IsCorruption()) return FromRocks(error, path);
   if (failure == Failure::kNone && error.ok() && !read_only) return absl::OkStatus();
   const std::string_view why = IsNoSpace(error) || error.ok() ? "was full" : "could not be written";
-  return ReadOnly(StrCat("the disk under ", path, " ", why,
-                         " and writing has not resumed yet: see that it can be written; reads go on meanwhile",
-                         error.ok() ? "" : StrCat(" (", error.ToString(), ")")));
+  return ReadOnlyError(StrCat("the disk under ", path, " ", why,
+                              " and writing has not resumed yet: see that it can be written; reads go on meanwhile",
+                              error.ok() ? "" : StrCat(" (", error.ToString(), ")")));
 }
 
 class KeyValueStore::Snapshot {
@@ -474,8 +438,8 @@ absl::Status KeyValueStore::Close() {
     rocks->db->EnableManualCompaction();
     rocks->leaving = leaving_ = false;
     changed_.NotifyAll();
-    return ReadOnly(StrCat("the disk under ", options_.path,
-                           " was full, and writing resumes once those who have read for long end"));
+    return ReadOnlyError(StrCat("the disk under ", options_.path,
+                                " was full, and writing resumes once those who have read for long end"));
   }
   closed = std::move(rocks_);
   return absl::OkStatus();

@@ -1,0 +1,55 @@
+#include "retriever_service/store/disk_room.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <chrono>
+#include <cstdint>
+#include <filesystem>
+#include <system_error>
+
+#include "common/base/error.h"
+#include "common/base/file.h"
+#include "common/base/strings.h"
+
+namespace retro {
+namespace {
+
+constexpr std::chrono::seconds kRetryAfter{5};
+constexpr uint64_t kSmallFilesBytes = uint64_t{4} << 20;  // with some room to spare
+
+}  // namespace
+
+absl::Status ReadOnlyError(std::string_view why) {
+  absl::Status error = Error(absl::StatusCode::kResourceExhausted, Reason::kReadOnly, why);
+  SetRetryAfter(error, kRetryAfter);
+  return error;
+}
+
+absl::Status DiskFullError(const std::string& folder, std::string_view text) {
+  return ReadOnlyError(
+      StrCat("the disk under ", folder, " is full: free some space; reads go on meanwhile (", text, ")"));
+}
+
+absl::Status CheckRoom(const std::string& folder) {
+  uint64_t bytes = kSmallFilesBytes;
+  std::error_code error;
+  for (const auto& entry : std::filesystem::directory_iterator(folder, error)) {
+    const bool is_table = entry.path().extension() == ".sst";
+    std::error_code gone;
+    const uintmax_t size = !is_table && entry.is_regular_file(gone) ? entry.file_size(gone) : 0;
+    if (!gone) bytes += size;
+  }
+  const std::string probe = folder + "/room";
+  const int file = open(probe.c_str(), O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
+  if (file < 0 && errno == ENOSPC) return DiskFullError(folder, "not a file can be made");
+  if (file < 0) return ErrnoStatus(errno, "cannot make", probe);
+  unlink(probe.c_str());  // gone with its room, whatever happens
+  const int refused = posix_fallocate(file, 0, static_cast<off_t>(bytes));
+  close(file);
+  if (refused == 0) return absl::OkStatus();
+  return DiskFullError(folder, StrCat("writing goes on once ", bytes >> 20, " MiB are free"));
+}
+
+}  // namespace retro
