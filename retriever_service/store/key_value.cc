@@ -520,7 +520,7 @@ absl::Status KeyValueStore::Write(const KeyValueBatch& batch) {
     options.sync = true;
     const rocksdb::Status status = rocks->db->Write(options, &writes);
     if (status.ok()) return absl::OkStatus();
-    const absl::Status error = FromRocks(status, rocks->path);
+    absl::Status error = FromRocks(status, rocks->path);
     if (WasCutShort(status)) {
       rocks->failure = Rocks::Failure::kNothingDone;
       return error;
