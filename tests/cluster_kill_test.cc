@@ -19,6 +19,7 @@
 #include <thread>
 #include <vector>
 
+#include "common/base/hash.h"
 #include "common/base/strings.h"
 #include "common/base/sync.h"
 #include "common/document/half.h"
@@ -137,10 +138,7 @@ void PrintTimes(const char* when, SearchLoad& load) {
   load.ms.clear();
 }
 
-TEST(ClusterKillTest, SearchesNoticeNothing) {
-  const uint32_t seed = Seed();
-  ClusterProcesses cluster(/*shards=*/2, /*replicas=*/2, /*routers=*/1);
-  const auto stub = cluster.Retriever(0);
+void WriteDocuments(pb::RetrieverService::Stub& stub) {
   for (int i = 0; i < kDocuments; i += 100) {
     pb::UpsertDocumentsRequest request;
     for (int n = i; n < i + 100; ++n) {
@@ -149,9 +147,16 @@ TEST(ClusterKillTest, SearchesNoticeNothing) {
     }
     grpc::ClientContext context;
     pb::UpsertDocumentsResponse response;
-    ASSERT_TRUE(stub->UpsertDocuments(&context, request, &response).ok());
+    ASSERT_TRUE(stub.UpsertDocuments(&context, request, &response).ok());
     for (const auto& result : response.results()) ASSERT_FALSE(result.has_error()) << result.error().message();
   }
+}
+
+TEST(ClusterKillTest, SearchesNoticeNothing) {
+  const uint32_t seed = Seed();
+  ClusterProcesses cluster(/*shards=*/2, /*replicas=*/2, /*routers=*/1);
+  const auto stub = cluster.Retriever(0);
+  ASSERT_NO_FATAL_FAILURE(WriteDocuments(*stub));
   Oracle oracle;
   std::vector<std::vector<std::string>> expected;
   for (int i = 0; i < kDocuments; ++i) expected.push_back(oracle.Nearest(TextOf(i)));
@@ -182,6 +187,64 @@ TEST(ClusterKillTest, SearchesNoticeNothing) {
   std::printf("%d searches, %d failed or wrong\n", load.searches.load(), load.failed.load());
   EXPECT_EQ(load.failed, 0);
   EXPECT_GT(load.searches, 200);
+}
+
+// Whoever waits as long as a minute, for a router that works on 16 calls at once.
+grpc::Status SearchPatiently(pb::RetrieverService::Stub& stub, bool allow_partial, pb::SearchResponse& response) {
+  pb::SearchRequest request;
+  request.add_queries()->set_text(TextOf(1));
+  request.set_allow_partial(allow_partial);
+  grpc::ClientContext context;
+  SetDeadline(context, milliseconds(60'000));
+  return stub.Search(&context, request, &response);
+}
+
+grpc::Status ReadPatiently(pb::RetrieverService::Stub& stub, const std::string& id) {
+  pb::GetDocumentRequest request;
+  request.set_document_id(id);
+  grpc::ClientContext context;
+  SetDeadline(context, milliseconds(60'000));
+  pb::GetDocumentResponse response;
+  return stub.GetDocument(&context, request, &response);
+}
+
+bool IsOfShard1(int document) { return SlotOfDocument(StrCat("d", document)) >= kSlotCount / 2; }
+
+// While shard 1 of two does not answer.
+void CheckCalls(pb::RetrieverService::Stub& stub, int document) {
+  pb::SearchResponse response;
+  const grpc::Status part = SearchPatiently(stub, /*allow_partial=*/true, response);
+  EXPECT_TRUE(part.ok()) << part.error_message();
+  EXPECT_EQ(response.coverage().shards_answered(), 1u);
+  EXPECT_EQ(response.coverage().shards_asked(), 2u);
+  const grpc::Status whole = SearchPatiently(stub, /*allow_partial=*/false, response);
+  EXPECT_EQ(whole.error_code(), grpc::StatusCode::UNAVAILABLE) << whole.error_message();
+  EXPECT_NE(whole.error_message().find("shard 1"), std::string::npos) << whole.error_message();
+  EXPECT_EQ(ReadPatiently(stub, StrCat("d", document)).ok(), !IsOfShard1(document));
+}
+
+TEST(ClusterKillTest, AShardThatHangsHoldsUpNoOther) {
+  constexpr int kCallers = 60;
+  constexpr std::chrono::seconds kTimeMax{30};
+  ClusterProcesses cluster(/*shards=*/2, /*replicas=*/2, /*routers=*/1);
+  const auto stub = cluster.Retriever(0);
+  ASSERT_NO_FATAL_FAILURE(WriteDocuments(*stub));
+  for (const char* name : {"s1r0", "s1r1"}) cluster.Signal(name, SIGSTOP);
+  auto begin = Clock::now();
+  std::vector<std::thread> callers;
+  callers.reserve(kCallers);
+  for (int i = 0; i < kCallers; ++i) callers.emplace_back([&, i] { CheckCalls(*stub, i); });  // no router knows yet
+  for (std::thread& caller : callers) caller.join();
+  EXPECT_LT(Clock::now() - begin, kTimeMax) << "callers hold the router for as long as they would wait";
+  begin = Clock::now();
+  for (int i = 0; i < kCallers; ++i) CheckCalls(*stub, i);
+  EXPECT_LT(Clock::now() - begin, kTimeMax) << "each of them waits for the shard";
+  for (const char* name : {"s1r0", "s1r1"}) cluster.Signal(name, SIGCONT);
+  begin = Clock::now();
+  for (pb::SearchResponse response; response.coverage().shards_answered() < 2;) {
+    ASSERT_LT(Clock::now() - begin, kTimeMax) << "it is not found again";
+    SearchPatiently(*stub, /*allow_partial=*/true, response);
+  }
 }
 
 // ---------------------------------------------------------------- writes

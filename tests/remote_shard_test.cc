@@ -266,6 +266,31 @@ TEST_F(RemoteShardTest, ACallMayLastAsLongAsItsCallerWaits) {
   EXPECT_GT(context.deadline(), std::chrono::system_clock::now() + std::chrono::minutes(50));
 }
 
+// All its workers are at work for long, and calls wait: it must not be taken for one that hangs.
+TEST_F(RemoteShardTest, ABusyOneSaysHowItIs) {
+  std::atomic<bool> may_end = false;
+  for (int i = 0; i < 4; ++i) {
+    ASSERT_TRUE(workers_.Submit([&] {
+      while (!may_end) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }));
+  }
+  std::atomic<bool> ended = false;
+  std::thread caller([&] {
+    shardpb::ListDocumentsRequest list;
+    list.set_page_size(1);
+    EXPECT_TRUE(shard_->ListDocuments(list, context_).ok());
+    ended = true;
+  });
+  const prometheus::Counter& answers =
+      metrics_.Counter("retro_requests_total", "", {{"method", "shard.GetShardInfo"}, {"code", "OK"}});
+  const double enough = answers.Value() + 15;  // in three seconds
+  while (answers.Value() < enough && !ended) std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  EXPECT_FALSE(ended);
+  EXPECT_TRUE(shard_->available());
+  may_end = true;
+  caller.join();
+}
+
 // Verifies until it may end.
 class VerifyingAdmin final : public Admin {
  public:
@@ -447,6 +472,46 @@ TEST_F(ReplicasTest, AShardThatStandsStillDoesNotHoldItsCallers) {
   const absl::Status status = shard_->GetDocument({}, {}).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable) << status;
   EXPECT_EQ(ReasonOf(status), Reason::kShardUnavailable) << status;
+}
+
+// Callers who would wait for a minute, and whose calls began before anybody knew.
+TEST_F(ReplicasTest, AShardThatBeginsToStandStillLetsGoOfItsCallers) {
+  for (SlowShard& service : services_) service.slow = true;
+  CallContext patient;
+  patient.deadline = std::chrono::steady_clock::now() + std::chrono::seconds(60);
+  std::vector<std::thread> callers;
+  for (int i = 0; i < 8; ++i) {
+    callers.emplace_back([&] {
+      const absl::Status status = shard_->GetDocument({}, patient).status();
+      EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable) << status;
+      EXPECT_EQ(ReasonOf(status), Reason::kShardUnavailable) << status;
+      EXPECT_THAT(std::string(MessageOf(status)), testing::HasSubstr("r1 at 127.0.0.1"));
+    });
+  }
+  while (services_[0].calls < 8 || services_[1].calls < 8) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  for (SlowShard& service : services_) service.stopped = true;
+  for (std::thread& caller : callers) caller.join();
+  for (int i = 0; i < 100; ++i) {  // it is not even asked
+    EXPECT_EQ(ReasonOf(shard_->GetDocument({}, patient).status()), Reason::kShardUnavailable);
+  }
+  EXPECT_EQ(services_[0].calls + services_[1].calls, 16);
+  for (SlowShard& service : services_) service.slow = service.stopped = false;
+  while (!shard_->GetDocument({}, patient).ok()) std::this_thread::sleep_for(std::chrono::milliseconds(5));
+}
+
+TEST_F(ReplicasTest, ASlowShardThatSaysHowItIsKeepsItsCallers) {
+  for (SlowShard& service : services_) service.slow = true;
+  std::atomic<bool> ended = false;
+  std::thread caller([&] {
+    EXPECT_TRUE(shard_->GetDocument({}, {}).ok());
+    ended = true;
+  });
+  while (services_[1].calls == 0) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  const int enough = services_[1].asked + 15;
+  while (services_[1].asked < enough) std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  EXPECT_FALSE(ended);
+  for (SlowShard& service : services_) service.slow = false;
+  caller.join();
 }
 
 TEST_F(ReplicasTest, OneThatIsGoneCostsNobodyAnAnswerAndIsTakenBack) {

@@ -6,11 +6,14 @@
 
 namespace retro {
 
+using Clock = std::chrono::steady_clock;
+
 RemoteReplica::RemoteReplica(std::string name, std::string address, const ClientSecurity& security)
     : name_(std::move(name)),
       address_(std::move(address)),
       channel_(MakeShardChannel(address_, security)),
-      stub_(shardpb::ShardService::NewStub(channel_)) {}
+      stub_(shardpb::ShardService::NewStub(channel_)),
+      heard_(Clock::now()) {}
 
 bool RemoteReplica::Connects() const {
   return channel_->GetState(/*try_to_connect=*/true) != GRPC_CHANNEL_TRANSIENT_FAILURE;
@@ -31,6 +34,15 @@ bool RemoteReplica::SetState(State state, const absl::Status& why) {
   why_ = why;
   return std::exchange(state_, state) != state;
 }
+
+void RemoteReplica::OnHeard() {
+  heard_ = Clock::now();
+  asked_in_vain_ = false;
+}
+
+void RemoteReplica::OnAskedInVain() { asked_in_vain_ = true; }
+
+bool RemoteReplica::IsSilent() const { return asked_in_vain_ && Clock::now() - heard_.load() >= kAnswerMax; }
 
 void RemoteReplica::SetPosition(const shardpb::Position& position) {
   const MutexLock lock(mutex_);

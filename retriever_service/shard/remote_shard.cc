@@ -32,7 +32,6 @@ constexpr int kOvertakenMax = 1;               // by chance; a second time, it i
 constexpr milliseconds kStatsHedgeAfter{500};  // half of the time that a scrape has
 
 constexpr milliseconds kAskEvery{200};
-constexpr milliseconds kAnswerMax{1000};  // of a replica that is asked how it is, or whatever else; less proves nothing
 
 constexpr milliseconds kNewPrimaryWaitMax{2000};  // for one that is named and does not act yet
 constexpr milliseconds kNewPrimaryPause{20};
@@ -152,6 +151,8 @@ absl::StatusOr<std::vector<RemoteShard::ReplicaPtr>> RemoteShard::Readers() cons
   std::vector<ReplicaPtr> readers;
   readers.reserve(choices.size());
   for (Choice& choice : choices) readers.push_back(std::move(choice.replica));
+  const auto silent = [](const ReplicaPtr& reader) { return reader->IsSilent(); };
+  if (std::all_of(readers.begin(), readers.end(), silent)) return NobodyAnswers(readers);  // Ask() finds them again
   return readers;
 }
 
@@ -168,11 +169,10 @@ absl::StatusOr<Response> RemoteShard::Read(const Request& request, const CallCon
   }
   // None answered when it was last asked: they get as long as then, whatever the caller could wait.
   CallContext brief = context;
-  brief.deadline = std::min(context.deadline, Clock::now() + kAnswerMax);
-  absl::StatusOr<Response> answer = ReadFrom<Response>(std::move(readers), HedgeAfter(), request, brief, method);
+  brief.deadline = std::min(context.deadline, Clock::now() + RemoteReplica::kAnswerMax);
+  absl::StatusOr<Response> answer = ReadFrom<Response>(readers, HedgeAfter(), request, brief, method);
   if (ReasonOf(answer.status()) != Reason::kCallerGone || !context.Check().ok()) return answer;
-  return Error(absl::StatusCode::kUnavailable, Reason::kShardUnavailable,
-               StrCat("no replica of shard ", number_, " answers: are they running?"));
+  return NobodyAnswers(readers);
 }
 
 template <typename Response, typename Request, typename Method>
@@ -327,7 +327,17 @@ std::string RemoteShard::Where(const RemoteReplica& replica) const {
   return StrCat("shard ", number_, "'s replica ", replica.name(), " at ", replica.address());
 }
 
+absl::Status RemoteShard::NobodyAnswers(const std::vector<ReplicaPtr>& replicas) const {
+  std::string names;
+  for (const ReplicaPtr& replica : replicas) {
+    names += StrCat(names.empty() ? "" : ", ", replica->name(), " at ", replica->address());
+  }
+  return Error(absl::StatusCode::kUnavailable, Reason::kShardUnavailable,
+               StrCat("no replica of shard ", number_, " answers: are they running? (", names, ")"));
+}
+
 void RemoteShard::OnAnswer(RemoteReplica& replica, Clock::duration took) {
+  replica.OnHeard();
   replica.overtaken = 0;
   const MutexLock lock(mutex_);
   times_[answers_++ % kTimesKept] = took;
@@ -343,7 +353,8 @@ void RemoteShard::OnAnswer(RemoteReplica& replica, Clock::duration took) {
 void RemoteShard::OnFailure(RemoteReplica& replica, const absl::Status& status, Clock::duration took) {
   const auto reason = ReasonOf(status);
   const bool away = reason == Reason::kShardUnavailable || reason == Reason::kShuttingDown ||
-                    reason == Reason::kStoreDamaged || (reason == Reason::kCallerGone && took >= kAnswerMax);
+                    reason == Reason::kStoreDamaged ||
+                    (reason == Reason::kCallerGone && took >= RemoteReplica::kAnswerMax);
   if (away && replica.state() == RemoteReplica::State::kUsable) SetState(replica, RemoteReplica::State::kAway, status);
 }
 
@@ -402,7 +413,7 @@ void RemoteShard::Ask(std::list<Question>& questions) {
     Question& question = questions.emplace_back();
     question.config = config;
     question.replica = replica;
-    question.context.set_deadline(std::chrono::system_clock::now() + kAnswerMax);
+    question.context.set_deadline(std::chrono::system_clock::now() + RemoteReplica::kAnswerMax);
     HandOver(&question);
     replica->stub().async()->GetShardInfo(&question.context, &question.request, &question.info,
                                           [this, &question](const grpc::Status& status) {
@@ -434,6 +445,12 @@ void RemoteShard::ForgetOthersThan(const ShardConfig& config) {
 
 void RemoteShard::Learn(const ClusterConfig& config, const grpc::Status& answer,
                         const shardpb::GetShardInfoResponse& info, RemoteReplica& replica) {
+  const bool heard = answer.ok() || ReasonOf(FromGrpcStatus(answer)).has_value();  // it gives all its errors reasons
+  if (heard) {
+    replica.OnHeard();
+  } else {
+    replica.OnAskedInVain();
+  }
   absl::Status status = FromShardCall(answer, Effect::kRead, Where(replica));
   if (status.code() == absl::StatusCode::kResourceExhausted) return;  // it is busy: who says so is there
   if (!status.ok()) return SetState(replica, RemoteReplica::State::kAway, status);

@@ -1,7 +1,7 @@
 // A shard in other processes: its replicas, over gRPC. Reads go to the replica in sync with the fewest calls
 // outstanding, and to another when that fails or takes longer than nearly all calls did lately; changes go to the
 // primary. A replica that does not answer is left aside until it does again; one that another has overtaken twice is
-// asked last until it answers anything.
+// asked last until it answers anything. While all of them are silent, reads fail at once, and those under way end.
 #pragma once
 
 #include <array>
@@ -74,7 +74,7 @@ class RemoteShard : public Shard, private CallObserver {
   // The replicas of the cluster file as it now is.
   std::vector<ReplicaPtr> Replicas(const ShardConfig& config) const ABSL_LOCKS_EXCLUDED(mutex_);
   ReplicaPtr Find(const ReplicaConfig& config) const ABSL_LOCKS_EXCLUDED(mutex_);
-  // Those that reads may be sent to, best first.
+  // Those that reads may be sent to, best first; an error if all of them are silent.
   absl::StatusOr<std::vector<ReplicaPtr>> Readers() const;
   Clock::duration HedgeAfter() const ABSL_LOCKS_EXCLUDED(mutex_);
   template <typename Response, typename Request, typename Method>
@@ -89,6 +89,7 @@ class RemoteShard : public Shard, private CallObserver {
 
   // ------------------------------------------------------------ as CallObserver
   std::string Where(const RemoteReplica& replica) const override;
+  absl::Status NobodyAnswers(const std::vector<ReplicaPtr>& replicas) const override;
   void OnAnswer(RemoteReplica& replica, Clock::duration took) override ABSL_LOCKS_EXCLUDED(mutex_);
   void OnFailure(RemoteReplica& replica, const absl::Status& status, Clock::duration took) override;
   void OnHedge() override;

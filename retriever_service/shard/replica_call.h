@@ -41,6 +41,8 @@ class CallObserver {
  public:
   virtual ~CallObserver() = default;
   virtual std::string Where(const RemoteReplica& replica) const = 0;
+  // The error of a read that is given up as all of them are silent.
+  virtual absl::Status NobodyAnswers(const std::vector<std::shared_ptr<RemoteReplica>>& replicas) const = 0;
   virtual void OnAnswer(RemoteReplica& replica, std::chrono::steady_clock::duration took) = 0;
   virtual void OnFailure(RemoteReplica& replica, const absl::Status& status,
                          std::chrono::steady_clock::duration took) = 0;
@@ -65,7 +67,8 @@ class ReplicaCall {
         observer_(observer),
         begin_(std::move(begin)) {}
 
-  // Once. A caller who leaves cancels all attempts.
+  // Once. A caller who leaves cancels all attempts. A read ends when all replicas are silent, however long its caller
+  // would wait: it would hold a thread for nothing.
   absl::StatusOr<Response> Run(const CallContext& caller) {
     absl::StatusOr<Response> answer = Race(caller);
     for (Attempt& attempt : attempts_) attempt.context.TryCancel();
@@ -112,12 +115,17 @@ class ReplicaCall {
         Start(caller);
       }
       if (caller.cancelled && caller.cancelled()) return CallerGoneError(/*deadline_passed=*/false);
+      if (effect_ == Effect::kRead && AllSilent()) return observer_.NobodyAnswers(replicas_);
     }
   }
 
   bool MayStart() const { return attempts_.size() < replicas_.size(); }
   bool AllSeen() const {
     return std::all_of(attempts_.begin(), attempts_.end(), [](const Attempt& attempt) { return attempt.seen; });
+  }
+
+  bool AllSilent() const {
+    return std::all_of(replicas_.begin(), replicas_.end(), [](const auto& replica) { return replica->IsSilent(); });
   }
 
   void Start(const CallContext& caller) {

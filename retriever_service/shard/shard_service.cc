@@ -26,6 +26,8 @@ using grpc::ServerUnaryReactor;
 
 constexpr int kWriters = 16;  // of their own: a write waits for replicas, and must not take the place of searches
 constexpr size_t kWritesWaitingMax = 1024;
+constexpr int kInfoWorkers = 1;  // of GetShardInfo: behind long searches it would seem that nobody is there
+constexpr size_t kInfosWaitingMax = 1024;
 constexpr int kStreamThreads = 16;  // a replica each that waits for changes
 constexpr size_t kStreamsWaitingMax = 64;
 constexpr std::chrono::milliseconds kStreamRetryAfter{200};
@@ -185,8 +187,10 @@ class ShardService final : public ServiceBase {
                Replication* replication)
       : shard_(shard),
         writers_(kWriters, kWritesWaitingMax),
+        info_workers_(kInfoWorkers, kInfosWaitingMax),
         runner_(workers, metrics, options),
         write_runner_(writers_, runner_),
+        info_runner_(info_workers_, runner_),
         metrics_(metrics),
         replication_(replication),
         streams_(replication == nullptr ? 1 : kStreamThreads, kStreamsWaitingMax) {
@@ -236,7 +240,7 @@ class ShardService final : public ServiceBase {
   }
   ServerUnaryReactor* GetShardInfo(CallbackServerContext* context, const ByteBuffer* request,
                                    ByteBuffer* reply) override {
-    return Run(context, "shard.GetShardInfo", request, reply, &Shard::GetShardInfo);
+    return Run(context, "shard.GetShardInfo", request, reply, &Shard::GetShardInfo, RunOn::kWorker, &info_runner_);
   }
 
   grpc::ServerWriteReactor<ByteBuffer>* PullChanges(CallbackServerContext* context,
@@ -315,8 +319,8 @@ class ShardService final : public ServiceBase {
   }
 
   Shard& shard_;
-  WorkerPool writers_;
-  UnaryRunner runner_, write_runner_;
+  WorkerPool writers_, info_workers_;
+  UnaryRunner runner_, write_runner_, info_runner_;
   Metrics& metrics_;
   Replication* const replication_;
   WorkerPool streams_;

@@ -13,8 +13,8 @@
 
 namespace retro {
 
-// All must outlive the service. Calls are worked on by `workers`, PullChanges and FetchSnapshot by threads of their
-// own; without `replication` these and KeepLog answer UNIMPLEMENTED.
+// All must outlive the service. Calls are worked on by `workers`; writes, GetShardInfo, PullChanges and FetchSnapshot
+// by threads of their own; without `replication` these and KeepLog answer UNIMPLEMENTED.
 std::unique_ptr<grpc::Service> MakeShardService(Shard& shard, WorkerPool& workers, Metrics& metrics,
                                                 const UnaryOptions& options = UnaryOptions(),
                                                 Replication* replication = nullptr);
