@@ -46,7 +46,8 @@ void AddBounds(CLI::App& app, Settings& settings) {
       ->capture_default_str()
       ->group(kBounds);
   app.add_option("--request-bytes-max", settings.retriever.request_bytes_max,
-                 "Bytes of requests and replies in memory at once, ingest aside; more are refused at once")
+                 "Bytes of requests and replies in memory at once: of reads, and as much again of writes, streams' "
+                 "documents that wait for --ingest-bytes-max among them; more are refused at once")
       ->check(CLI::Range(kRequestBytesMaxMin, kBytesMax))
       ->capture_default_str()
       ->group(kBounds);

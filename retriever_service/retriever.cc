@@ -117,6 +117,12 @@ absl::Status CheckCollection(ShardMap& shards, const Tokenizer& tokenizer, const
   return absl::OkStatus();
 }
 
+UnaryOptions OptionsOfCalls(const RetrieverOptions& options, const ServerOptions& server) {
+  return {.bytes_max = options.request_bytes_max,
+          .reply_bytes_max = static_cast<size_t>(server.message_bytes_max),
+          .access = server.access};
+}
+
 // Members are listed so that each is destroyed before what it uses.
 class ServedRetriever final : public Retriever {
  public:
@@ -139,11 +145,8 @@ class ServedRetriever final : public Retriever {
         writers_(options.workers, static_cast<size_t>(options.requests_waiting_max)),
         ingest_workers_(options.ingest_workers, kIngestQueueMax),
         metrics_(metrics),
-        runner_(workers_, metrics,
-                {.bytes_max = options.request_bytes_max,
-                 .reply_bytes_max = static_cast<size_t>(server.message_bytes_max),
-                 .access = server.access}),
-        write_runner_(writers_, runner_),
+        runner_(workers_, metrics, OptionsOfCalls(options, server)),
+        write_runner_(writers_, metrics, OptionsOfCalls(options, server)),
         service_(MakeRetrieverService({*shards_, router_, writer_, collections_, embedding_, *tokenizer_, runner_,
                                        write_runner_, ingest_workers_, budget_, open_streams_, metrics, metrics_,
                                        static_cast<uint64_t>(server.message_bytes_max),

@@ -26,11 +26,12 @@ struct RetrieverOptions {
   IndexSettings index;
   int workers = 16;  // unary calls at once
   int requests_waiting_max = 1024;
-  int ingest_workers = 16;                              // documents at once
-  uint64_t ingest_bytes_max = uint64_t{256} << 20;      // documents in memory, over all streams
-  size_t request_bytes_max = UnaryOptions().bytes_max;  // of unary requests and replies in memory
-  bool verify_at_start = true;                          // read the store's tables and compare checksums
-  size_t store_memory_bytes = size_t{96} << 20;         // see KeyValueOptions
+  int ingest_workers = 16;                          // documents at once
+  uint64_t ingest_bytes_max = uint64_t{256} << 20;  // documents in memory, over all streams
+  size_t request_bytes_max =
+      UnaryOptions().bytes_max;                  // of requests and replies in memory: of reads, and again of writes
+  bool verify_at_start = true;                   // read the store's tables and compare checksums
+  size_t store_memory_bytes = size_t{96} << 20;  // see KeyValueOptions
 };
 
 // An error if these contradict themselves, or name a cluster file, certificates or a tokenizer that cannot be used.

@@ -81,6 +81,15 @@ class RemoteShardTest : public testing::Test {
     return request;
   }
 
+  static shardpb::SearchRequest NearestOne() {
+    shardpb::SearchRequest request;
+    request.set_k(1);
+    auto& vector = *request.add_queries()->mutable_vector();
+    vector.add_values(1);
+    vector.add_values(0);
+    return request;
+  }
+
   std::string path_, address_;
   Metrics metrics_;
   WorkerPool workers_;
@@ -106,13 +115,7 @@ TEST_F(RemoteShardTest, AnswersAsTheShardBehindIt) {
   chunks.set_document_id("a");
   chunks.set_max_chunks(1);
   EXPECT_EQ(shard_->GetChunks(chunks, context_)->chunks(0).text(), "text");
-  shardpb::SearchRequest search;
-  search.set_k(1);
-  for (const float x : {1.0F, 0.0F}) {
-    if (search.queries().empty()) search.add_queries();
-    search.mutable_queries(0)->mutable_vector()->add_values(x);
-  }
-  EXPECT_EQ(shard_->Search(search, context_)->results(0).neighbours(0).document_id(), "a");
+  EXPECT_EQ(shard_->Search(NearestOne(), context_)->results(0).neighbours(0).document_id(), "a");
   shardpb::ListDocumentsRequest list;
   list.set_page_size(10);
   EXPECT_EQ(shard_->ListDocuments(list, context_)->documents_size(), 1);
@@ -177,10 +180,7 @@ TEST_F(RemoteShardTest, ADocumentLargerThanAMessageIsWritten) {
 
 TEST_F(RemoteShardTest, AnswersTakeMemoryAsTheyGrow) {
   ASSERT_TRUE(shard_->Write(OneDocument(), context_).ok());
-  shardpb::SearchRequest search;
-  search.set_k(1);
-  search.add_queries()->mutable_vector()->add_values(1);
-  search.mutable_queries(0)->mutable_vector()->add_values(0);
+  const shardpb::SearchRequest search = NearestOne();
   std::atomic<size_t> held = 0;
   CallContext context;
   context.hold = [&held](size_t bytes) {
@@ -264,6 +264,46 @@ TEST_F(RemoteShardTest, ACallMayLastAsLongAsItsCallerWaits) {
   grpc::ClientContext context;
   PrepareCall(patient, context);
   EXPECT_GT(context.deadline(), std::chrono::system_clock::now() + std::chrono::minutes(50));
+}
+
+// Of documents that are sent in parts and never end; a search needs little, and has that for itself.
+TEST_F(RemoteShardTest, WritesThatWaitTakeNoMemoryOfReads) {
+  UnaryOptions options;
+  options.bytes_max = 1'000'000;
+  WorkerPool workers(4, 16);
+  Metrics metrics;
+  const auto service = MakeShardService(*local_, workers, metrics, options);
+  auto server = *RpcServer::Start({}, {service.get()});
+  const auto stub = shardpb::ShardService::NewStub(MakeShardChannel(StrCat("127.0.0.1:", server->port())));
+  shardpb::WriteRequest part;
+  part.add_changes()->mutable_document()->set_text(std::string(300'000, 'x'));
+  using Writer = grpc::ClientWriter<shardpb::WriteRequest>;
+  std::vector<std::unique_ptr<grpc::ClientContext>> contexts;
+  std::vector<std::unique_ptr<Writer>> writers;
+  shardpb::WriteResponse response;
+  for (int i = 0; i < 4; ++i) {
+    writers.push_back(
+        stub->WriteInParts(contexts.emplace_back(std::make_unique<grpc::ClientContext>()).get(), &response));
+    writers.back()->Write(part);
+  }
+  const auto held = [&](const std::string& queue) {
+    metrics.Collect();
+    return metrics.Gauge("retro_request_bytes", "", {{"queue", queue}}).Value();
+  };
+  while (held("reads") + held("writes") < 900'000) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  EXPECT_EQ(held("reads"), 0);
+  grpc::ClientContext context;
+  EXPECT_EQ(ReasonOf(FromGrpcStatus(stub->Write(&context, part, &response))), Reason::kQueueFull);
+  for (int i = 0; i < 20; ++i) {
+    grpc::ClientContext reading;
+    shardpb::SearchResponse found;
+    const grpc::Status status = stub->Search(&reading, NearestOne(), &found);
+    EXPECT_TRUE(status.ok()) << status.error_message();
+  }
+  for (const auto& each : contexts) each->TryCancel();
+  for (const auto& writer : writers) writer->Finish();
+  while (held("reads") + held("writes") > 0) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  server->Stop();
 }
 
 // All its workers are at work for long, and calls wait: it must not be taken for one that hangs.

@@ -77,6 +77,16 @@ class RetrieverTest : public testing::Test {
     ASSERT_TRUE(status.ok()) << status;
   }
 
+  absl::Status TryPut(const std::string& id, const std::string& text) {
+    pb::UpsertDocumentsRequest request;
+    request.add_writes()->mutable_document()->set_id(id);
+    request.mutable_writes(0)->mutable_document()->set_text(text);
+    grpc::ClientContext context;
+    context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(20));
+    pb::UpsertDocumentsResponse response;
+    return FromGrpcStatus(stub_->UpsertDocuments(&context, request, &response));
+  }
+
   pb::DocumentResult Put(const std::string& id, const std::string& text, const std::string& title = "") {
     pb::UpsertDocumentsRequest request;
     auto* document = request.add_writes()->mutable_document();
@@ -441,6 +451,61 @@ TEST_F(AloneRetrieverTest, WhatDocumentsBecomeHasABudget) {
   EXPECT_LE(waiting(), kChunksAtOnce);
   gate_ = true;
   for (std::thread& caller : callers) caller.join();
+}
+
+class LittleMemoryTest : public RetrieverTest {
+ protected:
+  LittleMemoryTest() {
+    options_.request_bytes_max = 1'000'000;
+    options_.ingest_bytes_max = 1;  // of each document by itself
+  }
+
+  // The nearest document, or why there is none, without waiting for the embedder.
+  std::string FindOne() {
+    pb::SearchRequest request;
+    request.add_queries()->set_embedder_fingerprint(HashEmbedder(kDimension).info().fingerprint);
+    for (int i = 0; i < kDimension; ++i) request.mutable_queries(0)->mutable_vector()->add_values(1);
+    const auto found = Search(request);
+    return found.ok() ? found->results(0).neighbours(0).document_id() : std::string(MessageOf(found.status()));
+  }
+};
+
+// The embedder stands still, each stream's documents wait for those before, and together they are more than may wait.
+TEST_F(LittleMemoryTest, DocumentsThatWaitTakeNoMemoryOfReads) {
+  constexpr int kStreams = 30;
+  Put("found", "text");
+  gate_ = false;
+  pb::IngestRequest document;
+  document.mutable_write()->mutable_document()->set_id("d");
+  document.mutable_write()->mutable_document()->set_text(LongText("word", 10'000));
+  using Stream = grpc::ClientReaderWriter<pb::IngestRequest, pb::IngestResponse>;
+  std::vector<std::pair<std::unique_ptr<grpc::ClientContext>, std::unique_ptr<Stream>>> streams;
+  for (int i = 0; i < kStreams; ++i) {
+    auto context = std::make_unique<grpc::ClientContext>();
+    auto stream = stub_->Ingest(context.get());
+    EXPECT_TRUE(stream->Write(document));
+    stream->WritesDone();
+    streams.emplace_back(std::move(context), std::move(stream));
+  }
+  const auto held = [this](const std::string& queue) {
+    metrics_.Collect();
+    return metrics_.Gauge("retro_request_bytes", "", {{"queue", queue}}).Value();
+  };
+  while (held("reads") + held("writes") < 800'000) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  EXPECT_EQ(ReasonOf(TryPut("another", LongText("word", 50'000))), Reason::kQueueFull) << "of writes there are enough";
+  EXPECT_EQ(held("reads"), 0);
+  for (int i = 0; i < 20; ++i) EXPECT_EQ(FindOne(), "found");
+  gate_ = true;
+  int acknowledged = 0, refused = 0;
+  for (const auto& [context, stream] : streams) {
+    for (pb::IngestResponse response; stream->Read(&response);) ++acknowledged;
+    const absl::Status status = FromGrpcStatus(stream->Finish());
+    EXPECT_TRUE(status.ok() || ReasonOf(status) == Reason::kQueueFull) << status;
+    refused += status.ok() ? 0 : 1;
+  }
+  EXPECT_EQ(acknowledged + refused, kStreams);
+  EXPECT_GT(refused, 0);
+  EXPECT_TRUE(TryPut("another", LongText("word", 50'000)).ok()) << "room is given back";
 }
 
 TEST_F(RetrieverTest, DeletedIsNeverFoundAgain) {

@@ -113,8 +113,8 @@ class UnaryRunner {
   static absl::Status MemoryFullError();
   static constexpr std::chrono::milliseconds kRetryAfter{200};
 
-  // Shows among the metrics how many requests wait for the workers, which are those of `queue` there, and the bytes
-  // that are held. Before a MetricsServer is started; this must outlive that.
+  // Shows among the metrics how many requests wait for the workers and the bytes that are held, as those of `queue`.
+  // Before a MetricsServer is started; this must outlive that.
   void Watch(const std::string& queue) const;
 
   AccessControl* access() const { return options_.access.get(); }

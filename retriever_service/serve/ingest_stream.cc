@@ -43,7 +43,7 @@ class IngestStream : public IngestReactor, public OpenStream {
       : parts_(parts),
         context_(*context),
         call_(MakeCallContext(*context)),
-        admitted_(Admit(parts.runner.access(), *context, "Ingest", call_)),
+        admitted_(Admit(parts.write_runner.access(), *context, "Ingest", call_)),
         record_(parts.metrics, "Ingest", call_),
         writer_(OrderedWriter::Create(parts.writer, parts.ingest_workers)) {
     call_.cancelled = [this] { return gone_.load(std::memory_order_relaxed); };
@@ -57,11 +57,11 @@ class IngestStream : public IngestReactor, public OpenStream {
       return;
     }
     // Its key may have been taken away since it began.
-    if (const absl::Status further = AdmitFurther(parts_.runner.access(), "Ingest", call_); !further.ok()) {
+    if (const absl::Status further = AdmitFurther(parts_.write_runner.access(), "Ingest", call_); !further.ok()) {
       return TakeNoMore(further);
     }
     const size_t bytes = request_.Length();
-    const auto message = std::make_shared<Message>(parts_.runner.budget(), call_.key());
+    const auto message = std::make_shared<Message>(parts_.write_runner.budget(), call_.key());
     message->bytes.Swap(&request_);
     // While it waits for its turn; it is in memory already.
     if (!message->held.TryAdd(bytes)) return TakeNoMore(UnaryRunner::MemoryFullError());
@@ -76,7 +76,7 @@ class IngestStream : public IngestReactor, public OpenStream {
 
   void OnWriteDone(bool ok) override {
     TakeOver(this);
-    parts_.runner.peers().End(written_);
+    parts_.write_runner.peers().End(written_);
     if (!ok) gone_ = true;
     Advance([&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
       acknowledgements_.pop_front();
@@ -117,7 +117,7 @@ class IngestStream : public IngestReactor, public OpenStream {
 
   void Accept(grpc::ByteBuffer& message, size_t bytes) {
     pb::IngestRequest request;
-    const auto parsed = std::make_shared<HeldBytes>(parts_.runner.budget(), call_.key());
+    const auto parsed = std::make_shared<HeldBytes>(parts_.write_runner.budget(), call_.key());
     const absl::Status allowed = Read(message, request, *parsed);
     message.Clear();
     const auto done = [this, sequence = request.sequence(), bytes, parsed](const WriteResult& result) {
@@ -189,7 +189,7 @@ class IngestStream : public IngestReactor, public OpenStream {
       if (read_all_ && under_way_ == 0 && holding_ == 0 && !finished_) finished_ = finish = true;
     }
     if (write != nullptr) {
-      written_ = parts_.runner.peers().Begin(context_);
+      written_ = parts_.write_runner.peers().Begin(context_);
       HandOver(this);
       StartWrite(write);
     }

@@ -236,7 +236,7 @@ absl::StatusOr<pb::CutChunksResponse> RetrieverService::Cut(const pb::CutChunksR
 absl::StatusOr<pb::UpsertDocumentsResponse> RetrieverService::Upsert(pb::UpsertDocumentsRequest& request,
                                                                      const CallContext& call) {
   const auto written = std::make_shared<UpsertedDocuments>(call, parts_.shards.store_id(), request.ByteSizeLong(),
-                                                           parts_.runner.budget());
+                                                           parts_.write_runner.budget());
   const auto writer = OrderedWriter::Create(parts_.writer, parts_.ingest_workers);
   for (int i = 0; i < request.writes_size(); ++i) {
     writer->Submit(request.collection(), std::move(*request.mutable_writes(i)), StrCat("writes[", i, "]"),

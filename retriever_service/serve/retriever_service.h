@@ -28,7 +28,7 @@ struct RetrieverParts {
   Embedding& embedding;
   const Tokenizer& tokenizer;
   UnaryRunner& runner;
-  UnaryRunner& write_runner;   // with workers of its own: writes wait for disks and replicas
+  UnaryRunner& write_runner;   // with workers and memory of its own: writes wait for disks, replicas and the embedder
   WorkerPool& ingest_workers;  // documents
   IngestBudget& ingest_budget;
   OpenStreams& open_streams;

@@ -141,7 +141,7 @@ class PartsReader final : public grpc::ServerReadReactor<ByteBuffer> {
   absl::Status Hold(size_t bytes) {
     if (held_.bytes() + bytes > budget_.bytes_max()) {
       return FieldError("changes", StrCat("have more than the ", budget_.bytes_max(),
-                                          " bytes of requests that this shard may hold (--request-bytes-max)"));
+                                          " bytes of writes that this shard may hold (--request-bytes-max)"));
     }
     return held_.TryAdd(bytes) ? absl::OkStatus() : UnaryRunner::MemoryFullError();
   }
@@ -189,7 +189,7 @@ class ShardService final : public ServiceBase {
         writers_(kWriters, kWritesWaitingMax),
         info_workers_(kInfoWorkers, kInfosWaitingMax),
         runner_(workers, metrics, options),
-        write_runner_(writers_, runner_),
+        write_runner_(writers_, metrics, options),
         info_runner_(info_workers_, runner_),
         metrics_(metrics),
         replication_(replication),
@@ -205,7 +205,7 @@ class ShardService final : public ServiceBase {
     return Run(context, "shard.Write", request, reply, &Shard::Write, RunOn::kWorker, &write_runner_);
   }
   grpc::ServerReadReactor<ByteBuffer>* WriteInParts(CallbackServerContext* context, ByteBuffer* response) override {
-    return new PartsReader(*context, "shard.WriteInParts", runner_, writers_, metrics_,
+    return new PartsReader(*context, "shard.WriteInParts", write_runner_, writers_, metrics_,
                            [this, response](const shardpb::WriteRequest& request, const CallContext& call) {
                              const auto written = shard_.Write(request, call);
                              if (written.ok()) SerializeMessage(*written, *response);
