@@ -105,9 +105,14 @@ void FillFilter(std::mt19937& random, int depth, pb::Filter& filter) {
 
 }  // namespace
 
-CompiledFilter RandomFilter(std::mt19937& random) {
+pb::Filter RandomFilterMessage(std::mt19937& random) {
   pb::Filter filter;
   FillFilter(random, 3, filter);
+  return filter;
+}
+
+CompiledFilter RandomFilter(std::mt19937& random) {
+  const pb::Filter filter = RandomFilterMessage(random);
   auto compiled = CompiledFilter::Compile(filter, "filter");
   EXPECT_TRUE(compiled.ok()) << compiled.status() << ": " << filter.ShortDebugString();
   return *std::move(compiled);

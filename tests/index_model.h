@@ -19,6 +19,7 @@ Hits Flatten(const std::vector<IndexHit>& hits);
 // True for documents whose "group", 0 ... 999, is below the bound.
 CompiledFilter GroupBelow(int bound);
 // Of all kinds, nested, about the fields that the model's documents have; some match nothing, some everything.
+pb::Filter RandomFilterMessage(std::mt19937& random);
 CompiledFilter RandomFilter(std::mt19937& random);
 
 class IndexModel {

@@ -1,13 +1,9 @@
-// The standalone retriever over gRPC, with a hash embedder: equal texts have equal vectors, so what must be found is
-// known.
-
 #include "retriever_service/retriever.h"
 
 #include <grpcpp/grpcpp.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <atomic>
 #include <chrono>
 #include <map>
 #include <memory>
@@ -21,119 +17,10 @@
 #include "common/rpc/status.h"
 #include "retriever_service/embed/hash_embedder.h"
 #include "retro/retriever/v1/retriever.grpc.pb.h"
-#include "tests/temporary_folder.h"
-#include "tests/test_paths.h"
+#include "tests/retriever_fixture.h"
 
 namespace retro {
 namespace {
-
-namespace pb = retriever::v1;
-
-constexpr int kDimension = 32;
-
-// Enough words for several chunks, each chunk's text unlike every other's.
-std::string LongText(const std::string& word, int words) {
-  std::string text;
-  for (int i = 0; i < words; ++i) text += word + std::to_string(i) + (i % 10 == 9 ? ".\n" : " ");
-  return text;
-}
-
-// Embeds while its gate is open, and waits while it is not.
-class GatedEmbedder final : public HashEmbedder {
- public:
-  GatedEmbedder(int dimension, const std::atomic<bool>& open) : HashEmbedder(dimension), open_(open) {}
-  absl::StatusOr<std::vector<float>> Embed(std::span<const TokenSequence> sequences) override {
-    while (!open_) std::this_thread::sleep_for(std::chrono::milliseconds(1));
-    return HashEmbedder::Embed(sequences);
-  }
-
- private:
-  const std::atomic<bool>& open_;
-};
-
-class RetrieverTest : public testing::Test {
- protected:
-  void SetUp() override { Restart(); }
-  void TearDown() override {
-    if (retriever_ != nullptr) retriever_->Stop();
-  }
-
-  absl::Status TryStart(int dimension, const std::string& tokenizer) {
-    options_.data = folder_ / "store";
-    options_.tokenizer = tokenizer;
-    auto retriever =
-        Retriever::Start(options_, server_options_, std::make_unique<GatedEmbedder>(dimension, gate_), metrics_);
-    if (!retriever.ok()) return retriever.status();
-    retriever_ = *std::move(retriever);
-    stub_ = pb::RetrieverService::NewStub(
-        grpc::CreateChannel("127.0.0.1:" + std::to_string(retriever_->port()), grpc::InsecureChannelCredentials()));
-    return absl::OkStatus();
-  }
-
-  void Restart() {
-    if (retriever_ != nullptr) retriever_->Stop();
-    retriever_.reset();
-    const absl::Status status = TryStart(kDimension, kTokenizer);
-    ASSERT_TRUE(status.ok()) << status;
-  }
-
-  absl::Status TryPut(const std::string& id, const std::string& text) {
-    pb::UpsertDocumentsRequest request;
-    request.add_writes()->mutable_document()->set_id(id);
-    request.mutable_writes(0)->mutable_document()->set_text(text);
-    grpc::ClientContext context;
-    context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(20));
-    pb::UpsertDocumentsResponse response;
-    return FromGrpcStatus(stub_->UpsertDocuments(&context, request, &response));
-  }
-
-  pb::DocumentResult Put(const std::string& id, const std::string& text, const std::string& title = "") {
-    pb::UpsertDocumentsRequest request;
-    auto* document = request.add_writes()->mutable_document();
-    document->set_id(id);
-    document->set_text(text);
-    document->set_title(title);
-    grpc::ClientContext context;
-    pb::UpsertDocumentsResponse response;
-    const grpc::Status status = stub_->UpsertDocuments(&context, request, &response);
-    EXPECT_TRUE(status.ok()) << status.error_message();
-    token_ = response.consistency_token();
-    return response.results_size() == 1 ? response.results(0) : pb::DocumentResult();
-  }
-
-  absl::StatusOr<pb::SearchResponse> Search(const pb::SearchRequest& request) {
-    grpc::ClientContext context;
-    pb::SearchResponse response;
-    const grpc::Status status = stub_->Search(&context, request, &response);
-    if (!status.ok()) return FromGrpcStatus(status);
-    return response;
-  }
-
-  static pb::SearchRequest TextSearch(const std::string& text) {
-    pb::SearchRequest request;
-    request.add_queries()->set_text(text);
-    return request;
-  }
-
-  std::vector<pb::Chunk> Chunks(const std::string& id) {
-    pb::GetChunksRequest request;
-    request.set_document_id(id);
-    grpc::ClientContext context;
-    pb::GetChunksResponse response;
-    EXPECT_TRUE(stub_->GetChunks(&context, request, &response).ok());
-    return {response.chunks().begin(), response.chunks().end()};
-  }
-
-  static inline const std::string kTokenizer = SourcePath("common/tokenizer/retro-16k.model");
-  TemporaryFolder folder_;
-  std::atomic<bool> gate_ = true;  // embeddings wait while it is shut
-  RetrieverOptions options_;
-  ServerOptions server_options_;
-  Metrics metrics_;
-  std::unique_ptr<Retriever> retriever_;
-  std::unique_ptr<pb::RetrieverService::Stub> stub_;
-  std::string token_;
-};
 
 TEST_F(RetrieverTest, AChunkIsFoundByItsTextWithItsContinuation) {
   const std::string text = LongText("ocean", 120);
@@ -253,49 +140,6 @@ TEST_F(RetrieverTest, ARequestThatDoesNotParseIsAWrongOne) {
   EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
   EXPECT_EQ(ReasonOf(status), Reason::kInvalidField);
   EXPECT_NE(MessageOf(status).find("UTF-8"), std::string_view::npos) << status;
-}
-
-TEST_F(RetrieverTest, RequestsBeyondTheMemoryForThemAreRefusedAtOnce) {
-  options_.request_bytes_max = 4000;
-  Restart();
-  const absl::Status status = Search(TextSearch(std::string(5000, 'x'))).status();
-  EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
-  EXPECT_EQ(ReasonOf(status), Reason::kQueueFull);
-  EXPECT_TRUE(RetryAfterOf(status).has_value());
-  for (int i = 0; i < 200; ++i) EXPECT_TRUE(Search(TextSearch(std::string(100, 'x'))).ok()) << "room is given back";
-}
-
-TEST_F(RetrieverTest, WritesThatWaitHoldUpNeitherReadsNorOthersWhoseCallersLeft) {
-  options_.workers = 1;
-  Restart();
-  gate_ = false;
-  const auto in = [](std::chrono::milliseconds time) { return std::chrono::system_clock::now() + time; };
-  pb::UpsertDocumentsRequest request;
-  request.add_writes()->mutable_document()->set_id("a");
-  request.mutable_writes(0)->mutable_document()->set_text("text");
-  std::atomic<bool> left = false;
-  std::thread writer([&] {
-    grpc::ClientContext context;
-    context.set_deadline(in(std::chrono::milliseconds(3000)));
-    pb::UpsertDocumentsResponse response;
-    EXPECT_EQ(stub_->UpsertDocuments(&context, request, &response).error_code(), grpc::StatusCode::DEADLINE_EXCEEDED);
-    left = true;
-  });
-  while (!left) {
-    grpc::ClientContext reading;
-    reading.set_deadline(in(std::chrono::milliseconds(2500)));  // less than the write holds on
-    pb::GetInfoResponse info;
-    EXPECT_TRUE(stub_->GetInfo(&reading, {}, &info).ok());
-  }
-  writer.join();
-  grpc::ClientContext deleting;
-  deleting.set_deadline(in(std::chrono::seconds(10)));
-  pb::DeleteDocumentsRequest deletion;
-  deletion.add_document_ids("none");
-  pb::DeleteDocumentsResponse deleted;
-  const grpc::Status status = stub_->DeleteDocuments(&deleting, deletion, &deleted);
-  EXPECT_TRUE(status.ok()) << status.error_message();
-  gate_ = true;
 }
 
 TEST_F(RetrieverTest, AReplyBeyondOneMessageIsAWrongRequest) {
@@ -421,91 +265,6 @@ TEST_F(RetrieverTest, CallersVectorsAreUsedAndChecked) {
   query->set_embedder_fingerprint(write->embedder_fingerprint());
   query->mutable_vector()->mutable_values()->RemoveLast();
   EXPECT_EQ(FieldOf(Search(search).status()), "queries[0].vector");
-}
-
-class AloneRetrieverTest : public RetrieverTest {
- protected:
-  AloneRetrieverTest() { options_.ingest_bytes_max = 1; }  // each document is
-};
-
-TEST_F(AloneRetrieverTest, WhatDocumentsBecomeHasABudget) {
-  constexpr double kChunksAtOnce = 256;  // of one document, in the embedder's line
-  gate_ = false;
-  std::vector<std::thread> callers;
-  for (int i = 0; i < 4; ++i) {
-    callers.emplace_back([this, i] {
-      pb::UpsertDocumentsRequest request;
-      request.add_writes()->mutable_document()->set_id(StrCat("d", i));
-      request.mutable_writes(0)->mutable_document()->set_text(LongText(StrCat("word", i), 20'000));
-      grpc::ClientContext context;
-      pb::UpsertDocumentsResponse response;
-      EXPECT_TRUE(stub_->UpsertDocuments(&context, request, &response).ok());
-      EXPECT_GT(response.results(0).chunk_count(), 2 * kChunksAtOnce);
-    });
-  }
-  const auto waiting = [this] {
-    metrics_.Collect();
-    return metrics_.Gauge("retro_embed_waiting", "", {{"kind", "ingest"}}).Value();
-  };
-  std::this_thread::sleep_for(std::chrono::seconds(1));  // for the others, if they may
-  EXPECT_LE(waiting(), kChunksAtOnce);
-  gate_ = true;
-  for (std::thread& caller : callers) caller.join();
-}
-
-class LittleMemoryTest : public RetrieverTest {
- protected:
-  LittleMemoryTest() {
-    options_.request_bytes_max = 1'000'000;
-    options_.ingest_bytes_max = 1;  // of each document by itself
-  }
-
-  // The nearest document, or why there is none, without waiting for the embedder.
-  std::string FindOne() {
-    pb::SearchRequest request;
-    request.add_queries()->set_embedder_fingerprint(HashEmbedder(kDimension).info().fingerprint);
-    for (int i = 0; i < kDimension; ++i) request.mutable_queries(0)->mutable_vector()->add_values(1);
-    const auto found = Search(request);
-    return found.ok() ? found->results(0).neighbours(0).document_id() : std::string(MessageOf(found.status()));
-  }
-};
-
-// The embedder stands still, each stream's documents wait for those before, and together they are more than may wait.
-TEST_F(LittleMemoryTest, DocumentsThatWaitTakeNoMemoryOfReads) {
-  constexpr int kStreams = 30;
-  Put("found", "text");
-  gate_ = false;
-  pb::IngestRequest document;
-  document.mutable_write()->mutable_document()->set_id("d");
-  document.mutable_write()->mutable_document()->set_text(LongText("word", 10'000));
-  using Stream = grpc::ClientReaderWriter<pb::IngestRequest, pb::IngestResponse>;
-  std::vector<std::pair<std::unique_ptr<grpc::ClientContext>, std::unique_ptr<Stream>>> streams;
-  for (int i = 0; i < kStreams; ++i) {
-    auto context = std::make_unique<grpc::ClientContext>();
-    auto stream = stub_->Ingest(context.get());
-    EXPECT_TRUE(stream->Write(document));
-    stream->WritesDone();
-    streams.emplace_back(std::move(context), std::move(stream));
-  }
-  const auto held = [this](const std::string& queue) {
-    metrics_.Collect();
-    return metrics_.Gauge("retro_request_bytes", "", {{"queue", queue}}).Value();
-  };
-  while (held("reads") + held("writes") < 800'000) std::this_thread::sleep_for(std::chrono::milliseconds(1));
-  EXPECT_EQ(ReasonOf(TryPut("another", LongText("word", 50'000))), Reason::kQueueFull) << "of writes there are enough";
-  EXPECT_EQ(held("reads"), 0);
-  for (int i = 0; i < 20; ++i) EXPECT_EQ(FindOne(), "found");
-  gate_ = true;
-  int acknowledged = 0, refused = 0;
-  for (const auto& [context, stream] : streams) {
-    for (pb::IngestResponse response; stream->Read(&response);) ++acknowledged;
-    const absl::Status status = FromGrpcStatus(stream->Finish());
-    EXPECT_TRUE(status.ok() || ReasonOf(status) == Reason::kQueueFull) << status;
-    refused += status.ok() ? 0 : 1;
-  }
-  EXPECT_EQ(acknowledged + refused, kStreams);
-  EXPECT_GT(refused, 0);
-  EXPECT_TRUE(TryPut("another", LongText("word", 50'000)).ok()) << "room is given back";
 }
 
 TEST_F(RetrieverTest, DeletedIsNeverFoundAgain) {

@@ -302,11 +302,11 @@ class SealedSegment::Probing {
   }
 
   absl::Status Ask(std::span<const size_t> queries, const Probe& probe, std::vector<size_t>& unsatisfied) {
+    constexpr float kFarthest = 1e15F;  // with squares beyond a float's range FAISS reads lists that are none
     std::vector<float> vectors;
     vectors.reserve(queries.size() * segment_.dimension_);
     for (const size_t q : queries) {
-      const std::span<const float> vector = search_.queries[q].vector;
-      vectors.insert(vectors.end(), vector.begin(), vector.end());
+      for (const float x : search_.queries[q].vector) vectors.push_back(std::clamp(x, -kFarthest, kFarthest));
     }
     std::vector<int64_t> rows(queries.size() * probe.candidates);
     RETRO_RETURN_IF_ERROR(segment_.lists_->Search(vectors, probe.lists, probe.candidates, rows));

@@ -72,6 +72,17 @@ absl::Status CheckSpec(const std::string& path, const pb::CollectionSpec& stored
   return absl::OkStatus();
 }
 
+// Whatever a router has checked already: an index takes them as they are.
+absl::Status CheckOptions(const shardpb::SearchRequest& request) {
+  RETRO_RETURN_IF_ERROR(CheckBetween("k", request.k(), 1, kNeighboursMax));
+  const float level = request.effort().level();
+  if (!(level >= 0 && level <= 1)) return FieldError("effort.level", "must be from 0 to 1");
+  if (request.has_max_distance() && !(request.max_distance() > 0)) {
+    return FieldError("max_distance", "must be a number above 0");
+  }
+  return absl::OkStatus();
+}
+
 absl::StatusOr<std::vector<IndexQuery>> MakeQueries(const shardpb::SearchRequest& request, uint32_t dimension) {
   std::vector<IndexQuery> queries;
   for (int i = 0; i < request.queries_size(); ++i) {
@@ -197,7 +208,7 @@ absl::Status LocalShard::Compact() {
 
 absl::StatusOr<shardpb::SearchResponse> LocalShard::Search(const shardpb::SearchRequest& request,
                                                            const CallContext& context) {
-  RETRO_RETURN_IF_ERROR(CheckBetween("k", request.k(), 1, kNeighboursMax));
+  RETRO_RETURN_IF_ERROR(CheckOptions(request));
   std::optional<CompiledFilter> filter;
   if (request.has_filter()) {
     RETRO_ASSIGN_OR_RETURN(filter, CompiledFilter::Compile(request.filter(), "filter"));
