@@ -239,6 +239,8 @@ const Fault kFaults[] = {
      }},
     {Reason::kInvalidField, "queries[0].exclude_document_ids",
      [](Random&, Request& request) { request.mutable_queries(0)->add_exclude_document_ids(""); }},
+};
+const Fault kMoreFaults[] = {
     {Reason::kInvalidField, "max_chunks_per_document",
      [](Random&, Request& request) { request.set_max_chunks_per_document(0); }},
     {Reason::kInvalidField, "max_wait",
@@ -278,6 +280,11 @@ const Fault kFaults[] = {
      [](Random&, Request& request) { request.mutable_queries(0)->set_embedder_fingerprint("another"); }},
     {Reason::kCollectionNotFound, "", [](Random&, Request& request) { request.set_collection("none"); }},
 };
+
+const Fault& AnyFault(Random& random) {
+  const size_t number = random() % (std::size(kFaults) + std::size(kMoreFaults));
+  return number < std::size(kFaults) ? kFaults[number] : kMoreFaults[number - std::size(kFaults)];
+}
 
 // As a shard gets it from a router that checks nothing.
 shardpb::SearchRequest Unchecked(const pb::SearchRequest& request) {
@@ -384,7 +391,7 @@ TEST_F(HostileSearchTest, AnswersAreRightOrAnErrorThatNamesWhatIsWrong) {
   std::mt19937& random = model_.random();
   for (int i = 0; i < kRequests && !HasFailure(); ++i) {
     pb::SearchRequest request = MakeRequest(model_);
-    const Fault* const wrong = random() % 3 == 0 ? &kFaults[random() % std::size(kFaults)] : nullptr;
+    const Fault* const wrong = random() % 3 == 0 ? &AnyFault(random) : nullptr;
     if (wrong != nullptr) wrong->make(random, request);
     SCOPED_TRACE(StrCat("request ", i, ": ", request.ShortDebugString().substr(0, 2000)));
     const auto response = Search(*map_, request);
