@@ -145,7 +145,11 @@ void ClusterProcesses::Kill(const std::string& name) {
   process.pid = -1;
 }
 
-void ClusterProcesses::Signal(const std::string& name, int signal) { kill(processes_.at(name).pid, signal); }
+void ClusterProcesses::Signal(const std::string& name, int signal) {
+  const pid_t pid = processes_.at(name).pid;
+  kill(pid, signal);
+  if (signal == SIGSTOP) waitpid(pid, nullptr, WUNTRACED);
+}
 
 void ClusterProcesses::Start(const std::string& name) {
   Process& process = processes_.at(name);

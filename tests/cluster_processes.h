@@ -26,10 +26,10 @@ class ClusterProcesses {
 
   std::vector<std::string> names() const;  // replicas, then routers
   bool IsPrimary(const std::string& name) const;
-  void Kill(const std::string& name);  // SIGKILL; waits for its end
-  void Signal(const std::string& name, int signal);
-  void Start(const std::string& name);  // waits until it answers
-  void Wipe(const std::string& name);   // removes the data of one that is killed
+  void Kill(const std::string& name);                // SIGKILL; waits for its end
+  void Signal(const std::string& name, int signal);  // of SIGSTOP, waits until it has stopped
+  void Start(const std::string& name);               // waits until it answers
+  void Wipe(const std::string& name);                // removes the data of one that is killed
   void WaitUntilAllInSync() const;
   ClusterConfig config() const;
   bool InSync(const std::string& name) const;
