@@ -208,6 +208,7 @@ absl::Status Serve(const Settings& settings) {
   WatchReplica(replica->shard(), settings.store.path, metrics);
   return ServeUntilStopped(settings.service, metrics, server->port(), [&] {
     readiness.reset();
+    replica->shard().in_sync().Close();
     server->Stop();
     workers.Stop();
     admin_workers.Stop();

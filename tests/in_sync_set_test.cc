@@ -26,7 +26,10 @@ class InSyncSetTest : public testing::Test {
     CallContext gone;
     gone.cancelled = [] { return true; };
     const auto write = set_.BeginWrite(epoch);
-    return write.ok() && set_.WaitFor(*write, MakePosition(epoch, number), gone).ok();
+    if (!write.ok()) return false;
+    const bool acknowledged = set_.WaitFor(*write, MakePosition(epoch, number), gone).ok();
+    set_.EndWrite();
+    return acknowledged;
   }
 
   InSyncSet set_{kLate};
@@ -137,6 +140,38 @@ TEST_F(InSyncSetTest, WhoCaughtUpIsWaitedForBeforeItIsNamed) {
   set_.Pulled("b", MakePosition(2, 8), MakePosition(2, 8));
   EXPECT_THAT(set_.Propose(InSyncSet::Clock::now()).add, ElementsAre("b"));
   EXPECT_TRUE(AcknowledgesNow(8));
+}
+
+TEST_F(InSyncSetTest, BeforeAStopWritesEndAndNobodyIsDropped) {
+  set_.Lead(2, {"b"}, 1);
+  const uint64_t write = *set_.BeginWrite(2);
+  std::thread waiting([&] {
+    EXPECT_TRUE(set_.WaitFor(write, MakePosition(2, 1), CallContext()).ok());
+    set_.EndWrite();
+  });
+  while (set_.Propose(InSyncSet::Clock::now() + 100 * kLate).drop.empty()) std::this_thread::yield();  // until it waits
+  std::thread closing([&] { set_.Close(); });
+  absl::StatusOr<uint64_t> refused;
+  while ((refused = set_.BeginWrite(2)).ok()) set_.EndWrite();
+  EXPECT_EQ(ReasonOf(refused.status()), Reason::kShuttingDown) << refused.status();
+  EXPECT_TRUE(set_.Propose(InSyncSet::Clock::now() + 100 * kLate).empty());
+  EXPECT_EQ(set_.epoch(), 2u) << "whom it waits for can pull";
+  set_.Pulled("b", MakePosition(2, 1), MakePosition(2, 1));
+  waiting.join();
+  closing.join();
+  EXPECT_EQ(set_.epoch(), 0u);
+}
+
+TEST_F(InSyncSetTest, AStopWaitsForNobodyWhoIsGone) {
+  InSyncSet set(milliseconds(50));
+  set.Lead(2, {"b"}, 1);
+  const uint64_t write = *set.BeginWrite(2);
+  std::thread waiting([&] {
+    const absl::Status status = set.WaitFor(write, MakePosition(2, 1), CallContext());
+    EXPECT_EQ(ReasonOf(status), Reason::kWriteOutcomeUnknown) << status;
+  });
+  set.Close();
+  waiting.join();
 }
 
 TEST_F(InSyncSetTest, WhoLostItsStoreIsDropped) {

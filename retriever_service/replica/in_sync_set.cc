@@ -19,6 +19,11 @@ absl::Status Unknown(std::string_view why) {
                StrCat("the write may or may not stay, repeat it: ", why));
 }
 
+absl::Status ShuttingDown() {
+  return Error(absl::StatusCode::kUnavailable, Reason::kShuttingDown,
+               "nothing was done: the shard's primary is stopping; wait for it, or promote another");
+}
+
 }  // namespace
 
 void InSyncSet::Lead(uint64_t epoch, const std::vector<std::string>& others, uint32_t min_in_sync) {
@@ -44,13 +49,25 @@ void InSyncSet::Follow(const absl::Status& why) {
   changed_.NotifyAll();
 }
 
+void InSyncSet::Close() {
+  {
+    const MutexLock lock(mutex_);
+    closed_ = true;
+    const Clock::time_point end = Clock::now() + late_after_;
+    while (writes_ > 0 && changed_.WaitUntil(mutex_, end)) {
+    }
+  }
+  Follow(ShuttingDown());
+}
+
 uint64_t InSyncSet::epoch() const {
   const MutexLock lock(mutex_);
   return epoch_;
 }
 
-absl::StatusOr<uint64_t> InSyncSet::BeginWrite(uint64_t epoch) const {
+absl::StatusOr<uint64_t> InSyncSet::BeginWrite(uint64_t epoch) {
   const MutexLock lock(mutex_);
+  if (closed_) return ShuttingDown();
   if (epoch_ == 0) return refusal_;
   if (epoch != epoch_) {
     return Error(absl::StatusCode::kFailedPrecondition, Reason::kStaleEpoch,
@@ -61,7 +78,14 @@ absl::StatusOr<uint64_t> InSyncSet::BeginWrite(uint64_t epoch) const {
                  StrCat("only ", 1 + others_.size(), " replicas are in sync, writes need ", min_in_sync_,
                         ": nothing was done; bring back the others"));
   }
+  ++writes_;
   return leaderships_;
+}
+
+void InSyncSet::EndWrite() {
+  const MutexLock lock(mutex_);
+  --writes_;
+  changed_.NotifyAll();
 }
 
 bool InSyncSet::Has(const std::string& replica, const shardpb::Position& position) const {
@@ -139,6 +163,7 @@ bool InSyncSet::IsLate(const std::string& replica, Clock::time_point now) const 
 InSyncSet::Proposal InSyncSet::Propose(Clock::time_point now) {
   const MutexLock lock(mutex_);
   Proposal proposal;
+  if (closed_) return proposal;  // nobody can pull from a server that stops
   for (const std::string& other : others_) {
     if (IsLate(other, now) || progress_[other].lost) proposal.drop.push_back(other);
   }

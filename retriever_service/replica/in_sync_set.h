@@ -30,12 +30,16 @@ class InSyncSet {
   void Lead(uint64_t epoch, const std::vector<std::string>& others, uint32_t min_in_sync) ABSL_LOCKS_EXCLUDED(mutex_);
   // It is not, or no longer: writes that wait end with WRITE_OUTCOME_UNKNOWN. `why` refuses what comes.
   void Follow(const absl::Status& why) ABSL_LOCKS_EXCLUDED(mutex_);
+  // Before the process stops, while the others can still pull: no write begins any more, and who is in sync stays so.
+  // Returns when none is under way. After `late_after` those that still are end as with Follow.
+  void Close() ABSL_LOCKS_EXCLUDED(mutex_);
   // 0 if it is not the primary.
   uint64_t epoch() const ABSL_LOCKS_EXCLUDED(mutex_);
 
-  // Before a write in this epoch: an error, or what WaitFor wants. STALE_EPOCH for another epoch; UNAVAILABLE
-  // (SHARD_UNAVAILABLE) if too few are in sync.
-  absl::StatusOr<uint64_t> BeginWrite(uint64_t epoch) const ABSL_LOCKS_EXCLUDED(mutex_);
+  // Before a write in this epoch: an error, or what WaitFor wants; then EndWrite must follow. STALE_EPOCH for another
+  // epoch; UNAVAILABLE if too few are in sync (SHARD_UNAVAILABLE), or after Close (SHUTTING_DOWN).
+  absl::StatusOr<uint64_t> BeginWrite(uint64_t epoch) ABSL_LOCKS_EXCLUDED(mutex_);
+  void EndWrite() ABSL_LOCKS_EXCLUDED(mutex_);
   // Returns OK when all that are in sync have everything up to the position. Otherwise UNAVAILABLE
   // (WRITE_OUTCOME_UNKNOWN), also if the caller leaves.
   absl::Status WaitFor(uint64_t write, const shardpb::Position& position, const CallContext& context)
@@ -78,6 +82,8 @@ class InSyncSet {
   CondVar changed_;
   uint64_t epoch_ ABSL_GUARDED_BY(mutex_) = 0;
   uint64_t leaderships_ ABSL_GUARDED_BY(mutex_) = 0;  // counts Follow: a write belongs to one
+  bool closed_ ABSL_GUARDED_BY(mutex_) = false;
+  int writes_ ABSL_GUARDED_BY(mutex_) = 0;  // under way
   absl::Status refusal_ ABSL_GUARDED_BY(mutex_);
   uint32_t min_in_sync_ ABSL_GUARDED_BY(mutex_) = 1;
   Clock::time_point led_since_ ABSL_GUARDED_BY(mutex_);  // this epoch: nobody could pull while it began

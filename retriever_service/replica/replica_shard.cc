@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "absl/cleanup/cleanup.h"
 #include "common/base/error.h"
 #include "common/base/status_macros.h"
 #include "common/base/strings.h"
@@ -73,6 +74,7 @@ absl::StatusOr<Response> ReplicaShard::Change(
     uint64_t epoch, const CallContext& context,
     const std::function<absl::StatusOr<Response>(LocalShard& local, uint64_t write)>& carry_out) {
   RETRO_ASSIGN_OR_RETURN(const uint64_t write, in_sync_.BeginWrite(epoch));
+  const absl::Cleanup ended = [this] { in_sync_.EndWrite(); };
   RETRO_ASSIGN_OR_RETURN(auto local, this->local());
   RETRO_ASSIGN_OR_RETURN(Response response, carry_out(*local, write));
   if (!NothingWasDone(response)) {

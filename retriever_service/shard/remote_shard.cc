@@ -188,8 +188,8 @@ absl::StatusOr<Response> RemoteShard::ReadFrom(std::vector<ReplicaPtr> readers, 
   return answer;
 }
 
-// Who is told that its epoch is old, or that its primary is none, looks at the cluster file again; a primary that was
-// just named may need a moment to act.
+// Who is told that its epoch is old, or that its primary is none or about to stop, looks at the cluster file again: of
+// two that change places, one was just named and may need a moment to act.
 template <typename Response, typename Begin>
 absl::StatusOr<Response> RemoteShard::Change(const CallContext& context, const Begin& begin) {
   const Clock::time_point give_up = Clock::now() + kNewPrimaryWaitMax;
@@ -209,10 +209,11 @@ absl::StatusOr<Response> RemoteShard::Change(const CallContext& context, const B
                                  begin(*replica.stub().async(), client, own.epoch, response, std::move(done));
                                });
     absl::StatusOr<Response> answer = call.Run(context);
-    if (answer.ok() || ReasonOf(answer.status()) != Reason::kStaleEpoch) return answer;
+    const auto reason = ReasonOf(answer.status());
+    if (answer.ok() || (reason != Reason::kStaleEpoch && reason != Reason::kShuttingDown)) return answer;
     if (Clock::now() >= give_up) {  // of no epoch that the caller knows, and worth another try
       return Error(absl::StatusCode::kUnavailable, Reason::kShardUnavailable,
-                   StrCat("nothing was done: ", Where(*primary), ", the primary, does not act as it yet (",
+                   StrCat("nothing was done: ", Where(*primary), ", the primary, does not act as it now (",
                           MessageOf(answer.status()), "): try again"));
     }
     cluster_.reload();
