@@ -166,6 +166,16 @@ class ReplicaTest : public testing::Test {
     RETRO_ASSIGN_OR_RETURN(const auto response, members_.at(member)->shard().GetDocument(request, CallContext()));
     return response.document().text();
   }
+  shardpb::Position PositionOf(const std::string& member) {
+    return (*members_.at(member)->shard().local())->position();
+  }
+  // A read of "one" with a token.
+  absl::Status ReadAfter(const std::string& member, const shardpb::Position& position) {
+    shardpb::GetDocumentRequest request;
+    request.set_document_id("one");
+    *request.mutable_barrier()->mutable_position() = position;
+    return members_.at(member)->shard().GetDocument(request, CallContext()).status();
+  }
   std::string DigestOf(const std::string& member) {
     const auto response = MakeReplicaAdmin(members_.at(member)->replica())->Verify({}, CallContext());
     EXPECT_TRUE(response.ok()) << response.status();
@@ -539,6 +549,38 @@ TEST_F(ReplicaTest, APrimaryThatCameBackOlderRefusesToLead) {
   WaitForInSync({"a", "b"});
   EXPECT_EQ(*ReadOn("a", "two"), "x");
   ExpectEqual("a", "b");
+}
+
+// All disks are gone, and the primary's is put back as it was some time ago.
+TEST_F(ReplicaTest, ATokenOfALostWriteIsRefusedHoweverManyFollow) {
+  MakeCluster({"a", "b"});
+  WaitForInSync({"a", "b"});
+  Write("one", "x");
+  const shardpb::Position kept = PositionOf("a");
+  StopMember("a");
+  std::filesystem::copy(folder_ / "a", folder_ / "older", std::filesystem::copy_options::recursive);
+  StartMember("a");
+  Write("two", "x");
+  const shardpb::Position lost = PositionOf("a");
+  StopMember("a");
+  StopMember("b");
+  std::filesystem::remove_all(folder_ / "a");
+  std::filesystem::remove_all(folder_ / "b");
+  std::filesystem::rename(folder_ / "older", folder_ / "a");
+  StartMember("a");
+  do {
+    Write("three", StrCat(PositionOf("a").number()));
+  } while (PositionOf("a").number() < lost.number());
+  StartMember("b");
+  Write("four", "x");
+  WaitForInSync({"a", "b"});
+  for (const std::string name : {"a", "b"}) {
+    EXPECT_TRUE(ReadAfter(name, kept).ok()) << name;
+    EXPECT_TRUE(ReadAfter(name, PositionOf("a")).ok()) << name;
+    const absl::Status status = ReadAfter(name, lost);
+    EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition) << name << ": " << status;
+    EXPECT_EQ(ReasonOf(status), Reason::kForeignStore) << name << ": " << status;
+  }
 }
 
 TEST_F(ReplicaTest, FilesThatDisagreeStopWrites) {

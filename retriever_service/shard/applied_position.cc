@@ -22,14 +22,6 @@ Clock::time_point EndOf(const google::protobuf::Duration& wait) {
   return Clock::now() + std::chrono::seconds(seconds) + std::chrono::nanoseconds(std::max(0, wait.nanos()));
 }
 
-absl::Status Behind(uint32_t shard, const shardpb::Position& have, const shardpb::Position& wanted) {
-  const std::string lag = have.number() < wanted.number() ? StrCat(wanted.number() - have.number(), " changes")
-                                                          : StrCat(wanted.epoch() - have.epoch(), " epochs");
-  return Error(absl::StatusCode::kUnavailable, Reason::kBehindToken,
-               StrCat("shard ", shard, " is ", lag, " behind the consistency token (at ", have.epoch(), "/",
-                      have.number(), ", wanted ", wanted.epoch(), "/", wanted.number(), "): try again or wait longer"));
-}
-
 }  // namespace
 
 shardpb::Position AppliedPosition::Get() const {
@@ -43,10 +35,31 @@ void AppliedPosition::Advance(const shardpb::Position& position) {
   advanced_.NotifyAll();
 }
 
+std::optional<absl::Status> AppliedPosition::Judge(const shardpb::Position& wanted) const {
+  if (store_.HasLost(wanted)) {
+    return Error(absl::StatusCode::kFailedPrecondition, Reason::kForeignStore,
+                 StrCat("consistency_token: shard ", store_.identity().shard, " has lost change ", wanted.epoch(), "/",
+                        wanted.number(), ", which it covers (at ", position_.epoch(), "/", position_.number(),
+                        "): drop the token, and write again what is missing"));
+  }
+  if (Covers(position_, wanted)) return absl::OkStatus();
+  return std::nullopt;
+}
+
+absl::Status AppliedPosition::Behind(const shardpb::Position& wanted) const {
+  const std::string lag = position_.number() < wanted.number()
+                              ? StrCat(wanted.number() - position_.number(), " changes")
+                              : StrCat(wanted.epoch() - position_.epoch(), " epochs");
+  return Error(absl::StatusCode::kUnavailable, Reason::kBehindToken,
+               StrCat("shard ", store_.identity().shard, " is ", lag, " behind the consistency token (at ",
+                      position_.epoch(), "/", position_.number(), ", wanted ", wanted.epoch(), "/", wanted.number(),
+                      "): try again or wait longer"));
+}
+
 absl::Status AppliedPosition::WaitFor(const shardpb::ReadBarrier& barrier, const CallContext& context) const {
   const MutexLock lock(mutex_);
-  if (Covers(position_, barrier.position())) return absl::OkStatus();
-  if (waiting_ >= waiting_max_) return Behind(shard_, position_, barrier.position());
+  if (const auto status = Judge(barrier.position())) return *status;
+  if (waiting_ >= waiting_max_) return Behind(barrier.position());
   ++waiting_;
   const absl::Status status = WaitLocked(barrier, context);
   --waiting_;
@@ -62,13 +75,13 @@ void AppliedPosition::WaitForChange(const shardpb::Position& position, Clock::ti
 
 absl::Status AppliedPosition::WaitLocked(const shardpb::ReadBarrier& barrier, const CallContext& context) const {
   const Clock::time_point end = EndOf(barrier.max_wait());
-  while (!Covers(position_, barrier.position())) {
+  while (true) {
+    if (const auto status = Judge(barrier.position())) return *status;
     RETRO_RETURN_IF_ERROR(context.Check());
     const Clock::time_point now = Clock::now();
-    if (now >= end) return Behind(shard_, position_, barrier.position());
+    if (now >= end) return Behind(barrier.position());
     advanced_.WaitUntil(mutex_, std::min(end, now + kCheckEvery));
   }
-  return absl::OkStatus();
 }
 
 }  // namespace retro

@@ -111,7 +111,7 @@ LocalShard::LocalShard(std::unique_ptr<Store> store, const LocalShardOptions& op
       store_(std::move(store)),
       read_only_for_all_(options.read_only),
       collections_(options.index),
-      applied_(store_->identity().shard, store_->last_position(), options.waiting_reads_max),
+      applied_(*store_, options.waiting_reads_max),
       writer_(*store_, collections_, applied_, /*accepts_changes=*/!options.replicated) {}
 
 absl::StatusOr<std::unique_ptr<LocalShard>> LocalShard::Open(const LocalShardOptions& options) {

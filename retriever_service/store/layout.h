@@ -40,7 +40,8 @@ inline shardpb::Position MakePosition(uint64_t epoch, uint64_t number) {
 inline bool IsBefore(const shardpb::Position& a, const shardpb::Position& b) {
   return a.epoch() != b.epoch() ? a.epoch() < b.epoch() : a.number() < b.number();
 }
-// Whether a store at `a` has the change at `b`. One that came back older leads in a newer epoch, with smaller numbers.
+// Whether a store at `a` has the change at `b`, unless Store::HasLost. One that came back older leads in a newer epoch,
+// with smaller numbers.
 inline bool Covers(const shardpb::Position& a, const shardpb::Position& b) {
   return !IsBefore(a, b) && a.number() >= b.number();
 }

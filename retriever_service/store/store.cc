@@ -28,6 +28,7 @@ constexpr char kLastKey[] = "last_position";
 constexpr char kLogStartKey[] = "log_start";
 constexpr char kNextChunkKey[] = "next_chunk";
 constexpr char kNextCollectionKey[] = "next_collection";
+constexpr char kEpochStartsKey[] = "epoch_starts";
 
 constexpr uint64_t kFirstEpoch = 1;
 constexpr uint64_t kFirstNumber = 1;
@@ -154,7 +155,11 @@ absl::Status Store::LoadCounters() {
   counters_.number = last->number();
   RETRO_ASSIGN_OR_RETURN(counters_.next_chunk, ReadMetaNumber(kNextChunkKey));
   RETRO_ASSIGN_OR_RETURN(counters_.next_collection, ReadMetaNumber(kNextCollectionKey));
+  RETRO_ASSIGN_OR_RETURN(const auto starts_bytes, rows_->Get(Family::kMeta, kEpochStartsKey, nullptr));
+  auto starts = EpochStarts::Decode(starts_bytes.value_or(""));
+  if (!starts.has_value()) return Damaged("where its epochs began is not readable");
   const MutexLock lock(mutex_);
+  epoch_starts_ = *std::move(starts);
   last_position_ = *last;
   log_start_ = *start;
   return absl::OkStatus();
@@ -249,6 +254,16 @@ shardpb::Position Store::last_position() const {
 shardpb::Position Store::log_start() const {
   const MutexLock lock(mutex_);
   return log_start_;
+}
+
+EpochStarts Store::epoch_starts() const {
+  const MutexLock lock(mutex_);
+  return epoch_starts_;
+}
+
+bool Store::HasLost(const shardpb::Position& position) const {
+  const MutexLock lock(mutex_);
+  return epoch_starts_.RuleOut(position);
 }
 
 bool Store::read_only() const {
@@ -356,6 +371,8 @@ absl::Status Store::Commit(Transaction transaction) {
   transaction.batch_.Put(Family::kMeta, kLastKey, ChangeKey(transaction.position()));
   transaction.batch_.Put(Family::kMeta, kNextChunkKey, Encode64(counters.next_chunk));
   transaction.batch_.Put(Family::kMeta, kNextCollectionKey, Encode32(counters.next_collection));
+  std::optional<EpochStarts>& starts = transaction.epoch_starts_;
+  if (starts.has_value()) transaction.batch_.Put(Family::kMeta, kEpochStartsKey, starts->Encode());
   RETRO_RETURN_IF_ERROR(Write(transaction.batch_));
   counters_ = counters;
   if (const absl::Status marked = mark_->Write(transaction.position()); !marked.ok()) {
@@ -363,6 +380,7 @@ absl::Status Store::Commit(Transaction transaction) {
   }
   const MutexLock lock(mutex_);
   last_position_ = transaction.position();
+  if (starts.has_value()) epoch_starts_ = *std::move(starts);
   for (Collection& collection : transaction.new_collections_) collections_.push_back(std::move(collection));
   for (const uint32_t dropped : transaction.dropped_collections_) {
     std::erase_if(collections_, [dropped](const Collection& collection) { return collection.id == dropped; });

@@ -23,6 +23,7 @@
 #include "common/base/sync.h"
 #include "common/document/protos.h"
 #include "retriever_service/store/acknowledged_mark.h"
+#include "retriever_service/store/epoch_starts.h"
 #include "retriever_service/store/key_value.h"
 #include "retro/shard/v1/shard.pb.h"
 
@@ -80,6 +81,9 @@ class Store {
   std::optional<Collection> FindCollection(std::string_view name) const ABSL_LOCKS_EXCLUDED(mutex_);
   shardpb::Position last_position() const ABSL_LOCKS_EXCLUDED(mutex_);  // of the newest durable change
   shardpb::Position log_start() const ABSL_LOCKS_EXCLUDED(mutex_);      // of the oldest change that the log still has
+  // Whether the shard once had a change at this position and this store never will: it came back older, or the change
+  // was discarded before it was acknowledged, and a later epoch began without it. Any thread.
+  bool HasLost(const shardpb::Position& position) const ABSL_LOCKS_EXCLUDED(mutex_);
 
   // Everything read at one snapshot fits together.
   std::shared_ptr<const Snapshot> TakeSnapshot() const { return rows_->TakeSnapshot(); }
@@ -177,6 +181,7 @@ class Store {
   absl::Status LoadCounters();
   absl::Status CheckNothingIsMissing(const std::optional<shardpb::Position>& acknowledged) const;
   absl::Status LoadCollections();
+  EpochStarts epoch_starts() const ABSL_LOCKS_EXCLUDED(mutex_);
   // The oldest change that the log must keep if it is to have its newest `changes`.
   uint64_t KeepLogFrom(uint64_t changes) ABSL_LOCKS_EXCLUDED(mutex_);
   static void FreeRowsOf(const shardpb::Change& change, KeyValueBatch& batch);
@@ -199,6 +204,7 @@ class Store {
   std::vector<Collection> collections_ ABSL_GUARDED_BY(mutex_);
   shardpb::Position last_position_ ABSL_GUARDED_BY(mutex_);
   shardpb::Position log_start_ ABSL_GUARDED_BY(mutex_);
+  EpochStarts epoch_starts_ ABSL_GUARDED_BY(mutex_);
   bool write_failed_ ABSL_GUARDED_BY(mutex_) = false;
   struct Kept {
     uint64_t from;
@@ -247,6 +253,7 @@ class Transaction {
   absl::Status CheckReplicated(const shardpb::PullChangesResponse& replicated) const;
   void ReplayPut(const shardpb::PullChangesResponse& replicated);
   void Log(const shardpb::Change& change);
+  void NoteEpochStart(const shardpb::Position& start);
   void Bury(uint32_t collection, const shardpb::ChunkRange& rows, const shardpb::Position& position);
   void AddCollection(const Collection& collection);
   void RemoveCollection(uint32_t collection);
@@ -257,6 +264,7 @@ class Transaction {
   Store::Counters counters_;
   KeyValueBatch batch_;
   int changes_ = 0;
+  std::optional<EpochStarts> epoch_starts_;                                             // if one begins in it
   absl::flat_hash_map<std::string, std::optional<shardpb::DocumentRecord>> documents_;  // by key, as this leaves them
   std::vector<Collection> new_collections_;
   std::vector<uint32_t> dropped_collections_;

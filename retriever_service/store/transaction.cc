@@ -101,6 +101,7 @@ void Transaction::StartEpoch(uint64_t epoch, const shardpb::EpochStart& start) {
   counters_.epoch = epoch;
   shardpb::Change change = NextChange(/*collection=*/0);
   *change.mutable_epoch_start() = start;
+  NoteEpochStart(change.position());
   Log(change);
 }
 
@@ -149,7 +150,8 @@ absl::Status Transaction::Replay(const shardpb::PullChangesResponse& replicated)
     case shardpb::Change::kDropCollection:
       RemoveCollection(change.collection_id());
       break;
-    default:  // the start of an epoch is in its position
+    default:
+      NoteEpochStart(change.position());
       break;
   }
   Log(change);
@@ -186,6 +188,11 @@ shardpb::Change Transaction::NextChange(uint32_t collection) {
 
 void Transaction::Log(const shardpb::Change& change) {
   batch_.Put(Family::kChanges, ChangeKey(change.position()), change.SerializeAsString());
+}
+
+void Transaction::NoteEpochStart(const shardpb::Position& start) {
+  if (!epoch_starts_.has_value()) epoch_starts_ = store_->epoch_starts();
+  epoch_starts_->Add(start);
 }
 
 void Transaction::Bury(uint32_t collection, const shardpb::ChunkRange& rows, const shardpb::Position& position) {
