@@ -37,13 +37,13 @@ absl::Status FromShardCall(const grpc::Status& status, Effect effect, const std:
     return Error(absl::StatusCode::kUnavailable, Reason::kWriteOutcomeUnknown,
                  StrCat(where, " did not say whether it made the change, repeat it: ", MessageOf(error)));
   }
-  if (error.code() == absl::StatusCode::kUnavailable) {
-    return Error(error.code(), Reason::kShardUnavailable,
+  // A gRPC server that is about to stop cancels what arrives in that moment.
+  if (error.code() == absl::StatusCode::kUnavailable || error.code() == absl::StatusCode::kCancelled) {
+    return Error(absl::StatusCode::kUnavailable, Reason::kShardUnavailable,
                  StrCat(where, " does not answer: is it running? (", MessageOf(error), ")"));
   }
-  const bool caller_gone =
-      error.code() == absl::StatusCode::kDeadlineExceeded || error.code() == absl::StatusCode::kCancelled;
-  SetReason(error, caller_gone ? Reason::kCallerGone : Reason::kInternal);
+  const bool too_late = error.code() == absl::StatusCode::kDeadlineExceeded;
+  SetReason(error, too_late ? Reason::kCallerGone : Reason::kInternal);
   return error;
 }
 

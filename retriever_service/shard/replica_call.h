@@ -30,7 +30,8 @@ enum class Effect { kRead, kChange };
 void PrepareCall(const CallContext& call, grpc::ClientContext& context);
 
 // Errors of the shard keep their reasons; those of the way there get one: SHARD_UNAVAILABLE, or WRITE_OUTCOME_UNKNOWN
-// for a change, which is UNAVAILABLE however the answer was lost. `where` names the replica.
+// for a change, which is UNAVAILABLE however the answer was lost. `where` names the replica; the call was not cancelled
+// here.
 absl::Status FromShardCall(const grpc::Status& status, Effect effect, const std::string& where);
 
 // Whether another replica may do better.

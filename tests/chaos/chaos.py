@@ -12,6 +12,7 @@ import harness
 from awake import awake_s
 from cluster import EMBEDDER, REPLICAS, Cluster
 from load import Load, Oracle
+from rolling import restart_all
 from steady import IDS_A_WRITER, PAUSES_S, Minutes
 
 KINDS = ("SIGKILL", "SIGTERM", "stopped", "expired", "late", "cut off", "full", "promote", "down")
@@ -55,13 +56,18 @@ def main():
     parser.add_argument("seconds", type=float, nargs="?", default=60)
     parser.add_argument("seed", type=int, nargs="?", default=random.SystemRandom().randrange(1 << 32))
     parser.add_argument("--steady", action="store_true", help="no faults and a modest load; each minute a line of memory and latencies")
+    parser.add_argument("--rolling", action="store_true", help="no faults, but every process is restarted in turn, while clients read and write")
     parser.add_argument("--embedder", default=EMBEDDER, help="the routers'")
     args = parser.parse_args()
-    print(f"{'steady' if args.steady else 'fault'} run of {args.seconds:.0f} s, seed {args.seed}", flush=True)
+    kind = "rolling restart" if args.rolling else f"{'steady' if args.steady else 'fault'} run of {args.seconds:.0f} s"
+    print(f"{kind}, seed {args.seed}", flush=True)
     folder = tempfile.mkdtemp(prefix="retro-chaos-")
     rng = random.Random(args.seed)
     oracle = Oracle()
-    cluster = Cluster(folder, rng, oracle.wrong, args.embedder, faults=not args.steady)
+    cluster = Cluster(folder, rng, oracle.wrong, args.embedder, faults=not (args.steady or args.rolling))
+    if args.rolling:
+        result = {"seed": args.seed, "calls": restart_all(cluster, oracle)}
+        return finish(cluster, oracle, folder, result)
     result = {"seed": args.seed, "seconds": args.seconds}
     if args.steady:
         minutes = Minutes(cluster, oracle)
@@ -74,9 +80,13 @@ def main():
         result["faults"] = disturb(cluster, load, oracle, rng, args.seconds)
     load.stop()
     check_end(cluster, load, oracle)
+    return finish(cluster, oracle, folder, result | {"documents": len(oracle.possible), "calls": dict(sorted(oracle.counts.items()))})
+
+
+def finish(cluster, oracle, folder, result):
+    """The exit code."""
     cluster.stop()
-    result |= {"documents": len(oracle.possible), "calls": dict(sorted(oracle.counts.items())), "wrong": len(oracle.faults)}
-    print(json.dumps(result, indent=1))
+    print(json.dumps(result | {"wrong": len(oracle.faults)}, indent=1))
     if oracle.faults:
         print(f"the logs are kept: {folder}")
     else:

@@ -1,5 +1,5 @@
-"""The cluster of the fault run: two shards of two replicas, two routers and a generator, all with TLS, each replica behind a line of its
-own (lines.py) and on a small disk of its own; and what is done to them."""
+"""The cluster of the fault run: two shards of two replicas, two routers and two generators, all with TLS, each replica behind a line of its
+own (lines.py) and on a small disk of its own, the routers together behind one line and so the generators; and what is done to them."""
 
 import contextlib
 import errno
@@ -18,13 +18,16 @@ from awake import awake_s
 
 REPLICAS = {"0a": 0, "0b": 0, "1a": 1, "1b": 1}
 ROUTERS = ("router0", "router1")
-NAMES = (*REPLICAS, *ROUTERS, "generator")
+GENERATORS = ("generator0", "generator1")
+SERVICES = {"routers": ROUTERS, "generators": GENERATORS}  # names that lead to several
+NAMES = (*REPLICAS, *ROUTERS, *GENERATORS)
 DISK = "160m"
 DISK_KEPT_BYTES = 256 << 10  # what a full disk still has: some writes go well, some do not
 CONNECTION_AGE_MS = 3000  # so that everybody soon meets a new certificate
 EMBEDDER = "hash:64"
 START_S = 5  # in which a process has started
 CERTIFICATE_S = 2  # in which a new certificate is read
+END_S = 60  # in which a process that is asked to has ended
 
 
 class Certificates:
@@ -68,7 +71,7 @@ class Cluster:
         self.folder, self.rng, self.wrong, self.embedder = folder, rng, wrong, embedder
         self.age_flags = ["--connection-age-ms-max", str(CONNECTION_AGE_MS)] if faults else []
         self.ports = {name: harness.free_port() for name in NAMES}
-        self.lines = {name: harness.free_port() for name in REPLICAS}
+        self.lines = {name: harness.free_port() for name in (*REPLICAS, *SERVICES)}
         self.services, self.ended, self.timers = {}, set(), []
         self.started, self.faults = {}, {name: [] for name in NAMES}  # when; from when to when
         self.lock = threading.RLock()
@@ -78,7 +81,8 @@ class Cluster:
             os.mkdir(os.path.join(folder, name))
         self.small_disks = faults and all(self.mount(name) for name in REPLICAS)
         self.network = subprocess.Popen(
-            [sys.executable, os.path.join(os.path.dirname(__file__), "lines.py"), *(f"{self.lines[n]}:{self.ports[n]}" for n in REPLICAS)],
+            [sys.executable, os.path.join(os.path.dirname(__file__), "lines.py"), *(f"{self.lines[n]}:{self.ports[n]}" for n in REPLICAS),
+             *(f"{self.lines[name]}:{','.join(str(self.ports[n]) for n in of)}" for name, of in SERVICES.items())],
             stdin=subprocess.PIPE, text=True, preexec_fn=harness.die_with_parent)
         self.file = os.path.join(folder, "cluster.json")
         self.write_file()
@@ -87,12 +91,13 @@ class Cluster:
                         "--out", self.model], check=True, stdout=subprocess.DEVNULL)
         self.start("router0")
         self.prints = self.services["router0"].await_event("fingerprints")
-        for name in NAMES[:-1]:
-            if name != "router0":
-                self.start(name)
+        for name in (*REPLICAS, "router1"):
+            self.start(name)
         harness.wait_for("all in sync", self.all_in_sync)
-        self.start("generator")
-        self.services["generator"].await_event("serving")
+        for name in GENERATORS:
+            self.start(name)
+        for name in GENERATORS:
+            self.services[name].await_event("serving")
 
     def mount(self, name):
         """A disk of its own, small enough to be filled; False where that is not allowed."""
@@ -117,14 +122,14 @@ class Cluster:
 
     # -------------------------------------------------------------------------------- processes
     def arguments(self, name):
-        tls = self.certificates.flags(name, "shards" if name in ROUTERS else "retriever" if name == "generator" else "replicas")
+        tls = self.certificates.flags(name, "shards" if name in ROUTERS else "retriever" if name in GENERATORS else "replicas")
         common = [*tls, "--log-level", "info", *self.age_flags]
         if name in ROUTERS:
             return "retro-retriever", [*common, "--role", "router", "--cluster-file", self.file, "--embedder", self.embedder,
                                        "--tokenizer", harness.TOKENIZER]
-        if name == "generator":
-            return "retro-generator", [*common, "--model", self.model, "--retriever", self.address("router1"), "--dtype", "fp32",
-                                       "--threads", "1"]
+        if name in GENERATORS:
+            return "retro-generator", [*common, "--model", self.model, "--retriever", f"127.0.0.1:{self.lines['routers']}", "--dtype",
+                                       "fp32", "--threads", "1"]
         return "retro-shard", [*common, "--data", os.path.join(self.folder, name, "store"), "--cluster-file", self.file, "--shard",
                                str(REPLICAS[name]), "--replica", name, "--log-changes-max", "1000", "--late-ms", "1000",
                                "--embedder-fingerprint", self.prints["embedder"], "--tokenizer-fingerprint", self.prints["tokenizer"],
@@ -133,11 +138,13 @@ class Cluster:
     def address(self, name):
         return f"127.0.0.1:{self.ports[name]}"
 
-    def channel(self, name):
+    def credentials(self):
         with open(self.certificates.path("ca.pem"), "rb") as f:
-            credentials = grpc.ssl_channel_credentials(f.read())
+            return grpc.ssl_channel_credentials(f.read())
+
+    def channel(self, name):
         options = [("grpc.max_reconnect_backoff_ms", 500), ("grpc.initial_reconnect_backoff_ms", 100), ("grpc.min_reconnect_backoff_ms", 100)]
-        return grpc.secure_channel(self.address(name), credentials, options)
+        return grpc.secure_channel(self.address(name), self.credentials(), options)
 
     def start(self, name):
         program, arguments = self.arguments(name)
@@ -168,8 +175,21 @@ class Cluster:
             return f"{name} is down already"
         self.ended.add(name)
         process.send_signal(with_signal)
-        process.wait(60)
+        try:
+            code = process.wait(END_S)
+        except subprocess.TimeoutExpired:
+            self.wrong(f"{name} did not end within {END_S} s of {with_signal.name}")
+            process.kill()
+            code = process.wait(END_S)
+        if with_signal == signal.SIGTERM and code != 0 and not self.excused_end(name, code):
+            self.wrong(f"{name} ended with {code} after {with_signal.name}: {self.services[name].log()[-600:]}")
         return f"{with_signal.name} to {name}"
+
+    def excused_end(self, name, code):
+        """Whether it was not serving yet, or was starting or stopping while it could not."""
+        now = awake_s()
+        return (code == -signal.SIGTERM and now < self.started[name] + START_S) or (
+            code > 0 and (self.excused(name) or any(begin < now < end + CERTIFICATE_S for begin, end in self.faults[name])))
 
     # -------------------------------------------------------------------------------- faults
     def fault(self):

@@ -13,7 +13,7 @@ from retro.retriever.v1 import document_pb2, retriever_pb2, retriever_pb2_grpc
 
 import harness
 from awake import awake_s
-from cluster import ROUTERS
+from cluster import GENERATORS, ROUTERS
 
 IDS_A_WRITER = 40  # of the fault run: few, so that each is written often
 WORKERS = {"write": 3, "ingest": 1, "read": 2, "search": 2, "generate": 1}
@@ -151,7 +151,7 @@ class Load:
         self.stopping = threading.Event()
         self.under_way = {}
         self.retrievers = [retriever_pb2_grpc.RetrieverServiceStub(cluster.channel(name)) for name in ROUTERS]
-        self.generator = generator_pb2_grpc.GeneratorServiceStub(cluster.channel("generator"))
+        self.generators = [generator_pb2_grpc.GeneratorServiceStub(cluster.channel(name)) for name in GENERATORS]
         self.threads = [threading.Thread(target=self.loop, args=(getattr(self, work), number), daemon=True)
                         for work, count in WORKERS.items() for number in range(count)]
         for thread in self.threads:
@@ -296,7 +296,8 @@ class Load:
 
     def generate(self, rng, number, version):
         request = generator_pb2.GenerateRequest(text="What is at version two?", max_tokens=TOKENS)
-        events, _ = self.call("generate", lambda: list(self.generator.Generate(request, timeout=CALL_S)))
+        stub = rng.choice(self.generators)
+        events, _ = self.call("generate", lambda: list(stub.Generate(request, timeout=CALL_S)))
         if events is not None and not any(event.HasField("finish") for event in events):
             self.oracle.wrong(f"a generation of {len(events)} events ended well and without a word why")
         time.sleep(0.1)

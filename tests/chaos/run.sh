@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# The fault run: run.sh [SECONDS [SEED]] (60 and a seed that it prints). Two routers, two shards of two replicas and a generator, all with
+# The fault run: run.sh [SECONDS [SEED]] (60 and a seed that it prints). Two routers, two shards of two replicas and two generators, all with
 # TLS, under writes, ingest, reads, searches and generations, while processes are killed, stopped and ended, lines between them delayed and
 # cut, disks filled, certificates expired and replicas promoted; an oracle over everything acknowledged. With RETRO_BUILD that build is
 # taken as it is. Disks are filled where a file system can be mounted. run.sh --steady [--embedder FOLDER] SECONDS [SEED]: the same without
 # a fault and at a modest pace; each minute a JSON line of every process's resident memory and of the latencies. Memory must not grow.
+# run.sh --rolling: no faults, but every process is restarted in turn, while clients read and write; no call may fail.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 if [ -z "${RETRO_BUILD:-}" ]; then

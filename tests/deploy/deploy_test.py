@@ -456,7 +456,7 @@ class Clients(unittest.TestCase):
                         methods.add((f"retro.{service}.v1.{service.capitalize()}Service", method))
         (config,) = json.loads(read("service-config.json"))["methodConfig"]
         self.assertEqual({(name["service"], name["method"]) for name in config["name"]}, methods)
-        self.assertEqual(config["retryPolicy"]["retryableStatusCodes"], ["UNAVAILABLE"])
+        self.assertEqual(config["retryPolicy"]["retryableStatusCodes"], ["UNAVAILABLE", "CANCELLED"])
 
 
 class Watching(unittest.TestCase):
