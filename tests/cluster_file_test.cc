@@ -52,6 +52,17 @@ TEST(ClusterFileTest, IsReadAndWrittenAlike) {
   EXPECT_EQ(again->Fingerprint(), config->Fingerprint());
 }
 
+// A shard that has none, as older versions know no such key, has none afterwards.
+TEST(ClusterFileTest, PositionsAreKept) {
+  ClusterConfig config = *Parse(kGood);
+  EXPECT_EQ(FormatClusterFile(config).find("position"), std::string::npos);
+  config.shards[0].position = {3, UINT64_MAX};
+  const auto again = Parse(FormatClusterFile(config));
+  ASSERT_TRUE(again.ok()) << again.status();
+  EXPECT_EQ(again->shards[0].position, config.shards[0].position);
+  EXPECT_EQ(again->shards[1].position, std::nullopt);
+}
+
 // The key is there only while it says something: processes of an older version know no such key.
 TEST(ClusterFileTest, ReadOnlyIsKept) {
   ClusterConfig config = *Parse(kGood);
@@ -87,6 +98,8 @@ TEST(ClusterFileTest, WhatIsWrongIsNamed) {
       {"\"epoch\": 3", "\"epoch\": 1", "in_sync"},
       {"\"primary\": \"a0\"", "\"primary\": \"a2\"", "primary"},
       {"\"primary\": \"a0\"", "\"primary\": \"a0\", \"read_only\": 1", "read_only"},
+      {"\"primary\": \"a0\"", "\"primary\": \"a0\", \"position\": [3]", "position"},
+      {"\"primary\": \"a0\"", "\"primary\": \"a0\", \"position\": [3, -1]", "position"},
       {"\\[\"a0\", \"a1\"\\]", "[\"a1\"]", "primary"},
       {"\\[\"a0\", \"a1\"\\]", "[\"a0\", \"a2\"]", "in_sync"},
       {"\\[\"a0\", \"a1\"\\]", "[\"a0\", \"a0\"]", "in_sync"},

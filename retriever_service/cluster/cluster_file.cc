@@ -108,9 +108,19 @@ void ReadInSync(Reader& reader, ShardConfig& shard) {
   if (!shard.IsInSync(shard.primary)) reader.Fail("has a \"primary\" that is not in \"in_sync\"");
 }
 
+std::pair<uint64_t, uint64_t> ReadPosition(Reader& reader) {
+  const json& position = reader.Array("position");
+  if (position.size() == 2) {
+    return {reader.NumberOf(position[0], "position", 0, UINT64_MAX),
+            reader.NumberOf(position[1], "position", 0, UINT64_MAX)};
+  }
+  reader.Fail("\"position\" has not just an epoch and a number");
+  return {};
+}
+
 ShardConfig ReadShard(const json& object, const std::string& place, absl::Status& error) {
   Reader reader(object, place, error);
-  reader.Keys({"slots", "epoch", "primary", "in_sync", "read_only", "replicas"});
+  reader.Keys({"slots", "epoch", "position", "primary", "in_sync", "read_only", "replicas"});
   ShardConfig shard;
   const json& slots = reader.Array("slots");
   if (slots.size() == 2) {
@@ -120,6 +130,7 @@ ShardConfig ReadShard(const json& object, const std::string& place, absl::Status
     reader.Fail("\"slots\" has not just the first and the last one");
   }
   shard.epoch = reader.Number("epoch", kFoundingEpoch, UINT64_MAX - 1);
+  if (reader.Has("position")) shard.position = ReadPosition(reader);
   shard.primary = reader.Text("primary", kNameBytesMax);
   if (reader.Has("read_only")) shard.read_only = reader.Flag("read_only");
   const json& replicas = reader.Array("replicas");
@@ -217,8 +228,9 @@ std::string FormatClusterFile(const ClusterConfig& config) {
                                  {"min_in_sync", config.min_in_sync},
                                  {"shards", nlohmann::ordered_json::array()}};
   for (const ShardConfig& shard : config.shards) {
-    nlohmann::ordered_json entry = {
-        {"slots", {shard.first_slot, shard.last_slot}}, {"epoch", shard.epoch}, {"primary", shard.primary}};
+    nlohmann::ordered_json entry = {{"slots", {shard.first_slot, shard.last_slot}}, {"epoch", shard.epoch}};
+    if (shard.position.has_value()) entry["position"] = {shard.position->first, shard.position->second};
+    entry["primary"] = shard.primary;
     if (shard.epoch != kFoundingEpoch) entry["in_sync"] = shard.in_sync;
     if (shard.read_only) entry["read_only"] = true;  // else it is not there: an older version does not know the key
     entry["replicas"] = nlohmann::ordered_json::array();

@@ -1,16 +1,18 @@
 // The cluster file: which shards a store has, which slots each holds, its replicas and where they listen, which of them
 // is the primary, and which are in sync. JSON; docs/consistency.md has an example and says what each key is.
 //
-// Operators write it once. Afterwards the shards' primaries keep epoch and in_sync, a promotion the primary, and an
-// operator's command read_only; all of them change the one file, which must lie on storage that they share: it decides
-// who may acknowledge writes. Routers only read it.
+// Operators write it once. Afterwards the shards' primaries keep epoch, position and in_sync, a promotion the primary,
+// and an operator's command read_only; all of them change the one file, which must lie on storage that they share: it
+// decides who may acknowledge writes. Routers only read it.
 #pragma once
 
 #include <chrono>
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -32,6 +34,9 @@ struct ShardConfig {
   std::string primary;
   std::vector<std::string> in_sync;  // the primary among them; empty in epoch 1
   bool read_only = false;            // whoever is the primary refuses changes
+  // Epoch and number of the newest change that the primary had when it, the epoch or in_sync last changed: a primary
+  // with less has lost something. None where an older version founded the shard: it does not know the key.
+  std::optional<std::pair<uint64_t, uint64_t>> position;
   std::vector<ReplicaConfig> replicas;
 
   bool IsInSync(std::string_view replica) const;

@@ -41,6 +41,16 @@ absl::Status Disagree(std::string_view what) {
   return Error(absl::StatusCode::kFailedPrecondition, Reason::kClusterMismatch, what);
 }
 
+std::pair<uint64_t, uint64_t> PositionOf(const LocalShard& local) {
+  const shardpb::Position position = local.position();
+  return {position.epoch(), position.number()};
+}
+
+// With each change of a shard that has a position, so that whoever leads it later can tell whether it lost something.
+void NotePosition(const LocalShard& local, ShardConfig& own) {
+  if (own.position.has_value()) own.position = PositionOf(local);
+}
+
 std::chrono::system_clock::time_point In(milliseconds time) { return std::chrono::system_clock::now() + time; }
 
 }  // namespace
@@ -156,6 +166,7 @@ absl::Status Replica::Lead(const ClusterConfig& config) {
     next_asking_ = now + kAskPeersEvery;
   }
   if (own.epoch == kFoundingEpoch) return Found();
+  if (led_epoch_ == 0) RETRO_RETURN_IF_ERROR(CheckNothingIsLost(own));
   if (!epoch_is_own_) return BeginOwnEpoch(own);
   if (led_epoch_ != own.epoch) RETRO_RETURN_IF_ERROR(TakeUpEpoch(config));
   const InSyncSet::Proposal proposal = shard_.in_sync().Propose(now);
@@ -172,10 +183,11 @@ absl::Status Replica::Found() {
   start.add_in_sync(shard_.name());
   follows_ = false;
   RETRO_RETURN_IF_ERROR(local->Lead(kFoundingEpoch + 1, start));
-  RETRO_RETURN_IF_ERROR(watch_.Update([this](ClusterConfig& config) -> absl::Status {
+  RETRO_RETURN_IF_ERROR(watch_.Update([&](ClusterConfig& config) -> absl::Status {
     ShardConfig& own = config.shards[shard_.number()];
     if (own.epoch != kFoundingEpoch || own.primary != shard_.name()) return Stale("the shard was founded by another");
     ++own.epoch;
+    own.position = PositionOf(*local);
     own.in_sync = {shard_.name()};
     return absl::OkStatus();
   }));
@@ -191,6 +203,7 @@ absl::Status Replica::BeginOwnEpoch(const ShardConfig& config) {
     ShardConfig& own = newest.shards[shard_.number()];
     if (own.epoch != config.epoch || own.primary != shard_.name()) return Stale("the cluster file has just changed");
     ++own.epoch;
+    NotePosition(*local, own);
     return absl::OkStatus();
   }));
   epoch_is_own_ = true;
@@ -200,12 +213,6 @@ absl::Status Replica::BeginOwnEpoch(const ShardConfig& config) {
 absl::Status Replica::TakeUpEpoch(const ClusterConfig& config) {
   const ShardConfig& own = config.shards[shard_.number()];
   RETRO_ASSIGN_OR_RETURN(const auto local, shard_.local());
-  if (local->position().number() == 0) {
-    return Error(absl::StatusCode::kDataLoss, Reason::kStoreDamaged,
-                 StrCat("the store of shard ", shard_.number(),
-                        "'s primary is empty, and the shard is not new: promote "
-                        "another replica, from which this one can take a copy"));
-  }
   shardpb::EpochStart start;
   start.set_primary(own.primary);
   start.mutable_in_sync()->Assign(own.in_sync.begin(), own.in_sync.end());
@@ -218,6 +225,23 @@ absl::Status Replica::TakeUpEpoch(const ClusterConfig& config) {
   spdlog::info("shard {}: primary {} in epoch {}, {} in sync", shard_.number(), shard_.name(), own.epoch,
                own.in_sync.size());
   return absl::OkStatus();
+}
+
+absl::Status Replica::CheckNothingIsLost(const ShardConfig& config) const {
+  RETRO_ASSIGN_OR_RETURN(const auto local, shard_.local());
+  const std::pair<uint64_t, uint64_t> has = PositionOf(*local), had = config.position.value_or(has);
+  if (has.second == 0) {
+    return Error(absl::StatusCode::kDataLoss, Reason::kStoreDamaged,
+                 StrCat("the store of shard ", shard_.number(),
+                        "'s primary is empty, and the shard is not new: promote "
+                        "another replica, from which this one can take a copy"));
+  }
+  if (has >= had) return absl::OkStatus();
+  return Error(absl::StatusCode::kDataLoss, Reason::kStoreDamaged,
+               StrCat("the store of shard ", shard_.number(), "'s primary ", shard_.name(), " ends at change ",
+                      has.first, "/", has.second, " and had ", had.first, "/", had.second,
+                      " before: promote a replica that has it, or this one if there is none, and what is missing is "
+                      "lost"));
 }
 
 absl::Status Replica::OvertakenBy(const std::string& peer) const {
@@ -256,10 +280,12 @@ absl::Status Replica::ChangeInSync(const InSyncSet::Proposal& proposal) {
   for (const std::string& name : proposal.drop) {
     spdlog::warn("shard {}: {} holds up writes or has lost its store, and is no longer in sync", shard_.number(), name);
   }
+  RETRO_ASSIGN_OR_RETURN(const auto local, shard_.local());
   return watch_.Update([&](ClusterConfig& config) -> absl::Status {
     ShardConfig& own = config.shards[shard_.number()];
     if (own.epoch != led_epoch_ || own.primary != shard_.name()) return Stale("another replica was promoted");
     ++own.epoch;
+    NotePosition(*local, own);
     for (const std::string& name : proposal.drop) std::erase(own.in_sync, name);
     for (const std::string& name : proposal.add) {
       if (own.Find(name) != nullptr && !own.IsInSync(name)) own.in_sync.push_back(name);
@@ -282,6 +308,7 @@ absl::StatusOr<uint64_t> Replica::Promote() {
     }
     own.primary = shard_.name();
     own.in_sync = {shard_.name()};
+    NotePosition(*local, own);
     epoch = ++own.epoch;
     return absl::OkStatus();
   }));

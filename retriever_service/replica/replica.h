@@ -75,6 +75,8 @@ class Replica : public Replication {
   absl::Status Found();
   absl::Status BeginOwnEpoch(const ShardConfig& config);
   absl::Status TakeUpEpoch(const ClusterConfig& config);
+  // An error if the store is not as far as it was: it came back older, or empty.
+  absl::Status CheckNothingIsLost(const ShardConfig& config) const;
   // An error if another process of the shard has read something else, or takes itself for the primary.
   absl::Status OvertakenBy(const std::string& peer) const;
   absl::Status AskPeers(const ClusterConfig& config);
