@@ -51,6 +51,7 @@ ClusterProcesses::ClusterProcesses(int shards, int replicas, int routers) {
   config.store_id = "0123456789abcdef";
   const std::string tokenizer_path = SourcePath("common/tokenizer/retro-16k.model");
   const std::string tokenizer = HexEncode((*LoadTokenizer(tokenizer_path))->fingerprint());
+  const std::string snapshots = folder_ / "snapshots";
   const std::string embedder = HexEncode(HashEmbedder(kClusterDimension).info().fingerprint);
   for (int s = 0; s < shards; ++s) {
     ShardConfig& shard = config.shards.emplace_back();
@@ -80,7 +81,11 @@ ClusterProcesses::ClusterProcesses(int shards, int replicas, int routers) {
                            "--late-ms",
                            "1000",
                            "--log-changes-max",
-                           "2000"},
+                           "2000",
+                           "--index-seal-chunks",  // few, so that segments are sealed and merged all the time
+                           "256",
+                           "--snapshot-dir",
+                           snapshots},
                           address};
     }
     shard.primary = shard.replicas[0].name;
@@ -90,7 +95,7 @@ ClusterProcesses::ClusterProcesses(int shards, int replicas, int routers) {
     const std::string address = StrCat("127.0.0.1:", FreePort());
     processes_[StrCat("router", r)] = {
         {Program("retro-retriever"), "--listen", address, "--role", "router", "--cluster-file", file_, "--tokenizer",
-         tokenizer_path, "--embedder", StrCat("hash:", kClusterDimension)},
+         tokenizer_path, "--embedder", StrCat("hash:", kClusterDimension), "--snapshot-dir", snapshots},
         address};
   }
   for (auto& [name, process] : processes_) {

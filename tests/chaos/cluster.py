@@ -131,7 +131,7 @@ class Cluster:
             return "retro-generator", [*common, "--model", self.model, "--retriever", f"127.0.0.1:{self.lines['routers']}", "--dtype",
                                        "fp32", "--threads", "1"]
         return "retro-shard", [*common, "--data", os.path.join(self.folder, name, "store"), "--cluster-file", self.file, "--shard",
-                               str(REPLICAS[name]), "--replica", name, "--log-changes-max", "1000", "--late-ms", "1000",
+                               str(REPLICAS[name]), "--replica", name, "--log-changes-max", "1000", "--late-ms", "1000", "--index-seal-chunks", "256",
                                "--embedder-fingerprint", self.prints["embedder"], "--tokenizer-fingerprint", self.prints["tokenizer"],
                                "--dimension", self.prints["dimension"]]
 
