@@ -14,7 +14,6 @@
 #include <map>
 #include <optional>
 #include <random>
-#include <set>
 #include <string>
 #include <thread>
 #include <vector>
@@ -138,34 +137,63 @@ void PrintTimes(const char* when, SearchLoad& load) {
   load.ms.clear();
 }
 
-void WriteDocuments(pb::RetrieverService::Stub& stub) {
-  for (int i = 0; i < kDocuments; i += 100) {
-    pb::UpsertDocumentsRequest request;
-    for (int n = i; n < i + 100; ++n) {
-      request.add_writes()->mutable_document()->set_id(StrCat("d", n));
-      request.mutable_writes(n - i)->mutable_document()->set_text(TextOf(n));
-    }
-    grpc::ClientContext context;
-    pb::UpsertDocumentsResponse response;
-    ASSERT_TRUE(stub.UpsertDocuments(&context, request, &response).ok());
-    for (const auto& result : response.results()) ASSERT_FALSE(result.has_error()) << result.error().message();
+// Documents `begin` to `end` with a title; true if all of them are acknowledged.
+bool WriteDocuments(pb::RetrieverService::Stub& stub, int begin, int end, const std::string& title) {
+  pb::UpsertDocumentsRequest request;
+  for (int n = begin; n < end; ++n) {
+    pb::Document& document = *request.add_writes()->mutable_document();
+    document.set_id(StrCat("d", n));
+    document.set_title(title);
+    document.set_text(TextOf(n));
   }
+  grpc::ClientContext context;
+  SetDeadline(context, milliseconds(30'000));
+  pb::UpsertDocumentsResponse response;
+  if (!stub.UpsertDocuments(&context, request, &response).ok()) return false;
+  return std::none_of(response.results().begin(), response.results().end(),
+                      [](const auto& result) { return result.has_error(); });
+}
+
+// Searchers of a cluster that is filled with the documents, until they are stopped.
+class Searchers {
+ public:
+  Searchers(const ClusterProcesses& cluster, uint32_t seed) : stub_(cluster.Retriever(0)) {
+    for (int i = 0; i < kDocuments; i += 100) EXPECT_TRUE(WriteDocuments(*stub_, i, i + 100, ""));
+    Oracle oracle;
+    for (int i = 0; i < kDocuments; ++i) expected_.push_back(oracle.Nearest(TextOf(i)));
+    for (int i = 0; i < kSearchers; ++i) {
+      threads_.emplace_back([this, seed, i] { SearchUntilStopped(*stub_, expected_, seed + i, load); });
+    }
+  }
+  ~Searchers() { Stop(); }
+  void Stop() {
+    load.stop = true;
+    for (std::thread& thread : threads_) thread.join();
+    threads_.clear();
+  }
+
+  SearchLoad load;
+
+ private:
+  const std::unique_ptr<pb::RetrieverService::Stub> stub_;
+  std::vector<std::vector<std::string>> expected_;
+  std::vector<std::thread> threads_;
+};
+
+grpc::Status Promote(const ClusterProcesses& cluster, int shard, const std::string& replica) {
+  grpc::ClientContext context;
+  admin::v1::PromoteRequest request;
+  request.set_shard(shard);
+  request.set_replica(replica);
+  admin::v1::PromoteResponse response;
+  return cluster.Admin(0)->Promote(&context, request, &response);
 }
 
 TEST(ClusterKillTest, SearchesNoticeNothing) {
   const uint32_t seed = Seed();
   ClusterProcesses cluster(/*shards=*/2, /*replicas=*/2, /*routers=*/1);
-  const auto stub = cluster.Retriever(0);
-  ASSERT_NO_FATAL_FAILURE(WriteDocuments(*stub));
-  Oracle oracle;
-  std::vector<std::vector<std::string>> expected;
-  for (int i = 0; i < kDocuments; ++i) expected.push_back(oracle.Nearest(TextOf(i)));
-  SearchLoad load;
-  std::vector<std::thread> searchers;
-  searchers.reserve(kSearchers);
-  for (int i = 0; i < kSearchers; ++i) {
-    searchers.emplace_back([&, i] { SearchUntilStopped(*stub, expected, seed + i, load); });
-  }
+  Searchers searchers(cluster, seed);
+  SearchLoad& load = searchers.load;
   std::this_thread::sleep_for(milliseconds(4000));
   PrintTimes("quiet", load);
   for (const std::string& name : cluster.names()) {
@@ -182,8 +210,7 @@ TEST(ClusterKillTest, SearchesNoticeNothing) {
     std::this_thread::sleep_for(milliseconds(500));  // for the router to see that
     PrintTimes((name + " killed").c_str(), load);
   }
-  load.stop = true;
-  for (std::thread& searcher : searchers) searcher.join();
+  searchers.Stop();
   std::printf("%d searches, %d failed or wrong\n", load.searches.load(), load.failed.load());
   EXPECT_EQ(load.failed, 0);
   EXPECT_GT(load.searches, 200);
@@ -228,7 +255,7 @@ TEST(ClusterKillTest, AShardThatHangsHoldsUpNoOther) {
   constexpr std::chrono::seconds kTimeMax{30};
   ClusterProcesses cluster(/*shards=*/2, /*replicas=*/2, /*routers=*/1);
   const auto stub = cluster.Retriever(0);
-  ASSERT_NO_FATAL_FAILURE(WriteDocuments(*stub));
+  for (int i = 0; i < kDocuments; i += 100) ASSERT_TRUE(WriteDocuments(*stub, i, i + 100, ""));
   for (const char* name : {"s1r0", "s1r1"}) cluster.Signal(name, SIGSTOP);
   auto begin = Clock::now();
   std::vector<std::thread> callers;
@@ -247,127 +274,56 @@ TEST(ClusterKillTest, AShardThatHangsHoldsUpNoOther) {
   }
 }
 
-// ---------------------------------------------------------------- what is there in the end
-
-void CheckReplicasAlike(const ClusterProcesses& cluster) {
-  for (int shard = 0; shard < 2; ++shard) {
-    const auto digests = cluster.Digests(shard);
-    std::set<std::string> different;
-    for (const auto& [name, digest] : digests) different.insert(digest);
-    EXPECT_EQ(different.size(), 1u) << "shard " << shard << ": replicas differ";
+// Writers of other titles, so that what searches find stays as it is, until they go out of scope.
+class TitleWriters {
+ public:
+  explicit TitleWriters(const ClusterProcesses& cluster) : stub_(cluster.Retriever(0)) {
+    for (int writer = 0; writer < kWriters; ++writer) {
+      threads_.emplace_back([this, writer] {
+        for (int n = 0; !stop_; ++n) {
+          const int document = (n * kWriters + writer) % kDocuments;
+          if (WriteDocuments(*stub_, document, document + 1, StrCat("title ", n))) ++acknowledged_;
+        }
+      });
+    }
   }
-}
-
-// Segments of all shards' indexes but the growing ones.
-int SealedSegments(pb::RetrieverService::Stub& stub) {
-  grpc::ClientContext context;
-  pb::StatsResponse response;
-  EXPECT_TRUE(stub.Stats(&context, {}, &response).ok());
-  int sealed = 0;
-  for (const pb::ShardStats& shard : response.shards()) sealed += shard.collections(0).segments_size() - 1;
-  return sealed;
-}
-
-// ---------------------------------------------------------------- restoring
-
-constexpr int kRestored = 1200;   // so many that a restore takes its time
-constexpr float kDeleted = 0.5F;  // progress of one that begins to write
-
-admin::v1::Operation OperationOf(admin::v1::AdminService::Stub& admin, const std::string& id) {
-  grpc::ClientContext context;
-  SetDeadline(context, milliseconds(5000));
-  admin::v1::GetOperationRequest request;
-  request.set_operation_id(id);
-  admin::v1::GetOperationResponse response;
-  admin.GetOperation(&context, request, &response);  // of a router that was killed: nothing
-  return response.operation();
-}
-
-bool IsUnderWay(const admin::v1::Operation& operation) {
-  return operation.state() == admin::v1::OPERATION_STATE_RUNNING;
-}
-
-// One of each shard; their names.
-std::vector<std::string> MakeSnapshots(admin::v1::AdminService::Stub& admin) {
-  std::vector<std::string> names;
-  for (uint32_t shard = 0; shard < 2; ++shard) {
-    grpc::ClientContext context;
-    admin::v1::CreateSnapshotRequest request;
-    request.set_shard(shard);
-    admin::v1::CreateSnapshotResponse response;
-    const grpc::Status status = admin.CreateSnapshot(&context, request, &response);
-    EXPECT_TRUE(status.ok()) << status.error_message();
-    admin::v1::Operation operation = response.operation();
-    while (IsUnderWay(operation)) operation = OperationOf(admin, operation.operation_id());
-    EXPECT_EQ(operation.state(), admin::v1::OPERATION_STATE_SUCCEEDED) << operation.message();
-    names.push_back(response.name());
+  ~TitleWriters() {
+    stop_ = true;
+    for (std::thread& thread : threads_) thread.join();
   }
-  return names;
-}
-
-admin::v1::Operation BeginRestore(admin::v1::AdminService::Stub& admin, const std::string& name) {
-  grpc::ClientContext context;
-  SetDeadline(context, milliseconds(5000));
-  admin::v1::RestoreSnapshotRequest request;
-  request.set_name(name);
-  admin::v1::RestoreSnapshotResponse response;
-  const grpc::Status status = admin.RestoreSnapshot(&context, request, &response);
-  EXPECT_TRUE(status.ok()) << status.error_message();
-  return response.operation();
-}
-
-// How many documents have the title; none may have another than these two.
-int CountTitles(pb::RetrieverService::Stub& stub, const std::string& title, const std::string& other) {
-  int count = 0;
-  for (int n = 0; n < kRestored; ++n) {
-    grpc::ClientContext context;
-    SetDeadline(context, milliseconds(30'000));
-    pb::GetDocumentRequest request;
-    request.set_document_id(StrCat("d", n));
-    pb::GetDocumentResponse response;
-    const grpc::Status status = stub.GetDocument(&context, request, &response);
-    EXPECT_TRUE(status.ok()) << status.error_message();
-    EXPECT_EQ(response.document().text(), TextOf(n));
-    count += response.document().title() == title;
-    EXPECT_TRUE(response.document().title() == title || response.document().title() == other);
+  void GoOn() const {
+    constexpr int kMore = 100;
+    for (const int enough = acknowledged_ + kMore; acknowledged_ < enough;) {
+      std::this_thread::sleep_for(milliseconds(10));
+    }
   }
-  return count;
-}
 
-TEST(ClusterKillTest, ARestoreThatIsKilledIsSaidAgain) {
+ private:
+  static constexpr int kWriters = 4;
+  const std::unique_ptr<pb::RetrieverService::Stub> stub_;
+  std::atomic<bool> stop_ = false;
+  std::atomic<int> acknowledged_ = 0;
+  std::vector<std::thread> threads_;
+};
+
+TEST(ClusterKillTest, AnOrderlyStopOfAPrimaryUnderWritesCostsNothing) {
   ClusterProcesses cluster(/*shards=*/2, /*replicas=*/2, /*routers=*/1);
-  const auto write_all = [&](const std::string& title) {
-    for (int n = 0; n < kRestored; n += 100) {
-      EXPECT_TRUE(WriteDocuments(*cluster.Retriever(0), n, n + 100, title));
-    }
-  };
-  write_all("as in the snapshot");
-  const std::vector<std::string> names = MakeSnapshots(*cluster.Admin(0));
-  for (const std::string victim : {"router0", "s0r0", "s0r1"}) {
-    write_all("changed");
-    admin::v1::Operation operation = BeginRestore(*cluster.Admin(0), names[0]);
-    while (IsUnderWay(operation) && operation.progress() <= kDeleted) {
-      operation = OperationOf(*cluster.Admin(0), operation.operation_id());
-    }
-    EXPECT_TRUE(IsUnderWay(operation)) << operation.message();
-    cluster.Kill(victim);
-    while (victim != "router0" && IsUnderWay(operation)) {
-      operation = OperationOf(*cluster.Admin(0), operation.operation_id());
-    }
-    cluster.Start(victim);
+  Searchers searchers(cluster, Seed());
+  const TitleWriters writers(cluster);
+  for (int round = 0; round < 4; ++round) {
+    writers.GoOn();
+    const std::string leaving = StrCat("s0r", round % 2), other = StrCat("s0r", 1 - round % 2);
+    ASSERT_TRUE(cluster.IsPrimary(leaving));
+    EXPECT_EQ(cluster.Stop(leaving), 0);
+    EXPECT_TRUE(cluster.InSync(leaving) && cluster.InSync(other)) << "both have all that was acknowledged";
+    const grpc::Status promoted = Promote(cluster, 0, other);
+    ASSERT_TRUE(promoted.ok()) << promoted.error_message();
+    writers.GoOn();
+    cluster.Start(leaving);
     cluster.WaitUntilAllInSync();
-    const int restored = CountTitles(*cluster.Retriever(0), "as in the snapshot", "changed");
-    std::printf("%s killed: %d of %d documents are restored\n", victim.c_str(), restored, kRestored);
-    EXPECT_GT(restored, 0);
-    EXPECT_LT(restored, kRestored) << "the other shard's are not";
   }
-  for (const std::string& name : names) {
-    admin::v1::Operation operation = BeginRestore(*cluster.Admin(0), name);
-    while (IsUnderWay(operation)) operation = OperationOf(*cluster.Admin(0), operation.operation_id());
-    EXPECT_EQ(operation.state(), admin::v1::OPERATION_STATE_SUCCEEDED) << operation.message();
-  }
-  EXPECT_EQ(CountTitles(*cluster.Retriever(0), "as in the snapshot", ""), kRestored);
-  CheckReplicasAlike(cluster);
+  searchers.Stop();
+  EXPECT_EQ(searchers.load.failed, 0);
 }
 
 // ---------------------------------------------------------------- writes
@@ -502,8 +458,18 @@ void WriteUntilStopped(const ClusterProcesses& cluster, int writer, uint32_t see
   }
 }
 
+// Segments of all shards' indexes but the growing ones.
+int SealedSegments(pb::RetrieverService::Stub& stub) {
+  grpc::ClientContext context;
+  pb::StatsResponse response;
+  EXPECT_TRUE(stub.Stats(&context, {}, &response).ok());
+  int sealed = 0;
+  for (const pb::ShardStats& shard : response.shards()) sealed += shard.collections(0).segments_size() - 1;
+  return sealed;
+}
+
 void CheckEnd(ClusterProcesses& cluster, WriteLoad& load) {
-  CheckReplicasAlike(cluster);
+  cluster.ExpectReplicasAlike();
   const auto stub = cluster.Retriever(0);
   EXPECT_GT(SealedSegments(*stub), 0) << "replicas had no index to restart with or to copy";
   for (int id = 0; id < kIds; ++id) {
@@ -534,12 +500,7 @@ TEST(ClusterKillTest, TwoRoutersWriteTheSameIdsAndNothingIsLost) {
       std::this_thread::sleep_for(milliseconds(200 + random() % 1500));
       if (was_primary && round == 0) {  // once another takes over, once it comes back itself
         const int shard = name[1] - '0';
-        grpc::ClientContext context;
-        admin::v1::PromoteRequest request;
-        request.set_shard(shard);
-        request.set_replica(StrCat("s", shard, "r", name[3] == '0' ? 1 : 0));
-        admin::v1::PromoteResponse response;
-        const grpc::Status status = cluster.Admin(0)->Promote(&context, request, &response);
+        const grpc::Status status = Promote(cluster, shard, StrCat("s", shard, "r", name[3] == '0' ? 1 : 0));
         ASSERT_TRUE(status.ok()) << status.error_message();
         ++promotions;
       }

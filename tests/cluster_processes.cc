@@ -11,7 +11,9 @@
 #include <chrono>
 #include <csignal>
 #include <filesystem>
+#include <set>
 #include <thread>
+#include <utility>
 
 #include "common/base/file.h"
 #include "common/base/hash.h"
@@ -150,6 +152,14 @@ void ClusterProcesses::Kill(const std::string& name) {
   process.pid = -1;
 }
 
+int ClusterProcesses::Stop(const std::string& name) {
+  Process& process = processes_.at(name);
+  kill(process.pid, SIGTERM);
+  int status = 0;
+  waitpid(std::exchange(process.pid, -1), &status, 0);
+  return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
 void ClusterProcesses::Signal(const std::string& name, int signal) {
   const pid_t pid = processes_.at(name).pid;
   kill(pid, signal);
@@ -218,6 +228,14 @@ std::map<std::string, std::string> ClusterProcesses::Digests(int shard) const {
     digests[replica.name] = StrCat(HexEncode(response.content_sha256()), " ", response.position());
   }
   return digests;
+}
+
+void ClusterProcesses::ExpectReplicasAlike() const {
+  for (int shard = 0; shard < static_cast<int>(config().shards.size()); ++shard) {
+    std::set<std::string> different;
+    for (const auto& [name, digest] : Digests(shard)) different.insert(digest);
+    EXPECT_EQ(different.size(), 1u) << "shard " << shard << ": replicas differ";
+  }
 }
 
 }  // namespace retro

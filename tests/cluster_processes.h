@@ -27,6 +27,7 @@ class ClusterProcesses {
   std::vector<std::string> names() const;  // replicas, then routers
   bool IsPrimary(const std::string& name) const;
   void Kill(const std::string& name);                // SIGKILL; waits for its end
+  int Stop(const std::string& name);                 // SIGTERM; what it exits with, -1 if it does not by itself
   void Signal(const std::string& name, int signal);  // of SIGSTOP, waits until it has stopped
   void Start(const std::string& name);               // waits until it answers
   void Wipe(const std::string& name);                // removes the data of one that is killed
@@ -39,6 +40,8 @@ class ClusterProcesses {
   std::unique_ptr<admin::v1::AdminService::Stub> Admin(int router) const;
   // What Verify says of every replica, as "SHA-256 position"; one that does not answer says nothing.
   std::map<std::string, std::string> Digests(int shard) const;
+  // Of each shard.
+  void ExpectReplicasAlike() const;
 
  private:
   struct Process {

@@ -35,6 +35,7 @@ class SlowShard final : public shardpb::ShardService::Service {
   grpc::Status GetDocument(grpc::ServerContext* context, const shardpb::GetDocumentRequest*,
                            shardpb::GetDocumentResponse*) override {
     ++calls;
+    if (stopping) return grpc::Status::CANCELLED;  // as gRPC's server does
     while ((slow || stopped) && !context->IsCancelled()) std::this_thread::sleep_for(std::chrono::milliseconds(1));
     return grpc::Status::OK;
   }
@@ -50,6 +51,7 @@ class SlowShard final : public shardpb::ShardService::Service {
   grpc::Status Write(grpc::ServerContext* context, const shardpb::WriteRequest*, shardpb::WriteResponse*) override {
     while (slow && !context->IsCancelled()) std::this_thread::sleep_for(std::chrono::milliseconds(1));
     ++whole;
+    if (stopping) return ToGrpcStatus(Error(absl::StatusCode::kUnavailable, Reason::kShuttingDown, "stopping"));
     if (!stale) return grpc::Status::OK;
     return ToGrpcStatus(Error(absl::StatusCode::kFailedPrecondition, Reason::kStaleEpoch, "this replica is starting"));
   }
@@ -61,7 +63,7 @@ class SlowShard final : public shardpb::ShardService::Service {
     }
     return grpc::Status::OK;
   }
-  std::atomic<bool> slow = false, busy = false, stopped = false, stale = false;
+  std::atomic<bool> slow = false, busy = false, stopped = false, stale = false, stopping = false;
   std::atomic<int> calls = 0, asked = 0, stats = 0, whole = 0, parts = 0;
   std::atomic<size_t> largest_part = 0, epoch = 0;
 };
@@ -248,6 +250,22 @@ TEST_F(ReplicasTest, APrimaryThatDoesNotActYetIsWorthAnotherTry) {
   EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable) << status;
   EXPECT_EQ(ReasonOf(status), Reason::kShardUnavailable);
   EXPECT_THAT(std::string(MessageOf(status)), testing::HasSubstr("nothing was done"));
+}
+
+TEST_F(ReplicasTest, AWriteThatAStoppingPrimaryRefusesIsTriedAgain) {
+  services_[0].stopping = true;
+  std::thread promotion([this] {
+    while (services_[0].whole < 2) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    services_[0].stopping = false;  // as if it were another
+  });
+  EXPECT_TRUE(shard_->Write({}, {}).ok());
+  promotion.join();
+}
+
+TEST_F(ReplicasTest, AReadThatAStoppingServerCancelsIsAskedOfAnother) {
+  services_[0].stopping = true;
+  for (int i = 0; i < 4; ++i) EXPECT_TRUE(shard_->GetDocument({}, {}).ok());
+  EXPECT_GT(services_[0].calls, 0);
 }
 
 // Established connections to a port of this machine, as the server has them.
