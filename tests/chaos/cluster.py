@@ -25,6 +25,7 @@ DISK = "160m"
 DISK_KEPT_BYTES = 256 << 10  # what a full disk still has: some writes go well, some do not
 CONNECTION_AGE_MS = 3000  # so that everybody soon meets a new certificate
 EMBEDDER = "hash:64"
+STORE_MEMORY_BYTES = 8 << 20  # a shard's, so little that its buffers are written to tables often
 START_S = 5  # in which a process has started
 CERTIFICATE_S = 2  # in which a new certificate is read
 END_S = 60  # in which a process that is asked to has ended
@@ -132,6 +133,7 @@ class Cluster:
                                        "fp32", "--threads", "1"]
         return "retro-shard", [*common, "--data", os.path.join(self.folder, name, "store"), "--cluster-file", self.file, "--shard",
                                str(REPLICAS[name]), "--replica", name, "--log-changes-max", "1000", "--late-ms", "1000", "--index-seal-chunks", "256",
+                               "--store-memory-bytes", str(STORE_MEMORY_BYTES),
                                "--embedder-fingerprint", self.prints["embedder"], "--tokenizer-fingerprint", self.prints["tokenizer"],
                                "--dimension", self.prints["dimension"]]
 

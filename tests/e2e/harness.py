@@ -7,6 +7,7 @@ for a machine that has other things to do: how long to wait for anything (60).
 import atexit
 import contextlib
 import ctypes
+import itertools
 import json
 import os
 import shutil
@@ -23,9 +24,11 @@ BUILD = os.environ.get("RETRO_BUILD", os.path.join(ROOT, "build", "release"))
 TOKENIZER = os.path.join(ROOT, "common", "tokenizer", "retro-16k.model")
 WAIT_S = float(os.environ.get("RETRO_WAIT_S", "60"))  # for anything that happens in a second on a quiet machine
 OUTPUT_SHOWN = 2000  # characters, when a test fails
+PORTS_FIRST, PORTS_OF_A_PROCESS, PORTS_PROCESSES = 10_000, 50, 440
 PR_SET_PDEATHSIG = 1
 LIBC = ctypes.CDLL(None)
 running = set()
+ports_tried = itertools.count()
 
 
 def program(name):
@@ -44,9 +47,14 @@ def kill_all():
 
 
 def free_port():
-    with contextlib.closing(socket.socket()) as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+    """As tests/free_port.h: of ports that are this process's own to try, so that nobody takes it before it is used."""
+    first = PORTS_FIRST + os.getpid() % PORTS_PROCESSES * PORTS_OF_A_PROCESS
+    for _ in range(PORTS_OF_A_PROCESS):
+        port = first + next(ports_tried) % PORTS_OF_A_PROCESS
+        with contextlib.closing(socket.socket()) as s, contextlib.suppress(OSError):
+            s.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("all ports of this process are taken")
 
 
 def wait_for(what, condition, seconds=WAIT_S):
