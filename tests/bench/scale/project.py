@@ -92,10 +92,11 @@ def measured_row(row):
 def growth():
     if len(SIZES) < 2:
         return "Only one size was measured, so how the median grows is not known."
-    small, large = SIZES[0], SIZES[-1]
-    exponent = math.log(large["p50_us"] / small["p50_us"]) / math.log(large["chunks"] / small["chunks"])
-    return (f"From {small['chunks']:,} to {large['chunks']:,} chunks the median grew as the size to the power {exponent:.2f}; "
-            "the square root is what is reckoned with beyond.")
+    steps = []
+    for small, large in zip(SIZES, SIZES[1:]):
+        exponent = math.log(large["p50_us"] / small["p50_us"]) / math.log(large["chunks"] / small["chunks"])
+        steps.append(f"from {small['chunks']:,} to {large['chunks']:,} chunks to the power {exponent:.2f}")
+    return f"The median grew with the size {', '.join(steps)}; the square root, 0.50, is what is reckoned with beyond."
 
 
 def embedding_row(name, rate):
