@@ -7,6 +7,7 @@
 #include <thread>
 
 #include "common/base/error.h"
+#include "common/base/strings.h"
 #include "generator_service/engine/text_assembler.h"
 #include "tests/generator_fixture.h"
 
@@ -380,17 +381,33 @@ TEST_F(GeneratorServiceTest, BytesOfRequestsAreBoundedWhileTheirGenerationsLast)
   EXPECT_TRUE(EventuallyOk([&] { return Generate(request).status; }));
 }
 
+// Whether so many bytes of requests and replies are in memory, before long.
+bool EventuallyHolds(Metrics& metrics, const std::function<bool(double bytes)>& is_right) {
+  const auto& held =
+      metrics.Gauge("retro_request_bytes", "Bytes of requests and replies in memory, of --request-bytes-max.");
+  return EventuallyOk([&] {
+    metrics.Collect();
+    return is_right(held.Value()) ? absl::OkStatus() : absl::UnavailableError("not yet");
+  });
+}
+
 // What was found for a stream counts until its reader has it.
 TEST_F(GeneratorServiceTest, BytesOfWhatIsFoundAreBoundedWhileNobodyReadsThem) {
   Serve(retriever_.address(), {}, milliseconds(3000), {.request_bytes_max = 1'000'000});
   retriever_.SetTitle(std::string(100'000, 't'));
   const auto request = Request("0123456789abcdefg", 2);  // 1 | 8 | 8: three times two neighbours
   for (int i = 0; i < 3; ++i) ASSERT_TRUE(EventuallyOk([&] { return Generate(request).status; }));
+  ASSERT_TRUE(EventuallyHolds(metrics_, [](double bytes) { return bytes == 0; }));
 
+  // A connection that was fast would take more than the first 64 KiB that nobody reads.
+  grpc::ChannelArguments arguments;
+  arguments.SetInt(GRPC_ARG_HTTP2_BDP_PROBE, 0);
+  const auto stub = pb::GeneratorService::NewStub(grpc::CreateCustomChannel(
+      StrCat("127.0.0.1:", generator_->port()), grpc::InsecureChannelCredentials(), arguments));
   grpc::ClientContext context;
-  const auto unread = stub_->Generate(&context, request);
-  const auto full = [&] { return ReasonOf(Generate(request).status) == Reason::kQueueFull; };
-  EXPECT_TRUE(EventuallyOk([&] { return full() ? absl::OkStatus() : absl::UnavailableError("not yet"); }));
+  const auto unread = stub->Generate(&context, request);
+  ASSERT_TRUE(EventuallyHolds(metrics_, [](double bytes) { return bytes > 500'000; }));
+  for (int i = 0; i < 20; ++i) EXPECT_EQ(ReasonOf(Generate(request).status), Reason::kQueueFull);
   context.TryCancel();
   unread->Finish();
   EXPECT_TRUE(EventuallyOk([&] { return Generate(request).status; }));
