@@ -4,6 +4,7 @@
 
 #include "CLI/Config.hpp"
 #include "CLI/Formatter.hpp"
+#include "cli/action.h"
 #include "cli/admin_call.h"
 #include "cli/commands.h"
 #include "common/base/hash.h"
@@ -96,18 +97,6 @@ int RunReadOnly(const Options& options, const Console& console) {
       options.common, console, request, &Stub::SetReadOnly, [&](const adminpb::SetReadOnlyResponse&) {
         console.out << fmt::format("shard {} {} writes\n", options.shard, options.off ? "takes" : "refuses");
       });
-}
-
-using Run = int (*)(const Options&, const Console&);
-
-CLI::App* AddAction(CLI::App& command, const std::shared_ptr<Options>& options, Invocation& invocation,
-                    const std::string& name, const std::string& help, Run run) {
-  CLI::App* action = command.add_subcommand(name, help);
-  AddCommonOptions(*action, options->common, {.retriever = true, .generator = false, .collection = false});
-  action->callback([options, &invocation, run] {
-    invocation.run = [options, &invocation, run] { return run(*options, invocation.console); };
-  });
-  return action;
 }
 
 void AddShardOption(CLI::App& action, Options& options) {

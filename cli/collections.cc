@@ -8,6 +8,7 @@
 
 #include "CLI/Config.hpp"
 #include "CLI/Formatter.hpp"
+#include "cli/action.h"
 #include "cli/commands.h"
 #include "cli/common_options.h"
 #include "cli/connection.h"
@@ -121,16 +122,6 @@ int RunDelete(const Options& options, const Console& console) {
       options, console, request, &Stub::DeleteCollection, [&](const pb::DeleteCollectionResponse& response) {
         Print(options, console, response, StrCat("collection ", OneLine(options.name), " deleted"));
       });
-}
-
-CLI::App* AddAction(CLI::App& command, const std::shared_ptr<Options>& options, Invocation& invocation,
-                    const std::string& name, const std::string& help, int (*run)(const Options&, const Console&)) {
-  CLI::App* action = command.add_subcommand(name, help);
-  AddCommonOptions(*action, options->common, {.retriever = true, .generator = false, .collection = false});
-  action->callback([options, &invocation, run] {
-    invocation.run = [options, &invocation, run] { return run(*options, invocation.console); };
-  });
-  return action;
 }
 
 }  // namespace

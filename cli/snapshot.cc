@@ -5,6 +5,7 @@
 
 #include "CLI/Config.hpp"
 #include "CLI/Formatter.hpp"
+#include "cli/action.h"
 #include "cli/admin_call.h"
 #include "cli/commands.h"
 #include "fmt/format.h"
@@ -93,16 +94,6 @@ int RunRestore(const Options& options, const Console& console) {
     if (code != kOk) return code;
   }
   return kOk;
-}
-
-CLI::App* AddAction(CLI::App& command, const std::shared_ptr<Options>& options, Invocation& invocation,
-                    const std::string& name, const std::string& help, int (*run)(const Options&, const Console&)) {
-  CLI::App* action = command.add_subcommand(name, help);
-  AddCommonOptions(*action, options->common, {.retriever = true, .generator = false, .collection = false});
-  action->callback([options, &invocation, run] {
-    invocation.run = [options, &invocation, run] { return run(*options, invocation.console); };
-  });
-  return action;
 }
 
 }  // namespace

@@ -110,8 +110,7 @@ void AddSettings(CLI::App& app, Settings& settings) {
       ->group(kBounds);
   app.add_option("--request-bytes-max", settings.unary.bytes_max,
                  "Bytes of requests and replies in memory at once: of reads, and as much again of writes, but for what "
-                 "replicas "
-                 "pull; more are refused at once")
+                 "replicas pull; more are refused at once")
       ->check(CLI::Range(kRequestBytesMaxMin, kBytesMax))
       ->capture_default_str()
       ->group(kBounds);

@@ -23,6 +23,7 @@
 #include "common/base/sync.h"
 #include "common/document/half.h"
 #include "retriever_service/embed/hash_embedder.h"
+#include "tests/cluster_documents.h"
 #include "tests/cluster_processes.h"
 
 namespace retro {
@@ -41,18 +42,12 @@ uint32_t Seed() {
   return seed;
 }
 
-void SetDeadline(grpc::ClientContext& context, milliseconds time) {
-  context.set_deadline(std::chrono::system_clock::now() + time);
-}
-
 // ---------------------------------------------------------------- searches
 
 constexpr int kDocuments = 300;
 constexpr uint32_t kNearest = 10;
 constexpr int kSearchers = 4;
 constexpr milliseconds kSearchEvery{40};  // of each searcher: 100 a second
-
-std::string TextOf(int document) { return StrCat("document number ", document, " of the test"); }
 
 // What exact search must find, computed without any of the code under test but the embedder.
 class Oracle {
@@ -135,23 +130,6 @@ void PrintTimes(const char* when, SearchLoad& load) {
   std::printf("%-24s %5zu searches, p50 %6.1f ms, p99 %6.1f ms\n", when, load.ms.size(), load.ms[load.ms.size() / 2],
               load.ms[load.ms.size() * 99 / 100]);
   load.ms.clear();
-}
-
-// Documents `begin` to `end` with a title; true if all of them are acknowledged.
-bool WriteDocuments(pb::RetrieverService::Stub& stub, int begin, int end, const std::string& title) {
-  pb::UpsertDocumentsRequest request;
-  for (int n = begin; n < end; ++n) {
-    pb::Document& document = *request.add_writes()->mutable_document();
-    document.set_id(StrCat("d", n));
-    document.set_title(title);
-    document.set_text(TextOf(n));
-  }
-  grpc::ClientContext context;
-  SetDeadline(context, milliseconds(30'000));
-  pb::UpsertDocumentsResponse response;
-  if (!stub.UpsertDocuments(&context, request, &response).ok()) return false;
-  return std::none_of(response.results().begin(), response.results().end(),
-                      [](const auto& result) { return result.has_error(); });
 }
 
 // Searchers of a cluster that is filled with the documents, until they are stopped.

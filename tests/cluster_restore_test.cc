@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "common/base/strings.h"
+#include "tests/cluster_documents.h"
 #include "tests/cluster_processes.h"
 
 namespace retro {
@@ -16,29 +17,6 @@ namespace {
 
 namespace pb = retriever::v1;
 using std::chrono::milliseconds;
-
-void SetDeadline(grpc::ClientContext& context, milliseconds time) {
-  context.set_deadline(std::chrono::system_clock::now() + time);
-}
-
-std::string TextOf(int document) { return StrCat("document number ", document, " of the test"); }
-
-// Documents `begin` to `end` with a title; true if all of them are acknowledged.
-bool WriteDocuments(pb::RetrieverService::Stub& stub, int begin, int end, const std::string& title) {
-  pb::UpsertDocumentsRequest request;
-  for (int n = begin; n < end; ++n) {
-    pb::Document& document = *request.add_writes()->mutable_document();
-    document.set_id(StrCat("d", n));
-    document.set_title(title);
-    document.set_text(TextOf(n));
-  }
-  grpc::ClientContext context;
-  SetDeadline(context, milliseconds(30'000));
-  pb::UpsertDocumentsResponse response;
-  if (!stub.UpsertDocuments(&context, request, &response).ok()) return false;
-  return std::none_of(response.results().begin(), response.results().end(),
-                      [](const auto& result) { return result.has_error(); });
-}
 
 constexpr int kRestored = 1200;   // so many that a restore takes its time
 constexpr float kDeleted = 0.5F;  // progress of one that begins to write

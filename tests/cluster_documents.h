@@ -1,0 +1,38 @@
+// The documents that tests of a cluster of processes write, each with a text of its own.
+#pragma once
+
+#include <grpcpp/client_context.h>
+
+#include <algorithm>
+#include <chrono>
+#include <string>
+
+#include "common/base/strings.h"
+#include "retro/retriever/v1/retriever.grpc.pb.h"
+
+namespace retro {
+
+inline void SetDeadline(grpc::ClientContext& context, std::chrono::milliseconds time) {
+  context.set_deadline(std::chrono::system_clock::now() + time);
+}
+
+inline std::string TextOf(int document) { return StrCat("document number ", document, " of the test"); }
+
+// Documents `begin` to `end` with a title; true if all of them are acknowledged.
+inline bool WriteDocuments(retriever::v1::RetrieverService::Stub& stub, int begin, int end, const std::string& title) {
+  retriever::v1::UpsertDocumentsRequest request;
+  for (int n = begin; n < end; ++n) {
+    retriever::v1::Document& document = *request.add_writes()->mutable_document();
+    document.set_id(StrCat("d", n));
+    document.set_title(title);
+    document.set_text(TextOf(n));
+  }
+  grpc::ClientContext context;
+  SetDeadline(context, std::chrono::milliseconds(30'000));
+  retriever::v1::UpsertDocumentsResponse response;
+  if (!stub.UpsertDocuments(&context, request, &response).ok()) return false;
+  return std::none_of(response.results().begin(), response.results().end(),
+                      [](const auto& result) { return result.has_error(); });
+}
+
+}  // namespace retro
