@@ -2,6 +2,7 @@
 #   [NOT_SANITIZED reason]): one ctest entry.
 # In builds with sanitizers it also fails if any process of it reported something, however that ended (tests/sanitized.sh), and
 # gets the time that these builds take. What has a reason not to run there bears the label not_sanitized and is disabled.
+# One that takes too long says where it hangs (tests/watched.sh).
 set(RETRO_TIME_FACTOR 1)
 set(RETRO_TEST_ENVIRONMENT RETRO_SOURCE_DIR=${CMAKE_SOURCE_DIR} RETRO_SITE_PACKAGES=${RETRO_SITE_PACKAGES} RETRO_BUILD=${CMAKE_BINARY_DIR}
   OMP_WAIT_POLICY=passive)
@@ -29,7 +30,8 @@ function(retro_add_test name)
     set(arg_TIMEOUT 600)
   endif()
   math(EXPR timeout "${arg_TIMEOUT} * ${RETRO_TIME_FACTOR}")
-  add_test(NAME ${name} COMMAND ${program} ${arg_COMMAND})
+  math(EXPR patience "${timeout} * 9 / 10")
+  add_test(NAME ${name} COMMAND bash ${CMAKE_SOURCE_DIR}/tests/watched.sh ${patience} ${program} ${arg_COMMAND})
   set_tests_properties(${name} PROPERTIES LABELS "${arg_LABELS}" TIMEOUT ${timeout}
     ENVIRONMENT "${RETRO_TEST_ENVIRONMENT};${arg_ENVIRONMENT}" DISABLED ${disabled})
 endfunction()

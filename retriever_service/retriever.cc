@@ -149,8 +149,7 @@ class ServedRetriever final : public Retriever {
         write_runner_(writers_, metrics, OptionsOfCalls(options, server)),
         service_(MakeRetrieverService({*shards_, router_, writer_, collections_, embedding_, *tokenizer_, runner_,
                                        write_runner_, ingest_workers_, budget_, open_streams_, metrics, metrics_,
-                                       static_cast<uint64_t>(server.message_bytes_max),
-                                       cluster_ == nullptr ? RunOn::kArrival : RunOn::kWorker})),
+                                       static_cast<uint64_t>(server.message_bytes_max), cluster_ == nullptr})),
         admin_service_(MakeAdminService(*admin_, runner_)) {
     runner_.Watch("reads");
     write_runner_.Watch("writes");

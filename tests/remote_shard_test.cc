@@ -12,6 +12,7 @@
 #include <string>
 #include <thread>
 
+#include "absl/cleanup/cleanup.h"
 #include "common/base/error.h"
 #include "common/base/strings.h"
 #include "common/base/worker_pool.h"
@@ -307,6 +308,10 @@ TEST_F(RemoteShardTest, WritesThatWaitTakeNoMemoryOfReads) {
 // All its workers are at work for long, and calls wait: it must not be taken for one that hangs.
 TEST_F(RemoteShardTest, ABusyOneSaysHowItIs) {
   std::atomic<bool> may_end = false;
+  const absl::Cleanup let_go = [&] {  // all of them, while there is something to look at
+    may_end = true;
+    workers_.Stop();
+  };
   for (int i = 0; i < 4; ++i) {
     ASSERT_TRUE(workers_.Submit([&] {
       while (!may_end) std::this_thread::sleep_for(std::chrono::milliseconds(1));

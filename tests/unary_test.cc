@@ -4,6 +4,7 @@
 #include <grpcpp/grpcpp.h>
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <future>
 #include <map>
 #include <memory>
@@ -32,7 +33,7 @@ namespace {
 namespace spb = shard::v1;
 using std::chrono::milliseconds;
 
-// Stats waits for its turn; GetDocument holds a MiB for each byte of the id; GetChunks gives so many MiB; nothing else
+// Stats waits for its turn; Search notes its thread; GetDocument holds a MiB for each byte of the id; GetChunks gives so many MiB; nothing else
 // is called.
 class SlowShard : public Shard {
  public:
@@ -54,7 +55,10 @@ class SlowShard : public Shard {
     changed_.NotifyAll();
   }
 
-  absl::StatusOr<spb::SearchResponse> Search(const spb::SearchRequest&, const CallContext&) override { return None(); }
+  absl::StatusOr<spb::SearchResponse> Search(const spb::SearchRequest&, const CallContext&) override {
+    searched_on = std::this_thread::get_id();
+    return spb::SearchResponse();
+  }
   absl::StatusOr<spb::WriteResponse> Write(const spb::WriteRequest&, const CallContext&) override { return None(); }
   absl::StatusOr<spb::DeleteResponse> Delete(const spb::DeleteRequest&, const CallContext&) override { return None(); }
   absl::StatusOr<spb::CreateCollectionResponse> CreateCollection(const spb::CreateCollectionRequest&,
@@ -82,6 +86,8 @@ class SlowShard : public Shard {
   absl::StatusOr<spb::GetShardInfoResponse> GetShardInfo(const spb::GetShardInfoRequest&, const CallContext&) override {
     return None();
   }
+
+  std::atomic<std::thread::id> searched_on;
 
  private:
   static absl::Status None() { return absl::UnimplementedError("not called"); }
@@ -255,6 +261,24 @@ TEST_F(UnaryTest, WhoWouldBeLateIsRefusedBeforeItWaits) {
   for (auto* call : {&first, &waits, &patient, &patient_too}) EXPECT_TRUE(call->get().ok());
   shard_.GiveTurns(1);
   EXPECT_TRUE(Call(std::chrono::seconds(20)).ok()) << "nobody waits: the old wait says nothing";
+}
+
+// gRPC's own threads are few, and take in everything that comes.
+TEST_F(UnaryTest, OnlyWhatIsShortRunsOnTheThreadThatBringsIt) {
+  spb::SearchRequest by_lists, every_vector, that_waits;
+  by_lists.mutable_effort()->set_level(0.5);
+  every_vector.mutable_effort()->set_exact(true);
+  that_waits = by_lists;
+  that_waits.mutable_barrier()->mutable_max_wait()->set_seconds(60);
+  std::vector<std::thread::id> threads;
+  for (const spb::SearchRequest& request : {by_lists, every_vector, that_waits}) {
+    grpc::ClientContext context;
+    spb::SearchResponse response;
+    ASSERT_TRUE(stub_->Search(&context, request, &response).ok());
+    threads.push_back(shard_.searched_on);
+  }
+  EXPECT_EQ(threads[1], threads[2]) << "the only worker";
+  EXPECT_NE(threads[0], threads[1]);
 }
 
 // The door of a shard, which routers alone should reach.

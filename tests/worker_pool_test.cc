@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <atomic>
+#include <chrono>
 #include <future>
 #include <memory>
 #include <string>
@@ -17,12 +19,12 @@ class WorkerPoolTest : public testing::Test {
  protected:
   void Hold(size_t queue_max) {
     pool_ = std::make_unique<WorkerPool>(1, queue_max);
-    std::promise<void> begun;
-    ASSERT_TRUE(pool_->Submit([&] {
-      begun.set_value();
+    const auto begun = std::make_shared<std::promise<void>>();  // until both are done with it
+    ASSERT_TRUE(pool_->Submit([this, begun] {
+      begun->set_value();
       released_.get_future().wait();
     }));
-    begun.get_future().wait();
+    begun->get_future().wait();
   }
   bool Add(const std::string& key, const std::string& name) {
     return pool_->Submit([this, name] { done_.push_back(name); }, key);
@@ -102,6 +104,24 @@ TEST_F(WorkerPoolTest, NothingRunsHereWhileAllWorkersAreBusy) {
   Hold(3);
   EXPECT_FALSE(pool_->RunHere([] {}));
   Release();
+}
+
+// Of two threads one works, and something runs here in the other's place, which is told to stop meanwhile.
+TEST_F(WorkerPoolTest, StopEndsAThreadThatHadNoPlace) {
+  WorkerPool pool(2, 4);
+  std::atomic<bool> begun = false, released = false;
+  ASSERT_TRUE(pool.Submit([&] {
+    begun = true;
+    while (!released) std::this_thread::yield();
+  }));
+  while (!begun) std::this_thread::yield();
+  std::thread stopper;
+  EXPECT_TRUE(pool.RunHere([&] {
+    stopper = std::thread([&] { pool.Stop(); });
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));  // for the other to hear of it, and to wait again
+  }));
+  released = true;
+  stopper.join();
 }
 
 }  // namespace

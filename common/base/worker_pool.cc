@@ -76,8 +76,8 @@ std::pair<std::function<void()>, std::string> WorkerPool::TakeNext() {
 void WorkerPool::Loop() {
   MutexLock lock(mutex_);
   while (true) {
-    while ((turns_.empty() && !stopping_) || running_ == threads_max_) wake_.Wait(mutex_);
-    if (turns_.empty()) return;
+    while (turns_.empty() ? !stopping_ : running_ == threads_max_) wake_.Wait(mutex_);
+    if (turns_.empty()) break;
     auto [work, key] = TakeNext();
     ++running_;
     mutex_.Unlock();
@@ -87,6 +87,7 @@ void WorkerPool::Loop() {
     --running_;
     places_.Release(key);
   }
+  wake_.NotifyAll();  // who waits for a place to run the last of what was queued: another has
 }
 
 }  // namespace retro

@@ -51,10 +51,14 @@ class WithoutReflection final : public grpc::ServerBuilderOption {
 };
 
 // gRPC's own log goes where ours goes. What it calls errors are often just clients that left, and what matters reaches
-// us as a status.
+// us as a status; but that it gets no thread, and so may answer nobody, it tells no one else.
 void LogFromGrpc(gpr_log_func_args* args) {
-  LogEvent(args->severity == GPR_LOG_SEVERITY_ERROR ? spdlog::level::debug : spdlog::level::trace, "grpc",
-           {{"message", args->message}});
+  const bool lacks_a_thread = std::string_view(args->message).find("pthread_create failed") != std::string_view::npos;
+  const bool is_error = args->severity == GPR_LOG_SEVERITY_ERROR;
+  LogEvent(lacks_a_thread ? spdlog::level::err
+           : is_error     ? spdlog::level::debug
+                          : spdlog::level::trace,
+           "grpc", {{"message", args->message}});
 }
 
 absl::Status PortError(const std::string& listen, const char* flag) {

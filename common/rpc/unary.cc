@@ -253,7 +253,8 @@ absl::Status UnaryRunner::MemoryFullError() {
 }
 
 grpc::ServerUnaryReactor* UnaryRunner::Start(grpc::CallbackServerContext* context, std::string method,
-                                             const grpc::ByteBuffer& request, grpc::ByteBuffer& reply, RunOn run_on,
+                                             const grpc::ByteBuffer& request, grpc::ByteBuffer& reply,
+                                             const std::function<bool(const grpc::ByteBuffer&)>& may_run_here,
                                              Work work) {
   Call* call = new Call(*this, *context, std::move(method), request, reply);  // deleted by OnDone
   if (!call->admitted().ok()) {
@@ -263,7 +264,7 @@ grpc::ServerUnaryReactor* UnaryRunner::Start(grpc::CallbackServerContext* contex
   } else if (WouldBeLate(call->context())) {
     const auto wait = std::chrono::duration_cast<std::chrono::milliseconds>(last_wait_.load());
     call->End(QueueFullError("the queue of requests, for so short a deadline,", wait));
-  } else if (!(run_on == RunOn::kArrival && request.Length() <= kArrivalBytesMax &&
+  } else if (!(may_run_here != nullptr && request.Length() <= kArrivalBytesMax && may_run_here(request) &&
                RunHere([call, &work] { call->Answer(work); }, call->context().key())) &&
              !pool_.Submit([call, work = std::move(work)] { call->Answer(work); }, call->context().key())) {
     call->End(QueueFullError("the queue of requests", kRetryAfter));

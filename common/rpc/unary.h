@@ -56,9 +56,9 @@ class CallRecord {
   std::chrono::steady_clock::time_point start_;
 };
 
-// Which thread works on a call: one of the workers, or, if one is free, the thread of gRPC that brought it, which saves
-// waking two others. That is for calls that should be short, and that wait for nothing which comes by gRPC.
-enum class RunOn { kWorker, kArrival };
+// Whether a request is answered soon, and waits for nothing and nobody. Null: none is.
+template <typename Request>
+using IsShort = bool (*)(const Request& request);
 
 struct UnaryOptions {
   size_t bytes_max = size_t{256} << 20;              // of requests and replies in memory at once
@@ -90,14 +90,22 @@ class UnaryRunner {
   // request that does not parse and for one whose reply would be too large; errors of AccessControl; PERMISSION_DENIED
   // for a collection that is not the caller's; RESOURCE_EXHAUSTED, at once, when too many requests wait, or so many
   // that the caller's deadline would not be met, or too many
-  // bytes of requests and of replies that their callers have not taken yet.
+  // bytes of requests and of replies that their callers have not taken yet. A request of few bytes that `is_short` is
+  // worked on, if a worker is free, by the thread of gRPC that brought it, which saves waking two others.
   template <typename Request, typename Reply>
   grpc::ServerUnaryReactor* Run(grpc::CallbackServerContext* context, std::string method,
                                 const grpc::ByteBuffer* request, grpc::ByteBuffer* reply,
                                 std::function<absl::StatusOr<Reply>(Request&, const CallContext&)> work,
-                                RunOn run_on = RunOn::kWorker) {
+                                IsShort<Request> is_short = nullptr) {
+    std::function<bool(const grpc::ByteBuffer&)> may_run_here;
+    if (is_short != nullptr) {
+      may_run_here = [is_short](const grpc::ByteBuffer& bytes) {
+        Request message;
+        return ParseMessage(bytes, message) && is_short(message);
+      };
+    }
     return Start(
-        context, std::move(method), *request, *reply, run_on,
+        context, std::move(method), *request, *reply, may_run_here,
         [work = std::move(work)](const grpc::ByteBuffer& bytes, const CallContext& call,
                                  CallRecord& record) -> absl::StatusOr<MessagePtr> {
           Request message;
@@ -136,7 +144,8 @@ class UnaryRunner {
   // on for nobody, and so would all that come after it, each as late as the one before.
   bool WouldBeLate(const CallContext& call) const;
   grpc::ServerUnaryReactor* Start(grpc::CallbackServerContext* context, std::string method,
-                                  const grpc::ByteBuffer& request, grpc::ByteBuffer& reply, RunOn run_on, Work work);
+                                  const grpc::ByteBuffer& request, grpc::ByteBuffer& reply,
+                                  const std::function<bool(const grpc::ByteBuffer&)>& may_run_here, Work work);
   bool RunHere(const std::function<void()>& work, const std::string& key);
 
   WorkerPool& pool_;

@@ -37,7 +37,7 @@ packages=(
   libutf8proc-dev libxxhash-dev libssl-dev libxml2-dev zlib1g-dev libzstd-dev
   libopenblas-openmp-dev libgomp1 zstd
 )
-[ $want_dev = 1 ] && packages+=(clang-format libopenmpi-dev openmpi-bin jq openssl haproxy)  # MPI: training in several processes
+[ $want_dev = 1 ] && packages+=(clang-format libopenmpi-dev openmpi-bin jq openssl haproxy gdb procps)  # MPI: training in several processes
 missing=()
 for p in "${packages[@]}"; do
   [ "$(dpkg-query -W -f='${db:Status-Status}' "$p" 2>/dev/null)" = installed ] || missing+=("$p")

@@ -69,6 +69,13 @@ struct UpsertedDocuments {
   shardpb::ConsistencyToken token ABSL_GUARDED_BY(mutex);
 };
 
+// It does not wait for the embedder or for a token, and does not compare all there is.
+bool IsShortSearch(const pb::SearchRequest& request) {
+  return request.consistency_token().empty() && !request.effort().exact() &&
+         std::all_of(request.queries().begin(), request.queries().end(),
+                     [](const pb::Query& query) { return query.has_vector(); });
+}
+
 // RetrieverService::CallbackService, but that messages come as bytes (see unary.h and ingest_stream.h).
 using Rpcs = pb::RetrieverService;
 using ServiceBase =
@@ -93,7 +100,7 @@ class RetrieverService final : public ServiceBase {
           if (found.ok()) parts_.retriever_metrics.OnSearch(*found);
           return found;
         },
-        parts_.search_on);
+        nullptr, parts_.searches_here ? &IsShortSearch : nullptr);
   }
 
   ServerUnaryReactor* Embed(CallbackServerContext* context, const ByteBuffer* request, ByteBuffer* reply) override {
@@ -115,7 +122,7 @@ class RetrieverService final : public ServiceBase {
     return Run<pb::UpsertDocumentsRequest, pb::UpsertDocumentsResponse>(
         context, "UpsertDocuments", request, reply,
         [this](pb::UpsertDocumentsRequest& message, const CallContext& call) { return Upsert(message, call); },
-        RunOn::kWorker, &parts_.write_runner);
+        &parts_.write_runner);
   }
 
   ServerUnaryReactor* DeleteDocuments(CallbackServerContext* context, const ByteBuffer* request,
@@ -125,7 +132,7 @@ class RetrieverService final : public ServiceBase {
         [this](pb::DeleteDocumentsRequest& message, const CallContext& call) {
           return parts_.router.DeleteDocuments(message, call);
         },
-        RunOn::kWorker, &parts_.write_runner);
+        &parts_.write_runner);
   }
 
   ServerUnaryReactor* GetDocument(CallbackServerContext* context, const ByteBuffer* request,
@@ -158,7 +165,7 @@ class RetrieverService final : public ServiceBase {
         [this](const pb::CreateCollectionRequest& message, const CallContext& call) {
           return parts_.collections.Create(message, call);
         },
-        RunOn::kWorker, &parts_.write_runner);
+        &parts_.write_runner);
   }
 
   ServerUnaryReactor* ListCollections(CallbackServerContext* context, const ByteBuffer* request,
@@ -175,7 +182,7 @@ class RetrieverService final : public ServiceBase {
         [this](const pb::DeleteCollectionRequest& message, const CallContext& call) {
           return parts_.collections.Delete(message, call);
         },
-        RunOn::kWorker, &parts_.write_runner);
+        &parts_.write_runner);
   }
 
   ServerUnaryReactor* Stats(CallbackServerContext* context, const ByteBuffer* request, ByteBuffer* reply) override {
@@ -194,7 +201,8 @@ class RetrieverService final : public ServiceBase {
   // Validates, where there is something to validate, and works.
   template <typename Request, typename Response, typename Work>
   ServerUnaryReactor* Run(CallbackServerContext* context, const char* method, const ByteBuffer* request,
-                          ByteBuffer* reply, Work work, RunOn run_on = RunOn::kWorker, UnaryRunner* runner = nullptr) {
+                          ByteBuffer* reply, Work work, UnaryRunner* runner = nullptr,
+                          IsShort<Request> is_short = nullptr) {
     return (runner == nullptr ? parts_.runner : *runner)
         .Run<Request, Response>(
             context, method, request, reply,
@@ -202,7 +210,7 @@ class RetrieverService final : public ServiceBase {
               if constexpr (requires { Validate(message); }) RETRO_RETURN_IF_ERROR(Validate(message));
               return work(message, call);
             },
-            run_on);
+            is_short);
   }
 
   absl::StatusOr<pb::CutChunksResponse> Cut(const pb::CutChunksRequest& request, const CallContext& call) const;

@@ -35,7 +35,7 @@ struct RetrieverParts {
   Metrics& metrics;
   RetrieverMetrics& retriever_metrics;
   uint64_t message_bytes_max;
-  RunOn search_on = RunOn::kWorker;
+  bool searches_here = false;  // not in other processes: the thread that brings a short search may carry it out
 };
 
 std::unique_ptr<grpc::Service> MakeRetrieverService(const RetrieverParts& parts);

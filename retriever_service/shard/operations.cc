@@ -70,7 +70,9 @@ void Operations::Run(const std::string& id, const std::function<absl::Status(con
     ended.set_message(std::string(MessageOf(status)));
     *ended.mutable_end_time() = TimeUtil::GetCurrentTime();
   });
+  std::function<void()> cancel;  // what it holds may take its time to end: not under the lock
   const MutexLock lock(mutex_);
+  cancel.swap(cancels_[id]);
   cancels_.erase(id);
 }
 

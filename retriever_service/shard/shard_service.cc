@@ -199,10 +199,13 @@ class ShardService final : public ServiceBase {
   }
 
   ServerUnaryReactor* Search(CallbackServerContext* context, const ByteBuffer* request, ByteBuffer* reply) override {
-    return Run(context, "shard.Search", request, reply, &Shard::Search, RunOn::kArrival);
+    return Run<shardpb::SearchRequest>(
+        context, "shard.Search", request, reply, &Shard::Search, nullptr, [](const shardpb::SearchRequest& search) {
+          return search.has_effort() && !search.effort().exact() && !search.has_barrier();
+        });
   }
   ServerUnaryReactor* Write(CallbackServerContext* context, const ByteBuffer* request, ByteBuffer* reply) override {
-    return Run(context, "shard.Write", request, reply, &Shard::Write, RunOn::kWorker, &write_runner_);
+    return Run(context, "shard.Write", request, reply, &Shard::Write, &write_runner_);
   }
   grpc::ServerReadReactor<ByteBuffer>* WriteInParts(CallbackServerContext* context, ByteBuffer* response) override {
     return new PartsReader(*context, "shard.WriteInParts", write_runner_, writers_, metrics_,
@@ -213,16 +216,15 @@ class ShardService final : public ServiceBase {
                            });
   }
   ServerUnaryReactor* Delete(CallbackServerContext* context, const ByteBuffer* request, ByteBuffer* reply) override {
-    return Run(context, "shard.Delete", request, reply, &Shard::Delete, RunOn::kWorker, &write_runner_);
+    return Run(context, "shard.Delete", request, reply, &Shard::Delete, &write_runner_);
   }
   ServerUnaryReactor* CreateCollection(CallbackServerContext* context, const ByteBuffer* request,
                                        ByteBuffer* reply) override {
-    return Run(context, "shard.CreateCollection", request, reply, &Shard::CreateCollection, RunOn::kWorker,
-               &write_runner_);
+    return Run(context, "shard.CreateCollection", request, reply, &Shard::CreateCollection, &write_runner_);
   }
   ServerUnaryReactor* DropCollection(CallbackServerContext* context, const ByteBuffer* request,
                                      ByteBuffer* reply) override {
-    return Run(context, "shard.DropCollection", request, reply, &Shard::DropCollection, RunOn::kWorker, &write_runner_);
+    return Run(context, "shard.DropCollection", request, reply, &Shard::DropCollection, &write_runner_);
   }
   ServerUnaryReactor* GetDocument(CallbackServerContext* context, const ByteBuffer* request,
                                   ByteBuffer* reply) override {
@@ -240,7 +242,7 @@ class ShardService final : public ServiceBase {
   }
   ServerUnaryReactor* GetShardInfo(CallbackServerContext* context, const ByteBuffer* request,
                                    ByteBuffer* reply) override {
-    return Run(context, "shard.GetShardInfo", request, reply, &Shard::GetShardInfo, RunOn::kWorker, &info_runner_);
+    return Run(context, "shard.GetShardInfo", request, reply, &Shard::GetShardInfo, &info_runner_);
   }
 
   grpc::ServerWriteReactor<ByteBuffer>* PullChanges(CallbackServerContext* context,
@@ -276,12 +278,12 @@ class ShardService final : public ServiceBase {
   ServerUnaryReactor* Run(CallbackServerContext* context, const char* name, const ByteBuffer* request,
                           ByteBuffer* reply,
                           absl::StatusOr<Response> (Shard::*method)(const Request&, const CallContext&),
-                          RunOn run_on = RunOn::kWorker, UnaryRunner* runner = nullptr) {
+                          UnaryRunner* runner = nullptr, IsShort<Request> is_short = nullptr) {
     return (runner == nullptr ? runner_ : *runner)
         .Run<Request, Response>(
             context, name, request, reply,
             [this, method](const Request& message, const CallContext& call) { return (shard_.*method)(message, call); },
-            run_on);
+            is_short);
   }
 
   // `work` runs on a thread of its own kind: replicas wait long, and must not take the place of searches. `request` is

@@ -221,7 +221,7 @@ std::vector<shardpb::SearchRequest> MakeShardSearches(const BenchVectors& vector
   OpenStreams streams;
   const auto service =
       MakeRetrieverService({*map, router, writer, collections, embedding, *tokenizer, runner, runner, ingest_workers,
-                            budget, streams, metrics, retriever_metrics, uint64_t{64} << 20, RunOn::kArrival});
+                            budget, streams, metrics, retriever_metrics, uint64_t{64} << 20, true});
   const auto server = ValueOrDie(RpcServer::Start({}, {service.get(), &echo}));
   const int port = server->port();
   if (write(port_to, &port, sizeof port) != sizeof port) std::exit(1);
