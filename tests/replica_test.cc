@@ -110,6 +110,18 @@ TEST_F(ReplicaTest, TheLogIsKeptForAWhileAfterAStart) {
   EXPECT_EQ(*ChangesAfter(**members_.at("a")->shard().local(), copied), 21) << "and an epoch";
 }
 
+TEST_F(ReplicaTest, TheLogIsKeptForAWhileAfterAPromotion) {
+  log_changes_max_ = 5;
+  MakeCluster({"a", "b"});
+  WaitForInSync({"a", "b"});
+  Write("one", "x");
+  const auto local = *members_.at("b")->shard().local();
+  const shardpb::Position copied = local->position();
+  ASSERT_TRUE(members_.at("b")->replica().Promote().ok());
+  for (int i = 0; i < 20; ++i) Write(StrCat("d", i), "x");
+  EXPECT_EQ(*ChangesAfter(*local, copied), 21) << "and an epoch";
+}
+
 // And pulls what came meanwhile.
 TEST_F(ReplicaTest, TheLogIsKeptForOneThatOpensItsCopy) {
   log_changes_max_ = 5;

@@ -27,8 +27,8 @@ constexpr milliseconds kAfterError{100};
 // The log is kept for a replica that takes a copy so long after each part of it, and after each time that it says it is
 // still about to open the store, or pulls what came meanwhile.
 constexpr std::chrono::minutes kKeepLog{15};
-// And all of it after a start, so that those who opened a copy meanwhile can say so again.
-constexpr std::chrono::minutes kKeepLogAfterStart{2};
+// And all of it by whoever begins to lead, so that those who opened a copy meanwhile can say so to it too.
+constexpr std::chrono::minutes kKeepLogAtFirst{2};
 constexpr milliseconds kAfterFailedOpening{1000};
 constexpr milliseconds kPullWait{500};  // of a primary that has nothing new
 constexpr size_t kPullBytesMax = size_t{4} << 20;
@@ -198,7 +198,6 @@ absl::Status Replica::Found() {
 // After a start, so that positions are never given out twice, even if the store came back older than it was.
 absl::Status Replica::BeginOwnEpoch(const ShardConfig& config) {
   RETRO_ASSIGN_OR_RETURN(const auto local, shard_.local());
-  local->KeepLog(/*who=*/"", local->store().log_start(), Store::Clock::now() + kKeepLogAfterStart);
   RETRO_RETURN_IF_ERROR(watch_.Update([&](ClusterConfig& newest) -> absl::Status {
     ShardConfig& own = newest.shards[shard_.number()];
     if (own.epoch != config.epoch || own.primary != shard_.name()) return Stale("the cluster file has just changed");
@@ -216,6 +215,9 @@ absl::Status Replica::TakeUpEpoch(const ClusterConfig& config) {
   shardpb::EpochStart start;
   start.set_primary(own.primary);
   start.mutable_in_sync()->Assign(own.in_sync.begin(), own.in_sync.end());
+  if (follows_) {
+    local->KeepLog(/*who=*/"", local->store().log_start(), Store::Clock::now() + kKeepLogAtFirst);
+  }
   follows_ = false;
   RETRO_RETURN_IF_ERROR(local->Lead(own.epoch, start));
   std::vector<std::string> others = own.in_sync;
