@@ -43,7 +43,7 @@ constexpr double kSlow_s = 1.0;  // for one query of a service that is at rest
 constexpr double kRecallMin = 0.85;
 constexpr std::chrono::hours kCertificateMin(7 * 24);
 
-enum class Verdict { kOk, kWarning, kFailure };
+enum class Verdict { kOk, kNotSeen, kWarning, kFailure };
 
 // What was looked at, one line each, printed as it comes.
 class Findings {
@@ -51,7 +51,7 @@ class Findings {
   Findings(const Console& console, bool json) : console_(console), json_(json) {}
 
   void Add(Verdict verdict, const std::string& subject, const std::string& what) {
-    static constexpr const char* kNames[] = {"ok", "warning", "FAILED"};
+    static constexpr const char* kNames[] = {"ok", "not seen", "warning", "FAILED"};
     const char* name = kNames[static_cast<int>(verdict)];
     if (json_) {
       console_.out << nlohmann::ordered_json{{"verdict", name}, {"subject", subject}, {"finding", what}}.dump() << '\n';
@@ -168,7 +168,8 @@ void LookAtReplicas(const Peer& peer, const CommonOptions& options, Findings& fi
   const grpc::Status status = ConnectAdmin(options)->ListReplicas(call.context(), {}, &response);
   if (status.error_code() == grpc::StatusCode::PERMISSION_DENIED ||
       status.error_code() == grpc::StatusCode::UNAUTHENTICATED) {
-    findings.Add(Verdict::kOk, peer.name, "shows its replicas to admin keys alone: they were not looked at");
+    findings.Add(Verdict::kNotSeen, peer.name,
+                 "shows its replicas, and so whether writes can succeed, to admin keys alone");
     return;
   }
   if (!findings.Reached(peer, "ListReplicas", status)) return;

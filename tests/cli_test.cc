@@ -476,7 +476,7 @@ TEST_F(CliTest, DoctorLooksAtReplicasIndexesAndVersions) {
   server_.admin.failure = {grpc::StatusCode::PERMISSION_DENIED, "no"};
   const Result reader = Run({"doctor"});
   EXPECT_EQ(reader.code, kOk) << "who may not see replicas is not told that they are ill";
-  EXPECT_THAT(reader.out, HasSubstr("they were not looked at"));
+  EXPECT_THAT(reader.out, HasSubstr("to admin keys alone"));
 }
 
 TEST_F(CliTest, DoctorSeesWhenCertificatesEnd) {

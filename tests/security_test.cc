@@ -165,6 +165,14 @@ TEST_F(SecurityTest, AWrongKeyIsRefusedAndTheRightOneIsNot) {
                 Reason::kUnauthenticated);
 }
 
+// Which would be sent the key.
+TEST_F(SecurityTest, WithoutTlsNoProxyOfTheEnvironmentIsUsed) {
+  ServeWithKeys({KeyEntry("reader", "right", kRead)});
+  ASSERT_EQ(setenv("http_proxy", "http://127.0.0.1:1", /*overwrite=*/1), 0);  // nobody is there
+  EXPECT_TRUE(Call(WithKey("right")).ok());
+  unsetenv("http_proxy");
+}
+
 TEST_F(SecurityTest, RolesContainEachOther) {
   ServeWithKeys(
       {KeyEntry("reader", "r", kRead), KeyEntry("writer", "w", kWrite), KeyEntry("admin", "a", R"("role":"admin")")});

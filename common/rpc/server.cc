@@ -3,7 +3,6 @@
 #include <arpa/inet.h>
 #include <grpc/support/log.h>
 #include <grpcpp/ext/proto_server_reflection_plugin.h>
-#include <grpcpp/health_check_service_interface.h>
 #include <grpcpp/server_builder.h>
 
 #include <csignal>
@@ -102,7 +101,6 @@ absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::Start(const ServerOptions&
   std::call_once(process_once, [] {
     gpr_set_log_function(LogFromGrpc);
     grpc::reflection::InitProtoReflectionServerBuilderPlugin();
-    grpc::EnableDefaultHealthCheckService(true);
   });
 
   std::unique_ptr<RpcServer> server(new RpcServer);
@@ -111,7 +109,7 @@ absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::Start(const ServerOptions&
     grpc::ServerBuilder builder;
     SetBounds(options, builder);
     builder.SetOption(std::make_unique<WithoutReflection>());
-    builder.RegisterCallbackGenericService(&server->refusing_service_);  // a server needs a service besides health
+    builder.RegisterService(&server->probed_health_);
     builder.AddListeningPort(options.health_listen, grpc::InsecureServerCredentials(), &server->health_port_);
     server->health_server_ = builder.BuildAndStart();
     if (server->health_server_ == nullptr || server->health_port_ == 0)
@@ -121,6 +119,7 @@ absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::Start(const ServerOptions&
   SetBounds(options, builder);
   if (!options.reflection) builder.SetOption(std::make_unique<WithoutReflection>());
   builder.AddListeningPort(options.listen, MakeServerCredentials(options.tls), &server->port_);
+  builder.RegisterService(&server->health_);
   for (grpc::Service* service : services) builder.RegisterService(service);
   server->server_ = builder.BuildAndStart();
   if (server->server_ == nullptr || server->port_ == 0) return PortError(options.listen, "--listen");
@@ -130,17 +129,13 @@ absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::Start(const ServerOptions&
 RpcServer::~RpcServer() { Stop(); }
 
 void RpcServer::SetServing(const std::string& name, bool serving) {
-  for (const auto& server : {server_.get(), health_server_.get()}) {
-    if (server != nullptr) server->GetHealthCheckService()->SetServingStatus(name, serving);
-  }
+  for (Health* health : {&health_, &probed_health_}) health->Set(name, serving);
 }
 
 void RpcServer::Stop() {
-  for (const auto& server : {server_.get(), health_server_.get()}) {
-    if (server != nullptr) server->GetHealthCheckService()->Shutdown();
-  }
+  for (Health* health : {&health_, &probed_health_}) health->Stop();
   if (server_ != nullptr) server_->Shutdown(std::chrono::system_clock::now() + options_.drain_max);
-  if (health_server_ != nullptr) health_server_->Shutdown();
+  if (health_server_ != nullptr) health_server_->Shutdown(std::chrono::system_clock::now());  // nothing there lasts
   server_.reset();
   health_server_.reset();
 }

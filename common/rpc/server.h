@@ -1,9 +1,7 @@
 // A gRPC server as a handle: started with options, drained, stopped.
 #pragma once
 
-#include <grpcpp/generic/async_generic_service.h>
 #include <grpcpp/server.h>
-#include <grpcpp/support/server_callback.h>
 
 #include <chrono>
 #include <memory>
@@ -13,6 +11,7 @@
 #include "absl/status/statusor.h"
 #include "common/rpc/access.h"
 #include "common/rpc/credentials.h"
+#include "common/rpc/health.h"
 
 namespace retro {
 
@@ -42,7 +41,8 @@ class RpcServer {
   // What grpc.health.v1 says of `name` ("" is the whole server; that is also liveness). Any thread.
   void SetServing(const std::string& name, bool serving);
 
-  // Health says NOT_SERVING, no new call is taken, running ones may end within drain_max and are cancelled after it.
+  // Health says NOT_SERVING and ends who watches it, no new call is taken, running ones may end within drain_max and
+  // are cancelled after it.
   void Stop();
 
   int port() const { return port_; }
@@ -52,7 +52,7 @@ class RpcServer {
   RpcServer() = default;
 
   ServerOptions options_;
-  grpc::CallbackGenericService refusing_service_;  // UNIMPLEMENTED to everything
+  Health health_, probed_health_;  // of each port, the same
   std::unique_ptr<grpc::Server> server_;
   std::unique_ptr<grpc::Server> health_server_;
   int port_ = 0;

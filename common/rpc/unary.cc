@@ -130,6 +130,7 @@ grpc::Status CallRecord::Finish(const absl::Status& given) const {
   if (spdlog::should_log(level)) {
     LogEvent(level, "request",
              {{"method", method_},
+              {"key", caller_ == nullptr ? "" : caller_->key},
               {"code", code},
               {"seconds", fmt::format("{:.4f}", seconds)},
               {"request_id", request_id_},

@@ -1,15 +1,17 @@
 #!/usr/bin/env bash
 # What deploy/docker-compose.yml mounts, made in deploy/compose/run: secrets, a cluster file, and the demo model
 # (or a copy of the one that RETRO_MODEL names). What is there already stays.
+#   prepare.sh [NAME...]     names, or addresses, by which clients call the proxy from other machines, for its certificate
 # As root, or, for podman without root, as: podman unshare bash deploy/compose/prepare.sh
 set -euo pipefail
-[ "$(id -u)" = 0 ] || { sed -n '4s/^# //p' "$0" >&2; exit 2; }
+[ "$(id -u)" = 0 ] || { sed -n '5s/^# //p' "$0" >&2; exit 2; }
+[ -z "${RETRO_MODEL:-}" ] || RETRO_MODEL=$(realpath "$RETRO_MODEL")
 cd "$(dirname "$0")"
 mkdir -p run/cluster run/model
 chmod 755 run run/cluster run/model
 
 # run/secrets is the operator's; run/secrets-of/SERVICE what that service mounts, its and nobody else's to read.
-bash ../secrets.sh run/secrets router generator shard-0a shard-0b shard-1a shard-1b
+bash ../secrets.sh run/secrets router generator shard-0a shard-0b shard-1a shard-1b "$@"
 (umask 077; cat run/secrets/server.pem run/secrets/server.key >run/secrets/proxy.pem)
 give() { # give SERVICE FILE...
   local folder=run/secrets-of/$1 file; shift

@@ -363,6 +363,17 @@ class Compose(unittest.TestCase):
             for source in mounts.values():
                 self.assertTrue(source.startswith(".") or source in document["volumes"], f"{where}: {source}")
 
+    def test_prometheus_asks_every_service_and_nobody_else(self):
+        for where, name, document, service in self.services():
+            if name != "prometheus":
+                continue
+            mounted = next(volume.split(":")[0] for volume in service["volumes"] if volume.split(":")[1].endswith("prometheus.yml"))
+            jobs = yaml.safe_load(read("compose", os.path.basename(mounted)))["scrape_configs"]
+            asked = {target for job in jobs for group in job["static_configs"] for target in group["targets"]}
+            serve = {f"{each}:9090" for each, what in document["services"].items()
+                     if any("--metrics-listen" in argument for argument in what.get("command", []))}
+            self.assertEqual(asked, serve, where)
+
     def test_every_service_is_given_its_own_secrets_and_no_others(self):
         given = {}
         for line in re.findall(r"^.*\bgive \S+ .*\.pem.*$", read("compose", "prepare.sh"), re.M):
@@ -514,6 +525,7 @@ CASES = (
     ({f"up{{{GENERATOR}}}": None}, ["RetroNoGenerator"]),
     ({f"up{{{SHARD}}}": None, USABLE["0a"]: "0" + STEADY}, []),  # one replica of two
     ({USABLE["0a"]: "0" + STEADY, USABLE["0b"]: "0" + STEADY}, ["RetroShardGone"]),
+    ({USABLE["0a"]: "0" + STEADY, IN_SYNC["0b"]: "0" + STEADY}, ["RetroReplicaOutOfSync", "RetroShardGone"]),
     ({PRIMARY: "0" + STEADY}, ["RetroNoPrimary"]),
     ({PRIMARY: None}, ["RetroNoPrimary"]),
     ({PRIMARY: None, 'retro_shard_primary{instance="shard-0b:9090",shard="0"}': None}, ["RetroNoPrimary"]),
