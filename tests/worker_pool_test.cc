@@ -65,6 +65,12 @@ TEST_F(WorkerPoolTest, WithoutKeysAllPlacesAreTaken) {
   EXPECT_EQ(Release().size(), 3u);
 }
 
+TEST_F(WorkerPoolTest, AQueueWithoutABoundWorks) {
+  Hold(SIZE_MAX);
+  for (const char* key : {"", "key", "key"}) EXPECT_TRUE(Add(key, "x"));
+  EXPECT_EQ(Release().size(), 3u);
+}
+
 TEST_F(WorkerPoolTest, NoQueueStillWorks) {
   Hold(0);
   EXPECT_FALSE(Add("", "x"));

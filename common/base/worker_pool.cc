@@ -1,11 +1,17 @@
 #include "common/base/worker_pool.h"
 
+#include <algorithm>
 #include <utility>
 
 namespace retro {
+namespace {
+
+constexpr size_t kQueueMax = size_t{1} << 40;  // more is no bound, and none that could be counted with
+
+}  // namespace
 
 WorkerPool::WorkerPool(int threads, size_t queue_max)
-    : threads_max_(threads), places_(threads + static_cast<int64_t>(queue_max)) {
+    : threads_max_(threads), places_(threads + static_cast<int64_t>(std::min(queue_max, kQueueMax))) {
   for (int i = 0; i < threads; ++i) threads_.emplace_back([this] { Loop(); });
 }
 

@@ -224,15 +224,26 @@ absl::StatusOr<IndexAnswer> SegmentedIndex::Search(std::span<const IndexQuery> q
   return answer;
 }
 
-std::vector<std::string> SegmentedIndex::MatchingDocuments(const CompiledFilter& filter) const {
+void SegmentedIndex::VisitMatching(const CompiledFilter& filter,
+                                   const std::function<void(const IndexedDocument&)>& visit) const {
   const std::shared_ptr<const View> view = CurrentView();
-  std::vector<std::string> ids;
-  const auto take = [&](const IndexedDocument& document) { ids.push_back(document.id); };
   for (const View::Growing& growing : view->growing) {
-    growing.segment->Visit(growing.rows, view->step, &filter, [&](const auto& document, uint64_t) { take(*document); });
+    growing.segment->Visit(growing.rows, view->step, &filter,
+                           [&](const auto& document, uint64_t) { visit(*document); });
   }
-  for (const auto& segment : view->sealed) segment->VisitMatching(filter, view->step, take);
+  for (const auto& segment : view->sealed) segment->VisitMatching(filter, view->step, visit);
+}
+
+std::vector<std::string> SegmentedIndex::MatchingDocuments(const CompiledFilter& filter) const {
+  std::vector<std::string> ids;
+  VisitMatching(filter, [&ids](const IndexedDocument& document) { ids.push_back(document.id); });
   return ids;
+}
+
+uint64_t SegmentedIndex::CountMatching(const CompiledFilter& filter) const {
+  uint64_t count = 0;
+  VisitMatching(filter, [&count](const IndexedDocument&) { ++count; });
+  return count;
 }
 
 IndexStats SegmentedIndex::Stats() const {

@@ -78,6 +78,7 @@ class SegmentedIndex : public VectorIndex {
                                      const CallContext& context) const override ABSL_LOCKS_EXCLUDED(view_mutex_);
   std::vector<std::string> MatchingDocuments(const CompiledFilter& filter) const override
       ABSL_LOCKS_EXCLUDED(view_mutex_);
+  uint64_t CountMatching(const CompiledFilter& filter) const override ABSL_LOCKS_EXCLUDED(view_mutex_);
   IndexStats Stats() const override ABSL_LOCKS_EXCLUDED(writer_mutex_);
 
   // What is growing is sealed next, however little it is. Returns what WaitForSealing takes.
@@ -134,6 +135,8 @@ class SegmentedIndex : public VectorIndex {
   void CountIn(const IndexedDocument& document) ABSL_EXCLUSIVE_LOCKS_REQUIRED(writer_mutex_);
   void Publish() ABSL_EXCLUSIVE_LOCKS_REQUIRED(writer_mutex_) ABSL_LOCKS_EXCLUDED(view_mutex_);
   std::shared_ptr<const View> CurrentView() const ABSL_LOCKS_EXCLUDED(view_mutex_);
+  void VisitMatching(const CompiledFilter& filter, const std::function<void(const IndexedDocument&)>& visit) const
+      ABSL_LOCKS_EXCLUDED(view_mutex_);
 
   // ------------------------------------------------------------ maintenance
   std::optional<Work> TakeSeal() ABSL_LOCKS_EXCLUDED(writer_mutex_);

@@ -88,6 +88,8 @@ class VectorIndex {
 
   // Ids of all documents for which the filter is true, in no order.
   virtual std::vector<std::string> MatchingDocuments(const CompiledFilter& filter) const = 0;
+  // How many these are.
+  virtual uint64_t CountMatching(const CompiledFilter& filter) const = 0;
 
   virtual IndexStats Stats() const = 0;
 };

@@ -26,7 +26,7 @@ absl::StatusOr<pb::CreateCollectionResponse> Collections::Create(const pb::Creat
   shardpb::CreateCollectionRequest shard_request;
   RETRO_ASSIGN_OR_RETURN(*shard_request.mutable_spec(), Complete(request.spec()));
   std::vector<shardpb::CreateCollectionResponse> made(shards_.size());
-  const auto statuses = shards_.AskAll([&](uint32_t number, Shard& shard) -> absl::Status {
+  const auto statuses = shards_.ChangeAll([&](uint32_t number, Shard& shard) -> absl::Status {
     RETRO_ASSIGN_OR_RETURN(made[number], shard.CreateCollection(shard_request, context));
     return absl::OkStatus();
   });
@@ -68,7 +68,7 @@ absl::StatusOr<pb::DeleteCollectionResponse> Collections::Delete(const pb::Delet
   shardpb::DropCollectionRequest shard_request;
   shard_request.set_name(request.name());
   std::vector<shardpb::DropCollectionResponse> dropped(shards_.size());
-  const auto statuses = shards_.AskAll([&](uint32_t number, Shard& shard) -> absl::Status {
+  const auto statuses = shards_.ChangeAll([&](uint32_t number, Shard& shard) -> absl::Status {
     RETRO_ASSIGN_OR_RETURN(dropped[number], shard.DropCollection(shard_request, context));
     return absl::OkStatus();
   });

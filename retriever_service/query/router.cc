@@ -84,7 +84,7 @@ absl::StatusOr<pb::DeleteDocumentsResponse> Router::DeleteDocuments(const pb::De
   for (const std::string& id : request.document_ids()) requests[shards_.ShardOfDocument(id)].add_document_ids(id);
 
   std::vector<shardpb::DeleteResponse> answers(shards_.size());
-  const auto statuses = shards_.AskAll([&](uint32_t number, Shard& shard) -> absl::Status {
+  const auto statuses = shards_.ChangeAll([&](uint32_t number, Shard& shard) -> absl::Status {
     if (!request.has_filter() && requests[number].document_ids().empty()) return absl::OkStatus();
     RETRO_ASSIGN_OR_RETURN(answers[number], shard.Delete(requests[number], context));
     return absl::OkStatus();

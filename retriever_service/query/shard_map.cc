@@ -37,7 +37,9 @@ absl::Status AnswerOfAll(const std::vector<absl::Status>& answers, const std::ve
 
 ShardMap::ShardMap(std::vector<std::unique_ptr<Shard>> shards) : shards_(std::move(shards)) {
   if (shards_.size() > 1) {
-    fan_out_ = std::make_unique<WorkerPool>(kFanOutThreadsPerShard * static_cast<int>(shards_.size()), kFanOutQueueMax);
+    const int threads = kFanOutThreadsPerShard * static_cast<int>(shards_.size());
+    reading_ = std::make_unique<WorkerPool>(threads, kFanOutQueueMax);
+    changing_ = std::make_unique<WorkerPool>(threads, kFanOutQueueMax);
   }
 }
 
@@ -119,13 +121,22 @@ absl::StatusOr<std::vector<pb::CollectionSpec>> ShardMap::Collections(const Call
 }
 
 std::vector<absl::Status> ShardMap::AskAll(const std::function<absl::Status(uint32_t, Shard&)>& ask) {
+  return CallAll(reading_.get(), ask);
+}
+
+std::vector<absl::Status> ShardMap::ChangeAll(const std::function<absl::Status(uint32_t, Shard&)>& change) {
+  return CallAll(changing_.get(), change);
+}
+
+std::vector<absl::Status> ShardMap::CallAll(WorkerPool* beside,
+                                            const std::function<absl::Status(uint32_t, Shard&)>& call) {
   std::vector<absl::Status> answers(size());
   Mutex mutex;
   CondVar answered;
   uint32_t missing = size() - 1;
   for (uint32_t i = 1; i < size(); ++i) {
-    const bool taken = fan_out_->Submit([&, i] {
-      absl::Status status = ask(i, shard(i));
+    const bool taken = beside->Submit([&, i] {
+      absl::Status status = call(i, shard(i));
       MutexLock lock(mutex);
       answers[i] = std::move(status);
       if (--missing == 0) answered.NotifyOne();
@@ -136,7 +147,7 @@ std::vector<absl::Status> ShardMap::AskAll(const std::function<absl::Status(uint
       --missing;
     }
   }
-  answers[0] = ask(0, shard(0));
+  answers[0] = call(0, shard(0));
   MutexLock lock(mutex);
   while (missing > 0) answered.Wait(mutex);
   return answers;

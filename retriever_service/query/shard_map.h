@@ -49,15 +49,19 @@ class ShardMap {
 
   // Calls `ask` for every shard, side by side, and returns when all have answered; one status a shard, in order.
   std::vector<absl::Status> AskAll(const std::function<absl::Status(uint32_t number, Shard& shard)>& ask);
+  // The same for what changes them: it may wait long for a shard, and has threads of its own, so that no read does.
+  std::vector<absl::Status> ChangeAll(const std::function<absl::Status(uint32_t number, Shard& shard)>& change);
 
  private:
   explicit ShardMap(std::vector<std::unique_ptr<Shard>> shards);
   absl::StatusOr<pb::CollectionSpec> Ask(const std::string& name, const CallContext& context);
+  std::vector<absl::Status> CallAll(WorkerPool* beside,
+                                    const std::function<absl::Status(uint32_t number, Shard& shard)>& call);
 
   const std::vector<std::unique_ptr<Shard>> shards_;
   std::string store_id_;
   std::vector<uint32_t> last_slots_;
-  std::unique_ptr<WorkerPool> fan_out_;  // null for one shard
+  std::unique_ptr<WorkerPool> reading_, changing_;  // null for one shard
   Mutex mutex_;
   std::vector<pb::CollectionSpec> collections_ ABSL_GUARDED_BY(mutex_);  // as last read
 };

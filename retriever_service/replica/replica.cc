@@ -150,7 +150,10 @@ void Replica::Run() {
       if (ReasonOf(status) == Reason::kStaleEpoch) watch_.Reload();
     }
     last_error_ = MessageOf(status);
-    pause = !shard_.local().ok() ? kAfterFailedOpening : !status.ok() ? kAfterError : leads ? kTick : milliseconds(0);
+    pause = leads ? kTick : milliseconds(0);
+    if (!status.ok()) pause = kAfterError;
+    // A full disk is not asked at every turn, nor is the primary for what would have no room.
+    if (!shard_.local().ok() || ReasonOf(status) == Reason::kReadOnly) pause = kAfterFailedOpening;
   }
 }
 

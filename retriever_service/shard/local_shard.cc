@@ -286,7 +286,7 @@ absl::StatusOr<shardpb::DeleteResponse> LocalShard::CountDeletions(const shardpb
   *response.mutable_position() = applied_.Get();
   if (request.has_filter()) {
     RETRO_ASSIGN_OR_RETURN(const CompiledFilter filter, CompiledFilter::Compile(request.filter(), "filter"));
-    response.set_deleted_count(collection->index->MatchingDocuments(filter).size());
+    response.set_deleted_count(collection->index->CountMatching(filter));
     return response;
   }
   const absl::flat_hash_set<std::string> ids(request.document_ids().begin(), request.document_ids().end());

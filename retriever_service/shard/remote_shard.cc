@@ -204,6 +204,11 @@ absl::StatusOr<Response> RemoteShard::Change(const CallContext& context, const B
                           ", the primary, cannot be reached; wait for it, or "
                           "promote another"));
     }
+    if (primary->IsSilent()) {  // whoever waited for it would keep others' changes, to other shards, from a thread
+      return Error(absl::StatusCode::kUnavailable, Reason::kShardUnavailable,
+                   StrCat("nothing was done: ", Where(*primary),
+                          ", the primary, does not answer; wait for it, or promote another"));
+    }
     ReplicaCall<Response> call({primary}, Effect::kChange, kHedgeAfterMax, *this,
                                [&](RemoteReplica& replica, auto* client, auto* response, auto done) {
                                  begin(*replica.stub().async(), client, own.epoch, response, std::move(done));

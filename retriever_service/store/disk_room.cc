@@ -41,6 +41,10 @@ absl::Status CheckRoom(const std::string& folder) {
     const uintmax_t size = !is_table && entry.is_regular_file(gone) ? entry.file_size(gone) : 0;
     if (!gone) bytes += size;
   }
+  // What the file system says first: taking the room to see whether it is there keeps it from others meanwhile.
+  const std::filesystem::space_info space = std::filesystem::space(folder, error);
+  const absl::Status full = DiskFullError(folder, StrCat("writing goes on once ", bytes >> 20, " MiB are free"));
+  if (!error && space.available < bytes) return full;
   const std::string probe = folder + "/room";
   const int file = open(probe.c_str(), O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
   if (file < 0 && errno == ENOSPC) return DiskFullError(folder, "not a file can be made");
@@ -48,8 +52,7 @@ absl::Status CheckRoom(const std::string& folder) {
   unlink(probe.c_str());  // gone with its room, whatever happens
   const int refused = posix_fallocate(file, 0, static_cast<off_t>(bytes));
   close(file);
-  if (refused == 0) return absl::OkStatus();
-  return DiskFullError(folder, StrCat("writing goes on once ", bytes >> 20, " MiB are free"));
+  return refused == 0 ? absl::OkStatus() : full;
 }
 
 }  // namespace retro

@@ -41,7 +41,8 @@ constexpr std::array<const char*, kFamilyCount> kFamilyNames = {"meta",    "coll
 constexpr size_t kWriteBuffersDivisor = 3;              // the share of memory that write buffers have
 constexpr uint64_t kLogBytesMax = uint64_t{256} << 20;  // of all write-ahead logs: bounds the time that replaying takes
 constexpr double kBloomBitsPerKey = 10;
-constexpr std::chrono::seconds kLeaveMax{2};  // for whoever uses a database that is to be closed
+constexpr std::chrono::seconds kLeaveMax{2};          // for whoever uses a database that is to be closed
+constexpr std::chrono::seconds kLeaveAgainAfter{10};  // if somebody did for longer: nobody else can read meanwhile
 
 thread_local int leases_of_this_thread = 0;
 
@@ -67,12 +68,13 @@ absl::Status FromRocks(const rocksdb::Status& status, const std::string& path) {
   return Error(absl::StatusCode::kInternal, Reason::kInternal, StrCat("the store in ", path, ": ", text));
 }
 
-// True of a write that failed because its record had no room in the log: what is there of it was cut short, and is
-// never read back. Of one whose log could not be synced the record may be whole.
-bool WasCutShort(const rocksdb::Status& status) {
+// True of a write for which the disk had no room, and of which nothing is read back: its record was cut short in the
+// log, or the log or a table before it could not be made. Of one whose log could not be synced the record may be whole.
+bool DidNothing(const rocksdb::Status& status) {
   const std::string text = status.ToString();
-  return IsNoSpace(status) && text.find("While appending to file") != std::string::npos &&
-         text.find(".log: ") != std::string::npos;
+  const auto says = [&text](std::string_view what) { return text.find(what) != std::string::npos; };
+  const bool of_log = says(".log: ") && (says("While appending to file") || says("While open a file"));
+  return IsNoSpace(status) && (of_log || says(".sst: "));
 }
 
 absl::Status OpenedAnew(const std::string& path) {
@@ -405,6 +407,7 @@ absl::Status KeyValueStore::Resume() {
     if (writable.ok() || (*rocks)->failure == Rocks::Failure::kOutcomeUnknown) return writable;
   }
   RETRO_RETURN_IF_ERROR(CheckRoom(options_.path));
+  if (std::chrono::steady_clock::now() < next_closing_ && is_used()) return BusyWithReaders();
   RETRO_RETURN_IF_ERROR(Close());
   auto opened = Rocks::Open(options_, /*read_only=*/false);
   absl::Status status = opened.status();
@@ -418,6 +421,16 @@ absl::Status KeyValueStore::Resume() {
   leaving_ = false;
   changed_.NotifyAll();
   return status;
+}
+
+bool KeyValueStore::is_used() const {
+  const MutexLock lock(mutex_);
+  return leases_ > 0;
+}
+
+absl::Status KeyValueStore::BusyWithReaders() const {
+  return ReadOnlyError(
+      StrCat("the disk under ", options_.path, " was full, and writing resumes once those who have read for long end"));
 }
 
 absl::Status KeyValueStore::Close() {
@@ -438,8 +451,8 @@ absl::Status KeyValueStore::Close() {
     rocks->db->EnableManualCompaction();
     rocks->leaving = leaving_ = false;
     changed_.NotifyAll();
-    return ReadOnlyError(StrCat("the disk under ", options_.path,
-                                " was full, and writing resumes once those who have read for long end"));
+    next_closing_ = std::chrono::steady_clock::now() + kLeaveAgainAfter;
+    return BusyWithReaders();
   }
   closed = std::move(rocks_);
   return absl::OkStatus();
@@ -518,10 +531,15 @@ absl::Status KeyValueStore::Write(const KeyValueBatch& batch) {
     }
     rocksdb::WriteOptions options;
     options.sync = true;
-    const rocksdb::Status status = rocks->db->Write(options, &writes);
+    rocksdb::Status status;
+    try {
+      status = rocks->db->Write(options, &writes);
+    } catch (const std::exception& error) {
+      status = rocksdb::Status::Aborted(error.what());
+    }
     if (status.ok()) return absl::OkStatus();
     absl::Status error = FromRocks(status, rocks->path);
-    if (WasCutShort(status)) {
+    if (DidNothing(status)) {
       rocks->failure = Rocks::Failure::kNothingDone;
       return error;
     }

@@ -10,6 +10,7 @@
 //   UNAVAILABLE (SHARD_UNAVAILABLE)     the database was opened anew (see Resume) while something was read for long
 #pragma once
 
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -128,11 +129,14 @@ class KeyValueStore {
   KeyValueStore(const KeyValueOptions& options, std::string logs_found, std::unique_ptr<Rocks> rocks);
   absl::StatusOr<Lease> Use() const ABSL_LOCKS_EXCLUDED(mutex_);
   // Waits for those who use the database, not for long, and closes it. While `leaving_` nobody begins to use it.
-  absl::Status Close() ABSL_LOCKS_EXCLUDED(mutex_);
+  absl::Status Close() ABSL_EXCLUSIVE_LOCKS_REQUIRED(resuming_) ABSL_LOCKS_EXCLUDED(mutex_);
+  absl::Status BusyWithReaders() const;
+  bool is_used() const ABSL_LOCKS_EXCLUDED(mutex_);
 
   const KeyValueOptions options_;
   const std::string logs_found_;
   Mutex resuming_;  // held by who opens the database anew; before mutex_
+  std::chrono::steady_clock::time_point next_closing_ ABSL_GUARDED_BY(resuming_);  // not before
   mutable Mutex mutex_;
   mutable CondVar changed_;
   std::unique_ptr<Rocks> rocks_ ABSL_GUARDED_BY(mutex_);  // null: closed, and `closed_` says why
