@@ -16,6 +16,7 @@
 #include "common/base/hash.h"
 #include "common/base/status_macros.h"
 #include "common/base/strings.h"
+#include "common/document/snapshot_name.h"
 
 namespace retro {
 namespace {
@@ -99,9 +100,10 @@ absl::StatusOr<std::string> Snapshots::NewName(const LocalShard& shard) const {
   std::tm utc = {};
   gmtime_r(&now, &utc);
   const shardpb::Position position = shard.position();
-  return fmt::format("{:04}{:02}{:02}-{:02}{:02}{:02}-shard{}-{}.{}-{}", utc.tm_year + 1900, utc.tm_mon + 1,
-                     utc.tm_mday, utc.tm_hour, utc.tm_min, utc.tm_sec, shard.store().identity().shard, position.epoch(),
-                     position.number(), ++names);
+  const StoreIdentity& identity = shard.store().identity();
+  return fmt::format("{}{:04}{:02}{:02}-{:02}{:02}{:02}-{}.{}-{}",
+                     SnapshotNamePrefix(identity.store_id, identity.shard), utc.tm_year + 1900, utc.tm_mon + 1,
+                     utc.tm_mday, utc.tm_hour, utc.tm_min, utc.tm_sec, position.epoch(), position.number(), ++names);
 }
 
 absl::Status Snapshots::Create(const std::string& name, const LocalShard& shard, uint32_t first_slot,
