@@ -501,6 +501,7 @@ LATE_TOKENS = f'retro_time_to_first_token_seconds_bucket{{{GENERATOR},le="+Inf"}
 USABLE = {name: f'retro_replica_usable{{{ROUTER},shard="0",replica="{name}"}}' for name in ("0a", "0b")}
 IN_SYNC = {name: f'retro_replica_in_sync{{{ROUTER},shard="0",replica="{name}"}}' for name in ("0a", "0b")}
 PRIMARY = f'retro_shard_primary{{{SHARD},shard="0"}}'
+NEWEST = {name: f'retro_snapshot_newest_timestamp_seconds{{instance="shard-{name}:9090",shard="0"}}' for name in ("0a", "0b")}
 HEALTHY = {
     f"up{{{ROUTER}}}": "1" + STEADY, f"up{{{GENERATOR}}}": "1" + STEADY, f"up{{{SHARD}}}": "1" + STEADY,
     OK_SEARCHES: FAST, f'retro_request_seconds_bucket{{{ROUTER},method="Search",le="0.5"}}': FAST, LATE_SEARCHES: FAST,
@@ -512,6 +513,7 @@ HEALTHY = {
     f'retro_store_read_only{{{SHARD},shard="0"}}': "0" + STEADY, f'retro_store_disk_bytes{{{SHARD},shard="0"}}': "100" + STEADY,
     f'retro_store_disk_free_bytes{{{SHARD},shard="0"}}': "100" + STEADY, f'retro_index_recall{{{SHARD},collection=""}}': "0.95" + STEADY,
     f"retro_certificate_expiry_seconds{{{ROUTER}}}": "10000000" + STEADY, f'retro_index_segments{{{SHARD},collection=""}}': "12" + STEADY,
+    NEWEST["0a"]: "-80000" + STEADY, NEWEST["0b"]: "-80000" + STEADY,  # of a day before
     f"process_open_fds{{{SHARD}}}": "700" + STEADY, f"process_max_fds{{{SHARD}}}": "1000" + STEADY,
 }
 # What differs, and the alerts that it raises.
@@ -543,6 +545,10 @@ CASES = (
     ({f"retro_certificate_expiry_seconds{{{ROUTER}}}": "600000" + STEADY}, ["RetroCertificateEnds"]),
     ({f'retro_index_recall{{{SHARD},collection=""}}': "0.8" + STEADY}, ["RetroIndexRecallLow"]),
     ({f'retro_index_segments{{{SHARD},collection=""}}': "41" + STEADY}, ["RetroIndexBehind"]),
+    ({NEWEST["0a"]: "-172000" + STEADY, NEWEST["0b"]: "-172000" + STEADY}, ["RetroSnapshotOld"]),
+    ({NEWEST["0a"]: "-172000+0x20", NEWEST["0b"]: None}, ["RetroSnapshotOld"]),  # there was one
+    ({NEWEST["0a"]: "-172000" + STEADY}, []),  # that replica sees it late
+    ({NEWEST["0a"]: None, NEWEST["0b"]: None}, []),  # there was never one
     ({f"process_open_fds{{{SHARD}}}": "900" + STEADY}, ["RetroFilesRunOut"]),
 )
 
