@@ -29,6 +29,7 @@
 #include "retriever_service/shard/local_admin.h"
 #include "retriever_service/shard/local_shard.h"
 #include "retriever_service/shard/shard_channel.h"
+#include "retriever_service/shard/snapshots.h"
 #include "retriever_service/shard/store_metrics.h"
 
 namespace retro {
@@ -158,9 +159,10 @@ class ServedRetriever final : public Retriever {
       metrics_.Refresh(batcher_.stats(), budget_);
     });
     if (cluster_ == nullptr) {  // else the shards' own processes tell
-      metrics.BeforeScrape([this, shown = std::make_shared<StoreMetrics>(metrics, options.data)] {
+      metrics.BeforeScrape([this, shown = std::make_shared<StoreMetrics>(metrics, options.data),
+                            snapshots = Snapshots(options.snapshot_dir)] {
         const auto stats = router_.Stats({});
-        if (stats.ok()) shown->Set(stats->shards(0));
+        if (stats.ok()) shown->Set(stats->shards(0), snapshots.NewestUnixSeconds(shards_->store_id(), 0));
       });
     }
   }

@@ -28,6 +28,7 @@
 #include "retriever_service/replica/replica_admin.h"
 #include "retriever_service/shard/admin_service.h"
 #include "retriever_service/shard/shard_service.h"
+#include "retriever_service/shard/snapshots.h"
 #include "retriever_service/shard/store_metrics.h"
 
 namespace retro {
@@ -171,8 +172,9 @@ absl::Status Check(const Settings& settings) {
 }
 
 // Of this replica itself, whether it answers reads or not.
-void WatchReplica(ReplicaShard& shard, const std::string& folder, Metrics& metrics) {
-  metrics.BeforeScrape([&shard, shown = std::make_shared<StoreMetrics>(metrics, folder), &metrics] {
+void WatchReplica(ReplicaShard& shard, const Settings& settings, Metrics& metrics) {
+  metrics.BeforeScrape([&shard, shown = std::make_shared<StoreMetrics>(metrics, settings.store.path),
+                        snapshots = Snapshots(settings.snapshot_dir), &metrics] {
     metrics
         .Gauge("retro_shard_primary", "1 while this replica is its shard's primary.",
                {{"shard", std::to_string(shard.number())}})
@@ -180,7 +182,8 @@ void WatchReplica(ReplicaShard& shard, const std::string& folder, Metrics& metri
     const auto local = shard.local();
     if (!local.ok()) return;  // it is taking a copy
     const auto stats = (*local)->Stats({}, {});
-    if (stats.ok()) shown->Set(stats->stats());
+    const StoreIdentity& own = (*local)->store().identity();
+    if (stats.ok()) shown->Set(stats->stats(), snapshots.NewestUnixSeconds(own.store_id, own.shard));
   });
 }
 
@@ -204,7 +207,7 @@ absl::Status Serve(const Settings& settings) {
   std::optional<Repeating> readiness(std::in_place, kReadinessEvery, [&server, &shard = replica->shard()] {
     server->SetServing(kServiceName, shard.readable());
   });
-  WatchReplica(replica->shard(), settings.store.path, metrics);
+  WatchReplica(replica->shard(), settings, metrics);
   return ServeUntilStopped(settings.service, metrics, server->port(), [&] {
     readiness.reset();
     replica->shard().in_sync().Close();

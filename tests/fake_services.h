@@ -9,6 +9,7 @@
 #include <map>
 #include <memory>
 #include <numbers>
+#include <optional>
 #include <set>
 #include <string>
 #include <vector>
@@ -16,6 +17,7 @@
 #include "cli/protocol.h"
 #include "common/base/error.h"
 #include "common/base/strings.h"
+#include "common/document/snapshot_name.h"
 #include "common/rpc/status.h"
 #include "retro/admin/v1/admin.grpc.pb.h"
 
@@ -28,6 +30,7 @@ class FakeRetriever final : public pb::RetrieverService::Service {
   grpc::Status failure;
   grpc::Status delete_failure;  // of deletions that are no dry run
   std::string store_id = "store-1";
+  uint32_t shard_count = 1;
   pb::IndexState index_state = pb::INDEX_STATE_EXACT;
   float measured_recall = 0;  // 0: never measured
   // Ingest acknowledges when so many are waiting, or when `expected_documents` have arrived.
@@ -59,6 +62,7 @@ class FakeRetriever final : public pb::RetrieverService::Service {
 
   grpc::Status GetInfo(grpc::ServerContext*, const pb::GetInfoRequest*, pb::GetInfoResponse* response) override {
     response->set_store_id(store_id);
+    response->set_shard_count(shard_count);
     return failure;
   }
 
@@ -268,8 +272,7 @@ class FakeGenerator final : public gen::GeneratorService::Service {
   int32_t next_token_ = 1;
 };
 
-// Both behind one loopback port.
-// Tells what replicas there are.
+// Tells what replicas there are, and keeps snapshots in a list.
 class FakeAdmin final : public admin::v1::AdminService::Service {
  public:
   grpc::Status ListReplicas(grpc::ServerContext*, const admin::v1::ListReplicasRequest*,
@@ -278,9 +281,52 @@ class FakeAdmin final : public admin::v1::AdminService::Service {
     return failure;
   }
 
+  grpc::Status CreateSnapshot(grpc::ServerContext*, const admin::v1::CreateSnapshotRequest* request,
+                              admin::v1::CreateSnapshotResponse* response) override {
+    const bool fails = request->shard() == failing_shard;
+    response->mutable_operation()->set_operation_id(fails ? "fails" : "succeeds");
+    response->set_name(StrCat(SnapshotNamePrefix("store-1", request->shard()), now));
+    if (!fails && lists_what_it_makes) AddSnapshot(response->name(), request->shard(), now);
+    return failure;
+  }
+  grpc::Status GetOperation(grpc::ServerContext*, const admin::v1::GetOperationRequest* request,
+                            admin::v1::GetOperationResponse* response) override {
+    admin::v1::Operation& operation = *response->mutable_operation();
+    const bool fails = request->operation_id() == "fails";
+    operation.set_state(fails ? admin::v1::OPERATION_STATE_FAILED : admin::v1::OPERATION_STATE_SUCCEEDED);
+    if (fails) operation.set_message("the disk is full");
+    return failure;
+  }
+  grpc::Status ListSnapshots(grpc::ServerContext*, const admin::v1::ListSnapshotsRequest*,
+                             admin::v1::ListSnapshotsResponse* response) override {
+    *response->mutable_snapshots() = {snapshots.begin(), snapshots.end()};
+    return failure;
+  }
+  grpc::Status DeleteSnapshot(grpc::ServerContext*, const admin::v1::DeleteSnapshotRequest* request,
+                              admin::v1::DeleteSnapshotResponse*) override {
+    const auto named = [&](const admin::v1::Snapshot& snapshot) { return snapshot.name() == request->name(); };
+    if (std::erase_if(snapshots, named) == 0) return {grpc::StatusCode::NOT_FOUND, "no such snapshot"};
+    return failure;
+  }
+
+  admin::v1::Snapshot& AddSnapshot(const std::string& name, uint32_t shard, int time) {
+    admin::v1::Snapshot snapshot;
+    snapshot.set_name(name);
+    snapshot.set_shard(shard);
+    snapshot.mutable_create_time()->set_seconds(time);
+    const auto older = [time](const admin::v1::Snapshot& other) { return other.create_time().seconds() <= time; };
+    return *snapshots.insert(std::find_if(snapshots.begin(), snapshots.end(), older), snapshot);
+  }
+
   std::vector<admin::v1::Replica> replicas;
+  std::vector<admin::v1::Snapshot> snapshots;  // newest first
+  int now = 100;                               // when snapshots are made
+  std::optional<uint32_t> failing_shard;
+  bool lists_what_it_makes = true;
   grpc::Status failure;
 };
+
+// All of them behind one loopback port.
 
 class FakeServer {
  public:

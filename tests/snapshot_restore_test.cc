@@ -25,6 +25,7 @@
 #include "common/base/strings.h"
 #include "common/document/content_hash.h"
 #include "common/document/half.h"
+#include "common/document/snapshot_name.h"
 #include "retriever_service/shard/local_admin.h"
 #include "retriever_service/shard/local_shard.h"
 #include "tests/temporary_folder.h"
@@ -359,6 +360,39 @@ TEST_F(SnapshotRestoreTest, AreListedAndDeletedByNameAlone) {
   ASSERT_TRUE(snapshots_.Delete(names[0]).ok());
   EXPECT_EQ(snapshots_.List()->size(), 2u);
   EXPECT_EQ(ReasonOf(Snapshots("").List().status()), Reason::kNotSupported);
+}
+
+TEST_F(SnapshotRestoreTest, TheNewestOfAShardIsFoundByItsName) {
+  const std::string store_id = from_.map().store_id();
+  const auto newest = [&](uint32_t shard) {
+    return Snapshots(folder_ / "snapshots").NewestUnixSeconds(store_id, shard);  // as after a start
+  };
+  EXPECT_EQ(newest(0), std::nullopt) << "there is no folder";
+  const std::vector<std::string> names = Take();
+  const auto made_at = [&](const std::string& name) { return snapshots_.Find(name)->create_time().seconds(); };
+  EXPECT_EQ(newest(1), made_at(names[1]));
+  EXPECT_EQ(newest(3), std::nullopt);
+  EXPECT_EQ(snapshots_.NewestUnixSeconds("another store", 1), std::nullopt);
+  EXPECT_EQ(Snapshots("").NewestUnixSeconds(store_id, 1), std::nullopt);
+
+  // What is not complete is none, though its name is that of a newer one.
+  admin::v1::Snapshot manifest = *snapshots_.Find(names[1]);
+  manifest.mutable_create_time()->set_seconds(made_at(names[1]) + 1);
+  const std::string whole = folder_ / "manifest";
+  ASSERT_TRUE(WriteFileAtomically(whole, WithChecksum(manifest.SerializeAsString())).ok());
+  const std::string later = snapshots_.PathOf(SnapshotNamePrefix(store_id, 1) + "99990101-000000-9.9-9");
+  std::filesystem::create_directory(later);
+  EXPECT_EQ(newest(1), made_at(names[1])) << "without a manifest";
+  std::filesystem::create_symlink(whole, later + "/snapshot");
+  EXPECT_EQ(newest(1), made_at(names[1])) << "links are not followed";
+  std::filesystem::remove(later + "/snapshot");
+  ASSERT_TRUE(WriteFileAtomically(later + "/snapshot", "damaged").ok());
+  EXPECT_EQ(newest(1), made_at(names[1])) << "with a damaged manifest";
+  std::filesystem::rename(whole, later + "/snapshot");
+  EXPECT_EQ(newest(1), made_at(names[1]) + 1);
+  std::filesystem::remove_all(later);
+  ASSERT_TRUE(snapshots_.Delete(names[1]).ok());
+  EXPECT_EQ(newest(1), std::nullopt);
 }
 
 // Its slots decide what a restore deletes.

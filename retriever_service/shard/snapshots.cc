@@ -16,6 +16,7 @@
 #include "common/base/hash.h"
 #include "common/base/status_macros.h"
 #include "common/base/strings.h"
+#include "common/document/snapshot_name.h"
 
 namespace retro {
 namespace {
@@ -99,9 +100,10 @@ absl::StatusOr<std::string> Snapshots::NewName(const LocalShard& shard) const {
   std::tm utc = {};
   gmtime_r(&now, &utc);
   const shardpb::Position position = shard.position();
-  return fmt::format("{:04}{:02}{:02}-{:02}{:02}{:02}-shard{}-{}.{}-{}", utc.tm_year + 1900, utc.tm_mon + 1,
-                     utc.tm_mday, utc.tm_hour, utc.tm_min, utc.tm_sec, shard.store().identity().shard, position.epoch(),
-                     position.number(), ++names);
+  const StoreIdentity& identity = shard.store().identity();
+  return fmt::format("{}{:04}{:02}{:02}-{:02}{:02}{:02}-{}.{}-{}",
+                     SnapshotNamePrefix(identity.store_id, identity.shard), utc.tm_year + 1900, utc.tm_mon + 1,
+                     utc.tm_mday, utc.tm_hour, utc.tm_min, utc.tm_sec, position.epoch(), position.number(), ++names);
 }
 
 absl::Status Snapshots::Create(const std::string& name, const LocalShard& shard, uint32_t first_slot,
@@ -157,6 +159,10 @@ absl::StatusOr<admin::v1::Snapshot> Snapshots::Find(const std::string& name) con
   std::error_code error;
   if (!IsName(name) || !fs::is_directory(fs::symlink_status(PathOf(name), error))) return NoSnapshot(name);
   if (HoldsLinks(PathOf(name))) return DamagedSnapshot(name, "holds links");
+  return ReadManifest(name);
+}
+
+absl::StatusOr<admin::v1::Snapshot> Snapshots::ReadManifest(const std::string& name) const {
   const auto bytes = ReadFile(PathOf(name) + kManifest);
   if (!bytes.ok()) return NoSnapshot(name);
   admin::v1::Snapshot snapshot;
@@ -165,6 +171,24 @@ absl::StatusOr<admin::v1::Snapshot> Snapshots::Find(const std::string& name) con
     return snapshot;
   }
   return DamagedSnapshot(name, "has a damaged manifest");  // what it says decides what a restore deletes
+}
+
+std::optional<int64_t> Snapshots::NewestUnixSeconds(std::string_view store_id, uint32_t shard) const {
+  const std::string prefix = SnapshotNamePrefix(store_id, shard);
+  std::vector<std::string> names;
+  std::error_code error;
+  for (fs::directory_iterator it(folder_, error), end; !error && it != end; it.increment(error)) {
+    std::string name = it->path().filename();
+    if (name.starts_with(prefix)) names.push_back(std::move(name));
+  }
+  std::sort(names.rbegin(), names.rend());
+  for (const std::string& name : names) {
+    // A link could lead to what has no end.
+    if (!fs::is_directory(fs::symlink_status(PathOf(name), error))) continue;
+    if (!fs::is_regular_file(fs::symlink_status(PathOf(name) + kManifest, error))) continue;
+    if (const auto snapshot = ReadManifest(name); snapshot.ok()) return snapshot->create_time().seconds();
+  }
+  return std::nullopt;
 }
 
 absl::Status Snapshots::Delete(const std::string& name) const {

@@ -2,8 +2,11 @@
 // `snapshot` (a retro.admin.v1.Snapshot), which is written last, and the store's `rocksdb/`.
 #pragma once
 
+#include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -29,11 +32,15 @@ class Snapshots {
   // NOT_FOUND if there is none.
   absl::Status Delete(const std::string& name) const;
   absl::StatusOr<admin::v1::Snapshot> Find(const std::string& name) const;
+  // When the newest of a shard was made; nothing if there is none, or the folder cannot be read. Cheap: it goes by
+  // names and looks into no store.
+  std::optional<int64_t> NewestUnixSeconds(std::string_view store_id, uint32_t shard) const;
 
   std::string PathOf(const std::string& name) const { return folder_ + "/" + name; }
 
  private:
   absl::Status CheckServed() const;
+  absl::StatusOr<admin::v1::Snapshot> ReadManifest(const std::string& name) const;
 
   const std::string folder_;
 };

@@ -59,7 +59,7 @@ prometheus::Labels LabelsOf(const std::string& shard, const std::string& collect
 
 }  // namespace
 
-void StoreMetrics::Set(const pb::ShardStats& stats) {
+void StoreMetrics::Set(const pb::ShardStats& stats, std::optional<int64_t> newest_snapshot_s) {
   const std::string shard = std::to_string(stats.shard());
   const Gauges gauges(metrics_, {{"shard", shard}});
   gauges.Set("retro_store_position", "Number of the newest change.", stats.position());
@@ -74,6 +74,12 @@ void StoreMetrics::Set(const pb::ShardStats& stats) {
     gauges.Set("retro_store_memory_bytes", "Bytes of memory of the store itself.", bytes, {{"kind", kind}});
   }
   gauges.Set("retro_store_read_only", "1 while writes are refused.", stats.read_only());
+  constexpr char kNewest[] = "retro_snapshot_newest_timestamp_seconds";
+  if (newest_snapshot_s.has_value()) {
+    gauges.Set(kNewest, "When the newest snapshot was made, in seconds since 1970.", *newest_snapshot_s);
+  } else {
+    metrics_.RemoveGauge(kNewest, {{"shard", shard}});
+  }
   const MutexLock lock(mutex_);
   std::set<std::string> gone = std::exchange(collections_, {});
   for (const pb::CollectionStats& collection : stats.collections()) {

@@ -1,6 +1,8 @@
 // What the process that holds a store shows of it and of its indexes; docs/metrics.md lists it.
 #pragma once
 
+#include <cstdint>
+#include <optional>
 #include <set>
 #include <string>
 #include <utility>
@@ -12,14 +14,14 @@
 
 namespace retro {
 
-// The gauges retro_store_* and retro_index_* of one store. Any thread.
+// The gauges retro_store_* and retro_index_* of one store, and retro_snapshot_*. Any thread.
 class StoreMetrics {
  public:
   // `metrics` must outlive this; `folder` is the store's.
   StoreMetrics(Metrics& metrics, std::string folder) : metrics_(metrics), folder_(std::move(folder)) {}
 
-  // Before each scrape. Those of collections that are gone are gone then, too.
-  void Set(const pb::ShardStats& stats) ABSL_LOCKS_EXCLUDED(mutex_);
+  // Before each scrape. Those of collections that are gone are gone then, too, and that of snapshots without a newest.
+  void Set(const pb::ShardStats& stats, std::optional<int64_t> newest_snapshot_s) ABSL_LOCKS_EXCLUDED(mutex_);
 
  private:
   Metrics& metrics_;

@@ -7,6 +7,7 @@ import base64
 import functools
 import glob
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -21,12 +22,12 @@ import yaml
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 DEPLOY = os.path.join(ROOT, "deploy")
 KUBERNETES = "1.31"
-WORKLOAD_KINDS = ("Deployment", "StatefulSet", "Job")
+WORKLOAD_KINDS = ("Deployment", "StatefulSet", "Job", "CronJob")
 OPERATOR_KINDS = ("ServiceMonitor", "PrometheusRule")  # of the Prometheus operator: no part of the published schemas
 BIN = sys.argv.pop(1)
 TOOLS = os.path.dirname(sys.executable)
 SERVICES = ("retro-retriever", "retro-shard", "retro-generator")
-OVERLAYS = ("build", "cpu", "cuda", "model", "prebuilt", "proxy")  # what is applied; the other folders are parts of these
+OVERLAYS = ("backup", "build", "cpu", "cuda", "model", "prebuilt", "proxy")  # what is applied; the other folders are parts of these
 
 
 def read(*names):
@@ -55,13 +56,23 @@ def objects(overlay, *kinds):
     return {document["metadata"]["name"]: document for document in built(overlay) if document["kind"] in kinds}
 
 
-def workloads():
-    """Path and pod specification of everything that runs pods."""
+def pods():
+    """Path and object, with its labels and its specification, of every pod that there is or that a workload makes."""
     for path, document in manifests():
         if document["kind"] in WORKLOAD_KINDS:
-            yield path, document["spec"]["template"]["spec"]
+            yield path, document["spec"].get("jobTemplate", document)["spec"]["template"]
         elif document["kind"] == "Pod":
-            yield path, document["spec"]
+            yield path, document
+
+
+def workloads():
+    """Path and pod specification of everything that runs pods."""
+    return ((path, pod["spec"]) for path, pod in pods())
+
+
+def heads(*folders):
+    """What the first lines of kustomizations ask for."""
+    return "".join(read("k8s", folder, "kustomization.yaml").split("apiVersion:")[0] for folder in folders)
 
 
 def volumes():
@@ -169,26 +180,24 @@ class Kubernetes(unittest.TestCase):
         self.assertIn("memory", container["resources"]["limits"], path)
 
     def test_every_pod_is_given_its_own_key_and_no_other(self):
-        head = read("k8s", "base", "kustomization.yaml")
+        head = heads("base", "backup")
         holds = {name: set(re.findall(r"--from-file=([\w.-]+)=", line)) for name, line in
                  re.findall(r"create secret generic (\S+)((?: \\\n#| *--from-file=\S+)+)", head)}
-        self.assertEqual(len(holds), 4)
+        self.assertEqual(len(holds), 5)
         seen = 0
         for path, pod in workloads():
             secrets = {volume["name"]: volume["secret"] for volume in pod.get("volumes", []) if "secret" in volume}
             for container in pod.get("initContainers", []) + pod["containers"]:
                 given = set()
                 for mount in container["volumeMounts"]:
-                    if mount["name"] in secrets and secrets[mount["name"]]["secretName"] != "retro-proxy":
-                        given |= {f"{mount['mountPath']}/{file}" for file in holds[secrets[mount["name"]]["secretName"]]}
-                named = paths_in(container.get("args", [])).values()
-                needed = {file for file in named if file.startswith(("/tls/", "/keys/", "/own-key/"))}
-                if program_of(container["image"]) in SERVICES:
-                    self.assertEqual(given - {"/tls/ca.crt"}, needed - {"/tls/ca.crt"}, path)
-                    seen += bool(given)
-                elif program_of(container["image"]) != "retro-proxy":
-                    self.assertEqual(given, set(), path)
-        self.assertGreater(seen, 11)
+                    secret = secrets.get(mount["name"])
+                    if secret is not None and secret["secretName"] != "retro-proxy":
+                        files = {item["path"] for item in secret.get("items", [])} or holds[secret["secretName"]]
+                        given |= {f"{mount['mountPath']}/{file}" for file in files}
+                needed = {file for file in paths_in(container.get("args", [])).values() if file.startswith(("/tls/", "/keys/", "/own-key/"))}
+                self.assertEqual(given - {"/tls/ca.crt"}, needed - {"/tls/ca.crt"}, path)
+                seen += bool(given)
+        self.assertGreater(seen, 12)
 
     def test_the_certificate_has_the_names_that_are_called(self):
         (names,) = re.findall(r"^#  +bash (deploy/secrets.sh) secrets (.*)$", read("k8s", "base", "kustomization.yaml"), re.M)
@@ -289,8 +298,23 @@ class Kubernetes(unittest.TestCase):
             if document["kind"] == "Job":
                 self.assertLessEqual(document["spec"]["ttlSecondsAfterFinished"], 600, path)
 
+    def test_nobody_is_reached_but_by_those_who_have_a_reason(self):
+        (denied,) = objects("cpu", "NetworkPolicy")["retro-deny"]["spec"]["podSelector"]["matchExpressions"]
+        self.assertEqual({pod["metadata"]["labels"]["app"] for _, pod in pods()}, set(denied["values"]))
+
+    def test_a_backup_is_made_every_day_and_is_let_in_by_the_router(self):
+        spec = objects("backup", "CronJob")["retro-backup"]["spec"]
+        job = spec["jobTemplate"]["spec"]
+        self.assertRegex(spec["schedule"], r"^\d+ \d+ \* \* \*$")
+        self.assertEqual((spec["concurrencyPolicy"], job["backoffLimit"]), ("Forbid", 1))
+        self.assertLess(spec["startingDeadlineSeconds"] + job["activeDeadlineSeconds"], 86400)  # the next one is never left out
+        router = objects("cpu", "NetworkPolicy")["retro-router"]["spec"]["ingress"][0]
+        self.assertTrue(any(peer["podSelector"]["matchLabels"].items() <= job["template"]["metadata"]["labels"].items() for peer in router["from"]))
+        own = objects("backup", "NetworkPolicy")["retro-backup"]["spec"]["egress"][0]
+        self.assertEqual((own["to"], own["ports"]), ([{"podSelector": {"matchLabels": {"app": "retro-router"}}}], router["ports"]))
+
     def test_what_is_mounted_is_there_or_the_head_says_how_to_make_it(self):
-        head = "".join(read("k8s", folder, "kustomization.yaml").split("apiVersion:")[0] for folder in ("base", "proxy"))
+        head = heads("base", "backup", "proxy")
         claims = {document["metadata"]["name"] for _, document in manifests() if document["kind"] == "PersistentVolumeClaim"}
         for path, _, (kind, name) in volumes():
             if kind == "claim":
@@ -314,7 +338,7 @@ class Kubernetes(unittest.TestCase):
 
 class Flags(unittest.TestCase):
     def check(self, where, program, arguments):
-        command = [a for a in arguments[:1] if not a.startswith("-")]
+        command = list(itertools.takewhile(re.compile("[a-z]+$").match, arguments))
         known = flags_of(program, *command)
         for argument in [a for a in arguments if a.startswith("-")]:
             flag = argument.split("=")[0]
@@ -501,6 +525,7 @@ LATE_TOKENS = f'retro_time_to_first_token_seconds_bucket{{{GENERATOR},le="+Inf"}
 USABLE = {name: f'retro_replica_usable{{{ROUTER},shard="0",replica="{name}"}}' for name in ("0a", "0b")}
 IN_SYNC = {name: f'retro_replica_in_sync{{{ROUTER},shard="0",replica="{name}"}}' for name in ("0a", "0b")}
 PRIMARY = f'retro_shard_primary{{{SHARD},shard="0"}}'
+NEWEST = {name: f'retro_snapshot_newest_timestamp_seconds{{instance="shard-{name}:9090",shard="0"}}' for name in ("0a", "0b")}
 HEALTHY = {
     f"up{{{ROUTER}}}": "1" + STEADY, f"up{{{GENERATOR}}}": "1" + STEADY, f"up{{{SHARD}}}": "1" + STEADY,
     OK_SEARCHES: FAST, f'retro_request_seconds_bucket{{{ROUTER},method="Search",le="0.5"}}': FAST, LATE_SEARCHES: FAST,
@@ -512,6 +537,7 @@ HEALTHY = {
     f'retro_store_read_only{{{SHARD},shard="0"}}': "0" + STEADY, f'retro_store_disk_bytes{{{SHARD},shard="0"}}': "100" + STEADY,
     f'retro_store_disk_free_bytes{{{SHARD},shard="0"}}': "100" + STEADY, f'retro_index_recall{{{SHARD},collection=""}}': "0.95" + STEADY,
     f"retro_certificate_expiry_seconds{{{ROUTER}}}": "10000000" + STEADY, f'retro_index_segments{{{SHARD},collection=""}}': "12" + STEADY,
+    NEWEST["0a"]: "-80000" + STEADY, NEWEST["0b"]: "-80000" + STEADY,  # of a day before
     f"process_open_fds{{{SHARD}}}": "700" + STEADY, f"process_max_fds{{{SHARD}}}": "1000" + STEADY,
 }
 # What differs, and the alerts that it raises.
@@ -543,6 +569,9 @@ CASES = (
     ({f"retro_certificate_expiry_seconds{{{ROUTER}}}": "600000" + STEADY}, ["RetroCertificateEnds"]),
     ({f'retro_index_recall{{{SHARD},collection=""}}': "0.8" + STEADY}, ["RetroIndexRecallLow"]),
     ({f'retro_index_segments{{{SHARD},collection=""}}': "41" + STEADY}, ["RetroIndexBehind"]),
+    ({NEWEST["0a"]: "-172000+0x20", NEWEST["0b"]: None}, ["RetroSnapshotOld"]),  # there was one: gone, or nobody answers
+    ({NEWEST["0a"]: "-172000" + STEADY}, []),  # that replica sees it late
+    ({NEWEST["0a"]: None, NEWEST["0b"]: None}, []),  # there was never one
     ({f"process_open_fds{{{SHARD}}}": "900" + STEADY}, ["RetroFilesRunOut"]),
 )
 

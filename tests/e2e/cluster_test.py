@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import time
 import urllib.request
 
 import harness
@@ -118,6 +119,24 @@ class Cluster(harness.EndToEndTest):
             self.assertEqual([metrics[name] for metrics in of_both], ["9", "9"])
         self.assertEqual([metrics['retro_shard_primary{shard="0"}'] for metrics in of_both], ["1", "0"])
         self.assertGreater(float(of_both[0]['retro_store_disk_free_bytes{shard="0"}']), 0)
+
+    def test_backups_leave_the_newest_and_every_replica_shows_when_that_was(self):
+        self.replicas[1].stop()
+        port = harness.free_port()
+        follower = self.start_replica(1, "--metrics-listen", f"127.0.0.1:{port}")
+        gauge = 'retro_snapshot_newest_timestamp_seconds{shard="0"}'
+        self.assertNotIn(gauge, self.metrics(port))
+        older = [self.retro_ok("snapshot", "create").out.strip() for _ in range(2)]
+        name, *deleted = self.retro_ok("snapshot", "create", "--keep", "1").out.splitlines()
+        self.assertEqual(sorted(deleted), [f"deleted {each}" for each in older])
+        self.assertEqual([line.split()[0] for line in self.retro_ok("snapshot", "list").out.splitlines()], [name])
+        newest = float(self.metrics(port)[gauge])
+        self.assertLess(abs(newest - time.time()), harness.WAIT_S)
+        follower.stop()
+        self.start_replica(1, "--metrics-listen", f"127.0.0.1:{port}")
+        self.assertEqual(float(self.metrics(port)[gauge]), newest)
+        self.retro_ok("snapshot", "delete", name)
+        self.assertNotIn(gauge, self.metrics(port))
 
     def test_a_shard_that_lost_all_its_disks_begins_again_from_a_snapshot(self):  # as docs/runbooks.md says
         documents = [{"id": f"d{i}", "text": f"a document about replicas, the one of number {i}"} for i in range(9)]
