@@ -146,7 +146,7 @@ TEST_F(SchedulerTest, ACancelledSessionsPlaceIsFreeBeforeTheNextStep) {
   harness.Turn();
   EXPECT_EQ(harness.scheduler().waiting(), 1);
   ASSERT_EQ(harness.lookups().size(), 1U);
-  harness.scheduler().Cancel(1, absl::CancelledError("by the test"));
+  harness.scheduler().Cancel(1, absl::CancelledError("by the test"), harness.now());
   EXPECT_EQ(first->error().code(), absl::StatusCode::kCancelled);
   harness.Turn();
   EXPECT_EQ(harness.runner().live(), std::set<uint64_t>{2});

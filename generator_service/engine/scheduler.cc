@@ -43,12 +43,12 @@ absl::Status Scheduler::Add(uint64_t id, GenerationRequest request, std::shared_
   return absl::OkStatus();
 }
 
-void Scheduler::Cancel(uint64_t id, const absl::Status& why) {
+void Scheduler::Cancel(uint64_t id, const absl::Status& why, Clock::time_point now) {
   for (Entry& entry : waiting_) {
-    if (entry.session->id() == id) entry.session->Fail(why);
+    if (entry.session->id() == id) entry.session->Fail(why, now);
   }
   for (Entry& entry : running_) {
-    if (entry.session->id() == id) entry.session->Fail(why);
+    if (entry.session->id() == id) entry.session->Fail(why, now);
   }
 }
 
@@ -89,13 +89,13 @@ std::chrono::milliseconds Scheduler::StallMax() const {
 void Scheduler::Expire(Entry& entry, Clock::time_point now, SchedulerEffects& effects) const {
   Session& session = *entry.session;
   if (session.state() == SessionState::kFinished) return;
-  if (now >= session.request().deadline) return session.Fail(CallerGoneError(/*deadline_passed=*/true));
+  if (now >= session.request().deadline) return session.Fail(CallerGoneError(/*deadline_passed=*/true), now);
   if (session.sink().HasRoom()) {
     entry.stalled_since.reset();
   } else if (!entry.stalled_since.has_value()) {
     entry.stalled_since = now;
   } else if (now >= *entry.stalled_since + StallMax()) {
-    return session.Fail(StalledError(StallMax()));
+    return session.Fail(StalledError(StallMax()), now);
   }
   if (session.pending_lookup().has_value() && now >= session.lookup_deadline() + kLookupGrace) {
     effects.cancelled_lookups.push_back(*session.pending_lookup());
@@ -209,7 +209,7 @@ void Scheduler::Apply(std::vector<absl::StatusOr<StepOutput>> outputs, Clock::ti
     if (outputs[i].ok()) {
       session->OnStep(tokens, *outputs[i], sampler_, now);
     } else {
-      session->Fail(outputs[i].status());
+      session->Fail(outputs[i].status(), now);
     }
   }
   plan_.clear();

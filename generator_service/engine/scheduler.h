@@ -64,7 +64,7 @@ class Scheduler {
   // sink is then not called. `id` is new.
   absl::Status Add(uint64_t id, GenerationRequest request, std::shared_ptr<EventSink> sink);
   // Ends a session with this error. Unknown ones are ignored.
-  void Cancel(uint64_t id, const absl::Status& why);
+  void Cancel(uint64_t id, const absl::Status& why, Clock::time_point now);
   // Ends every session, with what it needs to go on elsewhere.
   void Drain(Clock::time_point now);
   // Answers that nobody waits for any more are ignored.

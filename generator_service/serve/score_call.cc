@@ -22,6 +22,8 @@ class ScoreCall::Item : public EventSink {
  public:
   Item(std::shared_ptr<ScoreCall> call, size_t item) : call_(std::move(call)), item_(item) {}
 
+  void OnWaited(Clock::duration time) override { call_->metrics_.OnWaited(time); }
+
   void OnToken(TokenOutput output) override {
     generator::v1::ScoreResult& scores = result();
     scores.add_tokens(output.token.id);
