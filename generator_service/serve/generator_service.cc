@@ -11,6 +11,7 @@
 #include "common/base/worker_pool.h"
 #include "common/rpc/log.h"
 #include "common/rpc/message.h"
+#include "common/rpc/peer_watch.h"
 #include "generator_service/engine/engine.h"
 #include "generator_service/engine/model_runner.h"
 #include "generator_service/serve/generate_stream.h"
@@ -54,6 +55,7 @@ class GeneratorRpcs : public ServiceBase {
         generator_metrics_(generator_metrics),
         budget_(budget),
         stall_ms_max_(options.limits.stall_ms_max),
+        peers_(stall_ms_max_),
         access_(options.server.access.get()) {}
 
   grpc::ServerWriteReactor<grpc::ByteBuffer>* Generate(grpc::CallbackServerContext* context,
@@ -78,8 +80,8 @@ class GeneratorRpcs : public ServiceBase {
     const absl::Status allowed = Admit(access_, *context, "Score", call);
     HeldBytes held(budget_, call.key());
     const absl::Status admitted = MakeRoom(allowed, *request, held);
-    const auto score =
-        ScoreCall::Create(CallRecord(metrics_, "Score", call), std::move(held), engine_, generator_metrics_, reply);
+    const auto score = ScoreCall::Create(*context, CallRecord(metrics_, "Score", call), std::move(held), engine_,
+                                         generator_metrics_, peers_, reply);
     InBackground<pb::ScoreRequest>(score, *request, call, admitted, [this, call](const pb::ScoreRequest& message) {
       return parser_.ParseScore(message, call);
     });
@@ -135,6 +137,7 @@ class GeneratorRpcs : public ServiceBase {
   GeneratorMetrics& generator_metrics_;
   ByteBudget& budget_;
   const std::chrono::milliseconds stall_ms_max_;
+  PeerWatch peers_;  // that are sent an answer of Score
   AccessControl* const access_;
 };
 
