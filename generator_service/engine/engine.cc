@@ -66,6 +66,7 @@ bool Engine::Turn() {
     report.tokens += static_cast<int64_t>(item.tokens.size());
     for (const ChunkNeighbours& chunk : item.neighbours) report.neighbours += chunk.count;
   }
+  if (options_.on_step_begin) options_.on_step_begin();
   std::vector<absl::StatusOr<StepOutput>> outputs = runner_->Step(items);
   report.failure = FailureOf(outputs);
   const Clock::time_point after = Clock::now();

@@ -30,6 +30,8 @@ struct StepReport {
 struct EngineOptions {
   ModelFacts facts;
   SchedulerLimits limits;
+  // Called by the compute thread before each step. Optional.
+  std::function<void()> on_step_begin;
   // Called by the compute thread after each step and whenever it runs dry (then with no sessions and no time).
   // Optional.
   std::function<void(const StepReport&)> on_step;

@@ -14,6 +14,7 @@
 #include "common/rpc/peer_watch.h"
 #include "generator_service/engine/engine.h"
 #include "generator_service/engine/model_runner.h"
+#include "generator_service/model/weight_table.h"
 #include "generator_service/serve/generate_stream.h"
 #include "generator_service/serve/model_health.h"
 #include "generator_service/serve/model_message.h"
@@ -151,6 +152,18 @@ NeighbourShape ShapeOf(const ServedModel& model) {
   return {config.chunk_length, config.neighbour_length, config.vocabulary, static_cast<TokenId>(config.pad_id)};
 }
 
+// Where the whole of a step is computed at this pace, in parameters times tokens a second, it does not hang yet: one
+// core does ten times as much.
+constexpr int64_t kSlowestPace = 1'000'000'000;
+
+std::chrono::milliseconds StepMax(const GeneratorOptions& options, const ServedModel& model) {
+  if (model.model->device() != "cpu") return options.step_max;
+  const double work = static_cast<double>(CountMatrixParameters(WeightTable(model.config()))) *
+                      static_cast<double>(options.limits.prefill_tokens_max);
+  const std::chrono::duration<double> slowest(work / kSlowestPace);
+  return std::max(options.step_max, std::chrono::duration_cast<std::chrono::milliseconds>(slowest));
+}
+
 // On a GPU a step is a matter of launches: so many tokens take hardly longer than one.
 constexpr int64_t kDevicePrefillTokens = 128;
 
@@ -171,6 +184,7 @@ EngineOptions OptionsOf(const GeneratorOptions& options, const ServedModel& mode
     const int64_t tokens = std::min(wanted, options.limits.prefill_tokens_max);
     engine.limits.prefill_tokens_shared_min = engine.limits.prefill_tokens_shared_max = tokens;
   }
+  engine.on_step_begin = [&health] { health.OnStepBegin(); };
   engine.on_step = [&metrics, &health](const StepReport& step) {
     metrics.OnStep(step);
     health.OnStep(step);
@@ -203,6 +217,7 @@ struct Generator::Parts {
       : options(all_options),
         model(std::move(served)),
         metrics(process_metrics, model.model->cache_blocks()),
+        health(StepMax(options, model)),
         request_bytes(options.request_bytes_max),
         store(model),
         tokens(*model.tokenizer, ShapeOf(model), options.retokenised_cache_chunks_max),
@@ -262,9 +277,12 @@ absl::StatusOr<std::unique_ptr<Generator>> Generator::Start(const GeneratorOptio
   set_model(true);
   parts->server->SetServing(kRetrievalHealth, false);
   parts->health.Watch(set_model);
-  parts->probe = std::make_unique<RetrieverProbe>(
-      parts->retriever, parts->store, options.probe_ms,
-      [server = parts->server.get()](bool reachable) { server->SetServing(kRetrievalHealth, reachable); });
+  parts->probe =
+      std::make_unique<RetrieverProbe>(parts->retriever, parts->store, options.probe_ms,
+                                       [server = parts->server.get(), health = &parts->health](bool reachable) {
+                                         server->SetServing(kRetrievalHealth, reachable);
+                                         health->Look();
+                                       });
   return std::unique_ptr<Generator>(new Generator(std::move(parts)));
 }
 
