@@ -46,6 +46,12 @@ class CutGenerationsTest : public GeneratorServiceTest {
     ADD_FAILURE() << "no " << name;
     return {};
   }
+  double Answered(const std::string& code) {
+    return metrics_
+        .Counter("retro_requests_total", "Requests answered, by method and code.",
+                 {{"method", "Generate"}, {"code", code}})
+        .Value();
+  }
   static bool Eventually(const std::function<bool()>& holds) {
     const auto until = std::chrono::steady_clock::now() + std::chrono::seconds(20);
     while (!holds()) {
@@ -72,6 +78,20 @@ TEST_F(CutGenerationsTest, TheirWaitsAndFirstTokensAreCounted) {
       [&] { return metrics_.Gauge("retro_sessions_running", "Generations that have a place.").Value() == 0; }));
   EXPECT_EQ(Histogram("retro_session_wait_seconds").sample_count, 2U);
   EXPECT_EQ(Histogram("retro_time_to_first_token_seconds").sample_count, 1U);
+}
+
+// gRPC tells a server of so odd a time as if it were a little longer: the client's reset comes before its end.
+TEST_F(CutGenerationsTest, WhatTimesOutCountsAsThat) {
+  constexpr int kCalls = 6;
+  ServeAndHoldThePlace();
+  std::vector<std::thread> callers;
+  callers.reserve(kCalls);
+  for (int i = 0; i < kCalls; ++i) callers.emplace_back([this, i] { GiveUpAfter(milliseconds(1021 + 20 * i)); });
+  for (std::thread& caller : callers) caller.join();
+  EXPECT_TRUE(Eventually([&] { return Answered("DEADLINE_EXCEEDED") == kCalls; }));
+  EXPECT_EQ(Answered("CANCELLED"), 0);
+  LetGo();
+  EXPECT_TRUE(Eventually([&] { return Answered("CANCELLED") == 1; }));
 }
 
 }  // namespace

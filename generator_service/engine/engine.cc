@@ -85,9 +85,7 @@ void Engine::Deliver(EngineMailbox::Mail& mail, Clock::time_point now) {
     sink->OnError(added);
     mailbox_->CountEnded({submission.id});
   }
-  for (const uint64_t session : mail.cancels) {
-    scheduler_.Cancel(session, CallerGoneError(/*deadline_passed=*/false), now);
-  }
+  for (const uint64_t session : mail.cancels) scheduler_.Cancel(session, now);
   for (auto& [lookup, answer] : mail.answers) scheduler_.OnNeighbours(lookup, std::move(answer), now);
 }
 

@@ -51,7 +51,7 @@ class Engine {
   // is called only after OK; it gets INVALID_ARGUMENT if the request needs more cache than there is.
   absl::StatusOr<uint64_t> Submit(GenerationRequest request, std::shared_ptr<EventSink> sink,
                                   SessionPlace place = SessionPlace::kNew);
-  // Its sink gets CANCELLED and its place is free before the next step. Unknown or ended sessions are ignored.
+  // Its sink gets CallerLeftError and its place is free before the next step. Unknown or ended sessions are ignored.
   void Cancel(uint64_t session);
   // A sink has room again.
   void Wake();

@@ -114,8 +114,9 @@ class GeneratorRpcs : public ServiceBase {
   void InBackground(const auto& reactor, const grpc::ByteBuffer& request, const CallContext& call,
                     const absl::Status& admitted, const auto& parse) {
     if (!admitted.ok()) return reactor->Start(admitted);
-    const auto work = [this, reactor, &request, call, parse] {
-      const absl::Status wanted = call.Check();
+    const auto work = [this, reactor, &request, call, parse, arrival = Clock::now()] {
+      absl::Status wanted = call.Check();
+      if (absl::IsCancelled(wanted)) wanted = CallerLeftError(arrival, call.deadline, Clock::now());
       if (!wanted.ok()) return reactor->Start(wanted);
       Message message;
       HeldBytes parsed(budget_, call.key());  // of the message; what is made of it has bounds of its own

@@ -83,7 +83,7 @@ void ScoreCall::Start(absl::StatusOr<std::vector<GenerationRequest>> requests) {
 // The first item waits for a place of its own, which the items after it inherit: they are not refused half-way. Those
 // beside it take only places that nobody else waits for.
 absl::Status ScoreCall::SubmitNext() {
-  if (cancelled_) return CallerGoneError(/*deadline_passed=*/false);
+  if (cancelled_) return CallerLeftError(requests_[next_].arrival, requests_[next_].deadline, Clock::now());
   const SessionPlace place = !under_way_.empty() ? SessionPlace::kSpare
                              : next_ == 0        ? SessionPlace::kNew
                                                  : SessionPlace::kOfEnded;
