@@ -91,7 +91,7 @@ void AddSettings(CLI::App& app, Settings& settings) {
       ->capture_default_str()
       ->group(kBounds);
   app.add_option("--stall-ms-max", limits.stall_ms_max,
-                 "A stream that nobody reads for so long is ended; after a tenth of it if others wait for its place")
+                 "A call that nobody reads for so long is ended; after a tenth of it if others wait for its place")
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 32))
       ->default_str(std::to_string(limits.stall_ms_max.count()))
       ->group(kBounds);

@@ -48,6 +48,11 @@ void FakeRetriever::SetStatus(grpc::Status status) {
   status_ = std::move(status);
 }
 
+void FakeRetriever::SetInfoStatus(grpc::Status status) {
+  MutexLock lock(mutex_);
+  info_status_ = std::move(status);
+}
+
 void FakeRetriever::SetDelay(std::chrono::milliseconds delay) {
   MutexLock lock(mutex_);
   delay_ = delay;
@@ -155,6 +160,7 @@ grpc::Status FakeRetriever::Search(grpc::ServerContext* context, const pb::Searc
 grpc::Status FakeRetriever::GetInfo(grpc::ServerContext* /*context*/, const pb::GetInfoRequest* /*request*/,
                                     pb::GetInfoResponse* response) {
   MutexLock lock(mutex_);
+  if (!info_status_.ok()) return std::exchange(info_status_, grpc::Status::OK);
   response->set_store_id(std::string(16, 's'));
   response->set_embedder_fingerprint(std::string(32, 'e'));
   response->set_embedder_name("fake");

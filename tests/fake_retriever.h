@@ -22,7 +22,8 @@ class FakeRetriever : public retriever::v1::RetrieverService::Service {
   std::string address() const;
   void Stop();
 
-  void SetStatus(grpc::Status status);
+  void SetStatus(grpc::Status status);             // of searches
+  void SetInfoStatus(grpc::Status status);         // of the next GetInfo alone
   void SetDelay(std::chrono::milliseconds delay);  // also of calls that are waiting
   // A search with such a query is INVALID_ARGUMENT.
   void SetRefusedText(std::string text);
@@ -47,6 +48,7 @@ class FakeRetriever : public retriever::v1::RetrieverService::Service {
   mutable Mutex mutex_;
   std::string tokenizer_ ABSL_GUARDED_BY(mutex_);
   grpc::Status status_ ABSL_GUARDED_BY(mutex_);
+  grpc::Status info_status_ ABSL_GUARDED_BY(mutex_);
   std::chrono::milliseconds delay_ ABSL_GUARDED_BY(mutex_){0};
   std::string refused_text_ ABSL_GUARDED_BY(mutex_);
   retriever::v1::Coverage coverage_ ABSL_GUARDED_BY(mutex_);

@@ -1,4 +1,5 @@
-// A generator whose model fails every step says so: nobody is to be sent there until a step succeeds again.
+// A generator whose model fails every step, or never ends one, says so: nobody is to be sent there until a step
+// succeeds again.
 #include "generator_service/serve/model_health.h"
 
 #include <atomic>
@@ -25,6 +26,27 @@ class BreakingAllocator : public TorchMemory {
 
  private:
   std::atomic<bool> broken_ = false;
+};
+
+// May be told to hang as a device does.
+class HangingAllocator : public TorchMemory {
+ public:
+  void SetHanging(bool hanging) {
+    MutexLock lock(mutex_);
+    hanging_ = hanging;
+    changed_.NotifyAll();
+  }
+
+ protected:
+  void BeforeAllocation() override {
+    MutexLock lock(mutex_);
+    while (hanging_) changed_.Wait(mutex_);
+  }
+
+ private:
+  Mutex mutex_;
+  CondVar changed_;
+  bool hanging_ ABSL_GUARDED_BY(mutex_) = false;
 };
 
 class ModelHealthTest : public GeneratorServiceTest {
@@ -64,6 +86,46 @@ TEST_F(ModelHealthTest, FollowsTheStepsOfWhichNothingCame) {
   }
   EXPECT_EQ(Health(kGeneratorHealth), State::SERVING);
   generator_.reset();  // before the memory that it uses
+}
+
+TEST_F(ModelHealthTest, FollowsAStepThatDoesNotEnd) {
+  HangingAllocator memory;
+  GeneratorOptions options;
+  options.step_max = std::chrono::milliseconds(1000);
+  Serve(retriever_.address(), {}, std::chrono::milliseconds(3000), options);
+  Succeed();
+  std::this_thread::sleep_for(2 * options.step_max);  // nothing to compute is no step that hangs
+  EXPECT_EQ(Health(kGeneratorHealth), State::SERVING);
+  for (int again = 0; again < 2; ++again) {
+    memory.SetHanging(true);
+    std::thread caller([this] { Succeed(); });
+    AwaitHealth(State::NOT_SERVING);
+    EXPECT_EQ(Health(kRetrievalHealth), State::SERVING);
+    memory.SetHanging(false);
+    caller.join();
+    AwaitHealth(State::SERVING);
+  }
+  generator_.reset();  // before the memory that it uses
+}
+
+TEST(ModelHealth, TellsOnceOfAStepThatHangs) {
+  ModelHealth health{std::chrono::milliseconds(1)};
+  std::vector<bool> told;
+  health.Watch([&told](bool well) { told.push_back(well); });
+  const auto look_twice = [&health] {
+    for (int i = 0; i < 2; ++i) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(2));
+      health.Look();
+    }
+  };
+  look_twice();
+  EXPECT_EQ(told, std::vector<bool>());
+  health.OnStepBegin();
+  look_twice();
+  EXPECT_EQ(told, std::vector<bool>({false}));
+  health.OnStep({.sessions = 1});
+  look_twice();
+  EXPECT_EQ(told, std::vector<bool>({false, true}));
 }
 
 }  // namespace

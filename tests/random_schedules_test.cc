@@ -128,7 +128,7 @@ void RandomSchedulesTest::Disturb(Schedule& schedule) {
     const uint64_t id = 1 + random() % schedule.sessions.size();
     Running& victim = schedule.sessions.at(id);
     victim.cancelled |= !victim.sink->ended();
-    harness.scheduler().Cancel(id, absl::CancelledError("by the test"));
+    harness.scheduler().Cancel(id, harness.now());
   }
   // A leap ends the patience of look-ups, but not that of readers who only pause.
   const bool leap = random() % 60 == 0;

@@ -9,6 +9,7 @@
 #include <thread>
 
 #include "common/base/error.h"
+#include "common/base/strings.h"
 #include "common/rpc/status.h"
 #include "tests/fake_retriever.h"
 #include "tests/tiny_served_model.h"
@@ -50,9 +51,11 @@ class Answers {
 
 class RetrieverClientTest : public testing::Test {
  protected:
-  RetrieverClientTest() : retriever_(std::string(32, 'b')) {
-    client_ = std::make_unique<RetrieverClient>(*MakeRetrieverChannel(retriever_.address()), retriever_.address(),
-                                                model_, tokens_, store_, budget_);
+  RetrieverClientTest() : retriever_(std::string(32, 'b')) { Connect(retriever_.address()); }
+
+  void Connect(const std::string& target) {
+    client_ =
+        std::make_unique<RetrieverClient>(*MakeRetrieverChannel(target), target, model_, tokens_, store_, budget_);
   }
 
   static std::shared_ptr<RetrievalScope> Scope(uint32_t k) {
@@ -205,6 +208,50 @@ TEST_F(RetrieverClientTest, ARetrieverThatStaysFullSaysWhenToComeBack) {
   EXPECT_EQ(RetryAfterOf(full), std::optional(milliseconds(3000)));
   EXPECT_THAT(std::string(full.message()), HasSubstr("refused: the queue is full"));
   EXPECT_EQ(retriever_.requests().size(), 1U);
+}
+
+// Two of them, of which one stops in the middle of what it was asked.
+TEST_F(RetrieverClientTest, WhatOneThatStopsLeavesUnansweredIsAskedOfAnother) {
+  FakeRetriever other(std::string(32, 'b'));
+  Connect(StrCat("ipv4:", retriever_.address(), ",", other.address()));
+  retriever_.SetDelay(milliseconds(60'000));
+  uint64_t lookup = 0;
+  while (retriever_.requests().empty()) {  // its turn comes
+    client_->Lookup({Request(++lookup, {"a"}, Scope(1))}, answers_.Callback());
+    std::this_thread::sleep_for(milliseconds(10));
+  }
+  retriever_.Stop();
+  for (; lookup > 0; --lookup) EXPECT_THAT(Nearest(answers_.Await(lookup)), testing::ElementsAre("n0:a"));
+}
+
+TEST_F(RetrieverClientTest, AnAnswerThatIsLostIsAskedForAgain) {
+  for (const grpc::StatusCode code : {grpc::StatusCode::UNAVAILABLE, grpc::StatusCode::CANCELLED}) {
+    const auto scope = Scope(1);
+    scope->search.set_collection("that GetInfo does not name");  // so that it is asked each time
+    const size_t before = retriever_.requests().size();
+    retriever_.SetInfoStatus({code, "gone"});
+    retriever_.SetStatus({code, "gone"});
+    const auto lookup = static_cast<uint64_t>(code);
+    client_->Lookup({Request(lookup, {"a"}, scope)}, answers_.Callback());
+    while (retriever_.requests().size() == before) std::this_thread::yield();
+    retriever_.SetStatus(grpc::Status::OK);
+    EXPECT_THAT(Nearest(answers_.Await(lookup)), testing::ElementsAre("n0:a"));
+  }
+}
+
+TEST_F(RetrieverClientTest, OneThatIsGoneForGoodIsSaidInTime) {
+  retriever_.Stop();
+  uint64_t lookup = 0;
+  for (const milliseconds time : {milliseconds(30), milliseconds(30'000)}) {
+    LookupRequest request = Request(++lookup, {"a"}, Scope(1));
+    request.deadline = Clock::now() + time;
+    client_->Lookup({request}, answers_.Callback());
+    const absl::Status gone = answers_.Await(lookup).status();
+    EXPECT_LT(Clock::now(), request.deadline);
+    EXPECT_EQ(gone.code(), absl::StatusCode::kUnavailable);
+    EXPECT_EQ(ReasonOf(gone), Reason::kRetrievalFailed);
+    EXPECT_THAT(std::string(gone.message()), HasSubstr("is retro-retriever running there?"));
+  }
 }
 
 TEST_F(RetrieverClientTest, ACancelEndsThePauseBeforeTheNextTry) {

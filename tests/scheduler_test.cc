@@ -146,12 +146,28 @@ TEST_F(SchedulerTest, ACancelledSessionsPlaceIsFreeBeforeTheNextStep) {
   harness.Turn();
   EXPECT_EQ(harness.scheduler().waiting(), 1);
   ASSERT_EQ(harness.lookups().size(), 1U);
-  harness.scheduler().Cancel(1, absl::CancelledError("by the test"));
+  harness.scheduler().Cancel(1, harness.now());
   EXPECT_EQ(first->error().code(), absl::StatusCode::kCancelled);
   harness.Turn();
   EXPECT_EQ(harness.runner().live(), std::set<uint64_t>{2});
   EXPECT_EQ(harness.cancelled_lookups(), std::vector<uint64_t>{harness.lookups()[0].lookup});
   harness.Answer(0, false);  // too late: must do nothing
+}
+
+TEST_F(SchedulerTest, WhoLeavesAsItsTimeEndsHasTimedOut) {
+  SchedulerHarness harness(*model_, tokenizer_);
+  for (const auto& [left, code] : {std::pair(milliseconds(-5), absl::StatusCode::kDeadlineExceeded),
+                                   std::pair(milliseconds(90), absl::StatusCode::kDeadlineExceeded),
+                                   std::pair(milliseconds(5000), absl::StatusCode::kCancelled)}) {
+    GenerationRequest request = Request("some words", 5);
+    request.arrival = harness.now();
+    request.deadline = harness.now() + std::chrono::seconds(10);
+    auto sink = std::make_shared<RecordingSink>();
+    ASSERT_TRUE(harness.scheduler().Add(1, request, sink).ok());
+    harness.scheduler().Cancel(1, request.deadline - left);
+    EXPECT_EQ(sink->error().code(), code) << left.count();
+    harness.Turn();
+  }
 }
 
 TEST_F(SchedulerTest, LookupsThatFallDueTogetherAreHandedOutTogether) {

@@ -7,12 +7,13 @@ namespace retro {
 namespace {
 
 constexpr std::chrono::milliseconds kLookEvery{1000};
+constexpr std::chrono::milliseconds kLookEveryMin{1};
 constexpr int kLooksMin = 4;  // within the time allowed
 
 }  // namespace
 
 PeerWatch::PeerWatch(std::chrono::milliseconds most)
-    : most_(most), cancelling_(std::min(kLookEvery, most / kLooksMin), [this] { CancelOverdue(); }) {}
+    : most_(most), cancelling_(std::clamp(most / kLooksMin, kLookEveryMin, kLookEvery), [this] { CancelOverdue(); }) {}
 
 PeerWatch::Entry PeerWatch::Begin(const grpc::CallbackServerContext& context) {
   const MutexLock lock(mutex_);

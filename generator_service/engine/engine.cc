@@ -66,6 +66,7 @@ bool Engine::Turn() {
     report.tokens += static_cast<int64_t>(item.tokens.size());
     for (const ChunkNeighbours& chunk : item.neighbours) report.neighbours += chunk.count;
   }
+  if (options_.on_step_begin) options_.on_step_begin();
   std::vector<absl::StatusOr<StepOutput>> outputs = runner_->Step(items);
   report.failure = FailureOf(outputs);
   const Clock::time_point after = Clock::now();
@@ -84,9 +85,7 @@ void Engine::Deliver(EngineMailbox::Mail& mail, Clock::time_point now) {
     sink->OnError(added);
     mailbox_->CountEnded({submission.id});
   }
-  for (const uint64_t session : mail.cancels) {
-    scheduler_.Cancel(session, CallerGoneError(/*deadline_passed=*/false));
-  }
+  for (const uint64_t session : mail.cancels) scheduler_.Cancel(session, now);
   for (auto& [lookup, answer] : mail.answers) scheduler_.OnNeighbours(lookup, std::move(answer), now);
 }
 

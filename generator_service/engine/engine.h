@@ -30,6 +30,8 @@ struct StepReport {
 struct EngineOptions {
   ModelFacts facts;
   SchedulerLimits limits;
+  // Called by the compute thread before each step. Optional.
+  std::function<void()> on_step_begin;
   // Called by the compute thread after each step and whenever it runs dry (then with no sessions and no time).
   // Optional.
   std::function<void(const StepReport&)> on_step;
@@ -49,7 +51,7 @@ class Engine {
   // is called only after OK; it gets INVALID_ARGUMENT if the request needs more cache than there is.
   absl::StatusOr<uint64_t> Submit(GenerationRequest request, std::shared_ptr<EventSink> sink,
                                   SessionPlace place = SessionPlace::kNew);
-  // Its sink gets CANCELLED and its place is free before the next step. Unknown or ended sessions are ignored.
+  // Its sink gets CallerLeftError and its place is free before the next step. Unknown or ended sessions are ignored.
   void Cancel(uint64_t session);
   // A sink has room again.
   void Wake();

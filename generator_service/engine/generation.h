@@ -91,6 +91,8 @@ struct FinishOutput {
 class EventSink {
  public:
   virtual ~EventSink() = default;
+  // Once, when it gets its place or ends without one; before all else.
+  virtual void OnWaited(Clock::duration /*time*/) {}
   virtual void OnToken(TokenOutput output) = 0;
   // Before the first token that the chunk's neighbours serve.
   virtual void OnChunk(ChunkOutput output) = 0;

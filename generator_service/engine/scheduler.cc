@@ -15,12 +15,21 @@ constexpr std::chrono::milliseconds kRetryAfter{1000};
 constexpr std::chrono::milliseconds kLookupGrace{250};
 // Else a few readers that never read would keep everybody from a place for as long as they may.
 constexpr int kStallShareIfOthersWait = 10;
+// A caller whose time is over resets its call, often before we look at the clock. Its time is a little longer here than
+// with it: gRPC rounds it up on its way, by up to a hundredth.
+constexpr std::chrono::milliseconds kDeadlineMargin{20};
+constexpr int kDeadlineMarginShare = 100;
 
 }  // namespace
 
 absl::Status StalledError(std::chrono::milliseconds stall_ms_max) {
   return Error(absl::StatusCode::kCancelled, Reason::kCallerGone,
                StrCat("nobody has read this stream for ", stall_ms_max.count(), " ms"));
+}
+
+absl::Status CallerLeftError(Clock::time_point arrival, Clock::time_point deadline, Clock::time_point now) {
+  const Clock::duration margin = kDeadlineMargin + (deadline - arrival) / kDeadlineMarginShare;
+  return CallerGoneError(/*deadline_passed=*/now >= deadline - margin);
 }
 
 int64_t Scheduler::CacheBlocks(const Session& session) const {
@@ -43,13 +52,14 @@ absl::Status Scheduler::Add(uint64_t id, GenerationRequest request, std::shared_
   return absl::OkStatus();
 }
 
-void Scheduler::Cancel(uint64_t id, const absl::Status& why) {
-  for (Entry& entry : waiting_) {
-    if (entry.session->id() == id) entry.session->Fail(why);
-  }
-  for (Entry& entry : running_) {
-    if (entry.session->id() == id) entry.session->Fail(why);
-  }
+void Scheduler::Cancel(uint64_t id, Clock::time_point now) {
+  const auto cancel = [&](Entry& entry) {
+    Session& session = *entry.session;
+    if (session.id() != id) return;
+    session.Fail(CallerLeftError(session.request().arrival, session.request().deadline, now), now);
+  };
+  std::ranges::for_each(waiting_, cancel);
+  std::ranges::for_each(running_, cancel);
 }
 
 void Scheduler::Drain(Clock::time_point now) {
@@ -89,13 +99,13 @@ std::chrono::milliseconds Scheduler::StallMax() const {
 void Scheduler::Expire(Entry& entry, Clock::time_point now, SchedulerEffects& effects) const {
   Session& session = *entry.session;
   if (session.state() == SessionState::kFinished) return;
-  if (now >= session.request().deadline) return session.Fail(CallerGoneError(/*deadline_passed=*/true));
+  if (now >= session.request().deadline) return session.Fail(CallerGoneError(/*deadline_passed=*/true), now);
   if (session.sink().HasRoom()) {
     entry.stalled_since.reset();
   } else if (!entry.stalled_since.has_value()) {
     entry.stalled_since = now;
   } else if (now >= *entry.stalled_since + StallMax()) {
-    return session.Fail(StalledError(StallMax()));
+    return session.Fail(StalledError(StallMax()), now);
   }
   if (session.pending_lookup().has_value() && now >= session.lookup_deadline() + kLookupGrace) {
     effects.cancelled_lookups.push_back(*session.pending_lookup());
@@ -209,7 +219,7 @@ void Scheduler::Apply(std::vector<absl::StatusOr<StepOutput>> outputs, Clock::ti
     if (outputs[i].ok()) {
       session->OnStep(tokens, *outputs[i], sampler_, now);
     } else {
-      session->Fail(outputs[i].status());
+      session->Fail(outputs[i].status(), now);
     }
   }
   plan_.clear();

@@ -45,6 +45,9 @@ struct SchedulerLimits {
 // Of a stream that nobody has read for so long: CANCELLED.
 absl::Status StalledError(std::chrono::milliseconds stall_ms_max);
 
+// Of a call that its caller has left: CANCELLED, or DEADLINE_EXCEEDED if it had as good as no time left.
+absl::Status CallerLeftError(Clock::time_point arrival, Clock::time_point deadline, Clock::time_point now);
+
 // What the scheduler wants done outside.
 struct SchedulerEffects {
   std::vector<LookupRequest> lookups;
@@ -63,8 +66,8 @@ class Scheduler {
   // Takes a session in. RESOURCE_EXHAUSTED if too many wait, INVALID_ARGUMENT if it would never get a place; the
   // sink is then not called. `id` is new.
   absl::Status Add(uint64_t id, GenerationRequest request, std::shared_ptr<EventSink> sink);
-  // Ends a session with this error. Unknown ones are ignored.
-  void Cancel(uint64_t id, const absl::Status& why);
+  // Ends a session whose caller has left. Unknown ones are ignored.
+  void Cancel(uint64_t id, Clock::time_point now);
   // Ends every session, with what it needs to go on elsewhere.
   void Drain(Clock::time_point now);
   // Answers that nobody waits for any more are ignored.

@@ -63,11 +63,16 @@ SessionState Session::state() const {
 }
 
 void Session::Admit(Clock::time_point now) {
+  EndWait(now);
   admitted_ = true;
-  totals_.queue_time = now - request_.arrival;
   // Tokens before the first one with logits of its own are known as they are.
   if (request_.echo_from == 0) EmitPromptToken(0, ScoredToken{tokens_.front(), 0, {}});
   if (request_.max_tokens == 0 && prompt_length_ == 1) Finish(FinishCause::kLength, "", now);
+}
+
+void Session::EndWait(Clock::time_point now) {
+  totals_.queue_time = now - request_.arrival;
+  sink_->OnWaited(totals_.queue_time);
 }
 
 // All complete chunks whose neighbours are not known, as long as those have room; else as many as have room, once half
@@ -112,7 +117,7 @@ void Session::OnNeighbours(absl::StatusOr<LookupAnswer> answer, Clock::time_poin
     answer = Error(absl::StatusCode::kInternal, Reason::kInternal, "a look-up gave a wrong number of answers");
   }
   if (!answer.ok()) {
-    if (request_.retrieval.on_failure == FailurePolicy::kFail) return Fail(RetrievalError(answer.status()));
+    if (request_.retrieval.on_failure == FailurePolicy::kFail) return Fail(RetrievalError(answer.status()), now);
     LookupAnswer without;
     for (int64_t i = 0; i < pending_chunks_; ++i) {
       FoundNeighbours& none = without.chunks.emplace_back();
@@ -217,7 +222,7 @@ void Session::OnStep(int64_t tokens, const StepOutput& output, Sampler& sampler,
   fed_ += tokens;
   if (request_.retrieval.enabled) neighbours_.ForgetBefore(geometry_.AttendedChunk(fed_ - 1));
   NoteStanding(now);
-  if (request_.echo_from.has_value() && rows > 0) EmitPromptTokens(fed_ - rows, output, sampler);
+  if (request_.echo_from.has_value() && rows > 0) EmitPromptTokens(fed_ - rows, output, sampler, now);
   if (finished_) return;
   if (request_.max_tokens == 0) {
     if (fed_ == FeedLimit()) Finish(FinishCause::kLength, "", now);
@@ -229,18 +234,18 @@ void Session::OnStep(int64_t tokens, const StepOutput& output, Sampler& sampler,
   const auto logits = output.logits.subspan(row, static_cast<size_t>(facts_.vocabulary));
   absl::StatusOr<ScoredToken> token =
       sampler.Sample(logits, request_.sampling, seen_, static_cast<uint64_t>(KnownTokens()));
-  if (!token.ok()) return Fail(token.status());
+  if (!token.ok()) return Fail(token.status(), now);
   EmitSampled(*std::move(token), output, now);
 }
 
 // Row i of the output belongs to the token at first_row + i and predicts the one after it.
-void Session::EmitPromptTokens(int64_t first_row, const StepOutput& output, Sampler& sampler) {
+void Session::EmitPromptTokens(int64_t first_row, const StepOutput& output, Sampler& sampler, Clock::time_point now) {
   const auto width = static_cast<size_t>(facts_.vocabulary);
   for (int64_t row = first_row; row < fed_ && row + 1 < prompt_length_; ++row) {
     const auto logits = output.logits.subspan(static_cast<size_t>(row - first_row) * width, width);
     absl::StatusOr<ScoredToken> token =
         sampler.Score(logits, tokens_[static_cast<size_t>(row) + 1], request_.sampling.top_logprobs);
-    if (!token.ok()) return Fail(token.status());
+    if (!token.ok()) return Fail(token.status(), now);
     if (row + 1 >= *request_.echo_from) EmitPromptToken(row + 1, *std::move(token));
   }
 }
@@ -302,14 +307,16 @@ std::vector<NeighbourAttribution> Session::Attribute(int64_t position, const std
   return attributions;
 }
 
-void Session::Fail(const absl::Status& status) {
+void Session::Fail(const absl::Status& status, Clock::time_point now) {
   if (finished_) return;
+  if (!admitted_) EndWait(now);
   finished_ = true;
   sink_->OnError(status);
 }
 
 void Session::Drain(Clock::time_point now) {
   if (finished_) return;
+  if (!admitted_) EndWait(now);
   totals_.tokens = tokens_;
   Finish(FinishCause::kDrained, "", now);
 }

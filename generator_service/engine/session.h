@@ -81,7 +81,7 @@ class Session {
   void OnStep(int64_t tokens, const StepOutput& output, Sampler& sampler, Clock::time_point now);
 
   // Ends it before its time. The caller frees its place.
-  void Fail(const absl::Status& status);
+  void Fail(const absl::Status& status, Clock::time_point now);
   void Drain(Clock::time_point now);
 
  private:
@@ -91,7 +91,8 @@ class Session {
   int64_t ChunksToLookUp() const;
   int64_t LogitRows(int64_t tokens) const;
   bool OnlySamples(const StepItem& item) const;
-  void EmitPromptTokens(int64_t first_row, const StepOutput& output, Sampler& sampler);
+  void EndWait(Clock::time_point now);
+  void EmitPromptTokens(int64_t first_row, const StepOutput& output, Sampler& sampler, Clock::time_point now);
   void EmitPromptToken(int64_t position, ScoredToken token);
   void EmitSampled(ScoredToken token, const StepOutput& output, Clock::time_point now);
   std::vector<NeighbourAttribution> Attribute(int64_t position, const std::vector<float>& attention) const;

@@ -24,6 +24,7 @@ void GenerateStream::Start(absl::StatusOr<GenerationRequest> request) {
   if (!request.ok()) return End(request.status());
   seed_ = request->sampling.seed;
   offset_ = request->retrieval.offset;
+  arrival_ = request->arrival;
   const absl::StatusOr<uint64_t> session = engine_.Submit(*std::move(request), self_);
   if (!session.ok()) return End(session.status());
   bool cancelled = false;
@@ -62,11 +63,17 @@ void GenerateStream::OnDone() {
   const std::shared_ptr<GenerateStream> self = std::move(self_);
 }
 
+// Waits and first tokens count when they are there: under overload most generations are cut, and it is their waits that
+// tell of it.
+void GenerateStream::OnWaited(Clock::duration time) { metrics_.OnWaited(time); }
+
 void GenerateStream::OnToken(TokenOutput output) {
   if (!output.prompt) {
     const Clock::time_point now = Clock::now();
     if (last_token_.has_value()) {
       metrics_.OnBetweenTokens(std::chrono::duration<double>(now - *last_token_).count());
+    } else {
+      metrics_.OnFirstToken(now - arrival_);
     }
     last_token_ = now;
   }

@@ -41,6 +41,7 @@ class GenerateStream : public grpc::ServerWriteReactor<grpc::ByteBuffer>, public
   void OnDone() override;
 
   // Of the engine.
+  void OnWaited(Clock::duration time) override;
   void OnToken(TokenOutput output) override;
   void OnChunk(ChunkOutput output) override;
   void OnFinish(FinishOutput output) override;
@@ -79,6 +80,7 @@ class GenerateStream : public grpc::ServerWriteReactor<grpc::ByteBuffer>, public
   // Of the request; set before the engine knows of it.
   uint64_t seed_ = 0;
   int64_t offset_ = 0;
+  Clock::time_point arrival_;
   std::optional<Clock::time_point> last_token_;  // engine's thread
 
   mutable Mutex mutex_;

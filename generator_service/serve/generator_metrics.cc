@@ -20,7 +20,7 @@ GeneratorMetrics::GeneratorMetrics(Metrics& metrics, int64_t cache_blocks_total)
       step_(metrics.Histogram(kStep, kStepHelp, {{"encodes", "no"}})),
       encoding_step_(metrics.Histogram(kStep, kStepHelp, {{"encodes", "yes"}})),
       lookup_(metrics.Histogram("retro_lookup_seconds", "One chunk's look-up, as the generator sees it.")),
-      queue_wait_(metrics.Histogram("retro_session_wait_seconds", "A generation's wait for a place.")),
+      queue_wait_(metrics.Histogram("retro_session_wait_seconds", "A generation's wait for a place, had or given up.")),
       stream_seconds_(metrics.Counter("retro_stream_seconds_total", "Time that finished generations took.")),
       retrieval_seconds_(
           metrics.Counter("retro_retrieval_wait_seconds_total", "Of it, time that they stood still for neighbours.")),
@@ -69,9 +69,11 @@ void GeneratorMetrics::OnChunk(const ChunkOutput& chunk) {
   }
 }
 
+void GeneratorMetrics::OnWaited(Clock::duration time) { queue_wait_.Observe(Seconds(time)); }
+
+void GeneratorMetrics::OnFirstToken(Clock::duration time) { first_token_.Observe(Seconds(time)); }
+
 void GeneratorMetrics::OnFinish(const FinishOutput& finish) {
-  queue_wait_.Observe(Seconds(finish.queue_time));
-  if (finish.time_to_first_token.has_value()) first_token_.Observe(Seconds(*finish.time_to_first_token));
   stream_seconds_.Increment(Seconds(finish.total_time));
   retrieval_seconds_.Increment(Seconds(finish.retrieval_time));
   tokens_prompt_.Increment(static_cast<double>(finish.prompt_tokens));

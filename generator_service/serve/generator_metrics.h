@@ -14,6 +14,10 @@ class GeneratorMetrics {
 
   void OnStep(const StepReport& step);
   void OnChunk(const ChunkOutput& chunk);
+  // A generation's wait for a place, however it ended.
+  void OnWaited(Clock::duration time);
+  // From a call to its first new token, whatever becomes of it afterwards.
+  void OnFirstToken(Clock::duration time);
   void OnFinish(const FinishOutput& finish);
   // Between two tokens of one stream, in seconds.
   void OnBetweenTokens(double seconds) { between_tokens_.Observe(seconds); }

@@ -11,8 +11,10 @@
 #include "common/base/worker_pool.h"
 #include "common/rpc/log.h"
 #include "common/rpc/message.h"
+#include "common/rpc/peer_watch.h"
 #include "generator_service/engine/engine.h"
 #include "generator_service/engine/model_runner.h"
+#include "generator_service/model/weight_table.h"
 #include "generator_service/serve/generate_stream.h"
 #include "generator_service/serve/model_health.h"
 #include "generator_service/serve/model_message.h"
@@ -54,6 +56,7 @@ class GeneratorRpcs : public ServiceBase {
         generator_metrics_(generator_metrics),
         budget_(budget),
         stall_ms_max_(options.limits.stall_ms_max),
+        peers_(stall_ms_max_),
         access_(options.server.access.get()) {}
 
   grpc::ServerWriteReactor<grpc::ByteBuffer>* Generate(grpc::CallbackServerContext* context,
@@ -78,8 +81,8 @@ class GeneratorRpcs : public ServiceBase {
     const absl::Status allowed = Admit(access_, *context, "Score", call);
     HeldBytes held(budget_, call.key());
     const absl::Status admitted = MakeRoom(allowed, *request, held);
-    const auto score =
-        ScoreCall::Create(CallRecord(metrics_, "Score", call), std::move(held), engine_, generator_metrics_, reply);
+    const auto score = ScoreCall::Create(*context, CallRecord(metrics_, "Score", call), std::move(held), engine_,
+                                         generator_metrics_, peers_, reply);
     InBackground<pb::ScoreRequest>(score, *request, call, admitted, [this, call](const pb::ScoreRequest& message) {
       return parser_.ParseScore(message, call);
     });
@@ -111,8 +114,9 @@ class GeneratorRpcs : public ServiceBase {
   void InBackground(const auto& reactor, const grpc::ByteBuffer& request, const CallContext& call,
                     const absl::Status& admitted, const auto& parse) {
     if (!admitted.ok()) return reactor->Start(admitted);
-    const auto work = [this, reactor, &request, call, parse] {
-      const absl::Status wanted = call.Check();
+    const auto work = [this, reactor, &request, call, parse, arrival = Clock::now()] {
+      absl::Status wanted = call.Check();
+      if (absl::IsCancelled(wanted)) wanted = CallerLeftError(arrival, call.deadline, Clock::now());
       if (!wanted.ok()) return reactor->Start(wanted);
       Message message;
       HeldBytes parsed(budget_, call.key());  // of the message; what is made of it has bounds of its own
@@ -135,6 +139,7 @@ class GeneratorRpcs : public ServiceBase {
   GeneratorMetrics& generator_metrics_;
   ByteBudget& budget_;
   const std::chrono::milliseconds stall_ms_max_;
+  PeerWatch peers_;  // that are sent an answer of Score
   AccessControl* const access_;
 };
 
@@ -146,6 +151,18 @@ size_t RequestsQueuedMax(const SchedulerLimits& limits) {
 NeighbourShape ShapeOf(const ServedModel& model) {
   const ModelConfig& config = model.config();
   return {config.chunk_length, config.neighbour_length, config.vocabulary, static_cast<TokenId>(config.pad_id)};
+}
+
+// Where the whole of a step is computed at this pace, in parameters times tokens a second, it does not hang yet: one
+// core does ten times as much.
+constexpr int64_t kSlowestPace = 1'000'000'000;
+
+std::chrono::milliseconds StepMax(const GeneratorOptions& options, const ServedModel& model) {
+  if (model.model->device() != "cpu") return options.step_max;
+  const double work = static_cast<double>(CountMatrixParameters(WeightTable(model.config()))) *
+                      static_cast<double>(options.limits.prefill_tokens_max);
+  const std::chrono::duration<double> slowest(work / kSlowestPace);
+  return std::max(options.step_max, std::chrono::duration_cast<std::chrono::milliseconds>(slowest));
 }
 
 // On a GPU a step is a matter of launches: so many tokens take hardly longer than one.
@@ -168,6 +185,7 @@ EngineOptions OptionsOf(const GeneratorOptions& options, const ServedModel& mode
     const int64_t tokens = std::min(wanted, options.limits.prefill_tokens_max);
     engine.limits.prefill_tokens_shared_min = engine.limits.prefill_tokens_shared_max = tokens;
   }
+  engine.on_step_begin = [&health] { health.OnStepBegin(); };
   engine.on_step = [&metrics, &health](const StepReport& step) {
     metrics.OnStep(step);
     health.OnStep(step);
@@ -200,6 +218,7 @@ struct Generator::Parts {
       : options(all_options),
         model(std::move(served)),
         metrics(process_metrics, model.model->cache_blocks()),
+        health(StepMax(options, model)),
         request_bytes(options.request_bytes_max),
         store(model),
         tokens(*model.tokenizer, ShapeOf(model), options.retokenised_cache_chunks_max),
@@ -259,9 +278,12 @@ absl::StatusOr<std::unique_ptr<Generator>> Generator::Start(const GeneratorOptio
   set_model(true);
   parts->server->SetServing(kRetrievalHealth, false);
   parts->health.Watch(set_model);
-  parts->probe = std::make_unique<RetrieverProbe>(
-      parts->retriever, parts->store, options.probe_ms,
-      [server = parts->server.get()](bool reachable) { server->SetServing(kRetrievalHealth, reachable); });
+  parts->probe =
+      std::make_unique<RetrieverProbe>(parts->retriever, parts->store, options.probe_ms,
+                                       [server = parts->server.get(), health = &parts->health](bool reachable) {
+                                         server->SetServing(kRetrievalHealth, reachable);
+                                         health->Look();
+                                       });
   return std::unique_ptr<Generator>(new Generator(std::move(parts)));
 }
 

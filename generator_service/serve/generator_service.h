@@ -15,8 +15,8 @@
 
 namespace retro {
 
-// Health names. "" and the service's own mean that the model is ready, until it fails several steps in a row (see
-// ModelHealth); this one, that the retriever answers.
+// Health names. "" and the service's own mean that the model is ready, until it fails several steps in a row or one
+// does not end (see ModelHealth); this one, that the retriever answers.
 inline constexpr char kGeneratorHealth[] = "retro.generator.v1.GeneratorService";
 inline constexpr char kRetrievalHealth[] = "retrieval";
 
@@ -30,7 +30,8 @@ struct GeneratorOptions {
   int64_t neighbours_max = kNeighboursMax;       // of a chunk, that a request may ask for or give
   size_t request_bytes_max = size_t{256} << 20;  // of requests, what is found for them and Score's replies, at once
   size_t retokenised_cache_chunks_max = 65536;   // chunks of collections with another tokenizer
-  std::chrono::milliseconds probe_ms{2000};      // between two looks at the retriever
+  std::chrono::milliseconds probe_ms{2000};      // between two looks at the retriever, and at the model's health
+  std::chrono::milliseconds step_max{60'000};    // longer ones hang; a large model on a CPU is given more
 };
 
 class Generator {

@@ -28,6 +28,10 @@ constexpr size_t kWorkQueuedMax = 256;
 // Between two tries at a retriever that is full.
 constexpr std::chrono::milliseconds kPauseMin{10};
 constexpr size_t kTriesMax = 16;
+// After the first answer that was lost, and how much longer after each further one.
+constexpr std::chrono::milliseconds kLossPause{20};
+constexpr int kLossPauseGrowth = 3;
+constexpr int kLossesMax = 3;
 
 std::chrono::system_clock::time_point WallTime(Clock::time_point deadline) {
   const auto left =
@@ -68,6 +72,7 @@ struct RetrieverClient::Call : std::enable_shared_from_this<Call> {
   std::chrono::milliseconds timeout_ms{0};
   std::string request_ids;
   std::string traceparent;  // of the first look-up
+  int losses = 0;           // answers that did not come, and after which it was repeated
 
   pb::GetInfoRequest store_request;
   pb::GetInfoResponse store_response;
@@ -84,6 +89,22 @@ struct RetrieverClient::Call : std::enable_shared_from_this<Call> {
     context.AddMetadata(kRequestIdHeader, request_ids);
     if (!traceparent.empty()) context.AddMetadata("traceparent", traceparent);
     return context;
+  }
+
+  // After this failure, before a repetition; nothing where that would not help. UNAVAILABLE is what a retriever that
+  // dies leaves of its calls, and CANCELLED what one leaves that stops. There the delay that it may name is not waited
+  // for: the next try goes to another one, if there is any.
+  std::optional<std::chrono::milliseconds> PauseAfter(const absl::Status& failure) {
+    if (absl::IsResourceExhausted(failure)) {
+      const std::optional<std::chrono::milliseconds> named = RetryAfterOf(failure);
+      return named.has_value() ? std::optional(std::max(*named, kPauseMin)) : std::nullopt;
+    }
+    const bool lost = absl::IsUnavailable(failure) || absl::IsCancelled(failure);
+    if (!lost || losses == kLossesMax) return std::nullopt;
+    std::chrono::milliseconds pause = kLossPause;
+    for (int i = 0; i < losses; ++i) pause *= kLossPauseGrowth;
+    ++losses;
+    return pause;
   }
 };
 
@@ -187,7 +208,11 @@ void RetrieverClient::AskStore(const CallPtr& call) {
 }
 
 void RetrieverClient::OnStore(const CallPtr& call, const grpc::Status& status) {
-  if (!status.ok()) return Fail(call, Explain(FromGrpcStatus(status), call->timeout_ms));
+  if (!status.ok()) {
+    const absl::Status error = FromGrpcStatus(status);
+    if (!RepeatLater(call, error, &RetrieverClient::AskStore)) Fail(call, Explain(error, call->timeout_ms));
+    return;
+  }
   store_.Update(call->store_response);
   Search(call);
 }
@@ -212,7 +237,7 @@ void RetrieverClient::Search(const CallPtr& call) {
 void RetrieverClient::OnSearched(const CallPtr& call, const grpc::Status& status) {
   if (!status.ok()) {
     const absl::Status error = FromGrpcStatus(status);
-    if (!SearchLater(call, error)) Fail(call, Explain(error, call->timeout_ms));
+    if (!RepeatLater(call, error, &RetrieverClient::Search)) Fail(call, Explain(error, call->timeout_ms));
     return;
   }
   if (call->response.results_size() != call->search.queries_size()) {
@@ -222,19 +247,17 @@ void RetrieverClient::OnSearched(const CallPtr& call, const grpc::Status& status
   Deliver(call);
 }
 
-// A search changes nothing, so it may be repeated. True: it will be.
-bool RetrieverClient::SearchLater(const CallPtr& call, const absl::Status& refusal) {
-  const std::optional<std::chrono::milliseconds> named = RetryAfterOf(refusal);
-  if (!absl::IsResourceExhausted(refusal) || !named.has_value()) return false;
-  const std::chrono::milliseconds pause = std::max(*named, kPauseMin);
-  if (Clock::now() + pause >= call->deadline) return false;
+// What is asked changes nothing, so it may be repeated. True: it will be.
+bool RetrieverClient::RepeatLater(const CallPtr& call, const absl::Status& failure, Rpc rpc) {
+  const std::optional<std::chrono::milliseconds> pause = call->PauseAfter(failure);
+  if (!pause.has_value() || Clock::now() + *pause >= call->deadline) return false;
   MutexLock lock(mutex_);
   if (!Wanted(*call) || call->contexts.size() >= kTriesMax) return false;
   ++callbacks_;
   HandOver(call.get());
-  call->pauses.emplace_back().Set(WallTime(Clock::now() + pause), [this, of = call.get()](bool /*passed*/) {
+  call->pauses.emplace_back().Set(WallTime(Clock::now() + *pause), [this, rpc, of = call.get()](bool /*passed*/) {
     TakeOver(of);
-    EndCallback([this, of] { Search(of->shared_from_this()); });
+    EndCallback([this, rpc, of] { (this->*rpc)(of->shared_from_this()); });
   });
   return true;
 }

@@ -41,7 +41,8 @@ class RetrieverClient : public NeighbourSource {
   // Answers as ChunkLookup::Answer. Errors: DEADLINE_EXCEEDED; INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION and
   // RESOURCE_EXHAUSTED as the retriever gave them, with its reason and delay; UNAVAILABLE naming the address and what
   // to do; RESOURCE_EXHAUSTED too where the budget has no room for what was found. A retriever that is full is asked
-  // again after the delay that it names, as long as the look-up has time.
+  // again after the delay that it names, as long as the look-up has time; so is one that is gone in the middle, a few
+  // times and soon, since another one may stand by.
   void Lookup(std::vector<LookupRequest> requests, Callback done) override;
   // A call that nobody waits for any more is cancelled.
   void CancelLookup(uint64_t lookup) override;
@@ -53,6 +54,7 @@ class RetrieverClient : public NeighbourSource {
  private:
   struct Call;
   using CallPtr = std::shared_ptr<Call>;
+  using Rpc = void (RetrieverClient::*)(const CallPtr&);
   struct Pending {
     ChunkLookupPtr lookup;
     Callback done;
@@ -69,7 +71,7 @@ class RetrieverClient : public NeighbourSource {
   void OnStore(const CallPtr& call, const grpc::Status& status);
   void Search(const CallPtr& call);
   void OnSearched(const CallPtr& call, const grpc::Status& status);
-  bool SearchLater(const CallPtr& call, const absl::Status& refusal);
+  bool RepeatLater(const CallPtr& call, const absl::Status& failure, Rpc rpc);
   void Fail(const CallPtr& call, const absl::Status& failure);
   void Deliver(const CallPtr& call);
   void DeliverFailure(const CallPtr& call, const absl::Status& failure);

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "common/base/error.h"
+#include "common/base/handover.h"
 #include "common/base/strings.h"
 #include "common/rpc/message.h"
 #include "generator_service/serve/event_messages.h"
@@ -21,6 +22,8 @@ absl::Status TooLargeError() {
 class ScoreCall::Item : public EventSink {
  public:
   Item(std::shared_ptr<ScoreCall> call, size_t item) : call_(std::move(call)), item_(item) {}
+
+  void OnWaited(Clock::duration time) override { call_->metrics_.OnWaited(time); }
 
   void OnToken(TokenOutput output) override {
     generator::v1::ScoreResult& scores = result();
@@ -58,9 +61,11 @@ class ScoreCall::Item : public EventSink {
   const size_t item_;
 };
 
-std::shared_ptr<ScoreCall> ScoreCall::Create(CallRecord record, HeldBytes held, Engine& engine,
-                                             GeneratorMetrics& metrics, grpc::ByteBuffer* reply) {
-  std::shared_ptr<ScoreCall> call(new ScoreCall(std::move(record), std::move(held), engine, metrics, reply));
+std::shared_ptr<ScoreCall> ScoreCall::Create(grpc::CallbackServerContext& context, CallRecord record, HeldBytes held,
+                                             Engine& engine, GeneratorMetrics& metrics, PeerWatch& peers,
+                                             grpc::ByteBuffer* reply) {
+  std::shared_ptr<ScoreCall> call(
+      new ScoreCall(context, std::move(record), std::move(held), engine, metrics, peers, reply));
   call->self_ = call;
   return call;
 }
@@ -78,7 +83,7 @@ void ScoreCall::Start(absl::StatusOr<std::vector<GenerationRequest>> requests) {
 // The first item waits for a place of its own, which the items after it inherit: they are not refused half-way. Those
 // beside it take only places that nobody else waits for.
 absl::Status ScoreCall::SubmitNext() {
-  if (cancelled_) return CallerGoneError(/*deadline_passed=*/false);
+  if (cancelled_) return CallerLeftError(requests_[next_].arrival, requests_[next_].deadline, Clock::now());
   const SessionPlace place = !under_way_.empty() ? SessionPlace::kSpare
                              : next_ == 0        ? SessionPlace::kNew
                                                  : SessionPlace::kOfEnded;
@@ -126,7 +131,7 @@ void ScoreCall::Answer() {
   } else {
     answered = UnaryRunner::MemoryFullError();
   }
-  Finish(record_.Finish(answered));
+  End(answered);
 }
 
 void ScoreCall::Fail(const absl::Status& status) {
@@ -138,7 +143,16 @@ void ScoreCall::Fail(const absl::Status& status) {
     under_way = std::move(under_way_);
   }
   for (const auto& [item, session] : under_way) engine_.Cancel(session);
-  Finish(record_.Finish(status));
+  End(status);
+}
+
+// The last thing that a call does. An answer that nobody takes would keep its memory for as long as the connection
+// lives.
+void ScoreCall::End(const absl::Status& status) {
+  sent_ = peers_.Begin(context_);
+  const grpc::Status answer = record_.Finish(status);
+  HandOver(this);
+  Finish(answer);
 }
 
 // Each item that is under way ends with an error then; if there is none, the next one is not submitted.
@@ -153,6 +167,8 @@ void ScoreCall::OnCancel() {
 }
 
 void ScoreCall::OnDone() {
+  TakeOver(this);
+  peers_.End(sent_);
   // Last: this may be the end of it.
   const std::shared_ptr<ScoreCall> self = std::move(self_);
 }

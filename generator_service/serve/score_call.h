@@ -13,6 +13,7 @@
 
 #include "common/base/byte_budget.h"
 #include "common/base/sync.h"
+#include "common/rpc/peer_watch.h"
 #include "common/rpc/unary.h"
 #include "generator_service/engine/engine.h"
 #include "generator_service/serve/generator_metrics.h"
@@ -26,9 +27,10 @@ class ScoreCall : public grpc::ServerUnaryReactor {
   static constexpr size_t kRetrievalBytesMax = 16 << 20;
   static constexpr size_t kItemsAtOnceMax = 4;
 
-  // `engine` and `metrics` must outlive the call, which holds what `held` holds; `reply` lives as long as gRPC's part
-  // of it.
-  static std::shared_ptr<ScoreCall> Create(CallRecord record, HeldBytes held, Engine& engine, GeneratorMetrics& metrics,
+  // `context` is the call's own, and `reply` lives as long as gRPC's part of it; all else must outlive the call, which
+  // holds what `held` holds. `peers` ends it once nobody takes its answer.
+  static std::shared_ptr<ScoreCall> Create(grpc::CallbackServerContext& context, CallRecord record, HeldBytes held,
+                                           Engine& engine, GeneratorMetrics& metrics, PeerWatch& peers,
                                            grpc::ByteBuffer* reply);
 
   void Start(absl::StatusOr<std::vector<GenerationRequest>> requests);
@@ -40,20 +42,31 @@ class ScoreCall : public grpc::ServerUnaryReactor {
  private:
   class Item;
 
-  ScoreCall(CallRecord record, HeldBytes held, Engine& engine, GeneratorMetrics& metrics, grpc::ByteBuffer* reply)
-      : record_(std::move(record)), held_(std::move(held)), engine_(engine), metrics_(metrics), reply_(reply) {}
+  ScoreCall(grpc::CallbackServerContext& context, CallRecord record, HeldBytes held, Engine& engine,
+            GeneratorMetrics& metrics, PeerWatch& peers, grpc::ByteBuffer* reply)
+      : context_(context),
+        record_(std::move(record)),
+        held_(std::move(held)),
+        engine_(engine),
+        metrics_(metrics),
+        peers_(peers),
+        reply_(reply) {}
 
   absl::Status SubmitNext() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void SubmitMore();
   void OnItemEnd(size_t item);
   void Fail(const absl::Status& status);
   void Answer();
+  void End(const absl::Status& status);
 
+  grpc::CallbackServerContext& context_;  // valid until OnDone
   const CallRecord record_;
   HeldBytes held_;  // the request's, then the reply's too
   Engine& engine_;
   GeneratorMetrics& metrics_;
+  PeerWatch& peers_;
   grpc::ByteBuffer* const reply_;
+  PeerWatch::Entry sent_;            // the answer
   std::shared_ptr<ScoreCall> self_;  // gRPC's hold, until OnDone
 
   // Engine's thread, once an item is submitted.
