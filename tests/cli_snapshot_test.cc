@@ -46,6 +46,13 @@ TEST_F(CliSnapshotTest, KeepsTheNewestOfEachShard) {
   EXPECT_THAT(Listed(), ElementsAre(Name(1, 200), Name(0, 100), Name(0, 30))) << "of shard 0 none was made";
 }
 
+TEST_F(CliSnapshotTest, AnOperationIsAskedForUntilTheRouterThatHasItIsFound) {
+  server_.admin.asked_elsewhere = 3;
+  const Result result = Run({"snapshot", "create", "--shard", "0"});
+  EXPECT_EQ(result.code, kOk) << result.err;
+  EXPECT_EQ(server_.admin.asked_elsewhere, 0);
+}
+
 TEST_F(CliSnapshotTest, DeletesNothingIfItIsNotToldTo) {
   for (const int time : {10, 20, 30}) Add(0, time);
   EXPECT_EQ(Run({"snapshot", "create"}).code, kOk);

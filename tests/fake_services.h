@@ -291,6 +291,10 @@ class FakeAdmin final : public admin::v1::AdminService::Service {
   }
   grpc::Status GetOperation(grpc::ServerContext*, const admin::v1::GetOperationRequest* request,
                             admin::v1::GetOperationResponse* response) override {
+    if (asked_elsewhere > 0) {
+      --asked_elsewhere;
+      return {grpc::StatusCode::NOT_FOUND, "another router's"};
+    }
     admin::v1::Operation& operation = *response->mutable_operation();
     const bool fails = request->operation_id() == "fails";
     operation.set_state(fails ? admin::v1::OPERATION_STATE_FAILED : admin::v1::OPERATION_STATE_SUCCEEDED);
@@ -323,6 +327,7 @@ class FakeAdmin final : public admin::v1::AdminService::Service {
   int now = 100;                               // when snapshots are made
   std::optional<uint32_t> failing_shard;
   bool lists_what_it_makes = true;
+  int asked_elsewhere = 0;  // times that an operation is asked for as by a proxy that chose another router
   grpc::Status failure;
 };
 
