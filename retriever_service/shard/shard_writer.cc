@@ -550,17 +550,16 @@ void ShardWriter::Stage(Job& job, Group& group) {
 // An epoch that begins waits for nothing: until it has, no replica can pull.
 bool ShardWriter::MustHurry(const std::deque<Job*>& line) {
   const auto begins = [](const Job* job) { return job->BeginsAGroup(); };
-  if (std::any_of(line.begin(), line.end(), begins)) return true;
   const MutexLock lock(mutex_);
-  return std::any_of(queue_.begin(), queue_.end(), begins);
+  return std::ranges::any_of(line, begins) || std::ranges::any_of(queue_, begins);
 }
 
 void ShardWriter::WaitForSealing(const SegmentedIndex& index, size_t frozen_max, absl::Time end,
                                  const std::deque<Job*>& line) {
   while (absl::Now() < end && !MustHurry(line)) {
-    const absl::Status status = index.WaitForMaintenance(frozen_max, kPatienceStep);
-    if (status.ok()) return;
-    if (!absl::IsDeadlineExceeded(status)) absl::SleepFor(kPatienceStep);  // it fails: what fills it is slowed down too
+    const absl::Time next = absl::Now() + kPatienceStep;
+    if (index.WaitForMaintenance(frozen_max, kPatienceStep).ok()) return;
+    absl::SleepFor(next - absl::Now());  // if sealing fails, what fills the index is slowed down too
   }
 }
 

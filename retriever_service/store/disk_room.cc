@@ -32,6 +32,17 @@ absl::Status DiskFullError(const std::string& folder, std::string_view text) {
       StrCat("the disk under ", folder, " is full: free some space; reads go on meanwhile (", text, ")"));
 }
 
+absl::Status BusyWithReadersError(const std::string& folder) {
+  return ReadOnlyError(
+      StrCat("the disk under ", folder, " was full, and writing resumes once those who have read for long end"));
+}
+
+absl::Status OpenedAnewError(const std::string& folder) {
+  return Error(
+      absl::StatusCode::kUnavailable, Reason::kShardUnavailable,
+      StrCat("the store in ", folder, " was opened anew meanwhile, as its disk had been full: repeat the call"));
+}
+
 absl::Status CheckRoom(const std::string& folder) {
   uint64_t bytes = kSmallFilesBytes;
   std::error_code error;

@@ -77,11 +77,6 @@ bool DidNothing(const rocksdb::Status& status) {
   return IsNoSpace(status) && (of_log || says(".sst: "));
 }
 
-absl::Status OpenedAnew(const std::string& path) {
-  return Error(absl::StatusCode::kUnavailable, Reason::kShardUnavailable,
-               StrCat("the store in ", path, " was opened anew meanwhile, as its disk had been full: repeat the call"));
-}
-
 // RocksDB reports errors by status; the standard library beneath it throws when memory runs out or a path is odd.
 template <typename Function>
 auto CatchAll(const std::string& path, Function&& function) -> decltype(function()) {
@@ -332,7 +327,7 @@ class KeyValueStore::Snapshot {
     rocksdb::ReadOptions options;
     options.verify_checksums = true;
     if (at == nullptr) return options;
-    if (at->generation_ != rocks.generation) return OpenedAnew(rocks.path);
+    if (at->generation_ != rocks.generation) return OpenedAnewError(rocks.path);
     options.snapshot = at->snapshot_;
     return options;
   }
@@ -385,7 +380,7 @@ absl::StatusOr<std::unique_ptr<KeyValueStore>> KeyValueStore::Open(const KeyValu
 absl::StatusOr<KeyValueStore::Lease> KeyValueStore::Use() const {
   const MutexLock lock(mutex_);
   while (leaving_) {
-    if (leases_of_this_thread > 0) return OpenedAnew(options_.path);
+    if (leases_of_this_thread > 0) return OpenedAnewError(options_.path);
     changed_.Wait(mutex_);
   }
   if (rocks_ == nullptr) return closed_;
@@ -407,7 +402,6 @@ absl::Status KeyValueStore::Resume() {
     if (writable.ok() || (*rocks)->failure == Rocks::Failure::kOutcomeUnknown) return writable;
   }
   RETRO_RETURN_IF_ERROR(CheckRoom(options_.path));
-  if (std::chrono::steady_clock::now() < next_closing_ && is_used()) return BusyWithReaders();
   RETRO_RETURN_IF_ERROR(Close());
   auto opened = Rocks::Open(options_, /*read_only=*/false);
   absl::Status status = opened.status();
@@ -423,20 +417,11 @@ absl::Status KeyValueStore::Resume() {
   return status;
 }
 
-bool KeyValueStore::is_used() const {
-  const MutexLock lock(mutex_);
-  return leases_ > 0;
-}
-
-absl::Status KeyValueStore::BusyWithReaders() const {
-  return ReadOnlyError(
-      StrCat("the disk under ", options_.path, " was full, and writing resumes once those who have read for long end"));
-}
-
 absl::Status KeyValueStore::Close() {
   Rocks* rocks = nullptr;
   {
     const MutexLock lock(mutex_);
+    if (leases_ > 0 && std::chrono::steady_clock::now() < next_closing_) return BusyWithReadersError(options_.path);
     leaving_ = true;
     rocks = rocks_.get();
   }
@@ -452,7 +437,7 @@ absl::Status KeyValueStore::Close() {
     rocks->leaving = leaving_ = false;
     changed_.NotifyAll();
     next_closing_ = std::chrono::steady_clock::now() + kLeaveAgainAfter;
-    return BusyWithReaders();
+    return BusyWithReadersError(options_.path);
   }
   closed = std::move(rocks_);
   return absl::OkStatus();
@@ -502,7 +487,7 @@ absl::Status KeyValueStore::Scan(Family family, std::string_view begin, std::str
   if (!end.empty()) options.iterate_upper_bound = &upper;
   const std::unique_ptr<rocksdb::Iterator> it(rocks->db->NewIterator(options, rocks->handle(family)));
   for (it->Seek(ToSlice(begin)); it->Valid(); it->Next()) {
-    if (rocks->leaving) return OpenedAnew(rocks->path);
+    if (rocks->leaving) return OpenedAnewError(rocks->path);
     RETRO_ASSIGN_OR_RETURN(const bool go_on, visit(FromSlice(it->key()), FromSlice(it->value())));
     if (!go_on) return absl::OkStatus();
   }
@@ -567,7 +552,7 @@ absl::Status KeyValueStore::Compact() {
     for (rocksdb::ColumnFamilyHandle* handle : rocks->handles) {
       const rocksdb::Status status = rocks->db->CompactRange(rocksdb::CompactRangeOptions(), handle, nullptr, nullptr);
       if (status.IsManualCompactionPaused()) {
-        if (rocks->leaving) return OpenedAnew(rocks->path);
+        if (rocks->leaving) return OpenedAnewError(rocks->path);
         return Error(absl::StatusCode::kCancelled, Reason::kShuttingDown, "the server is stopping");
       }
       RETRO_RETURN_IF_ERROR(FromRocks(status, rocks->path));

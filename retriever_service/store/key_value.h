@@ -130,8 +130,6 @@ class KeyValueStore {
   absl::StatusOr<Lease> Use() const ABSL_LOCKS_EXCLUDED(mutex_);
   // Waits for those who use the database, not for long, and closes it. While `leaving_` nobody begins to use it.
   absl::Status Close() ABSL_EXCLUSIVE_LOCKS_REQUIRED(resuming_) ABSL_LOCKS_EXCLUDED(mutex_);
-  absl::Status BusyWithReaders() const;
-  bool is_used() const ABSL_LOCKS_EXCLUDED(mutex_);
 
   const KeyValueOptions options_;
   const std::string logs_found_;
