@@ -33,8 +33,8 @@ namespace {
 namespace spb = shard::v1;
 using std::chrono::milliseconds;
 
-// Stats waits for its turn; Search notes its thread; GetDocument holds a MiB for each byte of the id; GetChunks gives so many MiB; nothing else
-// is called.
+// Stats waits for its turn; Search notes its thread; GetDocument holds a MiB for each byte of the id; GetChunks gives
+// so many MiB; nothing else is called.
 class SlowShard : public Shard {
  public:
   absl::StatusOr<spb::StatsResponse> Stats(const spb::StatsRequest&, const CallContext&) override {
