@@ -54,7 +54,7 @@ absl::Status CheckRoom(const std::string& folder) {
   }
   // What the file system says first: taking the room to see whether it is there keeps it from others meanwhile.
   const std::filesystem::space_info space = std::filesystem::space(folder, error);
-  const absl::Status full = DiskFullError(folder, StrCat("writing goes on once ", bytes >> 20, " MiB are free"));
+  absl::Status full = DiskFullError(folder, StrCat("writing goes on once ", bytes >> 20, " MiB are free"));
   if (!error && space.available < bytes) return full;
   const std::string probe = folder + "/room";
   const int file = open(probe.c_str(), O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
