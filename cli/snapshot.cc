@@ -62,9 +62,9 @@ int Delete(const Options& options, const Console& console, const std::string& na
                                                                                    &Stub::DeleteSnapshot, response);
 }
 
-// Of the shards that those in `made` are of, all but the `keep` newest, and never one in `made`. The folder may hold
-// other stores' snapshots, and those of shards that had other slots before a store was cut anew. `listed` is newest
-// first.
+// Of the shards that those in `made` are of, all but the `keep` newest. These are the newest, whatever clocks say. The
+// folder may hold other stores' snapshots, and those of shards that had other slots before a store was cut anew.
+// `listed` is newest first.
 std::vector<adminpb::Snapshot> OlderThanKept(const adminpb::ListSnapshotsResponse& listed,
                                              const std::set<std::string>& made, const std::string& store_id,
                                              uint32_t keep) {
@@ -72,14 +72,14 @@ std::vector<adminpb::Snapshot> OlderThanKept(const adminpb::ListSnapshotsRespons
   for (const adminpb::Snapshot& snapshot : listed.snapshots()) {
     if (made.contains(snapshot.name())) made_of[snapshot.shard()] = &snapshot;
   }
-  std::map<uint32_t, uint32_t> seen;
+  std::map<uint32_t, uint32_t> kept;
   std::vector<adminpb::Snapshot> older;
   for (const adminpb::Snapshot& snapshot : listed.snapshots()) {
     const auto own = made_of.find(snapshot.shard());
     const bool is_ours = own != made_of.end() && snapshot.first_slot() == own->second->first_slot() &&
                          snapshot.last_slot() == own->second->last_slot() &&
                          snapshot.name().starts_with(SnapshotNamePrefix(store_id, snapshot.shard()));
-    if (is_ours && ++seen[snapshot.shard()] > keep && !made.contains(snapshot.name())) older.push_back(snapshot);
+    if (is_ours && !made.contains(snapshot.name()) && ++kept[snapshot.shard()] >= keep) older.push_back(snapshot);
   }
   return older;
 }
