@@ -332,7 +332,6 @@ class FakeAdmin final : public admin::v1::AdminService::Service {
 };
 
 // All of them behind one loopback port.
-
 class FakeServer {
  public:
   explicit FakeServer(const std::shared_ptr<grpc::ServerCredentials>& credentials = grpc::InsecureServerCredentials()) {

@@ -2,15 +2,14 @@
 #include "generator_service/serve/score_call.h"
 
 #include <gmock/gmock.h>
-#include <grpcpp/generic/generic_stub.h>
 
 #include <functional>
 #include <thread>
 
 #include "common/base/error.h"
 #include "common/base/strings.h"
-#include "common/rpc/message.h"
 #include "tests/generator_fixture.h"
+#include "tests/unread_call.h"
 
 namespace retro {
 namespace {
@@ -118,7 +117,6 @@ TEST_F(ScoreCallTest, ResultsAreInTheOrderOfTheItemsAndAsOfEachAlone) {
   }
 }
 
-// A caller that reads nothing: gRPC's own would read the reply of a unary call.
 TEST_F(ScoreCallTest, WhatAReplyHoldsThatNobodyReadsIsGivenBack) {
   constexpr size_t kText = 4 << 20;
   Serve(retriever_.address(), {.stall_ms_max = milliseconds(500)});
@@ -126,34 +124,10 @@ TEST_F(ScoreCallTest, WhatAReplyHoldsThatNobodyReadsIsGivenBack) {
   pb::ChunkNeighbours* given = request.mutable_retrieval()->add_neighbours();
   given->set_chunk_number(0);
   given->add_neighbours()->mutable_chunk()->set_text(std::string(kText, 'x'));  // comes back in the reply
-  grpc::ByteBuffer bytes;
-  SerializeMessage(request, bytes);
-
-  grpc::ChannelArguments fixed_window;
-  fixed_window.SetInt(GRPC_ARG_HTTP2_BDP_PROBE, 0);
-  grpc::GenericStub stub(grpc::CreateCustomChannel(StrCat("127.0.0.1:", generator_->port()),
-                                                   grpc::InsecureChannelCredentials(), fixed_window));
-  grpc::CompletionQueue queue;
-  grpc::ClientContext context;
-  const auto call = stub.PrepareCall(&context, "/retro.generator.v1.GeneratorService/Score", &queue);
-  const auto wait = [&queue] {
-    void* tag = nullptr;
-    bool ok = false;
-    EXPECT_TRUE(queue.Next(&tag, &ok) && ok);
-  };
-  call->StartCall(nullptr);
-  wait();
-  call->WriteLast(bytes, {}, nullptr);
-  wait();
-  call->ReadInitialMetadata(nullptr);
-  wait();  // the reply is on its way
+  const UnreadCall unread(StrCat("127.0.0.1:", generator_->port()), "/retro.generator.v1.GeneratorService/Score",
+                          request);
   EXPECT_GE(Held(), 2 * kText);
   EXPECT_TRUE(Eventually([&] { return Held() == 0; }));
-
-  context.TryCancel();
-  grpc::Status end;
-  call->Finish(&end, nullptr);
-  wait();
 }
 
 TEST_F(ScoreCallTest, OneItemsErrorIsTheCalls) {

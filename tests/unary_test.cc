@@ -1,6 +1,5 @@
 #include "common/rpc/unary.h"
 
-#include <grpcpp/generic/generic_stub.h>
 #include <grpcpp/grpcpp.h>
 #include <gtest/gtest.h>
 
@@ -26,6 +25,7 @@
 #include "retro/shard/v1/shard.grpc.pb.h"
 #include "tests/doors.h"
 #include "tests/temporary_folder.h"
+#include "tests/unread_call.h"
 
 namespace retro {
 namespace {
@@ -175,30 +175,10 @@ class SmallMemoryTest : public UnaryTest {
   SmallMemoryTest() : UnaryTest({.bytes_max = kMebibytes << 20, .peer_wait_max = milliseconds(2000)}) {}
 };
 
-// A caller that reads nothing: gRPC's own would read the reply of a unary call.
 TEST_F(SmallMemoryTest, WhatAReplyHoldsThatNobodyReadsIsGivenBack) {
-  grpc::ChannelArguments fixed_window;
-  fixed_window.SetInt(GRPC_ARG_HTTP2_BDP_PROBE, 0);
-  grpc::GenericStub stub(grpc::CreateCustomChannel(StrCat("127.0.0.1:", server_->port()),
-                                                   grpc::InsecureChannelCredentials(), fixed_window));
   spb::GetChunksRequest request;
   request.set_max_chunks(kMebibytes - 2);
-  grpc::ByteBuffer bytes;
-  SerializeMessage(request, bytes);
-  grpc::CompletionQueue queue;
-  grpc::ClientContext context;
-  const auto call = stub.PrepareCall(&context, "/retro.shard.v1.ShardService/GetChunks", &queue);
-  const auto wait = [&queue] {
-    void* tag = nullptr;
-    bool ok = false;
-    EXPECT_TRUE(queue.Next(&tag, &ok) && ok);
-  };
-  call->StartCall(nullptr);
-  wait();
-  call->WriteLast(bytes, {}, nullptr);
-  wait();
-  call->ReadInitialMetadata(nullptr);
-  wait();  // the reply is on its way
+  const UnreadCall unread(StrCat("127.0.0.1:", server_->port()), "/retro.shard.v1.ShardService/GetChunks", request);
   const auto another = [&] {
     grpc::ClientContext another_context;
     spb::GetChunksResponse response;
@@ -208,11 +188,6 @@ TEST_F(SmallMemoryTest, WhatAReplyHoldsThatNobodyReadsIsGivenBack) {
   EXPECT_EQ(ReasonOf(status), Reason::kQueueFull) << status;
   while (ReasonOf(status) == Reason::kQueueFull) status = another();
   EXPECT_TRUE(status.ok()) << status;
-
-  context.TryCancel();
-  grpc::Status end;
-  call->Finish(&end, nullptr);
-  wait();
 }
 
 TEST_F(SmallMemoryTest, AWriteThatCanNeverFitIsAWrongOne) {
