@@ -5,8 +5,11 @@
 #include <gtest/gtest.h>
 #include <spdlog/spdlog.h>
 
+#include <atomic>
+#include <chrono>
 #include <memory>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -88,6 +91,26 @@ class CollectionsTest : public testing::Test {
   std::unique_ptr<ShardMap> map_;
   std::unique_ptr<Collections> collections_;
 };
+
+// As deletions do while a primary hangs, more of them than there are threads.
+TEST_F(CollectionsTest, ChangesThatWaitKeepNoReadFromAThread) {
+  std::atomic<bool> may_end = false;
+  std::atomic<int> waiting = 0;
+  const auto wait = [&](uint32_t number, Shard&) {
+    if (number > 0) ++waiting;
+    while (!may_end) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    return absl::OkStatus();
+  };
+  const int threads = 8 * static_cast<int>(map_->size());
+  std::vector<std::thread> changes;
+  for (int i = 0; i < threads; ++i) changes.emplace_back([&] { map_->ChangeAll(wait); });
+  while (waiting < threads) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  for (const absl::Status& answer : map_->AskAll([](uint32_t, Shard&) { return absl::OkStatus(); })) {
+    EXPECT_TRUE(answer.ok());
+  }
+  may_end = true;
+  for (std::thread& change : changes) change.join();
+}
 
 TEST_F(CollectionsTest, AreMadeAndDroppedOnAllShards) {
   const auto made = Create("news");

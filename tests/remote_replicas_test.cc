@@ -144,6 +144,9 @@ TEST_F(ReplicasTest, AShardThatStandsStillDoesNotHoldItsCallers) {
   const absl::Status status = shard_->GetDocument({}, {}).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable) << status;
   EXPECT_EQ(ReasonOf(status), Reason::kShardUnavailable) << status;
+  const absl::Status change = shard_->Write({}, {}).status();
+  EXPECT_EQ(ReasonOf(change), Reason::kShardUnavailable) << change;
+  EXPECT_THAT(std::string(MessageOf(change)), testing::HasSubstr("nothing was done"));
 }
 
 // Callers who would wait for a minute, and whose calls began before anybody knew.
