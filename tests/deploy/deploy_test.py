@@ -395,7 +395,7 @@ class Compose(unittest.TestCase):
             jobs = yaml.safe_load(read("compose", os.path.basename(mounted)))["scrape_configs"]
             asked = {target for job in jobs for group in job["static_configs"] for target in group["targets"]}
             serve = {f"{each}:9090" for each, what in document["services"].items()
-                     if any("--metrics-listen" in argument for argument in what.get("command", []))}
+                     if each == "proxy" or any("--metrics-listen" in argument for argument in what.get("command", []))}
             self.assertEqual(asked, serve, where)
 
     def test_every_service_is_given_its_own_secrets_and_no_others(self):
@@ -526,6 +526,9 @@ USABLE = {name: f'retro_replica_usable{{{ROUTER},shard="0",replica="{name}"}}' f
 IN_SYNC = {name: f'retro_replica_in_sync{{{ROUTER},shard="0",replica="{name}"}}' for name in ("0a", "0b")}
 PRIMARY = f'retro_shard_primary{{{SHARD},shard="0"}}'
 NEWEST = {name: f'retro_snapshot_newest_timestamp_seconds{{instance="shard-{name}:9090",shard="0"}}' for name in ("0a", "0b")}
+PROXY = 'app="retro-proxy",job="retro",instance="proxy:9090"'
+DENIED = f'haproxy_frontend_denied_connections_total{{{PROXY},proxy="retriever"}}'
+REFUSED, REACHED = f'haproxy_backend_http_requests_total{{{PROXY},proxy="refused"}}', f'haproxy_backend_active_servers{{{PROXY},proxy="router"}}'
 HEALTHY = {
     f"up{{{ROUTER}}}": "1" + STEADY, f"up{{{GENERATOR}}}": "1" + STEADY, f"up{{{SHARD}}}": "1" + STEADY,
     OK_SEARCHES: FAST, f'retro_request_seconds_bucket{{{ROUTER},method="Search",le="0.5"}}': FAST, LATE_SEARCHES: FAST,
@@ -538,6 +541,7 @@ HEALTHY = {
     f'retro_store_disk_free_bytes{{{SHARD},shard="0"}}': "100" + STEADY, f'retro_index_recall{{{SHARD},collection=""}}': "0.95" + STEADY,
     f"retro_certificate_expiry_seconds{{{ROUTER}}}": "10000000" + STEADY, f'retro_index_segments{{{SHARD},collection=""}}': "12" + STEADY,
     NEWEST["0a"]: "-80000" + STEADY, NEWEST["0b"]: "-80000" + STEADY,  # of a day before
+    DENIED: "0" + STEADY, REFUSED: "0" + STEADY, REACHED: "1" + STEADY,
     f"process_open_fds{{{SHARD}}}": "700" + STEADY, f"process_max_fds{{{SHARD}}}": "1000" + STEADY,
 }
 # What differs, and the alerts that it raises.
@@ -573,6 +577,10 @@ CASES = (
     ({NEWEST["0a"]: "-172000" + STEADY}, []),  # that replica sees it late
     ({NEWEST["0a"]: None, NEWEST["0b"]: None}, []),  # there was never one
     ({f"process_open_fds{{{SHARD}}}": "900" + STEADY}, ["RetroFilesRunOut"]),
+    ({DENIED: FAST}, ["RetroProxyRefuses"]),
+    ({REFUSED: FAST}, ["RetroProxyRefuses"]),
+    ({REACHED: "1+0x40 0+0x20"}, ["RetroProxyReachesNobody"]),
+    ({DENIED: None, REFUSED: None, REACHED: None}, []),  # no proxy
 )
 
 

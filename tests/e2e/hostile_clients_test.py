@@ -9,6 +9,7 @@ import ssl
 import struct
 import subprocess
 import time
+import urllib.request
 
 import harness
 from model_folder_test import MODEL_CONFIG
@@ -418,9 +419,10 @@ class ThroughTheProxy(HostileClients, harness.EndToEndTest):
             self.write("proxy.pem", certificate.read() + key.read())
         with open(os.path.join(harness.ROOT, "deploy", "compose", "haproxy.cfg"), encoding="utf-8") as f:
             config = f.read()
-        port, self.generator_port = harness.free_port(), harness.free_port()
+        port, self.generator_port, self.metrics_port = (harness.free_port() for _ in range(3))
         for old, new in (("/secrets", self.folder), ("bind :7700", f"bind 127.0.0.1:{port}"),
-                         ("bind :7800", f"bind 127.0.0.1:{self.generator_port}"), ("${ROUTER}:7700", self.service.address),
+                         ("bind :7800", f"bind 127.0.0.1:{self.generator_port}"), ("bind :9090", f"bind 127.0.0.1:{self.metrics_port}"),
+                         ("${ROUTER}:7700", self.service.address),
                          ("${GENERATOR}:7800", self.service.address)):  # the retriever stands for both
             self.assertIn(old, config)
             config = config.replace(old, new)
@@ -445,6 +447,14 @@ class ThroughTheProxy(HostileClients, harness.EndToEndTest):
                 self.hostile += [Hostile(port) for _ in range(SILENT_CONNECTIONS)]
                 self.assertEqual(self.searches(port), 1)
                 harness.wait_for("the proxy refuses most", lambda: self.open_connections() <= CONNECTIONS_OF_AN_ADDRESS)
+        for frontend in ("retriever", "generator"):
+            self.assertGreater(self.proxy_metric(f'haproxy_frontend_denied_connections_total{{proxy="{frontend}"}}'), 0)
+        self.assertEqual(self.proxy_metric('haproxy_backend_active_servers{proxy="router"}'), 1)
+
+    def proxy_metric(self, series):
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics_port}/metrics") as page:
+            (value,) = [line.split()[-1] for line in page.read().decode().splitlines() if line.startswith(series)]
+        return float(value)
 
     def open_connections(self):
         return sum(not connection.is_closed() for connection in self.hostile)
