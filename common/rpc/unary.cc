@@ -23,8 +23,9 @@ namespace {
 
 constexpr int kWaitShare = 2;  // of a call's time, the part that it may wait
 constexpr size_t kAuditedRequestBytesMax = 1024;
-constexpr double kAuditedRefusalsPerSecond = 10;  // and at once
-constexpr size_t kArrivalBytesMax = 4096;         // a larger request may ask for much: a worker's
+constexpr double kAuditedRefusalsPerSecond = 10;   // and at once
+constexpr size_t kArrivalBytesMax = 4096;          // a larger request may ask for much: a worker's
+constexpr size_t kQueuedMessageBytesMax = 16'384;  // of a message that waits, beside its bytes
 
 // A bucket of audited refusals for each key, and one for whoever has none: strangers must not fill the log's disk.
 class RefusalLimit {
@@ -186,7 +187,20 @@ class UnaryRunner::Call : public grpc::ServerUnaryReactor {
 
   const absl::Status& admitted() const { return admitted_; }
   const CallContext& context() const { return context_; }
-  void Answer(const Work& work) { End(TryAnswer(work)); }
+  // On the thread that brought the call, if Answer is not to do it.
+  absl::Status Parse(const Steps& steps) {
+    is_parsed_ = true;
+    return steps.parse(request_, context_, record_);
+  }
+  // If the message is large: a queue is of what has come, not of what that becomes.
+  void ForgetIfLarge(const Steps& steps) {
+    const size_t taken = bytes_held_ - request_.Length();
+    if (taken <= kQueuedMessageBytesMax) return;
+    steps.forget();
+    GiveBack(taken);
+    is_parsed_ = false;
+  }
+  void Answer(const Steps& steps) { End(TryAnswer(steps)); }
   void End(const absl::Status& status) {
     sent_ = runner_.peers_->Begin(grpc_context_);
     const grpc::Status answer = record_.Finish(status);
@@ -202,14 +216,14 @@ class UnaryRunner::Call : public grpc::ServerUnaryReactor {
   }
 
  private:
-  absl::Status TryAnswer(const Work& work) {
+  absl::Status TryAnswer(const Steps& steps) {
     const Clock::duration waited = Clock::now() - arrival_;
     runner_.last_wait_ = waited;
     runner_.wait_.Observe(std::chrono::duration<double>(waited).count());
     RETRO_RETURN_IF_ERROR(context_.Check());
-    const size_t held_before = bytes_held_;
-    RETRO_ASSIGN_OR_RETURN(const MessagePtr reply, work(request_, context_, record_));
-    const size_t held = bytes_held_ - held_before;  // what the work took for it
+    if (!is_parsed_) RETRO_RETURN_IF_ERROR(Parse(steps));
+    RETRO_ASSIGN_OR_RETURN(const MessagePtr reply, steps.work(context_));
+    const size_t held = bytes_held_ - request_.Length();  // what parsing and the work took
     const size_t bytes = reply->ByteSizeLong();
     if (bytes > runner_.options_.reply_bytes_max) {
       return Error(absl::StatusCode::kInvalidArgument, Reason::kInvalidField,
@@ -230,6 +244,7 @@ class UnaryRunner::Call : public grpc::ServerUnaryReactor {
   const grpc::ByteBuffer& request_;  // both are gRPC's, until OnDone
   grpc::ByteBuffer& reply_;
   const Clock::time_point arrival_ = Clock::now();
+  bool is_parsed_ = false;
   std::atomic<size_t> bytes_held_ = 0;
   PeerWatch::Entry sent_;  // the reply
 };
@@ -254,20 +269,24 @@ absl::Status UnaryRunner::MemoryFullError() {
 }
 
 grpc::ServerUnaryReactor* UnaryRunner::Start(grpc::CallbackServerContext* context, std::string method,
-                                             const grpc::ByteBuffer& request, grpc::ByteBuffer& reply,
-                                             const std::function<bool(const grpc::ByteBuffer&)>& may_run_here,
-                                             Work work) {
+                                             const grpc::ByteBuffer& request, grpc::ByteBuffer& reply, Steps steps) {
   Call* call = new Call(*this, *context, std::move(method), request, reply);  // deleted by OnDone
-  if (!call->admitted().ok()) {
-    call->End(call->admitted());
-  } else if (!call->TryHold(request.Length())) {
-    call->End(MemoryFullError());
-  } else if (WouldBeLate(call->context())) {
+  absl::Status status = call->admitted();
+  if (status.ok() && !call->TryHold(request.Length())) status = MemoryFullError();
+  if (status.ok() && WouldBeLate(call->context())) {
     const auto wait = std::chrono::duration_cast<std::chrono::milliseconds>(last_wait_.load());
-    call->End(QueueFullError("the queue of requests, for so short a deadline,", wait));
-  } else if (!(may_run_here != nullptr && request.Length() <= kArrivalBytesMax && may_run_here(request) &&
-               RunHere([call, &work] { call->Answer(work); }, call->context().key())) &&
-             !pool_.Submit([call, work = std::move(work)] { call->Answer(work); }, call->context().key())) {
+    status = QueueFullError("the queue of requests, for so short a deadline,", wait);
+  }
+  const bool may_be_short = steps.is_short != nullptr && request.Length() <= kArrivalBytesMax;
+  if (status.ok() && may_be_short) {
+    status = call->Parse(steps);
+    const auto answer = [call, &steps] { call->Answer(steps); };
+    if (status.ok() && steps.is_short() && RunHere(answer, call->context().key())) return call;
+    if (status.ok()) call->ForgetIfLarge(steps);
+  }
+  if (!status.ok()) {
+    call->End(status);
+  } else if (!pool_.Submit([call, steps = std::move(steps)] { call->Answer(steps); }, call->context().key())) {
     call->End(QueueFullError("the queue of requests", kRetryAfter));
   }
   return call;

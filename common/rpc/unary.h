@@ -1,5 +1,6 @@
-// Runs unary RPCs: the gRPC callback hands the call to a worker, which parses, validates, works and answers. What waits
-// is bounded, in number and in bytes; what nobody waits for any more is dropped when it is taken out.
+// Runs unary RPCs: the gRPC callback hands the call to a worker, which parses, validates, works and answers; what is
+// short may be parsed and answered by the callback itself. What waits is bounded, in number and in bytes; what nobody
+// waits for any more is dropped when it is taken out.
 #pragma once
 
 #include <google/protobuf/message.h>
@@ -97,24 +98,21 @@ class UnaryRunner {
                                 const grpc::ByteBuffer* request, grpc::ByteBuffer* reply,
                                 std::function<absl::StatusOr<Reply>(Request&, const CallContext&)> work,
                                 IsShort<Request> is_short = nullptr) {
-    std::function<bool(const grpc::ByteBuffer&)> may_run_here;
-    if (is_short != nullptr) {
-      may_run_here = [is_short](const grpc::ByteBuffer& bytes) {
-        Request message;
-        return ParseMessage(bytes, message) && is_short(message);
-      };
-    }
-    return Start(
-        context, std::move(method), *request, *reply, may_run_here,
-        [work = std::move(work)](const grpc::ByteBuffer& bytes, const CallContext& call,
-                                 CallRecord& record) -> absl::StatusOr<MessagePtr> {
-          Request message;
-          RETRO_RETURN_IF_ERROR(ParseRequest(bytes, message, [&call](size_t taken) { return call.Hold(taken); }));
-          record.NoteRequest(message);
-          RETRO_RETURN_IF_ERROR(CheckCollectionField(message, call));
-          RETRO_ASSIGN_OR_RETURN(Reply answer, work(message, call));
-          return std::make_unique<Reply>(std::move(answer));
-        });
+    const auto message = std::make_shared<Request>();
+    Steps steps;
+    steps.parse = [message](const grpc::ByteBuffer& bytes, const CallContext& call, CallRecord& record) {
+      RETRO_RETURN_IF_ERROR(ParseRequest(bytes, *message, [&call](size_t taken) { return call.Hold(taken); }));
+      record.NoteRequest(*message);
+      return CheckCollectionField(*message, call);
+    };
+    if (is_short != nullptr) steps.is_short = [message, is_short] { return is_short(*message); };
+    steps.forget = [message] { *message = Request(); };
+    steps.work = [message, work = std::move(work)](const CallContext& call) -> absl::StatusOr<MessagePtr> {
+      Request own = std::move(*message);  // gone before the reply is sent
+      RETRO_ASSIGN_OR_RETURN(Reply answer, work(own, call));
+      return std::make_unique<Reply>(std::move(answer));
+    };
+    return Start(context, std::move(method), *request, *reply, std::move(steps));
   }
 
   // Answers a request that finds no room in a budget of bytes.
@@ -138,14 +136,19 @@ class UnaryRunner {
   class Call;
   using Clock = std::chrono::steady_clock;
   using MessagePtr = std::unique_ptr<google::protobuf::Message>;
-  using Work = std::function<absl::StatusOr<MessagePtr>(const grpc::ByteBuffer&, const CallContext&, CallRecord&)>;
+  // What is done with one request, in this order; they share its message.
+  struct Steps {
+    std::function<absl::Status(const grpc::ByteBuffer&, const CallContext&, CallRecord&)> parse;
+    std::function<bool()> is_short;  // null: it is not
+    std::function<void()> forget;    // to be parsed again
+    std::function<absl::StatusOr<MessagePtr>(const CallContext&)> work;
+  };
 
   // True if the call would spend most of its time waiting, as the last one did that was taken out: it would be worked
   // on for nobody, and so would all that come after it, each as late as the one before.
   bool WouldBeLate(const CallContext& call) const;
   grpc::ServerUnaryReactor* Start(grpc::CallbackServerContext* context, std::string method,
-                                  const grpc::ByteBuffer& request, grpc::ByteBuffer& reply,
-                                  const std::function<bool(const grpc::ByteBuffer&)>& may_run_here, Work work);
+                                  const grpc::ByteBuffer& request, grpc::ByteBuffer& reply, Steps steps);
   bool RunHere(const std::function<void()>& work, const std::string& key);
 
   WorkerPool& pool_;
