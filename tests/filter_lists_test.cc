@@ -141,7 +141,8 @@ TEST(FilterListsTest, AnIndexAnswersAsIfEveryDocumentWereLookedAt) {
     }
     for (int i = 0; i < 20; ++i) {
       const CompiledFilter filter = RandomFilter(model.random());
-      ASSERT_THAT(index->MatchingDocuments(filter), testing::UnorderedElementsAreArray(model.Matching(filter)));
+      ASSERT_THAT(index->MatchingDocuments(filter, UINT64_MAX, SIZE_MAX),
+                  testing::UnorderedElementsAreArray(model.Matching(filter)));
       const std::vector<float> vector = model.RandomVector();
       const std::vector<IndexQuery> queries = {{vector, {}}};
       const IndexSearchOptions search{.k = 10, .filter = &filter};

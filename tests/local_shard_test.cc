@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <chrono>
 #include <filesystem>
 #include <limits>
 #include <map>
@@ -12,117 +13,14 @@
 #include <utility>
 
 #include "common/base/error.h"
+#include "common/base/file.h"
 #include "common/base/hash.h"
 #include "common/base/strings.h"
 #include "common/base/sync.h"
-#include "common/document/content_hash.h"
-#include "common/document/half.h"
+#include "tests/local_shard_fixture.h"
 
 namespace retro {
 namespace {
-
-constexpr uint32_t kDimension = 4;
-const char kEmbedder[] = "embedder-fingerprint-of-32-bytes";
-const char kTokenizer[] = "tokenizer-fingerprint-of-32-byte";
-
-pb::CollectionSpec DefaultSpec() {
-  pb::CollectionSpec spec;
-  spec.set_tokenizer_fingerprint(kTokenizer);
-  spec.set_embedder_fingerprint(kEmbedder);
-  spec.set_chunk_size(64);
-  spec.set_dimension(kDimension);
-  return spec;
-}
-
-pb::Document MakeDocument(const std::string& id, const std::string& text) {
-  pb::Document document;
-  document.set_id(id);
-  document.set_title("title of " + id);
-  document.set_text(text);
-  document.set_source("/" + id);
-  return document;
-}
-
-// With hashes, without text and chunks: as a router sends it first.
-shardpb::DocumentChange FirstTry(const pb::Document& document) {
-  shardpb::DocumentChange change;
-  *change.mutable_document() = document;
-  change.mutable_document()->clear_text();
-  change.set_content_hash(ContentHash(document));
-  change.set_text_hash(TextHash(document.text()));
-  return change;
-}
-
-// Cut into chunks of four bytes, all with the same vector.
-shardpb::DocumentChange Whole(const pb::Document& document, const std::vector<float>& vector) {
-  shardpb::DocumentChange change = FirstTry(document);
-  change.mutable_document()->set_text(document.text());
-  for (size_t begin = 0; begin < document.text().size(); begin += 4) {
-    shardpb::ChunkContent& chunk = *change.add_chunks();
-    chunk.set_end(std::min(document.text().size(), begin + 4));
-    chunk.add_token_ids(static_cast<int>(begin));
-    chunk.set_vector_fp16(ToHalf(vector));
-  }
-  return change;
-}
-
-class LocalShardTest : public testing::Test {
- protected:
-  LocalShardTest() {
-    options_.store.path =
-        testing::TempDir() + "local_shard_test_" + testing::UnitTest::GetInstance()->current_test_info()->name();
-    std::filesystem::remove_all(options_.store.path);
-    options_.default_collection = DefaultSpec();
-    Open();
-  }
-  ~LocalShardTest() override {
-    shard_.reset();
-    std::filesystem::remove_all(options_.store.path);
-  }
-
-  void Open() {
-    shard_.reset();
-    auto shard = LocalShard::Open(options_);
-    ASSERT_TRUE(shard.ok()) << shard.status();
-    shard_ = *std::move(shard);
-  }
-
-  static shardpb::WriteRequest Request(const std::vector<shardpb::DocumentChange>& changes) {
-    shardpb::WriteRequest request;
-    request.set_embedder_fingerprint(kEmbedder);
-    request.set_tokenizer_fingerprint(kTokenizer);
-    for (const auto& change : changes) *request.add_changes() = change;
-    return request;
-  }
-
-  shardpb::ChangeResult Write(const shardpb::DocumentChange& change) {
-    const auto response = shard_->Write(Request({change}), context_);
-    EXPECT_TRUE(response.ok()) << response.status();
-    return response.ok() ? response->results(0) : shardpb::ChangeResult();
-  }
-
-  shardpb::SearchResponse Search(const std::vector<float>& vector, uint32_t k) {
-    shardpb::SearchRequest request;
-    request.set_k(k);
-    auto& values = *request.add_queries()->mutable_vector();
-    for (const float x : vector) values.add_values(x);
-    const auto response = shard_->Search(request, context_);
-    EXPECT_TRUE(response.ok()) << response.status();
-    return response.ok() ? *response : shardpb::SearchResponse();
-  }
-
-  absl::StatusOr<shardpb::GetDocumentResponse> Get(const std::string& id) {
-    shardpb::GetDocumentRequest request;
-    request.set_document_id(id);
-    return shard_->GetDocument(request, context_);
-  }
-
-  uint64_t LastNumber() { return shard_->GetShardInfo({}, context_)->position().number(); }
-
-  LocalShardOptions options_;
-  CallContext context_;
-  std::unique_ptr<LocalShard> shard_;
-};
 
 // ---------------------------------------------------------------- writing
 
@@ -148,6 +46,23 @@ TEST_F(LocalShardTest, CompactingEmptiesTheLogOfAShardWithoutReplicas) {
   for (int i = 0; i < 3; ++i) Write(Whole(MakeDocument("a", StrCat("more ", i)), {1, 0, 0, 0}));
   ASSERT_TRUE(shard_->Compact().ok());
   EXPECT_EQ(shard_->store().log_start().number(), LastNumber() - 2) << "others may have to catch up from it";
+}
+
+// Every chunk that is left to be sealed is compared by every search: what fills the index must not run ahead.
+TEST_F(LocalShardTest, ChangesPassSlowlyWhileSealingFails) {
+  constexpr size_t kSealRows = 256;
+  constexpr std::chrono::seconds kSlowAtLeast{1};
+  options_.index.seal_rows = kSealRows;
+  Open();
+  std::filesystem::remove_all(options_.store.path + "/index");
+  ASSERT_TRUE(WriteFileAtomically(options_.store.path + "/index", "where its folder should be").ok());
+  const std::string text(4 * kSealRows, 'x');
+  for (size_t i = 0; i <= kFrozenMax; ++i) Write(Whole(MakeDocument(StrCat(i), text), {1, 0, 0, 0}));
+  EXPECT_FALSE(shard_->WaitForIndexes(kFrozenMax, absl::ZeroDuration()).ok());
+  const auto start = std::chrono::steady_clock::now();
+  EXPECT_FALSE(Write(Whole(MakeDocument("late", "late"), {0, 1, 0, 0})).has_error());
+  EXPECT_GE(std::chrono::steady_clock::now() - start, kSlowAtLeast);
+  EXPECT_EQ(Search({0, 1, 0, 0}, 1).results(0).neighbours(0).document_id(), "late");
 }
 
 TEST_F(LocalShardTest, SameContentIsUnchangedAndWritesNothing) {
@@ -268,73 +183,6 @@ TEST_F(LocalShardTest, CallersSideBySideAllGetTheirOwn) {
   for (std::thread& thread : threads) thread.join();
   EXPECT_EQ(created, kThreads * kEach);
   EXPECT_EQ(LastNumber(), 1u + kThreads * kEach);  // the first made the collection
-}
-
-// ---------------------------------------------------------------- deleting
-
-TEST_F(LocalShardTest, DeletesByIdAndFilterAndCountsFirst) {
-  for (int i = 0; i < 10; ++i) {
-    pb::Document document = MakeDocument(StrCat("d", i), "text");
-    (*document.mutable_metadata())["n"].add_values()->set_int_value(i);
-    Write(Whole(document, {1, 0, 0, 0}));
-  }
-  shardpb::DeleteRequest by_id;
-  for (const char* id : {"d0", "d1", "d1", "none"}) by_id.add_document_ids(id);
-  shardpb::DeleteRequest by_filter;
-  by_filter.mutable_filter()->mutable_range()->mutable_field()->set_metadata_key("n");
-  by_filter.mutable_filter()->mutable_range()->mutable_at_least()->set_int_value(6);
-  for (shardpb::DeleteRequest* request : {&by_id, &by_filter}) {
-    const uint64_t expected = request == &by_id ? 2 : 4;
-    request->set_dry_run(true);
-    EXPECT_EQ(shard_->Delete(*request, context_)->deleted_count(), expected);
-    request->set_dry_run(false);
-    EXPECT_EQ(shard_->Delete(*request, context_)->deleted_count(), expected);
-    EXPECT_EQ(shard_->Delete(*request, context_)->deleted_count(), 0u);
-  }
-  EXPECT_EQ(ReasonOf(Get("d0").status()), Reason::kNotFound);
-  EXPECT_EQ(Search({1, 0, 0, 0}, 100).results(0).neighbours_size(), 4);
-  Open();
-  EXPECT_EQ(Search({1, 0, 0, 0}, 100).results(0).neighbours_size(), 4);
-}
-
-TEST_F(LocalShardTest, WritesGoOnDuringALongDeletion) {
-  constexpr int kDocuments = 6000;
-  constexpr int kWriters = 3;
-  std::vector<shardpb::DocumentChange> changes;
-  changes.reserve(kDocuments);
-  for (int i = 0; i < kDocuments; ++i) changes.push_back(Whole(MakeDocument(StrCat("old", i), "text"), {1, 0, 0, 0}));
-  ASSERT_TRUE(shard_->Write(Request(changes), context_).ok());
-  std::atomic<bool> over = false;
-  std::atomic<int> written = 0;
-  Mutex mutex;
-  std::set<uint64_t> positions;
-  std::vector<std::thread> writers;
-  writers.reserve(kWriters);
-  for (int w = 0; w < kWriters; ++w) {
-    writers.emplace_back([&, w] {
-      for (int i = 0; !over; ++i) {
-        const auto response =
-            shard_->Write(Request({Whole(MakeDocument(StrCat("new", w, "-", i), "text"), {1, 0, 0, 0})}), context_);
-        ASSERT_TRUE(response.ok()) << response.status();
-        const MutexLock lock(mutex);
-        positions.insert(response->position().number());
-        ++written;
-      }
-    });
-  }
-  while (written == 0) std::this_thread::yield();
-  shardpb::DeleteRequest all;
-  all.mutable_filter()->mutable_exists()->mutable_field()->set_builtin(pb::BUILTIN_FIELD_ID);
-  const auto deleted = shard_->Delete(all, context_);
-  over = true;
-  for (std::thread& writer : writers) writer.join();
-  ASSERT_TRUE(deleted.ok()) << deleted.status();
-  EXPECT_GE(deleted->deleted_count(), static_cast<uint64_t>(kDocuments));
-  uint64_t widest = 0;
-  for (auto it = positions.begin(); std::next(it) != positions.end(); ++it) {
-    widest = std::max(widest, *std::next(it) - *it);
-  }
-  EXPECT_LT(widest, static_cast<uint64_t>(kDocuments)) << "no write came between one deletion and the last";
 }
 
 // ---------------------------------------------------------------- reading

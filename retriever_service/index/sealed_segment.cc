@@ -158,12 +158,14 @@ std::shared_ptr<const IndexedDocument> SealedSegment::DocumentAt(uint32_t at, ui
   return entries_[at].document;
 }
 
-void SealedSegment::VisitMatching(const CompiledFilter& filter, uint64_t step,
-                                  const std::function<void(const IndexedDocument&)>& visit) const {
+bool SealedSegment::VisitMatching(const CompiledFilter& filter, uint64_t step,
+                                  const std::function<bool(const IndexedDocument&)>& visit) const {
+  bool goes_on = true;
   filter_lists_->Matching(filter).ForEach([&](uint32_t at) {
-    if (!IsRemoved(at, step)) visit(*entries_[at].document);
-    return true;
+    if (!IsRemoved(at, step)) goes_on = visit(*entries_[at].document);
+    return goes_on;
   });
+  return goes_on;
 }
 
 std::string_view SealedSegment::VectorAt(uint64_t row) const {

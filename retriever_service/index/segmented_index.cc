@@ -225,24 +225,40 @@ absl::StatusOr<IndexAnswer> SegmentedIndex::Search(std::span<const IndexQuery> q
 }
 
 void SegmentedIndex::VisitMatching(const CompiledFilter& filter,
-                                   const std::function<void(const IndexedDocument&)>& visit) const {
+                                   const std::function<bool(const IndexedDocument&)>& visit) const {
   const std::shared_ptr<const View> view = CurrentView();
+  bool goes_on = true;
   for (const View::Growing& growing : view->growing) {
     growing.segment->Visit(growing.rows, view->step, &filter,
-                           [&](const auto& document, uint64_t) { visit(*document); });
+                           [&](const auto& document, uint64_t) { goes_on = goes_on && visit(*document); });
   }
-  for (const auto& segment : view->sealed) segment->VisitMatching(filter, view->step, visit);
+  for (const auto& segment : view->sealed) {
+    goes_on = goes_on && segment->VisitMatching(filter, view->step, visit);
+  }
 }
 
-std::vector<std::string> SegmentedIndex::MatchingDocuments(const CompiledFilter& filter) const {
+std::vector<std::string> SegmentedIndex::MatchingDocuments(const CompiledFilter& filter, uint64_t newest,
+                                                           size_t most) const {
   std::vector<std::string> ids;
-  VisitMatching(filter, [&ids](const IndexedDocument& document) { ids.push_back(document.id); });
+  VisitMatching(filter, [&](const IndexedDocument& document) {
+    if (document.first_chunk_id <= newest) ids.push_back(document.id);
+    return ids.size() < most;
+  });
   return ids;
+}
+
+uint64_t SegmentedIndex::NewestMatching(const CompiledFilter& filter) const {
+  uint64_t newest = 0;
+  VisitMatching(filter, [&newest](const IndexedDocument& document) {
+    newest = std::max(newest, document.first_chunk_id);
+    return true;
+  });
+  return newest;
 }
 
 uint64_t SegmentedIndex::CountMatching(const CompiledFilter& filter) const {
   uint64_t count = 0;
-  VisitMatching(filter, [&count](const IndexedDocument&) { ++count; });
+  VisitMatching(filter, [&count](const IndexedDocument&) { return ++count > 0; });
   return count;
 }
 

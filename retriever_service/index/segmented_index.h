@@ -76,8 +76,9 @@ class SegmentedIndex : public VectorIndex {
       ABSL_LOCKS_EXCLUDED(writer_mutex_, view_mutex_, wake_mutex_);
   absl::StatusOr<IndexAnswer> Search(std::span<const IndexQuery> queries, const IndexSearchOptions& options,
                                      const CallContext& context) const override ABSL_LOCKS_EXCLUDED(view_mutex_);
-  std::vector<std::string> MatchingDocuments(const CompiledFilter& filter) const override
+  std::vector<std::string> MatchingDocuments(const CompiledFilter& filter, uint64_t newest, size_t most) const override
       ABSL_LOCKS_EXCLUDED(view_mutex_);
+  uint64_t NewestMatching(const CompiledFilter& filter) const override ABSL_LOCKS_EXCLUDED(view_mutex_);
   uint64_t CountMatching(const CompiledFilter& filter) const override ABSL_LOCKS_EXCLUDED(view_mutex_);
   IndexStats Stats() const override ABSL_LOCKS_EXCLUDED(writer_mutex_);
 
@@ -135,7 +136,8 @@ class SegmentedIndex : public VectorIndex {
   void CountIn(const IndexedDocument& document) ABSL_EXCLUSIVE_LOCKS_REQUIRED(writer_mutex_);
   void Publish() ABSL_EXCLUSIVE_LOCKS_REQUIRED(writer_mutex_) ABSL_LOCKS_EXCLUDED(view_mutex_);
   std::shared_ptr<const View> CurrentView() const ABSL_LOCKS_EXCLUDED(view_mutex_);
-  void VisitMatching(const CompiledFilter& filter, const std::function<void(const IndexedDocument&)>& visit) const
+  // Until `visit` says false.
+  void VisitMatching(const CompiledFilter& filter, const std::function<bool(const IndexedDocument&)>& visit) const
       ABSL_LOCKS_EXCLUDED(view_mutex_);
 
   // ------------------------------------------------------------ maintenance

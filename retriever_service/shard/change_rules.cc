@@ -83,4 +83,16 @@ absl::StatusOr<Verdict> Judge(const std::optional<shardpb::DocumentRecord>& old,
   return old.has_value() ? Verdict::kReplace : Verdict::kCreate;
 }
 
+std::string VectorsOf(const shardpb::DocumentChange& change) {
+  std::string vectors;
+  if (change.chunks_size() > 0) vectors.reserve(change.chunks_size() * change.chunks(0).vector_fp16().size());
+  for (const shardpb::ChunkContent& chunk : change.chunks()) vectors += chunk.vector_fp16();
+  return vectors;
+}
+
+absl::Status DoneInPart(const absl::Status& why) {
+  return Error(absl::StatusCode::kUnavailable, Reason::kWriteOutcomeUnknown,
+               StrCat("some of it was done before it failed, repeat it: ", MessageOf(why)));
+}
+
 }  // namespace retro

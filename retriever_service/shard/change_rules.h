@@ -2,6 +2,7 @@
 #pragma once
 
 #include <optional>
+#include <string>
 
 #include "absl/status/statusor.h"
 #include "common/document/protos.h"
@@ -25,5 +26,12 @@ enum class Verdict {
 // another size or not finite.
 absl::StatusOr<Verdict> Judge(const std::optional<shardpb::DocumentRecord>& old, const shardpb::DocumentChange& change,
                               uint32_t dimension);
+
+// Those of all its chunks, row after row, half precision.
+std::string VectorsOf(const shardpb::DocumentChange& change);
+
+// The error of several changes of which some were done when `why` came: what that says of what was done is true of the
+// rest alone. UNAVAILABLE (WRITE_OUTCOME_UNKNOWN).
+absl::Status DoneInPart(const absl::Status& why);
 
 }  // namespace retro

@@ -29,20 +29,9 @@ constexpr size_t kGroupBytesMax = size_t{16} << 20;
 constexpr absl::Duration kPatience = absl::Seconds(2);
 constexpr absl::Duration kPatienceStep = absl::Milliseconds(50);
 constexpr size_t kReplayedFrozenMax = 2 * kFrozenMax;
+// Of a deletion by filter, whose ids are in memory at once; it goes on with those that match when these are done.
+constexpr size_t kMatchesMax = 16'384;
 constexpr size_t kCollectionsMax = 100;  // each has an index with threads of its own
-
-std::string VectorsOf(const shardpb::DocumentChange& change) {
-  std::string vectors;
-  if (change.chunks_size() > 0) vectors.reserve(change.chunks_size() * change.chunks(0).vector_fp16().size());
-  for (const shardpb::ChunkContent& chunk : change.chunks()) vectors += chunk.vector_fp16();
-  return vectors;
-}
-
-// Whatever `why` says of what was done is true of the rest alone.
-absl::Status DoneInPart(const absl::Status& why) {
-  return Error(absl::StatusCode::kUnavailable, Reason::kWriteOutcomeUnknown,
-               StrCat("some of it was done before it failed, repeat it: ", MessageOf(why)));
-}
 
 }  // namespace
 
@@ -406,19 +395,27 @@ absl::StatusOr<shardpb::DeleteResponse> ShardWriter::Delete(const shardpb::Delet
     RETRO_ASSIGN_OR_RETURN(filter, CompiledFilter::Compile(request.filter(), "filter"));
   }
   std::vector<std::string> ids = {request.document_ids().begin(), request.document_ids().end()};
-  if (filter.has_value()) ids = collection->index->MatchingDocuments(*filter);
   shardpb::DeleteResponse response;
-  for (std::span<const std::string> left = ids; !left.empty();) {
-    const auto part = left.first(std::min<size_t>(left.size(), kGroupChangesMax));
-    const bool begun = part.data() != ids.data();
-    if (const absl::Status go_on = begun ? between(applied_.Get()) : absl::OkStatus(); !go_on.ok()) {
-      return DoneInPart(go_on);
+  // What is written meanwhile is not met, however fast it comes.
+  const uint64_t newest = filter.has_value() ? collection->index->NewestMatching(*filter) : 0;
+  uint64_t deleted_before = 0;
+  bool begun = false;
+  do {
+    deleted_before = response.deleted_count();
+    if (filter.has_value()) ids = collection->index->MatchingDocuments(*filter, newest, kMatchesMax);
+    for (std::span<const std::string> left = ids; !left.empty();) {
+      const auto part = left.first(std::min<size_t>(left.size(), kGroupChangesMax));
+      if (const absl::Status go_on = begun ? between(applied_.Get()) : absl::OkStatus(); !go_on.ok()) {
+        return DoneInPart(go_on);
+      }
+      DeleteJob job(collection, part, filter, context);
+      RETRO_RETURN_IF_ERROR(Perform(job, begun));
+      begun = true;
+      response.set_deleted_count(response.deleted_count() + job.deleted);
+      left = left.subspan(part.size());
     }
-    DeleteJob job(collection, part, filter, context);
-    RETRO_RETURN_IF_ERROR(Perform(job, begun));
-    response.set_deleted_count(response.deleted_count() + job.deleted);
-    left = left.subspan(part.size());
-  }
+    // What is deleted matches no more.
+  } while (filter.has_value() && ids.size() == kMatchesMax && response.deleted_count() > deleted_before);
   *response.mutable_position() = applied_.Get();
   return response;
 }
