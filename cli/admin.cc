@@ -7,6 +7,7 @@
 #include "cli/action.h"
 #include "cli/admin_call.h"
 #include "cli/commands.h"
+#include "cli/replica_comparison.h"
 #include "common/base/hash.h"
 #include "fmt/format.h"
 
@@ -18,6 +19,7 @@ using Stub = adminpb::AdminService::Stub;
 constexpr char kFooter[] = R"(
 Examples:
   retro admin replicas                            where each replica is, and whether it answers
+  retro admin verify --all --timeout 600          whether all replicas hold the same; reads all of each
   retro admin verify --shard 1 --replica b0       a checksum of all that it holds
   retro admin promote --shard 1 --replica b0      make it the primary; refused unless it is in sync
   retro admin train --shard 1                     seal and train now what its index has taken in
@@ -29,6 +31,7 @@ struct Options {
   CommonOptions common;
   uint32_t shard = 0;
   std::string replica;
+  bool all = false;
   bool off = false;
 };
 
@@ -48,6 +51,7 @@ int RunReplicas(const Options& options, const Console& console) {
 }
 
 int RunVerify(const Options& options, const Console& console) {
+  if (options.all) return CompareReplicas(options.common, console);
   adminpb::VerifyRequest request;
   request.set_shard(options.shard);
   request.set_replica(options.replica);
@@ -99,8 +103,8 @@ int RunReadOnly(const Options& options, const Console& console) {
       });
 }
 
-void AddShardOption(CLI::App& action, Options& options) {
-  action.add_option("--shard", options.shard, "The shard's number")->capture_default_str();
+CLI::Option* AddShardOption(CLI::App& action, Options& options) {
+  return action.add_option("--shard", options.shard, "The shard's number")->capture_default_str();
 }
 
 }  // namespace
@@ -110,10 +114,14 @@ void AddAdminCommand(CLI::App& app, Invocation& invocation) {
   CLI::App* command = app.add_subcommand("admin", "Look after shards and replicas");
   command->require_subcommand(1);
   AddAction(*command, options, invocation, "replicas", "Show all replicas of all shards", RunReplicas);
-  CLI::App* verify =
-      AddAction(*command, options, invocation, "verify", "Compute a checksum of what a shard holds", RunVerify);
-  AddShardOption(*verify, *options);
-  verify->add_option("--replica", options->replica, "The replica's name; the primary if it is not given");
+  CLI::App* verify = AddAction(*command, options, invocation, "verify",
+                               "Compute a checksum of what a shard holds, or compare replicas", RunVerify);
+  CLI::Option* verified_shard = AddShardOption(*verify, *options);
+  CLI::Option* verified_replica =
+      verify->add_option("--replica", options->replica, "The replica's name; the primary if it is not given");
+  verify->add_flag("--all", options->all, "Compare the replicas of each shard")
+      ->excludes(verified_shard)
+      ->excludes(verified_replica);
   CLI::App* promote = AddAction(*command, options, invocation, "promote", "Make a replica the primary", RunPromote);
   AddShardOption(*promote, *options);
   promote->add_option("--replica", options->replica, "The replica's name")->required();

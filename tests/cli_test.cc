@@ -454,6 +454,35 @@ admin::v1::Replica MakeReplica(const std::string& name, bool primary) {
   return replica;
 }
 
+TEST_F(CliTest, VerifyComparesReplicasAtOnePosition) {
+  FakeAdmin& admin = server_.admin;
+  admin.replicas = {MakeReplica("b0", true), MakeReplica("b1", false)};
+  for (const char* name : {"b0", "b1"}) {
+    admin.contents[name].set_content_sha256("same");
+    admin.contents[name].set_position(7);
+  }
+  const std::vector<std::string> command = {"admin", "verify", "--all"};
+  EXPECT_EQ(Run(command).code, kOk);
+  EXPECT_THAT(Run(command).out, AllOf(HasSubstr("b0               primary"), HasSubstr("b1               equal")));
+  admin.contents["b1"].set_content_sha256("other");
+  const Result differs = Run(command);
+  EXPECT_EQ(differs.code, kFailed);
+  EXPECT_THAT(differs.out, HasSubstr("b1               DIFFERS"));
+  admin.contents["b0"].set_position(9);
+  const Result moved = Run({"admin", "verify", "--all", "--json"});
+  EXPECT_EQ(moved.code, kFailed);
+  EXPECT_THAT(moved.out, HasSubstr(R"("replica":"b1","verdict":"NOT COMPARED")")) << "other content, but also position";
+  EXPECT_THAT(moved.err, HasSubstr("were not seen at one position"));
+  admin.contents["b1"].set_content_sha256("same");
+  admin.moves = "b1";  // and is where the primary is at the third try
+  EXPECT_EQ(Run(command).code, kOk);
+  admin.contents.erase("b1");
+  const Result gone = Run(command);
+  EXPECT_EQ(gone.code, kFailed);
+  EXPECT_THAT(gone.out, HasSubstr("NO ANSWER"));
+  EXPECT_EQ(Run({"admin", "verify", "--all", "--replica", "b1"}).code, kUsage);
+}
+
 TEST_F(CliTest, DoctorLooksAtReplicasIndexesAndVersions) {
   std::vector<admin::v1::Replica>& replicas = server_.admin.replicas;
   replicas = {MakeReplica("b0", true), MakeReplica("b1", false)};

@@ -281,6 +281,15 @@ class FakeAdmin final : public admin::v1::AdminService::Service {
     return failure;
   }
 
+  grpc::Status Verify(grpc::ServerContext*, const admin::v1::VerifyRequest* request,
+                      admin::v1::VerifyResponse* response) override {
+    const auto asked = contents.find(request->replica());
+    if (asked == contents.end()) return {grpc::StatusCode::UNAVAILABLE, "it is down"};
+    *response = asked->second;
+    if (moves == request->replica()) asked->second.set_position(asked->second.position() + 1);
+    return failure;
+  }
+
   grpc::Status CreateSnapshot(grpc::ServerContext*, const admin::v1::CreateSnapshotRequest* request,
                               admin::v1::CreateSnapshotResponse* response) override {
     const bool fails = request->shard() == failing_shard;
@@ -323,8 +332,10 @@ class FakeAdmin final : public admin::v1::AdminService::Service {
   }
 
   std::vector<admin::v1::Replica> replicas;
-  std::vector<admin::v1::Snapshot> snapshots;  // newest first
-  int now = 100;                               // when snapshots are made
+  std::map<std::string, admin::v1::VerifyResponse> contents;  // by replica
+  std::string moves;                                          // the replica that is written to whenever it is asked
+  std::vector<admin::v1::Snapshot> snapshots;                 // newest first
+  int now = 100;                                              // when snapshots are made
   std::optional<uint32_t> failing_shard;
   bool lists_what_it_makes = true;
   int asked_elsewhere = 0;  // times that an operation is asked for as by a proxy that chose another router

@@ -55,6 +55,8 @@ class Cluster(harness.EndToEndTest):
         self.write_jsonl("docs.jsonl", [{"id": f"d{i}", "text": f"a document about replicas, the one of number {i}"} for i in range(40)])
         self.retro_ok("ingest", "docs.jsonl")
         self.assertEqual(self.verify("a0"), self.verify("a1"))
+        compared = self.retro_ok("admin", "verify", "--all", "--json").json()
+        self.assertEqual([(line["replica"], line["verdict"]) for line in compared], [("a0", "primary"), ("a1", "equal")])
         before = self.exported()
 
         names = self.retro_ok("snapshot", "create").out.split()
