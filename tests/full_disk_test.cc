@@ -3,14 +3,20 @@
 #include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/statfs.h>
+#include <sys/statvfs.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include <atomic>
 #include <cerrno>
 #include <chrono>
+#include <cstdarg>
+#include <cstring>
 #include <filesystem>
+#include <string>
 #include <thread>
+#include <vector>
 
 #include "common/base/error.h"
 #include "common/base/strings.h"
@@ -47,11 +53,18 @@ bool IsPastTheLast(int descriptor) {
   return PathOf(descriptor).find("/store/") != std::string::npos && writes_left.fetch_sub(1) <= 0;
 }
 
+std::atomic<bool> tables_find_no_room = false;  // what is written to the log does
+
 bool FindsNoRoom(int descriptor) {
-  if (!disk_is_full) return false;
+  if (!disk_is_full && !tables_find_no_room) return false;
   const std::string path = PathOf(descriptor);
-  return IsLog(path) || IsTable(path);
+  return IsTable(path) || (disk_is_full && IsLog(path));
 }
+
+std::atomic<bool> no_log_can_be_made = false;
+
+std::atomic<bool> disk_is_said_to_be_full = false;
+std::atomic<int> times_room_was_taken = 0;  // to see whether it is there
 
 std::atomic<bool> logs_cannot_be_synced = false;
 std::atomic<int> syncs_of_logs = 0;
@@ -66,7 +79,34 @@ extern "C" ssize_t write(int descriptor, const void* data, size_t size) {
   return syscall(SYS_write, descriptor, data, size);
 }
 
+extern "C" int open(const char* path, int flags, ...) {
+  mode_t mode = 0;
+  if ((flags & O_CREAT) != 0) {
+    va_list arguments;
+    va_start(arguments, flags);
+    mode = va_arg(arguments, mode_t);
+    va_end(arguments);
+    if (no_log_can_be_made && IsLog(path)) {
+      errno = ENOSPC;
+      return -1;
+    }
+  }
+  return static_cast<int>(syscall(SYS_openat, AT_FDCWD, path, flags, mode));
+}
+
+extern "C" int statvfs(const char* path, struct statvfs* space) {
+  struct statfs all {};
+  if (syscall(SYS_statfs, path, &all) != 0) return -1;
+  std::memset(space, 0, sizeof(*space));
+  space->f_bsize = space->f_frsize = static_cast<unsigned long>(all.f_bsize);
+  space->f_blocks = all.f_blocks;
+  space->f_bfree = all.f_bfree;
+  space->f_bavail = disk_is_said_to_be_full ? 0 : all.f_bavail;
+  return 0;
+}
+
 extern "C" int posix_fallocate(int descriptor, off_t begin, off_t size) {
+  if (PathOf(descriptor).find("/room") != std::string::npos) ++times_room_was_taken;
   if (disk_is_full) return ENOSPC;
   return syscall(SYS_fallocate, descriptor, 0, begin, size) == 0 ? 0 : errno;
 }
@@ -94,7 +134,10 @@ class FullDiskTest : public testing::Test {
     tables_that_waited = 0;
     Open();
   }
-  ~FullDiskTest() override { disk_is_full = writes_are_bounded = tables_are_held = logs_cannot_be_synced = false; }
+  ~FullDiskTest() override {
+    disk_is_full = writes_are_bounded = tables_are_held = logs_cannot_be_synced = false;
+    tables_find_no_room = no_log_can_be_made = disk_is_said_to_be_full = false;
+  }
 
   void Open() {
     store_.reset();
@@ -125,6 +168,32 @@ class FullDiskTest : public testing::Test {
     const absl::Status status = Put(key);
     EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted) << status;
     EXPECT_EQ(ReasonOf(status), Reason::kReadOnly) << status;
+  }
+
+  // Until memory has been full, and its table or the next log met what `fault` sets.
+  void ExpectThatWhatEmptiesMemoryRefusesAndThenGoesOn(std::atomic<bool>& fault) {
+    constexpr int kWritesMax = 256;
+    ASSERT_TRUE(Put("before").ok());
+    fault = true;
+    std::vector<std::string> written;
+    absl::Status status;
+    while (status.ok()) {
+      ASSERT_LT(written.size(), kWritesMax) << "nothing met the full disk";
+      written.push_back(StrCat("large ", written.size()));
+      status = Put(written.back(), kMemoryBytes / 16);
+    }
+    EXPECT_EQ(ReasonOf(status), Reason::kReadOnly) << status;
+    const std::string refused = written.back();
+    written.pop_back();
+    for (const std::string& key : written) EXPECT_TRUE(Has(key)) << key;
+    EXPECT_FALSE(Has(refused));
+    fault = false;
+    Resume();
+    EXPECT_TRUE(Put("after").ok());
+    Open();
+    written.insert(written.end(), {"before", "after"});
+    for (const std::string& key : written) EXPECT_TRUE(Has(key)) << key;
+    EXPECT_FALSE(Has(refused));
   }
 
   TemporaryFolder folder_;
@@ -197,6 +266,29 @@ TEST_F(FullDiskTest, SoDoesAWriteThatFindsMemoryFullToo) {
   Open();
   for (const char* key : {"before", "after"}) EXPECT_TRUE(Has(key)) << key;
   EXPECT_FALSE(Has("refused"));
+}
+
+TEST_F(FullDiskTest, SoDoesAWriteAfterATableFoundNoRoomWhereTheLogHadSome) {
+  ExpectThatWhatEmptiesMemoryRefusesAndThenGoesOn(tables_find_no_room);
+}
+
+TEST_F(FullDiskTest, SoDoesAWriteForWhichNoNewLogCouldBeMade) {
+  ExpectThatWhatEmptiesMemoryRefusesAndThenGoesOn(no_log_can_be_made);
+}
+
+// Others write to it, and would find it full for as long as its room is taken to see whether it is there.
+TEST_F(FullDiskTest, NoRoomIsTakenOfADiskThatSaysItIsFull) {
+  ASSERT_TRUE(Put("before").ok());
+  disk_is_full = disk_is_said_to_be_full = true;
+  ExpectRefused("refused");
+  disk_is_full = false;
+  times_room_was_taken = 0;
+  EXPECT_EQ(ReasonOf(store_->Resume()), Reason::kReadOnly);
+  EXPECT_EQ(times_room_was_taken, 0);
+  disk_is_said_to_be_full = false;
+  Resume();
+  EXPECT_GT(times_room_was_taken, 0);
+  EXPECT_TRUE(Put("after").ok());
 }
 
 // A flush that began while there was room fails when the log already has: RocksDB's own recovery, once there is room,
@@ -290,6 +382,26 @@ TEST_F(FullDiskTest, WhatReadsForLongEndsAndMustBeRepeated) {
   EXPECT_EQ(seen, 1);
   EXPECT_EQ(ReasonOf(store_->Get(Family::kMeta, "a", snapshot.get()).status()), Reason::kShardUnavailable);
   EXPECT_TRUE(*store_->Get(Family::kMeta, "a", store_->TakeSnapshot().get()));
+}
+
+// Resuming bars all readers while it waits for those there are, and whoever wants to write tries it again and again.
+TEST_F(FullDiskTest, AReaderThatStaysBarsTheOthersOnceAndNotAtEveryTry) {
+  constexpr int kTries = 20;  // two seconds each, if each waited
+  constexpr std::chrono::seconds kOnceAlone{8};
+  ASSERT_TRUE(Put("before").ok());
+  disk_is_full = true;
+  ExpectRefused("refused");
+  disk_is_full = false;
+  const absl::Status scanned =
+      store_->Scan(Family::kMeta, "", "", nullptr, /*fill_cache=*/true, [&](auto, auto) -> absl::StatusOr<bool> {
+        const auto start = std::chrono::steady_clock::now();
+        for (int i = 0; i < kTries; ++i) EXPECT_EQ(ReasonOf(store_->Resume()), Reason::kReadOnly);
+        EXPECT_LT(std::chrono::steady_clock::now() - start, kOnceAlone);
+        return true;
+      });
+  EXPECT_TRUE(scanned.ok()) << scanned;
+  Resume();
+  EXPECT_TRUE(Put("after").ok());
 }
 
 TEST_F(FullDiskTest, AWriteWhoseLogCannotBeSyncedMayHaveHappened) {

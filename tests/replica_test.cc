@@ -6,6 +6,7 @@
 
 #include <atomic>
 #include <filesystem>
+#include <future>
 #include <memory>
 #include <string>
 #include <thread>
@@ -201,6 +202,27 @@ TEST_F(ReplicaTest, AReplicaWhoseStoreDidNotOpenTriesAgain) {
   Write("two", "xx");
   WaitForInSync({"a", "b"});
   ExpectEqual("a", "b");
+}
+
+// A replica that takes a copy closes its store first.
+TEST_F(ReplicaTest, AStoreThatIsClosedWaitsForNoCompaction) {
+  MakeCluster({"a"});
+  ReplicaShard shard(*watch_, 0, "a", late_after_);
+  LocalShardOptions options;
+  options.store.path = folder_ / "alone";
+  shard.SetLocal(*LocalShard::Open(options));
+  std::promise<void> begun;
+  std::thread compacting([&begun, used = *shard.local()]() mutable {
+    absl::Status status = used->Compact();
+    begun.set_value();
+    const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+    while (status.ok() && std::chrono::steady_clock::now() < end) status = used->Compact();  // as one that takes long
+    EXPECT_TRUE(absl::IsCancelled(status)) << status;
+    used.reset();
+  });
+  begun.get_future().wait();
+  shard.CloseLocal();
+  compacting.join();
 }
 
 TEST_F(ReplicaTest, AClosedStoreCanBeOpenedAtOnce) {

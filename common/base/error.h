@@ -32,7 +32,7 @@ enum class Reason {
   kWriteOutcomeUnknown,  // a write may or may not have happened; safe to repeat
   kReadOnly,             // writes are refused: the disk is full, or an operator said so
   kQueueFull,            // too much work is waiting; retry after the delay in RetryInfo
-  kShuttingDown,         // the server is draining; another one will answer
+  kShuttingDown,         // the server is draining, or copies a store; another one will answer
   kUnauthenticated,      // no API key, or one that is not this server's
   kPermissionDenied,     // the API key does not let its holder do this
   kKeyLimit,             // past what the API key may do at once; retry after the delay in RetryInfo

@@ -56,6 +56,7 @@ void ReplicaShard::CloseLocal() {
     closing = std::exchange(local_, nullptr);
     closed = std::move(closed_);
   }
+  if (closing != nullptr) closing->CancelCompaction();  // an operator's may take hours; what else reads it ends
   closing.reset();
   if (closed.valid()) closed.wait();
 }

@@ -553,7 +553,8 @@ absl::Status KeyValueStore::Compact() {
       const rocksdb::Status status = rocks->db->CompactRange(rocksdb::CompactRangeOptions(), handle, nullptr, nullptr);
       if (status.IsManualCompactionPaused()) {
         if (rocks->leaving) return OpenedAnewError(rocks->path);
-        return Error(absl::StatusCode::kCancelled, Reason::kShuttingDown, "the server is stopping");
+        return Error(absl::StatusCode::kCancelled, Reason::kShuttingDown,
+                     "the store is being closed: the server stops, or its replica takes a copy of another's store");
       }
       RETRO_RETURN_IF_ERROR(FromRocks(status, rocks->path));
     }

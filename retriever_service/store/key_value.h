@@ -111,7 +111,7 @@ class KeyValueStore {
   // Merges all tables, so that what was deleted gives its disk space back. CANCELLED (SHUTTING_DOWN) after
   // CancelCompaction.
   absl::Status Compact();
-  // Ends those that run, and begins no other: the process stops.
+  // Ends those that run, and begins no other: the store is about to be closed.
   void CancelCompaction();
 
   // Bytes of all files.

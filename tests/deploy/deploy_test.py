@@ -577,8 +577,8 @@ CASES = (
     ({NEWEST["0a"]: "-172000" + STEADY}, []),  # that replica sees it late
     ({NEWEST["0a"]: None, NEWEST["0b"]: None}, []),  # there was never one
     ({f"process_open_fds{{{SHARD}}}": "900" + STEADY}, ["RetroFilesRunOut"]),
-    ({DENIED: FAST}, ["RetroProxyRefuses"]),
-    ({REFUSED: FAST}, ["RetroProxyRefuses"]),
+    ({DENIED: FAST, REFUSED: None}, ["RetroProxyRefuses"]),
+    ({REFUSED: FAST, DENIED: None}, ["RetroProxyRefuses"]),
     ({REACHED: "1+0x40 0+0x20"}, ["RetroProxyReachesNobody"]),
     ({DENIED: None, REFUSED: None, REACHED: None}, []),  # no proxy
 )

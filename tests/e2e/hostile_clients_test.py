@@ -473,6 +473,7 @@ class ThroughTheProxy(HostileClients, harness.EndToEndTest):
                     self.assertFalse(client.search())
                     for name, value in ((b"grpc-status", b"8"), (b"grpc-message", b"too much from this address")):
                         self.assertIn(name + bytes([len(value)]) + value, client.headers)
+        self.assertGreater(self.proxy_metric('haproxy_backend_http_requests_total{proxy="refused"}'), 0)
 
 
 class BeforeAnotherService(Growing, harness.EndToEndTest):

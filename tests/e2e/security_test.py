@@ -52,7 +52,10 @@ class Secured(harness.EndToEndTest):
 
         self.retriever.stop()
         log = self.retriever.log()
-        audits = [event for event in map(json.loads, log.strip().split("\n")) if event["event"] == "audit"]
+        events = [json.loads(line) for line in log.strip().split("\n")]
+        audits = [event for event in events if event["event"] == "audit"]
+        requests = {(event["method"], event["key"]) for event in events if event["event"] == "request"}
+        self.assertLessEqual({("Search", "reader"), ("DeleteDocuments", "writer")}, requests)
         self.assertIn(("DeleteDocuments", "writer", "OK"), {(a["method"], a["key"], a["code"]) for a in audits})
         self.assertTrue(any("note.txt" in a["request"] for a in audits), audits)
         for key, _ in KEYS.values():
