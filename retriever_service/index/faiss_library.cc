@@ -23,6 +23,7 @@
 #include "common/base/status_macros.h"
 #include "common/base/strings.h"
 #include "common/document/half.h"
+#include "retriever_service/index/centroids.h"
 
 namespace retro {
 namespace {
@@ -161,6 +162,43 @@ void TrainCentroids(std::span<const std::string_view> sample, faiss::IndexIVF& i
 void DropUnusedTable(faiss::IndexIVF& index) {
   auto* codes = dynamic_cast<faiss::IndexIVFPQFastScan*>(&index);
   if (codes != nullptr && !codes->by_residual) codes->precomputed_table.resize(1);  // 0 has no bytes to copy from
+}
+
+// Our way of finding the nearest centroids as one of FAISS's indexes. Of distances, which only codes of residuals need,
+// it gives none.
+class AllCentroids final : public faiss::Index {
+ public:
+  AllCentroids(std::span<const float> centroids, int dimension)
+      : faiss::Index(dimension), centroids_(centroids, static_cast<size_t>(dimension)) {
+    ntotal = static_cast<idx_t>(centroids_.count());
+  }
+
+  void search(idx_t n, const float* queries, idx_t most, float* distances, idx_t* nearest,
+              const faiss::SearchParameters*) const override {
+    const auto found = static_cast<size_t>(n * most);
+    centroids_.FindNearest({queries, static_cast<size_t>(n) * d}, static_cast<size_t>(most), {nearest, found});
+    std::fill_n(distances, found, 0.0F);
+  }
+  size_t memory_bytes() const { return centroids_.memory_bytes(); }
+
+  void add(idx_t, const float*) override { throw faiss::FaissException("takes no more"); }
+  void reset() override {}
+
+ private:
+  const Centroids centroids_;
+};
+
+// Bytes of centroids, which are replaced by ours where all are compared and codes are of whole vectors.
+uint64_t TakeOverCentroids(faiss::IndexIVF& index) {
+  const auto* codes = dynamic_cast<const faiss::IndexIVFPQFastScan*>(&index);
+  const auto* all = dynamic_cast<const faiss::IndexFlat*>(index.quantizer);
+  if (codes == nullptr || codes->by_residual || all == nullptr || !index.own_fields) {
+    return index.nlist * index.d * sizeof(float);
+  }
+  auto ours = std::make_unique<AllCentroids>(std::span(all->get_xb(), index.nlist * index.d), index.d);
+  const uint64_t bytes = ours->memory_bytes();
+  delete std::exchange(index.quantizer, ours.release());
+  return bytes;
 }
 
 // ---------------------------------------------------------------- lists that take no more
@@ -423,7 +461,7 @@ absl::StatusOr<std::unique_ptr<QuantisedLists>> QuantisedLists::Parse(std::strin
   if (!cutter.whole() || !cutter.empty() || listed != rows || !in_range) return damage;
   RETRO_RETURN_IF_ERROR(Guarded("take lists", 1, [&] {
     auto packed = std::make_unique<PackedLists>(layout, sizes, std::move(numbers), codes);
-    made->memory_bytes = packed->memory_bytes() + index->nlist * index->d * sizeof(float);
+    made->memory_bytes = packed->memory_bytes() + TakeOverCentroids(*index);
     index->replace_invlists(packed.release(), /*own=*/true);
   }));
   return std::unique_ptr<QuantisedLists>(new QuantisedLists(std::move(made)));
