@@ -64,6 +64,7 @@ bool Judge(std::vector<Held>& shard) {
 void AskShard(const CommonOptions& options, std::vector<Held>& shard) {
   for (int tries = 0; tries < kTriesMax && !Interrupted(); ++tries) {
     std::vector<std::future<void>> asked;
+    asked.reserve(shard.size());
     for (Held& held : shard) asked.push_back(std::async(std::launch::async, [&] { Ask(options, held); }));
     for (std::future<void>& each : asked) each.get();
     if (Judge(shard)) return;

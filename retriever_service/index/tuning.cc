@@ -10,7 +10,7 @@
 namespace retro {
 namespace {
 
-// A list costs 3 KB, its centroid and on average half a block of codes that is empty, and a comparison for every query.
+// A list costs 2 KB, its centroid and on average half a block of codes that is empty, and a comparison for every query.
 constexpr uint64_t kRowsAListMin = 192;
 constexpr uint64_t kSampleAList = 64;
 constexpr uint64_t kSampleRowsMin = 4096;  // 256 for each of the 16 values of a code: FAISS learns from no more
