@@ -72,14 +72,14 @@ TEST_P(CentroidsTest, FindsTheNearest) {
 
 INSTANTIATE_TEST_SUITE_P(Sizes, CentroidsTest,
                          testing::Values(Case{1, 4, 1, 1}, Case{1, 4, 1, 3}, Case{1000, 384, 1, 25},
-                                         Case{1000, 384, 7, 97}, Case{1000, 384, 64, 97}, Case{1000, 7, 9, 1},
-                                         Case{1000, 7, 1, 1000}, Case{300, 33, 8, 299}, Case{20, 3, 10, 40}));
+                                         Case{1000, 384, 7, 97}, Case{1000, 384, 64, 97}, Case{1000, 7, 21, 1},
+                                         Case{1000, 7, 1, 1000}, Case{300, 33, 20, 299}, Case{20, 3, 30, 40}));
 
 // Equal distances are as many as there are, and none is left out for that.
 TEST(CentroidsTiesTest, FindsAsManyAsAreAskedForAmongEqualOnes) {
   const std::vector<float> same(200 * 8, 1.0F);
   const Centroids centroids(same, 8);
-  for (const size_t queries : {1, 16}) {
+  for (const size_t queries : {1, 32}) {
     const std::vector<float> asked(queries * 8, 0.5F);
     std::vector<int64_t> nearest(queries * 50);
     centroids.FindNearest(asked, 50, nearest);
