@@ -303,7 +303,9 @@ TEST_F(ModelTest, LogitsOfTheLastRowsAreThoseOfAll) {
       EXPECT_FALSE(last->at(0).defined());
     } else {
       const int64_t given = std::min<int64_t>(rows, 7);
-      EXPECT_TRUE(at::equal(last->at(0).to(at::kCPU), all.narrow(0, 7 - given, given).to(at::kCPU)));
+      ASSERT_EQ(last->at(0).size(0), given);
+      // CUDA has other kernels for other numbers of rows.
+      EXPECT_LE(Difference(last->at(0), all.narrow(0, 7 - given, given)), kTolerance) << rows;
     }
   }
 }

@@ -17,24 +17,25 @@ constexpr size_t kManyQueries = 20;       // from so many on a matrix product is
 constexpr size_t kCentroidsAtOnce = 256;  // made single precision while they are in the cache
 constexpr size_t kGroup = 16;
 
-// The places of the `most` smallest. Of as many groups of neighbours as that, the largest of their minima is a bound
+// The places of the `most` smallest. Of as many groups as that, the largest of their minima is a bound
 // that at least so many are within, and few more: nothing else is looked at.
 class Smallest {
  public:
   void Find(std::span<const float> values, std::span<int64_t> places) {
     const size_t most = std::min(places.size(), values.size());
     std::fill(places.begin() + static_cast<std::ptrdiff_t>(most), places.end(), -1);
-    minima_.clear();
-    for (size_t begin = 0; begin < values.size(); begin += kGroup) {
-      const auto group = values.subspan(begin, std::min(kGroup, values.size() - begin));
-      minima_.push_back(std::accumulate(group.begin(), group.end(), std::numeric_limits<float>::infinity(),
-                                        [](float a, float b) { return b < a ? b : a; }));
+    // A group's members lie as far from each other as there are groups, so that those of many are compared at once.
+    const size_t groups = (values.size() + kGroup - 1) / kGroup;
+    minima_.assign(values.begin(), values.begin() + static_cast<std::ptrdiff_t>(groups));
+    for (size_t begin = groups; begin < values.size(); begin += groups) {
+      const auto some = values.subspan(begin, std::min(groups, values.size() - begin));
+      for (size_t i = 0; i < some.size(); ++i) minima_[i] = some[i] < minima_[i] ? some[i] : minima_[i];
     }
     const float bound = Bound(most);
     within_.clear();
-    for (size_t group = 0; group < minima_.size(); ++group) {
+    for (size_t group = 0; group < groups; ++group) {
       if (minima_[group] > bound) continue;
-      for (size_t place = group * kGroup; place < std::min(values.size(), (group + 1) * kGroup); ++place) {
+      for (size_t place = group; place < values.size(); place += groups) {
         if (values[place] <= bound) within_.emplace_back(values[place], place);
       }
     }

@@ -17,6 +17,7 @@
 #include <cstring>
 #include <exception>
 #include <new>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -24,6 +25,7 @@
 #include "common/base/strings.h"
 #include "common/document/half.h"
 #include "retriever_service/index/centroids.h"
+#include "retriever_service/index/code_scan.h"
 
 namespace retro {
 namespace {
@@ -158,47 +160,17 @@ void TrainCentroids(std::span<const std::string_view> sample, faiss::IndexIVF& i
 }
 
 // FAISS 1.7.3 makes a table for every list (12 KB of each with 192 codes) that only codes of residuals look into. Ours
-// are of whole vectors: for them it would be dead weight in memory, and be copied with every search (see SearchLight).
+// are of whole vectors: for them it would be dead weight in memory.
 void DropUnusedTable(faiss::IndexIVF& index) {
   auto* codes = dynamic_cast<faiss::IndexIVFPQFastScan*>(&index);
   if (codes != nullptr && !codes->by_residual) codes->precomputed_table.resize(1);  // 0 has no bytes to copy from
 }
 
-// Our way of finding the nearest centroids as one of FAISS's indexes. Of distances, which only codes of residuals need,
-// it gives none.
-class AllCentroids final : public faiss::Index {
- public:
-  AllCentroids(std::span<const float> centroids, int dimension)
-      : faiss::Index(dimension), centroids_(centroids, static_cast<size_t>(dimension)) {
-    ntotal = static_cast<idx_t>(centroids_.count());
-  }
-
-  void search(idx_t n, const float* queries, idx_t most, float* distances, idx_t* nearest,
-              const faiss::SearchParameters*) const override {
-    const auto found = static_cast<size_t>(n * most);
-    centroids_.FindNearest({queries, static_cast<size_t>(n) * d}, static_cast<size_t>(most), {nearest, found});
-    std::fill_n(distances, found, 0.0F);
-  }
-  size_t memory_bytes() const { return centroids_.memory_bytes(); }
-
-  void add(idx_t, const float*) override { throw faiss::FaissException("takes no more"); }
-  void reset() override {}
-
- private:
-  const Centroids centroids_;
-};
-
-// Bytes of centroids, which are replaced by ours where all are compared and codes are of whole vectors.
-uint64_t TakeOverCentroids(faiss::IndexIVF& index) {
+// Codes are compared by us, as those of whole vectors are and as they are laid out (CodeList).
+bool IsSearchedHere(const faiss::IndexIVF& index) {
   const auto* codes = dynamic_cast<const faiss::IndexIVFPQFastScan*>(&index);
-  const auto* all = dynamic_cast<const faiss::IndexFlat*>(index.quantizer);
-  if (codes == nullptr || codes->by_residual || all == nullptr || !index.own_fields) {
-    return index.nlist * index.d * sizeof(float);
-  }
-  auto ours = std::make_unique<AllCentroids>(std::span(all->get_xb(), index.nlist * index.d), index.d);
-  const uint64_t bytes = ours->memory_bytes();
-  delete std::exchange(index.quantizer, ours.release());
-  return bytes;
+  if (codes == nullptr) return dynamic_cast<const faiss::IndexIVFScalarQuantizer*>(&index) != nullptr;
+  return !codes->by_residual && codes->metric_type == faiss::METRIC_L2 && codes->bbs == kRowsABlock;
 }
 
 // ---------------------------------------------------------------- lists that take no more
@@ -300,10 +272,16 @@ class PackedLists final : public faiss::ReadOnlyInvertedLists {
   void release_ids(size_t, const idx_t* ids) const override { delete[] ids; }
   size_t memory_bytes() const { return memory_bytes_; }
 
+  CodeList At(size_t list) const {
+    const Place& place = lists_[list];
+    return {codes_.begin() + place.first_code, place.rows, place.first_row};
+  }
+  int64_t RowAt(size_t place) const { return rows_[place]; }  // of CodeList's
+
  private:
   struct Place {
-    size_t rows = 0;
-    size_t first_row = 0;
+    uint32_t rows = 0;
+    uint32_t first_row = 0;
     size_t first_code = 0;
   };
 
@@ -348,17 +326,11 @@ class Cutter {
   bool whole_ = true;
 };
 
-// The same lists and centroids under another object, a small one to copy, which has a number of probes of its
-// own: 1.7.3's fast-scan takes no parameters for a single search.
-template <typename Index>
-void SearchLight(const Index& index, uint32_t lists_probed, int64_t n, const float* queries, int64_t candidates,
-                 float* distances, int64_t* rows) {
-  Index light = index;
-  light.own_fields = false;
-  light.own_invlists = false;
-  light.nprobe = lists_probed;
-  light.search(n, queries, candidates, distances, rows);
-}
+// That a query looks into a list, as a number that puts them into the order of the lists.
+using Visit = uint64_t;
+Visit VisitOf(uint64_t list, uint32_t query) { return list << 32 | query; }
+uint32_t ListOf(Visit visit) { return visit >> 32; }
+uint32_t QueryOf(Visit visit) { return static_cast<uint32_t>(visit); }
 
 }  // namespace
 
@@ -366,7 +338,15 @@ void SearchLight(const Index& index, uint32_t lists_probed, int64_t n, const flo
 
 struct QuantisedLists::Faiss {
   std::unique_ptr<faiss::IndexIVF> index;
+  // Of what was read.
+  const PackedLists* lists = nullptr;  // the index's own
+  std::optional<Centroids> centroids;  // in place of the index's, where all are compared
   uint64_t memory_bytes = 0;
+
+  void TakeOver(std::unique_ptr<PackedLists> packed);
+  void NearestLists(std::span<const float> queries, uint32_t most, std::span<int64_t> nearest) const;
+  void SearchByCodes(const faiss::IndexIVFPQFastScan& codes, std::span<const float> queries, uint32_t lists_probed,
+                     uint32_t candidates, std::span<int64_t> rows) const;
 };
 
 QuantisedLists::QuantisedLists(std::unique_ptr<Faiss> faiss) : faiss_(std::move(faiss)) {}
@@ -445,7 +425,8 @@ absl::StatusOr<std::unique_ptr<QuantisedLists>> QuantisedLists::Parse(std::strin
     if (made->index != nullptr) DropUnusedTable(*made->index);
   }));
   faiss::IndexIVF* index = made->index.get();
-  if (index == nullptr || index->d != dimension || !index->is_trained || index->ntotal != static_cast<int64_t>(rows)) {
+  if (index == nullptr || index->d != dimension || !index->is_trained || index->ntotal != static_cast<int64_t>(rows) ||
+      !IsSearchedHere(*index)) {
     return damage;
   }
   const CodeLayout layout = LayoutOf(*index);
@@ -460,28 +441,77 @@ absl::StatusOr<std::unique_ptr<QuantisedLists>> QuantisedLists::Parse(std::strin
   const bool in_range = std::all_of(numbers.begin(), numbers.end(), [&](uint32_t row) { return row < rows; });
   if (!cutter.whole() || !cutter.empty() || listed != rows || !in_range) return damage;
   RETRO_RETURN_IF_ERROR(Guarded("take lists", 1, [&] {
-    auto packed = std::make_unique<PackedLists>(layout, sizes, std::move(numbers), codes);
-    made->memory_bytes = packed->memory_bytes() + TakeOverCentroids(*index);
-    index->replace_invlists(packed.release(), /*own=*/true);
+    made->TakeOver(std::make_unique<PackedLists>(layout, sizes, std::move(numbers), codes));
   }));
   return std::unique_ptr<QuantisedLists>(new QuantisedLists(std::move(made)));
 }
 
 // ---------------------------------------------------------------- searching
 
+void QuantisedLists::Faiss::TakeOver(std::unique_ptr<PackedLists> packed) {
+  lists = packed.get();
+  index->replace_invlists(packed.release(), /*own=*/true);
+  auto* all = dynamic_cast<faiss::IndexFlat*>(index->quantizer);
+  if (all == nullptr || dynamic_cast<const faiss::IndexIVFPQFastScan*>(index.get()) == nullptr) {
+    memory_bytes = lists->memory_bytes() + index->nlist * index->d * sizeof(float);
+    return;
+  }
+  centroids.emplace(std::span(all->get_xb(), index->nlist * index->d), index->d);
+  all->reset();
+  all->codes.shrink_to_fit();
+  memory_bytes = lists->memory_bytes() + centroids->memory_bytes();
+}
+
+void QuantisedLists::Faiss::NearestLists(std::span<const float> queries, uint32_t most,
+                                         std::span<int64_t> nearest) const {
+  if (centroids.has_value()) return centroids->FindNearest(queries, most, nearest);
+  std::vector<float> distances(nearest.size());
+  index->quantizer->search(static_cast<int64_t>(queries.size()) / index->d, queries.data(), most, distances.data(),
+                           nearest.data());
+}
+
+// Lists in their order, so that what is read of one serves all queries that look into it.
+void QuantisedLists::Faiss::SearchByCodes(const faiss::IndexIVFPQFastScan& codes, std::span<const float> queries,
+                                          uint32_t lists_probed, uint32_t candidates, std::span<int64_t> rows) const {
+  const size_t n = queries.size() / codes.d;
+  std::vector<int64_t> nearest(n * lists_probed);
+  NearestLists(queries, lists_probed, nearest);
+  std::vector<Visit> visits;
+  visits.reserve(nearest.size());
+  for (size_t i = 0; i < nearest.size(); ++i) {
+    if (nearest[i] < 0 || lists->list_size(nearest[i]) == 0) continue;
+    visits.push_back(VisitOf(nearest[i], i / lists_probed));
+  }
+  std::sort(visits.begin(), visits.end());
+
+  std::vector<float> tables(n * codes.M * kCodeValues);
+  codes.pq.compute_distance_tables(n, queries.data(), tables.data());
+  CodeScan scan(codes.M, tables, candidates);
+  std::vector<uint32_t> together;
+  for (size_t begin = 0, end = 0; begin < visits.size(); begin = end) {
+    together.clear();
+    const uint32_t list = ListOf(visits[begin]);
+    for (; end < visits.size() && ListOf(visits[end]) == list; ++end) together.push_back(QueryOf(visits[end]));
+    scan.Scan(lists->At(list), together, lists->At(end < visits.size() ? ListOf(visits[end]) : list));
+  }
+  for (size_t query = 0; query < n; ++query) {
+    const auto found = rows.subspan(query * candidates, candidates);
+    scan.Take(query, found);
+    for (int64_t& row : found) row = row < 0 ? row : lists->RowAt(row);
+  }
+}
+
 absl::Status QuantisedLists::Search(std::span<const float> queries, uint32_t lists_probed, uint32_t candidates,
                                     std::span<int64_t> rows) const {
-  const faiss::IndexIVF& index = *faiss_->index;
-  const int64_t n = static_cast<int64_t>(queries.size()) / index.d;
-  std::vector<float> distances(rows.size());
   return Guarded("search", 1, [&] {
-    if (const auto* codes = dynamic_cast<const faiss::IndexIVFPQFastScan*>(&index)) {
-      SearchLight(*codes, lists_probed, n, queries.data(), candidates, distances.data(), rows.data());
-    } else if (const auto* scalars = dynamic_cast<const faiss::IndexIVFScalarQuantizer*>(&index)) {
-      SearchLight(*scalars, lists_probed, n, queries.data(), candidates, distances.data(), rows.data());
-    } else {
-      throw faiss::FaissException("an index of a kind that is not searched here");
+    if (const auto* codes = dynamic_cast<const faiss::IndexIVFPQFastScan*>(faiss_->index.get())) {
+      return faiss_->SearchByCodes(*codes, queries, lists_probed, candidates, rows);
     }
+    faiss::SearchParametersIVF parameters;
+    parameters.nprobe = lists_probed;
+    std::vector<float> distances(rows.size());
+    faiss_->index->search(static_cast<int64_t>(queries.size()) / faiss_->index->d, queries.data(), candidates,
+                          distances.data(), rows.data(), &parameters);
   });
 }
 

@@ -1,0 +1,169 @@
+// The nearest rows by their codes against sums made one entry after the other, by every kernel that the processor has.
+#include "retriever_service/index/code_scan.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <iostream>
+#include <random>
+#include <set>
+#include <span>
+#include <vector>
+
+namespace retro {
+namespace {
+
+constexpr uint32_t kSeed = 20261128;
+constexpr size_t kRowBytesOfPair = kRowsABlock;  // of two codes, in a block
+
+struct Case {
+  size_t codes, queries, most;
+  std::vector<uint32_t> lists;  // rows of each
+};
+
+// A code of every row, as numbers below 16: [rows, codes].
+std::vector<uint8_t> RandomCodes(size_t rows, size_t codes, std::mt19937& random) {
+  std::vector<uint8_t> values(rows * codes);
+  for (uint8_t& value : values) value = static_cast<uint8_t>(random() % kCodeValues);
+  return values;
+}
+
+// Numbers that bytes hold as they are. Of the first code they reach from 0 to 255, of the others they begin anywhere.
+std::vector<float> WholeTables(size_t queries, size_t codes, std::mt19937& random) {
+  std::vector<float> tables(queries * codes * kCodeValues);
+  for (size_t code = 0; code < queries * codes; ++code) {
+    const auto least = static_cast<float>(random() % 1000);
+    for (size_t value = 0; value < kCodeValues; ++value) {
+      tables[code * kCodeValues + value] = least + static_cast<float>(random() % 256);
+    }
+    if (code % codes != 0) continue;
+    tables[code * kCodeValues] = 0;
+    tables[code * kCodeValues + 1] = 255;
+    for (size_t value = 2; value < kCodeValues; ++value) {
+      tables[code * kCodeValues + value] = static_cast<float>(random() % 256);
+    }
+  }
+  return tables;
+}
+
+// As CodeList says.
+std::vector<uint8_t> Packed(std::span<const uint8_t> values, size_t codes) {
+  const size_t rows = values.size() / codes;
+  const size_t pairs = (codes + 1) / 2;
+  std::vector<uint8_t> blocks((rows + kRowsABlock - 1) / kRowsABlock * pairs * kRowBytesOfPair);
+  for (size_t row = 0; row < rows; ++row) {
+    for (size_t code = 0; code < codes; ++code) {
+      const size_t in_half = row % 16;
+      const size_t place = in_half < 8 ? 2 * in_half : 2 * (in_half - 8) + 1;
+      uint8_t& byte = blocks[(row / kRowsABlock * pairs + code / 2) * kRowBytesOfPair + code % 2 * 16 + place];
+      const int shift = row % kRowsABlock < 16 ? 0 : 4;
+      byte = static_cast<uint8_t>(byte | values[row * codes + code] << shift);
+    }
+  }
+  return blocks;
+}
+
+std::vector<float> Sums(std::span<const uint8_t> values, std::span<const float> table) {
+  const size_t codes = table.size() / kCodeValues;
+  std::vector<float> sums(values.size() / codes);
+  for (size_t i = 0; i < values.size(); ++i) {
+    sums[i / codes] += table[i % codes * kCodeValues + values[i]];
+  }
+  return sums;
+}
+
+// What a scan of all lists finds: [queries, most].
+std::vector<int64_t> Found(const Case& given, std::span<const uint8_t> values, std::span<const float> tables,
+                           CodeKernel kernel) {
+  std::vector<std::vector<uint8_t>> blocks;
+  std::vector<CodeList> lists;
+  uint32_t first = 0;
+  for (const uint32_t rows : given.lists) {
+    blocks.push_back(Packed(values.subspan(first * given.codes, rows * given.codes), given.codes));
+    lists.push_back({blocks.back().data(), rows, first});
+    first += rows;
+  }
+  std::vector<uint32_t> all(given.queries);
+  for (size_t q = 0; q < all.size(); ++q) all[q] = static_cast<uint32_t>(q);
+  CodeScan scan(given.codes, tables, given.most, kernel);
+  for (size_t i = 0; i < lists.size(); ++i) scan.Scan(lists[i], all, lists[std::min(i + 1, lists.size() - 1)]);
+  std::vector<int64_t> found(given.queries * given.most, -7);
+  for (size_t q = 0; q < given.queries; ++q) scan.Take(q, std::span(found).subspan(q * given.most, given.most));
+  return found;
+}
+
+class CodeScanTest : public testing::TestWithParam<Case> {};
+
+TEST_P(CodeScanTest, FindsTheSmallestSums) {
+  const Case& given = GetParam();
+  std::mt19937 random(kSeed);
+  size_t rows = 0;
+  for (const uint32_t some : given.lists) rows += some;
+  const std::vector<uint8_t> values = RandomCodes(rows, given.codes, random);
+  const std::vector<float> tables = WholeTables(given.queries, given.codes, random);
+  for (const CodeKernel kernel : CodeKernels()) {
+    const std::vector<int64_t> found = Found(given, values, tables, kernel);
+    for (size_t q = 0; q < given.queries; ++q) {
+      const size_t table_size = given.codes * kCodeValues;
+      const std::vector<float> sums = Sums(values, std::span(tables).subspan(q * table_size, table_size));
+      std::vector<float> smallest = sums, ours;
+      std::sort(smallest.begin(), smallest.end());
+      smallest.resize(std::min(given.most, rows));
+      std::set<int64_t> distinct;
+      for (const int64_t place : std::span(found).subspan(q * given.most, given.most)) {
+        if (place < 0) continue;
+        ASSERT_LT(place, static_cast<int64_t>(rows));
+        distinct.insert(place);
+        ours.push_back(sums[place]);
+      }
+      std::sort(ours.begin(), ours.end());
+      EXPECT_EQ(ours, smallest) << "query " << q << ", kernel " << static_cast<int>(kernel);
+      EXPECT_EQ(distinct.size(), ours.size()) << "one twice";
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Sizes, CodeScanTest,
+                         testing::Values(Case{1, 1, 1, {1}}, Case{2, 1, 3, {2}}, Case{3, 2, 5, {31, 33}},
+                                         Case{6, 3, 40, {32, 1, 200}}, Case{7, 4, 10, {64, 0, 65}},
+                                         Case{192, 1, 115, {244, 1000, 3}}, Case{192, 2, 115, {5000, 5000}},
+                                         Case{192, 5, 10, {300, 299, 4000}}, Case{191, 6, 1, {1000}},
+                                         Case{96, 7, 2000, {1000, 900}}, Case{190, 8, 16, {777}},
+                                         Case{192, 21, 115, {900, 900, 900}}));
+
+// Of tables whose sums 16 bits do not hold as they are the order stays, but for what rounding makes alike.
+TEST(CodeScanScaleTest, WideTablesKeepTheirOrder) {
+  constexpr size_t kCodes = 600;
+  const Case given{kCodes, 1, 50, {3000}};
+  std::mt19937 random(kSeed);
+  const std::vector<uint8_t> values = RandomCodes(3000, kCodes, random);
+  std::vector<float> tables(kCodes * kCodeValues);
+  std::uniform_real_distribution<float> entry(-1e6F, 1e6F);
+  for (float& x : tables) x = entry(random);
+  const std::vector<float> sums = Sums(values, tables);
+  std::vector<float> sorted = sums;
+  std::sort(sorted.begin(), sorted.end());
+  const float rounding = kCodes * 2e6F * kCodes / 65'535 / 4;  // a sum's, which is seldom a quarter of what it can be
+  for (const CodeKernel kernel : CodeKernels()) {
+    for (const int64_t place : Found(given, values, tables, kernel)) {
+      ASSERT_GE(place, 0);
+      EXPECT_LE(sums[place], sorted[given.most - 1] + rounding);
+    }
+  }
+  EXPECT_GT(sorted.back() - sorted.front(), 10 * rounding) << "nothing is told apart";
+}
+
+TEST(CodeScanScaleTest, TablesWithoutDifferencesFindAnyRows) {
+  const Case given{4, 1, 10, {100}};
+  std::mt19937 random(kSeed);
+  const std::vector<uint8_t> values = RandomCodes(100, 4, random);
+  const std::vector<float> tables(4 * kCodeValues, 3.0F);
+  for (const CodeKernel kernel : CodeKernels()) {
+    const std::vector<int64_t> found = Found(given, values, tables, kernel);
+    EXPECT_EQ(std::set<int64_t>(found.begin(), found.end()).size(), given.most);
+  }
+}
+
+}  // namespace
+}  // namespace retro
