@@ -27,6 +27,9 @@
 #include "retriever_service/index/centroids.h"
 #include "retriever_service/index/code_scan.h"
 
+// Of OpenBLAS; null if the matrix products are another library's.
+extern "C" void openblas_set_num_threads(int threads) __attribute__((weak));
+
 namespace retro {
 namespace {
 
@@ -48,6 +51,13 @@ class StopWish final : public faiss::InterruptCallback {
 // FAISS asks one object for the whole process; it has to be there before any thread searches.
 const bool stop_wish_installed = [] {
   faiss::InterruptCallback::instance = std::make_unique<StopWish>();
+  return true;
+}();
+
+// OpenBLAS has threads for the whole process, which would take no notice of how many ours may be and of how little of
+// the processor the background gets, and which one caller has to wait for another to leave.
+[[maybe_unused]] const bool blas_has_one_thread = [] {
+  if (openblas_set_num_threads != nullptr) openblas_set_num_threads(1);
   return true;
 }();
 
@@ -135,6 +145,31 @@ class VectorsWhereTheyLie final : public faiss::Index {
   void reset() override {}
 };
 
+// The nearest centroids by matrix products, as FAISS's, but on the threads that the caller may have. What is found does
+// not depend on how many these are.
+class CentroidsInSlices final : public faiss::IndexFlatL2 {
+ public:
+  using faiss::IndexFlatL2::IndexFlatL2;
+
+  void search(idx_t n, const float* x, idx_t k, float* distances, idx_t* labels,
+              const faiss::SearchParameters* parameters) const override {
+    constexpr idx_t kSlice = 256;
+    std::atomic<bool> failed = false;
+    std::exception_ptr failure;
+#pragma omp parallel for schedule(dynamic)
+    for (idx_t begin = 0; begin < n; begin += kSlice) {
+      if (failed) continue;
+      try {
+        faiss::IndexFlatL2::search(std::min(kSlice, n - begin), x + begin * d, k, distances + begin * k,
+                                   labels + begin * k, parameters);
+      } catch (...) {
+        if (!failed.exchange(true)) failure = std::current_exception();
+      }
+    }
+    if (failure != nullptr) std::rethrow_exception(failure);
+  }
+};
+
 // Evenly spread.
 std::vector<std::string_view> SomeOf(std::span<const std::string_view> vectors, size_t count) {
   std::vector<std::string_view> some;
@@ -152,7 +187,7 @@ void TrainCentroids(std::span<const std::string_view> sample, faiss::IndexIVF& i
   parameters.min_points_per_centroid = 1;  // the caller chose the sample: no word about it on stderr
   parameters.decode_block_size = kRowsAtOnce;
   faiss::Clustering clustering(index.d, static_cast<int>(index.nlist), parameters);
-  faiss::IndexFlatL2 nearest(index.d);
+  CentroidsInSlices nearest(index.d);
   const VectorsWhereTheyLie vectors(index.d);
   clustering.train_encoded(static_cast<int64_t>(sample.size()), reinterpret_cast<const uint8_t*>(sample.data()),
                            &vectors, nearest);
@@ -361,6 +396,9 @@ absl::StatusOr<std::unique_ptr<QuantisedLists>> QuantisedLists::Train(const std:
     made->index = AsInvertedFile(std::unique_ptr<faiss::Index>(faiss::index_factory(dimension, kind.c_str())));
     faiss::IndexIVF* ivf = made->index.get();
     if (ivf == nullptr) throw faiss::FaissException("not an inverted file");
+    if (dynamic_cast<faiss::IndexFlatL2*>(ivf->quantizer) != nullptr) {
+      delete std::exchange(ivf->quantizer, new CentroidsInSlices(dimension));
+    }
     TrainCentroids(sample, *ivf);
     if (auto* codes = dynamic_cast<faiss::IndexIVFPQFastScan*>(ivf)) {
       codes->pq.cp.niter = kCentroidRounds;
