@@ -11,11 +11,12 @@
 #include <span>
 #include <vector>
 
+#include "tests/packed_codes.h"
+
 namespace retro {
 namespace {
 
 constexpr uint32_t kSeed = 20261128;
-constexpr size_t kRowBytesOfPair = kRowsABlock;  // of two codes, in a block
 
 struct Case {
   size_t codes, queries, most;
@@ -47,23 +48,6 @@ std::vector<float> WholeTables(size_t queries, size_t codes, std::mt19937& rando
   return tables;
 }
 
-// As CodeList says.
-std::vector<uint8_t> Packed(std::span<const uint8_t> values, size_t codes) {
-  const size_t rows = values.size() / codes;
-  const size_t pairs = (codes + 1) / 2;
-  std::vector<uint8_t> blocks((rows + kRowsABlock - 1) / kRowsABlock * pairs * kRowBytesOfPair);
-  for (size_t row = 0; row < rows; ++row) {
-    for (size_t code = 0; code < codes; ++code) {
-      const size_t in_half = row % 16;
-      const size_t place = in_half < 8 ? 2 * in_half : 2 * (in_half - 8) + 1;
-      uint8_t& byte = blocks[(row / kRowsABlock * pairs + code / 2) * kRowBytesOfPair + code % 2 * 16 + place];
-      const int shift = row % kRowsABlock < 16 ? 0 : 4;
-      byte = static_cast<uint8_t>(byte | values[row * codes + code] << shift);
-    }
-  }
-  return blocks;
-}
-
 std::vector<float> Sums(std::span<const uint8_t> values, std::span<const float> table) {
   const size_t codes = table.size() / kCodeValues;
   std::vector<float> sums(values.size() / codes);
@@ -76,17 +60,18 @@ std::vector<float> Sums(std::span<const uint8_t> values, std::span<const float> 
 // What a scan of all lists finds: [queries, most].
 std::vector<int64_t> Found(const Case& given, std::span<const uint8_t> values, std::span<const float> tables,
                            CodeKernel kernel) {
-  std::vector<std::vector<uint8_t>> blocks;
+  std::vector<std::vector<CodeQuad>> blocks;
   std::vector<CodeList> lists;
   uint32_t first = 0;
   for (const uint32_t rows : given.lists) {
     blocks.push_back(Packed(values.subspan(first * given.codes, rows * given.codes), given.codes));
-    lists.push_back({blocks.back().data(), rows, first});
+    lists.push_back({blocks.back().data()->bytes.data(), rows, first});
     first += rows;
   }
   std::vector<uint32_t> all(given.queries);
   for (size_t q = 0; q < all.size(); ++q) all[q] = static_cast<uint32_t>(q);
-  CodeScan scan(given.codes, tables, given.most, kernel);
+  const CodeTables bytes(given.codes, tables);
+  CodeScan scan(bytes, given.most, kernel);
   for (size_t i = 0; i < lists.size(); ++i) scan.Scan(lists[i], all, lists[std::min(i + 1, lists.size() - 1)]);
   std::vector<int64_t> found(given.queries * given.most, -7);
   for (size_t q = 0; q < given.queries; ++q) scan.Take(q, std::span(found).subspan(q * given.most, given.most));

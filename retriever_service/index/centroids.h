@@ -1,4 +1,4 @@
-// Which lists of an inverted file a query looks into: those of the nearest centroids, found by comparing all of them.
+// Which lists of an inverted file a query looks into: those of the nearest centroids.
 #pragma once
 
 #include <cstddef>
@@ -8,30 +8,34 @@
 #include <string_view>
 #include <vector>
 
+#include "retriever_service/index/code_scan.h"
+
 namespace retro {
 
-// Held in half precision: for one query what takes the time is reading them. Any thread once made.
+// Centroids by the codes of the rows, which all are compared by, and in half precision, which the nearest of these are.
+// Any thread once made.
 class Centroids {
  public:
-  // [count, dimension]
-  Centroids(std::span<const float> centroids, size_t dimension);
+  //   centroids  [count, dimension]
+  //   blocks     their codes, as CodeList has them
+  Centroids(std::span<const float> centroids, size_t dimension, std::vector<CodeQuad> blocks);
 
   // The numbers of the `most` nearest of each query, in no order; -1 fills up where there are fewer.
   //   queries  [n, dimension]
+  //   tables   of the same queries
   //   nearest  [n, most]
-  void FindNearest(std::span<const float> queries, size_t most, std::span<int64_t> nearest) const;
+  void FindNearest(std::span<const float> queries, const CodeTables& tables, size_t most,
+                   std::span<int64_t> nearest) const;
 
-  size_t count() const { return half_norms_.size(); }
-  size_t memory_bytes() const { return halves_.size() + half_norms_.size() * sizeof(float); }
+  size_t count() const { return count_; }
+  size_t memory_bytes() const { return halves_.size() + blocks_.size() * sizeof(CodeQuad); }
 
  private:
   std::string_view At(size_t centroid) const;
-  void CompareOne(std::span<const float> query, std::span<float> distances) const;
-  void CompareMany(std::span<const float> queries, std::span<float> distances) const;
 
-  const size_t dimension_;
-  std::string halves_;
-  std::vector<float> half_norms_;  // |centroid|^2 / 2
+  const size_t dimension_, count_;
+  const std::string halves_;
+  const std::vector<CodeQuad> blocks_;
 };
 
 }  // namespace retro

@@ -14,7 +14,7 @@ namespace {
 
 constexpr size_t kQueriesTogether256 = 3, kQueriesTogether512 = 8;  // whose sums fit the registers
 constexpr size_t kQuad = 4;                                         // codes that AVX-512 looks up at once
-constexpr size_t kQuadBytes = 64;                                   // of a block, and of a table
+constexpr size_t kQuadBytes = sizeof(CodeQuad);                     // of a block, and of a table
 constexpr size_t kBlocksAhead = 2;  // fetched from memory: lists follow each other in no pattern that a processor sees
 constexpr uint32_t kLargestSum = 65'535;  // what the sums of AVX2 hold
 constexpr float kLargestEntry = 255;
@@ -45,7 +45,7 @@ Range RangeOf(const float* values) {
 
 // A query's table in bytes: what every row of it has in common is left out, and one scale keeps the order of the sums.
 //   table  [codes, 16]
-void Quantise(std::span<const float> table, std::span<uint8_t> bytes) {
+void Quantise(std::span<const float> table, uint8_t* bytes) {
   const size_t codes = table.size() / kCodeValues;
   std::vector<float> least(codes);
   float widest = 0, sum = 0;
@@ -289,30 +289,29 @@ std::span<const Kernel> KernelsOf(CodeKernel kernel) {
 
 // ---------------------------------------------------------------- a search
 
-CodeScan::CodeScan(size_t codes, std::span<const float> tables, size_t most, CodeKernel kernel)
-    : codes_((codes + 1) / 2 * 2), kernel_(kernel) {
-  assert(tables.size() % (codes * kCodeValues) == 0 && most > 0);
-  const size_t queries = tables.size() / (codes * kCodeValues);
-  tables_.resize(queries * table_bytes());
-  smallest_.reserve(queries);
-  for (size_t query = 0; query < queries; ++query) {
-    Quantise(tables.subspan(query * codes * kCodeValues, codes * kCodeValues),
-             std::span(tables_).subspan(query * table_bytes(), table_bytes()));
-    smallest_.emplace_back(most);
+CodeTables::CodeTables(size_t codes, std::span<const float> tables) : codes_((codes + 1) / 2 * 2) {
+  const size_t size = codes * kCodeValues;
+  assert(tables.size() % size == 0);
+  quads_.resize(tables.size() / size * quads_of_one());
+  for (size_t query = 0; query < queries(); ++query) {
+    Quantise(tables.subspan(query * size, size), quads_[query * quads_of_one()].bytes.data());
   }
 }
 
-CodeScan::~CodeScan() = default;
+CodeScan::CodeScan(const CodeTables& tables, size_t most, CodeKernel kernel)
+    : tables_(tables), kernel_(kernel), smallest_(tables.queries(), SmallestSums(most)) {
+  assert(most > 0);
+}
 
-size_t CodeScan::table_bytes() const { return (codes_ + kQuad - 1) / kQuad * kQuad * kCodeValues; }
+CodeScan::~CodeScan() = default;
 
 void CodeScan::Scan(const CodeList& list, std::span<const uint32_t> queries, const CodeList& next) {
   const std::span<const Kernel> kernels = KernelsOf(kernel_);
   for (size_t begin = 0; begin < queries.size(); begin += kernels.size()) {
     const auto some = queries.subspan(begin, std::min(kernels.size(), queries.size() - begin));
-    Task task{.list = list, .next = next, .codes = codes_, .tables = {}, .smallest = {}};
+    Task task{.list = list, .next = next, .codes = tables_.codes(), .tables = {}, .smallest = {}};
     for (size_t i = 0; i < some.size(); ++i) {
-      task.tables[i] = tables_.data() + some[i] * table_bytes();
+      task.tables[i] = tables_.Of(some[i]);
       task.smallest[i] = &smallest_[some[i]];
     }
     kernels[some.size() - 1](task);

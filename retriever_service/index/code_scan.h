@@ -2,6 +2,7 @@
 // Kermarrec, Le Scouarnec: Quicker ADC, arXiv:1812.09162).
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -24,15 +25,36 @@ struct CodeList {
 enum class CodeKernel { kAvx2, kAvx512 };  // the latter with its byte permutations and products (VBMI, VNNI)
 std::vector<CodeKernel> CodeKernels();     // that this processor has, the fastest last
 
+// Of a block or of a table what belongs to four codes: as much as AVX-512 looks up at once.
+struct alignas(64) CodeQuad {
+  std::array<uint8_t, 64> bytes;
+};
+
+// What each value of a code adds to a row's distance from a query, in bytes. Any thread once made.
+class CodeTables {
+ public:
+  //   codes   of a row; of an odd number blocks have one more, of zeros
+  //   tables  [queries, codes, 16]
+  CodeTables(size_t codes, std::span<const float> tables);
+
+  size_t codes() const { return codes_; }  // in blocks
+  size_t queries() const { return quads_.size() / quads_of_one(); }
+  const uint8_t* Of(size_t query) const { return quads_[query * quads_of_one()].bytes.data(); }
+
+ private:
+  size_t quads_of_one() const { return (codes_ + 3) / 4; }
+
+  const size_t codes_;
+  std::vector<CodeQuad> quads_;  // [queries, codes and zeros up to a multiple of 4, 16]
+};
+
 class SmallestSums;
 
-// One search of some queries. One thread.
+// One search of the queries of some tables, which outlive it. One thread.
 class CodeScan {
  public:
   // Looks for the `most` nearest of each query.
-  //   codes   of a row; of an odd number blocks have one more, of zeros
-  //   tables  [queries, codes, 16]: what each value of a code adds to a row's distance
-  CodeScan(size_t codes, std::span<const float> tables, size_t most, CodeKernel kernel = CodeKernels().back());
+  CodeScan(const CodeTables& tables, size_t most, CodeKernel kernel = CodeKernels().back());
   ~CodeScan();
 
   // Compares a list with some queries. `next`: the list that will be looked into after it, which is fetched meanwhile.
@@ -43,11 +65,8 @@ class CodeScan {
   void Take(size_t query, std::span<int64_t> places);
 
  private:
-  size_t table_bytes() const;
-
-  const size_t codes_;  // in blocks
+  const CodeTables& tables_;
   const CodeKernel kernel_;
-  std::vector<uint8_t> tables_;  // [queries, codes and zeros up to a multiple of 4, 16]
   std::vector<SmallestSums> smallest_;
 };
 

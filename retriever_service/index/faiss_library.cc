@@ -7,6 +7,7 @@
 #include <faiss/impl/AuxIndexStructures.h>
 #include <faiss/impl/FaissException.h>
 #include <faiss/impl/io.h>
+#include <faiss/impl/pq4_fast_scan.h>
 #include <faiss/index_factory.h>
 #include <faiss/index_io.h>
 #include <faiss/invlists/BlockInvertedLists.h>
@@ -361,6 +362,18 @@ class Cutter {
   bool whole_ = true;
 };
 
+// In blocks, as CodeList has them.
+std::vector<CodeQuad> CodesOf(const faiss::IndexIVFPQFastScan& index, std::span<const float> vectors) {
+  const size_t count = vectors.size() / index.d;
+  std::vector<uint8_t> codes(count * index.pq.code_size);
+  index.pq.compute_codes(vectors.data(), codes.data(), count);
+  const CodeLayout layout = LayoutOf(index);
+  std::vector<CodeQuad> blocks((layout.BytesOf(count) + sizeof(CodeQuad) - 1) / sizeof(CodeQuad));
+  faiss::pq4_pack_codes(codes.data(), count, index.M, layout.BytesOf(count) / layout.block_bytes * kRowsABlock,
+                        kRowsABlock, index.M2, blocks.data()->bytes.data());
+  return blocks;
+}
+
 // That a query looks into a list, as a number that puts them into the order of the lists.
 using Visit = uint64_t;
 Visit VisitOf(uint64_t list, uint32_t query) { return list << 32 | query; }
@@ -375,11 +388,12 @@ struct QuantisedLists::Faiss {
   std::unique_ptr<faiss::IndexIVF> index;
   // Of what was read.
   const PackedLists* lists = nullptr;  // the index's own
-  std::optional<Centroids> centroids;  // in place of the index's, where all are compared
+  std::optional<Centroids> centroids;  // in place of the index's, where rows have codes and these are no graph
   uint64_t memory_bytes = 0;
 
   void TakeOver(std::unique_ptr<PackedLists> packed);
-  void NearestLists(std::span<const float> queries, uint32_t most, std::span<int64_t> nearest) const;
+  void NearestLists(std::span<const float> queries, const CodeTables& tables, uint32_t most,
+                    std::span<int64_t> nearest) const;
   void SearchByCodes(const faiss::IndexIVFPQFastScan& codes, std::span<const float> queries, uint32_t lists_probed,
                      uint32_t candidates, std::span<int64_t> rows) const;
 };
@@ -490,19 +504,21 @@ void QuantisedLists::Faiss::TakeOver(std::unique_ptr<PackedLists> packed) {
   lists = packed.get();
   index->replace_invlists(packed.release(), /*own=*/true);
   auto* all = dynamic_cast<faiss::IndexFlat*>(index->quantizer);
-  if (all == nullptr || dynamic_cast<const faiss::IndexIVFPQFastScan*>(index.get()) == nullptr) {
+  const auto* codes = dynamic_cast<const faiss::IndexIVFPQFastScan*>(index.get());
+  if (all == nullptr || codes == nullptr) {
     memory_bytes = lists->memory_bytes() + index->nlist * index->d * sizeof(float);
     return;
   }
-  centroids.emplace(std::span(all->get_xb(), index->nlist * index->d), index->d);
+  const std::span<const float> vectors(all->get_xb(), index->nlist * index->d);
+  centroids.emplace(vectors, index->d, CodesOf(*codes, vectors));
   all->reset();
   all->codes.shrink_to_fit();
   memory_bytes = lists->memory_bytes() + centroids->memory_bytes();
 }
 
-void QuantisedLists::Faiss::NearestLists(std::span<const float> queries, uint32_t most,
+void QuantisedLists::Faiss::NearestLists(std::span<const float> queries, const CodeTables& tables, uint32_t most,
                                          std::span<int64_t> nearest) const {
-  if (centroids.has_value()) return centroids->FindNearest(queries, most, nearest);
+  if (centroids.has_value()) return centroids->FindNearest(queries, tables, most, nearest);
   std::vector<float> distances(nearest.size());
   index->quantizer->search(static_cast<int64_t>(queries.size()) / index->d, queries.data(), most, distances.data(),
                            nearest.data());
@@ -512,8 +528,11 @@ void QuantisedLists::Faiss::NearestLists(std::span<const float> queries, uint32_
 void QuantisedLists::Faiss::SearchByCodes(const faiss::IndexIVFPQFastScan& codes, std::span<const float> queries,
                                           uint32_t lists_probed, uint32_t candidates, std::span<int64_t> rows) const {
   const size_t n = queries.size() / codes.d;
+  std::vector<float> entries(n * codes.M * kCodeValues);
+  codes.pq.compute_distance_tables(n, queries.data(), entries.data());
+  const CodeTables tables(codes.M, entries);
   std::vector<int64_t> nearest(n * lists_probed);
-  NearestLists(queries, lists_probed, nearest);
+  NearestLists(queries, tables, lists_probed, nearest);
   std::vector<Visit> visits;
   visits.reserve(nearest.size());
   for (size_t i = 0; i < nearest.size(); ++i) {
@@ -522,9 +541,7 @@ void QuantisedLists::Faiss::SearchByCodes(const faiss::IndexIVFPQFastScan& codes
   }
   std::sort(visits.begin(), visits.end());
 
-  std::vector<float> tables(n * codes.M * kCodeValues);
-  codes.pq.compute_distance_tables(n, queries.data(), tables.data());
-  CodeScan scan(codes.M, tables, candidates);
+  CodeScan scan(tables, candidates);
   std::vector<uint32_t> together;
   for (size_t begin = 0, end = 0; begin < visits.size(); begin = end) {
     together.clear();

@@ -10,12 +10,12 @@
 namespace retro {
 namespace {
 
-// A list costs 2 KB, its centroid and on average half a block of codes that is empty, and a comparison for every query.
+// A list costs its centroid, 0.9 KB, and on average half a block of codes that is empty, 1.5 KB, and a comparison for
+// every query.
 constexpr uint64_t kRowsAListMin = 192;
 constexpr uint64_t kSampleAList = 64;
 constexpr uint64_t kSampleRowsMin = 4096;  // 256 for each of the 16 values of a code: FAISS learns from no more
-// Up to so many lists the nearest are found by comparing all centroids, one matrix product for a whole batch; beyond,
-// by a graph over them.
+// Up to so many lists the nearest are found by comparing the codes of all centroids; beyond, by a graph over them.
 constexpr uint64_t kFlatListsMax = 8192;
 constexpr char kListsPrefix[] = "IVF";
 
