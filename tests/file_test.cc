@@ -30,6 +30,26 @@ TEST(FileTest, AFileIsReplacedWholeAndNothingIsLeftBeside) {
   EXPECT_EQ(std::distance(begin(all), end(all)), 1);
 }
 
+// More than is sent to the disk at once, in pieces that do not fit it.
+TEST(FileTest, ALargeFileHasWhatWasAppended) {
+  const TemporaryFolder folder;
+  const std::string path = folder / "file";
+  std::string all;
+  {
+    auto file = AtomicFile::Create(path);
+    ASSERT_TRUE(file.ok()) << file.status();
+    for (const size_t size : {1, 3'000'001, 10'000'003, 0, 4 << 20, 5}) {
+      const std::string piece(size, static_cast<char>('a' + all.size() % 26));
+      ASSERT_TRUE(file->Append(piece).ok());
+      all += piece;
+    }
+    AtomicFile moved = *std::move(file);
+    ASSERT_TRUE(moved.Append("end").ok());
+    ASSERT_TRUE(moved.Commit().ok());
+  }
+  EXPECT_TRUE(*ReadFile(path) == all + "end");
+}
+
 TEST(FileTest, WritingThroughAPlantedLinkIsRefused) {
   const TemporaryFolder folder;
   const std::string path = folder / "file", victim = folder / "victim";

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstdint>
 #include <cstdio>
 #include <system_error>
 #include <utility>
@@ -18,6 +19,7 @@ namespace retro {
 namespace {
 
 constexpr char kTemporary[] = ".tmp";  // suffix of a file that is not complete yet
+constexpr uint64_t kWritebackBytes = 4 << 20;
 
 class Descriptor {
  public:
@@ -132,7 +134,11 @@ absl::StatusOr<AtomicFile> AtomicFile::Create(const std::string& path) {
 }
 
 AtomicFile::AtomicFile(AtomicFile&& other) noexcept
-    : path_(std::move(other.path_)), descriptor_(std::exchange(other.descriptor_, -1)) {}
+    : path_(std::move(other.path_)),
+      descriptor_(std::exchange(other.descriptor_, -1)),
+      size_(other.size_),
+      sent_(other.sent_),
+      arrived_(other.arrived_) {}
 
 AtomicFile::~AtomicFile() {
   if (descriptor_ < 0) return;
@@ -140,7 +146,31 @@ AtomicFile::~AtomicFile() {
   unlink((path_ + kTemporary).c_str());
 }
 
-absl::Status AtomicFile::Append(std::string_view bytes) { return WriteAll(descriptor_, bytes, path_ + kTemporary); }
+absl::Status AtomicFile::Append(std::string_view bytes) {
+  while (!bytes.empty()) {
+    const std::string_view some = bytes.substr(0, kWritebackBytes);
+    RETRO_RETURN_IF_ERROR(WriteAll(descriptor_, some, path_ + kTemporary));
+    size_ += some.size();
+    if (size_ - sent_ >= kWritebackBytes) RETRO_RETURN_IF_ERROR(Writeback());
+    bytes.remove_prefix(some.size());
+  }
+  return absl::OkStatus();
+}
+
+// Sends what is new to the disk, and waits for what was sent before: twice as much is on its way at most.
+absl::Status AtomicFile::Writeback() {
+  const auto range = [this](uint64_t begin, uint64_t end, unsigned flags) {
+    if (begin == end) return true;  // to the system it would mean everything
+    const int result =
+        sync_file_range(descriptor_, static_cast<off64_t>(begin), static_cast<off64_t>(end - begin), flags);
+    return result == 0 || errno == ENOSYS;
+  };
+  if (!range(sent_, size_, SYNC_FILE_RANGE_WRITE) || !range(arrived_, sent_, SYNC_FILE_RANGE_WAIT_BEFORE)) {
+    return ErrnoStatus(errno, "cannot write", path_ + kTemporary);
+  }
+  arrived_ = std::exchange(sent_, size_);
+  return absl::OkStatus();
+}
 
 absl::Status AtomicFile::Commit() {
   const std::string temporary = path_ + kTemporary;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <span>
 #include <string>
 #include <string_view>
@@ -22,7 +23,8 @@ absl::Status WriteFileAtomically(const std::string& path, std::string_view bytes
 absl::Status WriteFileAtomically(const std::string& path, std::span<const std::string_view> pieces);
 
 // The same for a file that is written as its bytes come: nothing of it stays in memory, and nothing of it is seen
-// before Commit. Without Commit the destructor removes what was written.
+// before Commit. Without Commit the destructor removes what was written. The disk gets it as it comes: were it all to
+// wait for Commit, every other file's sync would wait for it too.
 class AtomicFile {
  public:
   static absl::StatusOr<AtomicFile> Create(const std::string& path);
@@ -35,8 +37,12 @@ class AtomicFile {
 
  private:
   AtomicFile(std::string path, int descriptor) : path_(std::move(path)), descriptor_(descriptor) {}
+  absl::Status Writeback();
+
   std::string path_;
   int descriptor_;
+  // Bytes: written, of these sent to the disk, and of these there.
+  uint64_t size_ = 0, sent_ = 0, arrived_ = 0;
 };
 
 // Renames a file or a folder so that it has its new name after a crash too.

@@ -17,6 +17,7 @@ folder=$(mktemp -d)
 service=
 trap '[ -z "$service" ] || kill "$service"; rm -rf "$folder"' EXIT
 cp -r "$vectors/store" "$folder/store"
+sync -f "$folder"  # the copy is not what is measured
 "$RETRO_BUILD/bin/retro-retriever" --data "$folder/store" --embedder "${models[0]}" --tokenizer common/tokenizer/retro-16k.model \
   --listen 127.0.0.1:7798 > "$folder/log" 2>&1 &
 service=$!
