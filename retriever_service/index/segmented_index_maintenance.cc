@@ -36,7 +36,7 @@ constexpr float kRecallEffort = 0.5;
 constexpr uint64_t kChangeDivisor = 10;
 // What a second thread merges while the first one is busy for long.
 constexpr uint64_t kFewCells = 16;
-constexpr int kBackgroundNice = 5;  // a third of a searching thread's share, where they compete
+constexpr int kBackgroundNice = 10;  // a tenth of a searching thread's share, where they compete
 constexpr uint64_t kAnyCells = std::numeric_limits<uint64_t>::max();
 
 }  // namespace

@@ -160,7 +160,9 @@ rocksdb::DBOptions DatabaseOptions(const KeyValueOptions& options, const std::sh
   db.listeners.push_back(std::make_shared<GivesMemoryBack>());
   db.max_open_files = OpenFilesMax();
   db.max_background_jobs = 2;
+  // What is written in the background waits for the disk as it goes, so that a log's sync does not wait for all of it.
   db.bytes_per_sync = 1 << 20;
+  db.strict_bytes_per_sync = true;
   db.info_log = std::make_shared<RocksLog>();
   return db;
 }
