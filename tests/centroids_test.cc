@@ -98,6 +98,7 @@ TEST_P(CentroidsTest, FindsTheNearest) {
 
 INSTANTIATE_TEST_SUITE_P(Sizes, CentroidsTest,
                          testing::Values(Case{1, 4, 1, 1, 1}, Case{1, 4, 1, 3, 1}, Case{1000, 384, 1, 25, 0.95},
+                                         Case{1000, 384, 64, 1, 0.98}, Case{1000, 384, 64, 3, 0.98},
                                          Case{1000, 384, 7, 97, 0.99}, Case{1000, 384, 64, 97, 0.99},
                                          Case{1000, 7, 21, 20, 0.98}, Case{1000, 7, 1, 500, 1},
                                          Case{1000, 7, 1, 1000, 1}, Case{300, 33, 20, 299, 1}, Case{20, 3, 30, 40, 1}));

@@ -159,13 +159,15 @@ absl::Status AtomicFile::Append(std::string_view bytes) {
 
 // Sends what is new to the disk, and waits for what was sent before: twice as much is on its way at most.
 absl::Status AtomicFile::Writeback() {
-  const auto range = [this](uint64_t begin, uint64_t end, unsigned flags) {
-    if (begin == end) return true;  // to the system it would mean everything
-    const int result =
-        sync_file_range(descriptor_, static_cast<off64_t>(begin), static_cast<off64_t>(end - begin), flags);
-    return result == 0 || errno == ENOSYS;
+  const auto fails = [this](uint64_t begin, uint64_t end, unsigned flags) {
+    if (begin == end) return false;  // to the system it would mean everything
+    if (sync_file_range(descriptor_, static_cast<off64_t>(begin), static_cast<off64_t>(end - begin), flags) == 0) {
+      return false;
+    }
+    // These a sync would not tell again. Anything else means that the call is not to be had: Commit syncs it all.
+    return errno == EIO || errno == ENOSPC || errno == EDQUOT;
   };
-  if (!range(sent_, size_, SYNC_FILE_RANGE_WRITE) || !range(arrived_, sent_, SYNC_FILE_RANGE_WAIT_BEFORE)) {
+  if (fails(sent_, size_, SYNC_FILE_RANGE_WRITE) || fails(arrived_, sent_, SYNC_FILE_RANGE_WAIT_BEFORE)) {
     return ErrnoStatus(errno, "cannot write", path_ + kTemporary);
   }
   arrived_ = std::exchange(sent_, size_);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <numeric>
+#include <optional>
 #include <utility>
 
 #include "common/document/half.h"
@@ -10,8 +11,8 @@
 namespace retro {
 namespace {
 
-// By their codes so many times as many are found as are wanted: hardly one of these is missing among them.
-constexpr size_t kCandidates = 2;
+// By their codes so many times as many are found as are wanted, and some more where few are.
+constexpr size_t kCandidates = 2, kCandidatesMore = 16;
 
 }  // namespace
 
@@ -31,21 +32,20 @@ void Centroids::FindNearest(std::span<const float> queries, const CodeTables& ta
   const size_t wanted = std::min(most, count_);
   std::fill(nearest.begin(), nearest.end(), -1);
   if (wanted == 0) return;
-  std::vector<int64_t> candidates(std::min(count_, kCandidates * wanted));
-  CodeScan scan(tables, candidates.size());
+  std::vector<int64_t> candidates(std::min(count_, kCandidates * wanted + kCandidatesMore));
+  std::optional<CodeScan> scan;
   if (candidates.size() < count_) {
     const CodeList all{blocks_.data()->bytes.data(), static_cast<uint32_t>(count_), 0};
     std::vector<uint32_t> every(tables.queries());
     std::iota(every.begin(), every.end(), 0);
-    scan.Scan(all, every, all);
+    scan.emplace(tables, candidates.size());
+    scan->Scan(all, every, all);
+  } else {
+    std::iota(candidates.begin(), candidates.end(), 0);
   }
   std::vector<std::pair<float, int64_t>> compared(candidates.size());
   for (size_t query = 0; query < tables.queries(); ++query) {
-    if (candidates.size() < count_) {
-      scan.Take(query, candidates);
-    } else {
-      std::iota(candidates.begin(), candidates.end(), 0);
-    }
+    if (scan.has_value()) scan->Take(query, candidates);
     for (size_t i = 0; i < candidates.size(); ++i) {
       compared[i] = {SquaredDistance(queries.subspan(query * dimension_, dimension_), At(candidates[i])),
                      candidates[i]};

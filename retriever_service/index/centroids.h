@@ -12,7 +12,7 @@
 
 namespace retro {
 
-// Centroids by the codes of the rows, which all are compared by, and in half precision, which the nearest of these are.
+// Centroids in the rows' code, by which all are compared, and in half precision, by which the nearest of these are.
 // Any thread once made.
 class Centroids {
  public:

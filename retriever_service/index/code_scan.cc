@@ -6,8 +6,10 @@
 #include <array>
 #include <bit>
 #include <cassert>
+#include <cmath>
 #include <iterator>
 #include <limits>
+#include <memory>
 
 namespace retro {
 namespace {
@@ -43,7 +45,8 @@ Range RangeOf(const float* values) {
           _mm_cvtss_f32(_mm_max_ss(most, _mm_movehdup_ps(most)))};
 }
 
-// A query's table in bytes: what every row of it has in common is left out, and one scale keeps the order of the sums.
+// A query's table in bytes: what every row of it has in common is left out, and one scale for all keeps the order of
+// the sums, but for rounding.
 //   table  [codes, 16]
 void Quantise(std::span<const float> table, uint8_t* bytes) {
   const size_t codes = table.size() / kCodeValues;
@@ -55,8 +58,8 @@ void Quantise(std::span<const float> table, uint8_t* bytes) {
     widest = std::max(widest, range.most - range.least);
     sum += range.most - range.least;
   }
-  if (widest == 0) return;
   const float scale = std::min(kLargestEntry / widest, static_cast<float>(kLargestSum - codes) / sum);  // rounding adds
+  if (!(widest > 0) || !std::isfinite(scale)) return;  // no row differs from another
   for (size_t code = 0; code < codes; ++code) {
     const size_t first = code * kCodeValues;
     for (size_t i = first; i < first + kCodeValues; ++i) {
@@ -78,7 +81,10 @@ std::vector<CodeKernel> CodeKernels() {
 // The smallest sums of a query, and some that were among them: the smallest of all are picked out whenever it is full.
 class SmallestSums {
  public:
-  explicit SmallestSums(size_t most) : most_(most), found_(most + std::max(most, kRoomLeast) + kRowsABlock) {}
+  explicit SmallestSums(size_t most)
+      : most_(most),
+        room_(most + std::max(most, kRoomLeast) + kRowsABlock),
+        found_(std::make_unique_for_overwrite<uint64_t[]>(room_)) {}
 
   // Only what is below it can be among the smallest.
   uint32_t bound() const { return bound_; }
@@ -90,7 +96,7 @@ class SmallestSums {
       const auto row = static_cast<uint32_t>(std::countr_zero(wanted));
       found_[size_++] = uint64_t{sums[row]} << kSumShift | (first_place + row);
     }
-    if (size_ + kRowsABlock > found_.size()) Shrink();
+    if (size_ + kRowsABlock > room_) Shrink();
   }
 
   void Take(std::span<int64_t> places) {
@@ -104,16 +110,16 @@ class SmallestSums {
   static constexpr int kSumShift = 32;
 
   void Shrink() {
-    const auto last = found_.begin() + static_cast<std::ptrdiff_t>(most_) - 1;
-    std::nth_element(found_.begin(), last, found_.begin() + static_cast<std::ptrdiff_t>(size_));
+    uint64_t* const last = found_.get() + most_ - 1;
+    std::nth_element(found_.get(), last, found_.get() + size_);
     size_ = most_;
     bound_ = static_cast<uint32_t>(*last >> kSumShift);
   }
 
-  size_t most_;
+  size_t most_, room_;
   size_t size_ = 0;
   uint32_t bound_ = std::numeric_limits<uint32_t>::max();
-  std::vector<uint64_t> found_;  // a sum, and below it a place
+  std::unique_ptr<uint64_t[]> found_;  // a sum, and below it a place
 };
 
 // ---------------------------------------------------------------- kernels
@@ -298,9 +304,10 @@ CodeTables::CodeTables(size_t codes, std::span<const float> tables) : codes_((co
   }
 }
 
-CodeScan::CodeScan(const CodeTables& tables, size_t most, CodeKernel kernel)
-    : tables_(tables), kernel_(kernel), smallest_(tables.queries(), SmallestSums(most)) {
+CodeScan::CodeScan(const CodeTables& tables, size_t most, CodeKernel kernel) : tables_(tables), kernel_(kernel) {
   assert(most > 0);
+  smallest_.reserve(tables.queries());
+  for (size_t query = 0; query < tables.queries(); ++query) smallest_.emplace_back(most);
 }
 
 CodeScan::~CodeScan() = default;

@@ -37,7 +37,7 @@ class CodeTables {
   //   tables  [queries, codes, 16]
   CodeTables(size_t codes, std::span<const float> tables);
 
-  size_t codes() const { return codes_; }  // in blocks
+  size_t codes() const { return codes_; }  // in blocks: an even number
   size_t queries() const { return quads_.size() / quads_of_one(); }
   const uint8_t* Of(size_t query) const { return quads_[query * quads_of_one()].bytes.data(); }
 
@@ -57,7 +57,8 @@ class CodeScan {
   CodeScan(const CodeTables& tables, size_t most, CodeKernel kernel = CodeKernels().back());
   ~CodeScan();
 
-  // Compares a list with some queries. `next`: the list that will be looked into after it, which is fetched meanwhile.
+  // Compares a list with some queries. `next`: the list that will be looked into after it, whose beginning is fetched
+  // meanwhile.
   void Scan(const CodeList& list, std::span<const uint32_t> queries, const CodeList& next);
 
   // The places of a query's nearest, in no order; -1 fills up where there are fewer.

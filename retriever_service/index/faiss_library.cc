@@ -2,6 +2,7 @@
 
 #include <faiss/Clustering.h>
 #include <faiss/IndexFlat.h>
+#include <faiss/IndexHNSW.h>
 #include <faiss/IndexIVFPQFastScan.h>
 #include <faiss/IndexScalarQuantizer.h>
 #include <faiss/impl/AuxIndexStructures.h>
@@ -17,6 +18,7 @@
 #include <algorithm>
 #include <cstring>
 #include <exception>
+#include <limits>
 #include <new>
 #include <optional>
 #include <utility>
@@ -27,9 +29,6 @@
 #include "common/document/half.h"
 #include "retriever_service/index/centroids.h"
 #include "retriever_service/index/code_scan.h"
-
-// Of OpenBLAS; null if the matrix products are another library's.
-extern "C" void openblas_set_num_threads(int threads) __attribute__((weak));
 
 namespace retro {
 namespace {
@@ -55,14 +54,8 @@ const bool stop_wish_installed = [] {
   return true;
 }();
 
-// OpenBLAS has threads for the whole process, which would take no notice of how many ours may be and of how little of
-// the processor the background gets, and which one caller has to wait for another to leave.
-[[maybe_unused]] const bool blas_has_one_thread = [] {
-  if (openblas_set_num_threads != nullptr) openblas_set_num_threads(1);
-  return true;
-}();
-
-// FAISS takes its threads from OpenMP's setting for the calling thread.
+// FAISS, and the matrix products that it has others do, take their threads from OpenMP's setting for the calling
+// thread.
 class ThreadsForScope {
  public:
   explicit ThreadsForScope(int threads) : before_(omp_get_max_threads()) { omp_set_num_threads(threads); }
@@ -146,31 +139,6 @@ class VectorsWhereTheyLie final : public faiss::Index {
   void reset() override {}
 };
 
-// The nearest centroids by matrix products, as FAISS's, but on the threads that the caller may have. What is found does
-// not depend on how many these are.
-class CentroidsInSlices final : public faiss::IndexFlatL2 {
- public:
-  using faiss::IndexFlatL2::IndexFlatL2;
-
-  void search(idx_t n, const float* x, idx_t k, float* distances, idx_t* labels,
-              const faiss::SearchParameters* parameters) const override {
-    constexpr idx_t kSlice = 256;
-    std::atomic<bool> failed = false;
-    std::exception_ptr failure;
-#pragma omp parallel for schedule(dynamic)
-    for (idx_t begin = 0; begin < n; begin += kSlice) {
-      if (failed) continue;
-      try {
-        faiss::IndexFlatL2::search(std::min(kSlice, n - begin), x + begin * d, k, distances + begin * k,
-                                   labels + begin * k, parameters);
-      } catch (...) {
-        if (!failed.exchange(true)) failure = std::current_exception();
-      }
-    }
-    if (failure != nullptr) std::rethrow_exception(failure);
-  }
-};
-
 // Evenly spread.
 std::vector<std::string_view> SomeOf(std::span<const std::string_view> vectors, size_t count) {
   std::vector<std::string_view> some;
@@ -188,7 +156,7 @@ void TrainCentroids(std::span<const std::string_view> sample, faiss::IndexIVF& i
   parameters.min_points_per_centroid = 1;  // the caller chose the sample: no word about it on stderr
   parameters.decode_block_size = kRowsAtOnce;
   faiss::Clustering clustering(index.d, static_cast<int>(index.nlist), parameters);
-  CentroidsInSlices nearest(index.d);
+  faiss::IndexFlatL2 nearest(index.d);
   const VectorsWhereTheyLie vectors(index.d);
   clustering.train_encoded(static_cast<int64_t>(sample.size()), reinterpret_cast<const uint8_t*>(sample.data()),
                            &vectors, nearest);
@@ -202,11 +170,20 @@ void DropUnusedTable(faiss::IndexIVF& index) {
   if (codes != nullptr && !codes->by_residual) codes->precomputed_table.resize(1);  // 0 has no bytes to copy from
 }
 
-// Codes are compared by us, as those of whole vectors are and as they are laid out (CodeList).
-bool IsSearchedHere(const faiss::IndexIVF& index) {
+// Whether it is of a kind that Search knows, and fits itself. Codes of 4 bits are compared by CodeScan, not by FAISS:
+// they have to be of whole vectors, and laid out as CodeList says.
+bool IsOfAKindWeSearch(const faiss::IndexIVF& index) {
+  if (index.nlist == 0 || index.quantizer == nullptr || index.quantizer->d != index.d ||
+      index.quantizer->ntotal != static_cast<int64_t>(index.nlist)) {
+    return false;
+  }
   const auto* codes = dynamic_cast<const faiss::IndexIVFPQFastScan*>(&index);
   if (codes == nullptr) return dynamic_cast<const faiss::IndexIVFScalarQuantizer*>(&index) != nullptr;
-  return !codes->by_residual && codes->metric_type == faiss::METRIC_L2 && codes->bbs == kRowsABlock;
+  const faiss::ProductQuantizer& book = codes->pq;
+  const auto dimension = static_cast<size_t>(index.d);
+  return !codes->by_residual && codes->metric_type == faiss::METRIC_L2 && codes->bbs == kRowsABlock &&
+         book.nbits == 4 && book.d == dimension && book.M * book.dsub == dimension && codes->M == book.M &&
+         codes->M2 == (book.M + 1) / 2 * 2 && book.centroids.size() == dimension * kCodeValues;
 }
 
 // ---------------------------------------------------------------- lists that take no more
@@ -410,9 +387,6 @@ absl::StatusOr<std::unique_ptr<QuantisedLists>> QuantisedLists::Train(const std:
     made->index = AsInvertedFile(std::unique_ptr<faiss::Index>(faiss::index_factory(dimension, kind.c_str())));
     faiss::IndexIVF* ivf = made->index.get();
     if (ivf == nullptr) throw faiss::FaissException("not an inverted file");
-    if (dynamic_cast<faiss::IndexFlatL2*>(ivf->quantizer) != nullptr) {
-      delete std::exchange(ivf->quantizer, new CentroidsInSlices(dimension));
-    }
     TrainCentroids(sample, *ivf);
     if (auto* codes = dynamic_cast<faiss::IndexIVFPQFastScan*>(ivf)) {
       codes->pq.cp.niter = kCentroidRounds;
@@ -478,7 +452,7 @@ absl::StatusOr<std::unique_ptr<QuantisedLists>> QuantisedLists::Parse(std::strin
   }));
   faiss::IndexIVF* index = made->index.get();
   if (index == nullptr || index->d != dimension || !index->is_trained || index->ntotal != static_cast<int64_t>(rows) ||
-      !IsSearchedHere(*index)) {
+      !IsOfAKindWeSearch(*index) || rows > std::numeric_limits<uint32_t>::max()) {
     return damage;
   }
   const CodeLayout layout = LayoutOf(*index);
@@ -490,8 +464,9 @@ absl::StatusOr<std::unique_ptr<QuantisedLists>> QuantisedLists::Parse(std::strin
     code_bytes += layout.BytesOf(size);
   }
   const std::string_view codes = cutter.Take(code_bytes);
+  const bool all_sizes = sizes.size() == index->nlist;
   const bool in_range = std::all_of(numbers.begin(), numbers.end(), [&](uint32_t row) { return row < rows; });
-  if (!cutter.whole() || !cutter.empty() || listed != rows || !in_range) return damage;
+  if (!cutter.whole() || !cutter.empty() || !all_sizes || listed != rows || !in_range) return damage;
   RETRO_RETURN_IF_ERROR(Guarded("take lists", 1, [&] {
     made->TakeOver(std::make_unique<PackedLists>(layout, sizes, std::move(numbers), codes));
   }));
@@ -507,6 +482,9 @@ void QuantisedLists::Faiss::TakeOver(std::unique_ptr<PackedLists> packed) {
   const auto* codes = dynamic_cast<const faiss::IndexIVFPQFastScan*>(index.get());
   if (all == nullptr || codes == nullptr) {
     memory_bytes = lists->memory_bytes() + index->nlist * index->d * sizeof(float);
+    if (const auto* graph = dynamic_cast<const faiss::IndexHNSW*>(index->quantizer)) {
+      memory_bytes += graph->hnsw.neighbors.size() * sizeof(graph->hnsw.neighbors[0]);
+    }
     return;
   }
   const std::span<const float> vectors(all->get_xb(), index->nlist * index->d);
@@ -558,6 +536,7 @@ void QuantisedLists::Faiss::SearchByCodes(const faiss::IndexIVFPQFastScan& codes
 
 absl::Status QuantisedLists::Search(std::span<const float> queries, uint32_t lists_probed, uint32_t candidates,
                                     std::span<int64_t> rows) const {
+  if (candidates == 0) return absl::OkStatus();
   return Guarded("search", 1, [&] {
     if (const auto* codes = dynamic_cast<const faiss::IndexIVFPQFastScan*>(faiss_->index.get())) {
       return faiss_->SearchByCodes(*codes, queries, lists_probed, candidates, rows);

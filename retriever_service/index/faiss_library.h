@@ -42,7 +42,7 @@ class QuantisedLists {
 
   // The nearest by their codes of what is in the `lists_probed` lists that are nearest to each query, in no order; -1
   // fills up where there are fewer.
-  //   queries  [n, dimension]
+  //   queries  [n, dimension], finite, and of squares whose sum a float holds
   //   rows     [n, candidates]
   absl::Status Search(std::span<const float> queries, uint32_t lists_probed, uint32_t candidates,
                       std::span<int64_t> rows) const;

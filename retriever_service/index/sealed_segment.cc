@@ -304,7 +304,7 @@ class SealedSegment::Probing {
   }
 
   absl::Status Ask(std::span<const size_t> queries, const Probe& probe, std::vector<size_t>& unsatisfied) {
-    constexpr float kFarthest = 1e15F;  // with squares beyond a float's range FAISS reads lists that are none
+    constexpr float kFarthest = 1e15F;  // whose squares' sum is within a float's range, as the lists want it
     std::vector<float> vectors;
     vectors.reserve(queries.size() * segment_.dimension_);
     for (const size_t q : queries) {

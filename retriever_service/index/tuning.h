@@ -10,7 +10,7 @@ namespace retro {
 enum class SegmentKind {
   kExact,  // no lists: every vector of the mapped file is compared
   kSq8,    // inverted file, 8 bits a coordinate
-  kPq4,    // inverted file, 4-bit product quantisation with fast-scan
+  kPq4,    // inverted file, 4-bit product quantisation, compared in registers (code_scan.h)
 };
 
 // Below this a segment gets no lists: comparing all of it takes some 20 µs.

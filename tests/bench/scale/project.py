@@ -14,9 +14,10 @@ STORES = (10**9, 3 * 10**10)
 SHARDS_OF = (10**7, 10**8, 10**9)  # chunks
 WIDE_CODES_MAX = 4_000_000  # these two: retriever_service/index/tuning.h
 ROWS_A_LIST_MIN = 192
+FLAT_LISTS_MAX, GRAPH_LINKS = 8192, 64  # beyond, a graph finds the nearest centroids, of single precision
 SEGMENTS = ("The measured ones were of one segment each; a shard that takes documents is in several, and a search in it takes longer."
             if FIGURES["one_segment"] else "The measured ones were in as many segments as the store of a shard that takes documents.")
-CODES_A_BLOCK = 32  # of fast-scan; the last one of a list is half empty on average
+CODES_A_BLOCK = 32  # the last one of a list is half empty on average
 THREADS_A_SHARD = 8  # of a router: retriever_service/query/shard_map.cc
 GB = 1e9
 
@@ -39,7 +40,8 @@ def lists(chunks):
 def index_bytes(chunks):
     """Of memory: codes and a row's number; centroids and what is empty in blocks of codes."""
     codes = DIMENSION // (2 if chunks <= WIDE_CODES_MAX else 4) // 2
-    return chunks * (codes + 4) + lists(chunks) * (DIMENSION * 4 + CODES_A_BLOCK // 2 * codes)
+    centroid = DIMENSION * 2 + codes if lists(chunks) <= FLAT_LISTS_MAX else DIMENSION * 4 + GRAPH_LINKS * 4
+    return chunks * (codes + 4) + lists(chunks) * (centroid + CODES_A_BLOCK // 2 * codes)
 
 
 def document_bytes(chunks):
