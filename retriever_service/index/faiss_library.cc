@@ -483,7 +483,7 @@ void QuantisedLists::Faiss::TakeOver(std::unique_ptr<PackedLists> packed) {
   if (all == nullptr || codes == nullptr) {
     memory_bytes = lists->memory_bytes() + index->nlist * index->d * sizeof(float);
     if (const auto* graph = dynamic_cast<const faiss::IndexHNSW*>(index->quantizer)) {
-      memory_bytes += graph->hnsw.neighbors.size() * sizeof(graph->hnsw.neighbors[0]);
+      memory_bytes += graph->hnsw.offsets.back() * sizeof(faiss::HNSW::storage_idx_t);  // of links
     }
     return;
   }

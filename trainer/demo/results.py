@@ -234,7 +234,7 @@ def gpu():
     if not figures:
         return
     lines.append("## On a GPU\n")
-    lines.append(f"{next(f['card'] for f in figures if f['what'] == 'machine')}; by `tests/gpu/run.sh`, the speeds of training as told above.\n")
+    lines.append(f"{next(f['card'] for f in figures if f['what'] == 'machine')}; by `tests/gpu/run.sh`; the speeds of training that name a model on an NVIDIA H100 80GB HBM3, as told above.\n")
     rows = []
     for dtype in ("fp32", "bf16"):
         of_dtype = [f for f in figures if f["what"] == "parity" and f["dtype"] == dtype]
