@@ -45,6 +45,13 @@ Range RangeOf(const float* values) {
           _mm_cvtss_f32(_mm_max_ss(most, _mm_movehdup_ps(most)))};
 }
 
+// (value - least) * scale of eight, in 16 bits each.
+__m128i Rounded(const float* values, float least, float scale) {
+  const __m256 above = _mm256_sub_ps(_mm256_loadu_ps(values), _mm256_set1_ps(least));
+  const __m256i rounded = _mm256_cvtps_epi32(_mm256_mul_ps(above, _mm256_set1_ps(scale)));
+  return _mm_packs_epi32(_mm256_castsi256_si128(rounded), _mm256_extracti128_si256(rounded, 1));
+}
+
 // A query's table in bytes: what every row of it has in common is left out, and one scale for all keeps the order of
 // the sums, but for rounding.
 //   table  [codes, 16]
@@ -61,10 +68,10 @@ void Quantise(std::span<const float> table, uint8_t* bytes) {
   const float scale = std::min(kLargestEntry / widest, static_cast<float>(kLargestSum - codes) / sum);  // rounding adds
   if (!(widest > 0) || !std::isfinite(scale)) return;  // no row differs from another
   for (size_t code = 0; code < codes; ++code) {
-    const size_t first = code * kCodeValues;
-    for (size_t i = first; i < first + kCodeValues; ++i) {
-      bytes[i] = static_cast<uint8_t>(static_cast<int>((table[i] - least[code]) * scale + 0.5F));
-    }
+    const float* const values = table.data() + code * kCodeValues;
+    const __m128i entries =
+        _mm_packus_epi16(Rounded(values, least[code], scale), Rounded(values + 8, least[code], scale));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(bytes + code * kCodeValues), entries);
   }
 }
 
