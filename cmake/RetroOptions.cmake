@@ -5,6 +5,10 @@ if(RETRO_SANITIZE)
   target_compile_options(retro_flags INTERFACE -fsanitize=${RETRO_SANITIZE} -fno-sanitize-recover=undefined)
   target_link_options(retro_flags INTERFACE -fsanitize=${RETRO_SANITIZE})
 endif()
+if(RETRO_SANITIZE STREQUAL thread)
+  # protobuf's maps have other fields where a compiler says that it is ThreadSanitizer's, and its library is not built with it.
+  target_compile_options(retro_flags INTERFACE -U__SANITIZE_THREAD__ -D_GLIBCXX_TSAN=1 -DRETRO_THREAD_SANITIZER)
+endif()
 
 add_library(retro_options INTERFACE)
 target_link_libraries(retro_options INTERFACE retro_flags)

@@ -180,7 +180,10 @@ void WatchReplica(ReplicaShard& shard, const Settings& settings, Metrics& metric
                {{"shard", std::to_string(shard.number())}})
         .Set(shard.in_sync().epoch() != 0 ? 1 : 0);
     const auto local = shard.local();
-    if (!local.ok()) return;  // it is taking a copy
+    if (!local.ok()) {  // it is taking a copy
+      shown->SetNone(shard.number());
+      return;
+    }
     const auto stats = (*local)->Stats({}, {});
     const StoreIdentity& own = (*local)->store().identity();
     if (stats.ok()) shown->Set(stats->stats(), snapshots.NewestUnixSeconds(own.store_id, own.shard));

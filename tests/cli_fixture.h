@@ -14,6 +14,7 @@
 #include "cli/console.h"
 #include "cli/interrupt.h"
 #include "common/base/strings.h"
+#include "tests/call_order.h"
 #include "tests/fake_services.h"
 
 namespace retro::cli {
@@ -52,7 +53,9 @@ class CliTest : public testing::Test {
     std::ostringstream err;
     Console console{in, out, err};
     console.in_terminal = console.out_terminal = console.err_terminal = terminal;
+    BeforeCalls();
     const int code = RunCommandLine(arguments, console);
+    AfterCalls();
     return {code, out.str(), err.str()};
   }
   std::string Put(const std::string& name, const std::string& bytes) {

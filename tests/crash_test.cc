@@ -230,6 +230,11 @@ int RunChild(const std::string& path, uint32_t seed, uint32_t first_version) {
 
 // ---------------------------------------------------------------- the parent
 
+uint32_t FromEnvironment(const char* name, uint32_t otherwise) {
+  const char* text = std::getenv(name);
+  return text == nullptr ? otherwise : static_cast<uint32_t>(std::strtoul(text, nullptr, 10));
+}
+
 struct Expected {
   State acknowledged;
   std::optional<State> under_way;  // begun and not acknowledged when the process died
@@ -245,7 +250,7 @@ class CrashTest : public testing::Test {
     std::filesystem::remove_all(SnapshotsOf(path_));
   }
 
-  // Runs a child for so long; what it reported goes into `expected_`.
+  // Runs a child for so long, and longer in a build that is slow; what it reported goes into `expected_`.
   void RunAndKill(uint32_t seed, uint32_t first_version, std::chrono::microseconds after) {
     int ends[2];
     ASSERT_EQ(pipe(ends), 0);
@@ -259,7 +264,7 @@ class CrashTest : public testing::Test {
     }
     close(ends[1]);
     std::thread killer([&] {
-      std::this_thread::sleep_for(after);
+      std::this_thread::sleep_for(after * time_factor_);
       kill(child, SIGKILL);
     });
     Report report;
@@ -407,6 +412,7 @@ class CrashTest : public testing::Test {
   }
 
   const std::string path_;
+  const uint32_t time_factor_ = FromEnvironment("RETRO_TIME_FACTOR", 1);
   std::map<std::string, Expected> expected_;
   Expected named_;  // the collection itself
   uint64_t acknowledged_ = 0;
@@ -415,11 +421,6 @@ class CrashTest : public testing::Test {
   uint64_t with_segments_ = 0;  // rounds that found sealed segments
   uint64_t snapshots_ = 0;
 };
-
-uint32_t FromEnvironment(const char* name, uint32_t otherwise) {
-  const char* text = std::getenv(name);
-  return text == nullptr ? otherwise : static_cast<uint32_t>(std::strtoul(text, nullptr, 10));
-}
 
 TEST_F(CrashTest, NothingAcknowledgedIsLostAndNothingIsHalfThere) {
   spdlog::set_level(spdlog::level::err);

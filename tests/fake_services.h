@@ -20,6 +20,7 @@
 #include "common/document/snapshot_name.h"
 #include "common/rpc/status.h"
 #include "retro/admin/v1/admin.grpc.pb.h"
+#include "tests/call_order.h"
 
 namespace retro::cli {
 
@@ -353,6 +354,7 @@ class FakeServer {
     builder.RegisterService(&admin);
     builder.RegisterService(&generator);
     builder.SetMaxReceiveMessageSize(-1);
+    OrderedHandlers::Watch(builder);
     server_ = builder.BuildAndStart();
   }
   ~FakeServer() { server_->Shutdown(std::chrono::system_clock::now()); }

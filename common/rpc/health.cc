@@ -45,6 +45,7 @@ class Health::Watcher final : public grpc::ServerWriteReactor<ByteBuffer> {
     } else {
       End(NoName());
     }
+    HandOver(this);
   }
 
   // What is new.
@@ -79,6 +80,7 @@ class Health::Watcher final : public grpc::ServerWriteReactor<ByteBuffer> {
     }
   }
   void OnCancel() override {
+    TakeOver(this);
     const MutexLock lock(health_.mutex_);
     End(grpc::Status::CANCELLED);
   }

@@ -83,6 +83,11 @@ std::vector<CodeKernel> CodeKernels() {
   return kernels;
 }
 
+CodeKernel FastestCodeKernel() {
+  static const CodeKernel fastest = CodeKernels().back();
+  return fastest;
+}
+
 // ---------------------------------------------------------------- what is kept
 
 // The smallest sums of a query, and some that were among them: the smallest of all are picked out whenever it is full.

@@ -24,6 +24,7 @@ struct CodeList {
 
 enum class CodeKernel { kAvx2, kAvx512 };  // the latter with its byte permutations and products (VBMI, VNNI)
 std::vector<CodeKernel> CodeKernels();     // that this processor has, the fastest last
+CodeKernel FastestCodeKernel();
 
 // Of a block or of a table what belongs to four codes: as much as AVX-512 looks up at once.
 struct alignas(64) CodeQuad {
@@ -54,7 +55,7 @@ class SmallestSums;
 class CodeScan {
  public:
   // Looks for the `most` nearest of each query.
-  CodeScan(const CodeTables& tables, size_t most, CodeKernel kernel = CodeKernels().back());
+  CodeScan(const CodeTables& tables, size_t most, CodeKernel kernel = FastestCodeKernel());
   ~CodeScan();
 
   // Compares a list with some queries. `next`: the list that will be looked into after it, whose beginning is fetched

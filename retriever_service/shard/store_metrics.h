@@ -20,14 +20,23 @@ class StoreMetrics {
   // `metrics` must outlive this; `folder` is the store's.
   StoreMetrics(Metrics& metrics, std::string folder) : metrics_(metrics), folder_(std::move(folder)) {}
 
-  // Before each scrape. Those of collections that are gone are gone then, too, and that of snapshots without a newest.
+  // Before each scrape.
   void Set(const pb::ShardStats& stats, std::optional<int64_t> newest_snapshot_s) ABSL_LOCKS_EXCLUDED(mutex_);
+  // Likewise while there is no store, as when its replica takes a copy: only the space of the disk is shown.
+  void SetNone(uint32_t shard) ABSL_LOCKS_EXCLUDED(mutex_);
 
  private:
+  using Shown = std::set<std::pair<std::string, prometheus::Labels>>;  // name and labels
+  struct Values;
+
+  void AddDisk(Values& values) const;
+  // What was shown before and is not among these is shown no more.
+  void Show(const Values& values) ABSL_LOCKS_EXCLUDED(mutex_);
+
   Metrics& metrics_;
   const std::string folder_;
   Mutex mutex_;
-  std::set<std::string> collections_ ABSL_GUARDED_BY(mutex_);  // that are shown
+  Shown shown_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace retro
