@@ -6,6 +6,7 @@
 #include <grpcpp/support/server_interceptor.h>
 
 #include <memory>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -27,8 +28,10 @@ class OrderedHandlers final : public grpc::experimental::ServerInterceptorFactor
     builder.experimental().SetInterceptorCreators(std::move(creators));
   }
 
-  grpc::experimental::Interceptor* CreateServerInterceptor(grpc::experimental::ServerRpcInfo* /*info*/) override {
-    return new Handler;
+  grpc::experimental::Interceptor* CreateServerInterceptor(grpc::experimental::ServerRpcInfo* info) override {
+    const bool is_ours =
+        std::string_view(info->method()).starts_with("/retro.");  // what gRPC serves itself is not seen
+    return is_ours ? new Handler : nullptr;
   }
 
  private:

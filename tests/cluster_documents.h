@@ -3,11 +3,12 @@
 
 #include <grpcpp/client_context.h>
 
-#include <algorithm>
 #include <chrono>
 #include <string>
 
+#include "absl/status/status.h"
 #include "common/base/strings.h"
+#include "common/rpc/status.h"
 #include "retro/retriever/v1/retriever.grpc.pb.h"
 
 namespace retro {
@@ -18,8 +19,9 @@ inline void SetDeadline(grpc::ClientContext& context, std::chrono::milliseconds 
 
 inline std::string TextOf(int document) { return StrCat("document number ", document, " of the test"); }
 
-// Documents `begin` to `end` with a title; true if all of them are acknowledged.
-inline bool WriteDocuments(retriever::v1::RetrieverService::Stub& stub, int begin, int end, const std::string& title) {
+// Documents `begin` to `end` with a title; OK if all of them are acknowledged.
+inline absl::Status WriteDocuments(retriever::v1::RetrieverService::Stub& stub, int begin, int end,
+                                   const std::string& title) {
   retriever::v1::UpsertDocumentsRequest request;
   for (int n = begin; n < end; ++n) {
     retriever::v1::Document& document = *request.add_writes()->mutable_document();
@@ -30,9 +32,12 @@ inline bool WriteDocuments(retriever::v1::RetrieverService::Stub& stub, int begi
   grpc::ClientContext context;
   SetDeadline(context, std::chrono::milliseconds(30'000));
   retriever::v1::UpsertDocumentsResponse response;
-  if (!stub.UpsertDocuments(&context, request, &response).ok()) return false;
-  return std::none_of(response.results().begin(), response.results().end(),
-                      [](const auto& result) { return result.has_error(); });
+  const grpc::Status status = stub.UpsertDocuments(&context, request, &response);
+  if (!status.ok()) return FromGrpcStatus(status);
+  for (const auto& result : response.results()) {
+    if (result.has_error()) return absl::UnknownError(StrCat(result.document_id(), ": ", result.error().message()));
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace retro

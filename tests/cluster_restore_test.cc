@@ -86,7 +86,7 @@ TEST(ClusterRestoreTest, ARestoreThatIsKilledIsSaidAgain) {
   ClusterProcesses cluster(/*shards=*/2, /*replicas=*/2, /*routers=*/1);
   const auto write_all = [&](const std::string& title) {
     for (int n = 0; n < kRestored; n += 100) {
-      EXPECT_TRUE(WriteDocuments(*cluster.Retriever(0), n, n + 100, title));
+      EXPECT_EQ(WriteDocuments(*cluster.Retriever(0), n, n + 100, title), absl::OkStatus());
     }
   };
   write_all("as in the snapshot");

@@ -6,6 +6,7 @@
 #include <random>
 #include <string>
 #include <string_view>
+#include <thread>
 #include <vector>
 
 #include "common/document/half.h"
@@ -30,19 +31,23 @@ class QuantisedListsTest : public testing::Test {
     for (size_t row = 0; row < kRows; ++row) rows_.push_back(std::string_view(halves_).substr(row * bytes, bytes));
   }
 
+  // On a stack of its own: ThreadSanitizer does not see that FAISS's threads have left it when a call of FAISS returns.
   std::string Made(const std::string& kind, int threads) const {
+    std::string bytes;
+    std::thread([&] { Make(kind, threads, bytes); }).join();
+    return bytes;
+  }
+
+  void Make(const std::string& kind, int threads, std::string& bytes) const {
     const std::atomic<bool> stop = false;
     const auto lists = QuantisedLists::Train(kind, kDimension, rows_, threads, stop);
-    EXPECT_TRUE(lists.ok()) << lists.status();
+    ASSERT_TRUE(lists.ok()) << lists.status();
     EXPECT_TRUE((*lists)->Add(rows_, threads).ok());
-    std::string bytes;
-    EXPECT_TRUE((*lists)
-                    ->Write([&](std::string_view some) {
-                      bytes += some;
-                      return absl::OkStatus();
-                    })
-                    .ok());
-    return bytes;
+    const auto append = [&](std::string_view some) {
+      bytes += some;
+      return absl::OkStatus();
+    };
+    EXPECT_TRUE((*lists)->Write(append).ok());
   }
 
   static absl::Status Taken(const std::string& bytes) {

@@ -286,8 +286,12 @@ int ConnectionsTo(int port) {
 
 TEST_F(ReplicasTest, OneThatWasTakenOutIsForgotten) {
   shard_.reset();
-  std::atomic<std::shared_ptr<const ClusterConfig>> config = config_;
-  RemoteShard shard(0, ClusterView{[&] { return config.load(); }, [] {}, {}}, metrics_);
+  ClusterConfig shrunk = *config_;
+  shrunk.shards[0].replicas.pop_back();
+  shrunk.shards[0].in_sync.pop_back();
+  const auto without = std::make_shared<const ClusterConfig>(shrunk);
+  std::atomic<bool> is_whole = true;
+  RemoteShard shard(0, ClusterView{[&] { return is_whole ? config_ : without; }, [] {}, {}}, metrics_);
   const auto shown = [&](const std::string& replica) {
     shard.RefreshMetrics();
     int gauges = 0;
@@ -303,15 +307,12 @@ TEST_F(ReplicasTest, OneThatWasTakenOutIsForgotten) {
   EXPECT_EQ(shown("r1"), 4);
   const auto wait = [] { std::this_thread::sleep_for(std::chrono::milliseconds(5)); };
   while (ConnectionsTo(servers_[1]->port()) == 0) wait();
-  ClusterConfig without = *config_;
-  without.shards[0].replicas.pop_back();
-  without.shards[0].in_sync.pop_back();
-  config = std::make_shared<const ClusterConfig>(without);
+  is_whole = false;
   EXPECT_EQ(shown("r0"), 4);
   EXPECT_EQ(shown("r1"), 0);
   while (ConnectionsTo(servers_[1]->port()) > 0) wait();
   EXPECT_GT(ConnectionsTo(servers_[0]->port()), 0);
-  config = config_;
+  is_whole = true;
   EXPECT_EQ(shown("r1"), 4) << "it was put back";
 }
 

@@ -8,7 +8,7 @@ reports=$(mktemp -d)
 trap 'rm -rf "$reports"' EXIT
 export ASAN_OPTIONS=detect_stack_use_after_return=1:log_path=$reports/report
 export UBSAN_OPTIONS=print_stacktrace=1:log_path=$reports/report
-export TSAN_OPTIONS=ignore_noninstrumented_modules=1:suppressions=$tests/tsan.supp:log_path=$reports/report
+export TSAN_OPTIONS=ignore_noninstrumented_modules=1:history_size=5:suppressions=$tests/tsan.supp:log_path=$reports/report
 "$@"
 code=$?
 if compgen -G "$reports/*" >/dev/null; then

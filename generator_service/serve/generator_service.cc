@@ -58,6 +58,7 @@ class GeneratorRpcs : public ServiceBase {
         stall_ms_max_(options.limits.stall_ms_max),
         peers_(stall_ms_max_),
         access_(options.server.access.get()) {}
+  ~GeneratorRpcs() override { TakeOver(&told_); }
 
   grpc::ServerWriteReactor<grpc::ByteBuffer>* Generate(grpc::CallbackServerContext* context,
                                                        const grpc::ByteBuffer* request) override {
@@ -93,6 +94,7 @@ class GeneratorRpcs : public ServiceBase {
   grpc::ServerUnaryReactor* GetModel(grpc::CallbackServerContext* context, const grpc::ByteBuffer* /*request*/,
                                      grpc::ByteBuffer* reply) override {
     TakeOver(this);
+    HandOver(&told_);
     CallContext call = MakeCallContext(*context);
     const absl::Status admitted = Admit(access_, *context, "GetModel", call);
     grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
@@ -141,6 +143,7 @@ class GeneratorRpcs : public ServiceBase {
   const std::chrono::milliseconds stall_ms_max_;
   PeerWatch peers_;  // that are sent an answer of Score
   AccessControl* const access_;
+  char told_ = 0;  // for TakeOver: what GetModel did
 };
 
 // As many as the engine takes come at once at most: none of them is refused before it has been looked at.

@@ -69,7 +69,9 @@ class PartsSender final : public grpc::ClientWriteReactor<shardpb::WriteRequest>
     part_ = parts_.Next();
     HandOver(this);
     if (part_.has_value()) {
+      BeginUnseenReads();
       StartWrite(&*part_);
+      EndUnseenReads();
     } else {
       StartWritesDone();
     }

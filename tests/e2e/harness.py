@@ -23,6 +23,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 BUILD = os.environ.get("RETRO_BUILD", os.path.join(ROOT, "build", "release"))
 TOKENIZER = os.path.join(ROOT, "common", "tokenizer", "retro-16k.model")
 WAIT_S = float(os.environ.get("RETRO_WAIT_S", "60"))  # for anything that happens in a second on a quiet machine
+IS_SANITIZED = "RETRO_TIME_FACTOR" in os.environ  # memory is then not the service's own alone
 OUTPUT_SHOWN = 2000  # characters, when a test fails
 PORTS_FIRST, PORTS_OF_A_PROCESS, PORTS_PROCESSES = 10_000, 50, 440
 PR_SET_PDEATHSIG = 1

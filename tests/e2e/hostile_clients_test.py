@@ -218,7 +218,8 @@ class Growing:
         growth = memory_mib(service, "VmHWM") - before
         print(f"{method} of {piece.hex()}: {growth:.0f} MiB more at its peak, {code} {text}", flush=True)
         self.assertIn(code, (0, INVALID_ARGUMENT) if method == INGEST else (INVALID_ARGUMENT,))
-        self.assertLess(growth, 5 * GROWING_BYTES / MIB, "the message, what carries it, and little else")
+        if not harness.IS_SANITIZED:
+            self.assertLess(growth, 5 * GROWING_BYTES / MIB, "the message, what carries it, and little else")
 
 
 class HostileClients:
@@ -261,7 +262,8 @@ class HostileClients:
         self.assertIsNone(self.service.process.poll(), "the service is gone")
         growth = memory_mib(self.service, "VmHWM") - before
         print(f"{self.id()}: {growth:.0f} MiB more at its peak", flush=True)
-        self.assertLess(growth, growth_max_mib)
+        if not harness.IS_SANITIZED:
+            self.assertLess(growth, growth_max_mib)
 
     def test_connections_that_never_say_anything_are_ended(self):
         beginnings = (b"", PREFACE[:10], PREFACE, PREFACE + frame(SETTINGS, 0, 0)[:5])
