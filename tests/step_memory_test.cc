@@ -25,9 +25,9 @@ void* Allocate(size_t bytes) {
 
 }  // namespace
 
-// Not inlined: of an inlined one GCC sees that free() gets what came from operator new, and warns.
-void* operator new(size_t bytes) { return Allocate(bytes); }
-void* operator new[](size_t bytes) { return Allocate(bytes); }
+// Not inlined: where GCC inlines some of them, it sees free() without malloc() or the other way round, and warns.
+[[gnu::noinline]] void* operator new(size_t bytes) { return Allocate(bytes); }
+[[gnu::noinline]] void* operator new[](size_t bytes) { return Allocate(bytes); }
 [[gnu::noinline]] void operator delete(void* memory) noexcept { std::free(memory); }
 [[gnu::noinline]] void operator delete[](void* memory) noexcept { std::free(memory); }
 [[gnu::noinline]] void operator delete(void* memory, size_t /*bytes*/) noexcept { std::free(memory); }
