@@ -52,7 +52,9 @@ class PartsSender final : public grpc::ClientWriteReactor<shardpb::WriteRequest>
   void Start(Async& async, grpc::ClientContext* client, shardpb::WriteResponse* response) {
     async.WriteInParts(client, response, this);
     SendNext();
-    StartCall();
+    BeginUnseenReads();
+    StartCall();  // sends the first part
+    EndUnseenReads();
   }
   void OnWriteDone(bool ok) override {
     TakeOver(this);
