@@ -57,8 +57,10 @@ class Collections(harness.EndToEndTest):
             run = self.as_("admin", "admin replicas", "--json")
             return run.code == 0 and all(r.get("in_sync") and r.get("reachable") for r in run.json()[0]["replicas"])
         harness.wait_for("all in sync", in_sync)
+        nobody = [f"nobody{i}" for i in range(20)]  # some of each shard
         for router in range(2):
             harness.wait_for("the router reads them", lambda r=router: self.as_("admin", "search", "anything", router=r).code == 0)
+            harness.wait_for("and writes", lambda r=router: self.as_("admin", "delete", *nobody, router=r).code == 0)
 
     def names(self, router=0):
         return [c.get("name", "") for c in self.ok("admin", "collections list", "--json", router=router).json()[0]["collections"]]
