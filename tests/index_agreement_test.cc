@@ -152,5 +152,31 @@ TEST(IndexAgreementTest, AfterRestartsAndAsACopy) {
   ExpectEqual(steady, copy, model);
 }
 
+// The oldest, which was merged from several, one in the middle, and the newest.
+TEST(IndexAgreementTest, AfterAnyOneOfItsSegmentsWasLost) {
+  const TemporaryFolder folder;
+  IndexModel model(kDimension, kSeed);
+  Follower whole(folder.path() + "/whole");
+  whole.Open(model);
+  std::vector<IndexChange> changes;
+  while (model.chunks() < 2700) changes.push_back(model.Put(StrCat("doc", changes.size()), 1 + changes.size() % 5));
+  whole.Take(changes);
+  whole.Apply(50);
+  whole.Settle();
+  int segments = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(whole.folder())) {
+    if (entry.path().extension() != ".vectors") continue;
+    SCOPED_TRACE(entry.path().string());
+    Follower one_lost(StrCat(folder.path(), "/one_lost", segments++));
+    std::filesystem::copy(whole.folder(), one_lost.folder());
+    std::filesystem::remove(std::filesystem::path(one_lost.folder()) / entry.path().filename());
+    one_lost.Open(model);
+    EXPECT_EQ(one_lost.restored(), 1);
+    one_lost.Settle();
+    ExpectEqual(whole, one_lost, model);
+  }
+  EXPECT_EQ(segments, 3) << "one of four cells, and two of one";
+}
+
 }  // namespace
 }  // namespace retro

@@ -42,6 +42,34 @@ TEST_F(LocalShardTest, DeletesByIdAndFilterAndCountsFirst) {
   EXPECT_EQ(Search({1, 0, 0, 0}, 100).results(0).neighbours_size(), 4);
 }
 
+// One finds nothing left of all that it has listed, and goes on.
+TEST_F(LocalShardTest, TwoDeletionsSideBySideLeaveNothing) {
+  constexpr int kListed = 16'384;  // at once
+  constexpr int kPart = 1024;
+  constexpr int kMore = 100;
+  std::vector<shardpb::DocumentChange> changes;
+  changes.reserve(2 * kListed + kMore);
+  for (int i = 0; i < 2 * kListed + kMore; ++i) {
+    changes.push_back(Whole(MakeDocument(StrCat("d", i), "text"), {1, 0, 0, 0}));
+  }
+  ASSERT_TRUE(shard_->Write(Request(changes), context_).ok());
+  shardpb::DeleteRequest all;
+  all.mutable_filter()->mutable_exists()->mutable_field()->set_builtin(pb::BUILTIN_FIELD_ID);
+  int parts = 1, parts_of_other = 1;
+  const auto ends_after_one_list = [&](const shardpb::Position&) {
+    return ++parts_of_other > kListed / kPart ? absl::CancelledError("as many as are listed") : absl::OkStatus();
+  };
+  const auto deleted = shard_->DeleteInParts(all, context_, [&](const shardpb::Position&) {
+    if (++parts == kListed / kPart + 1) {  // the second list begins
+      EXPECT_FALSE(shard_->DeleteInParts(all, context_, ends_after_one_list).ok());
+    }
+    return absl::OkStatus();
+  });
+  ASSERT_TRUE(deleted.ok()) << deleted.status();
+  EXPECT_EQ(deleted->deleted_count(), static_cast<uint64_t>(kListed + kMore));
+  EXPECT_EQ(shard_->Stats({}, context_)->stats().collections(0).documents(), 0u);
+}
+
 TEST_F(LocalShardTest, WritesGoOnDuringALongDeletion) {
   constexpr int kDocuments = 18'000;  // more than a deletion lists at once
   constexpr uint64_t kWithoutAWriteMax = 6000;

@@ -17,6 +17,7 @@
 #include "common/base/hash.h"
 #include "common/base/strings.h"
 #include "common/base/sync.h"
+#include "retriever_service/store/layout.h"
 #include "tests/local_shard_fixture.h"
 
 namespace retro {
@@ -404,6 +405,66 @@ TEST_F(LocalShardTest, StatsAndInfoTellWhatIsThere) {
     EXPECT_EQ(info->collections(0).embedder_fingerprint(), kEmbedder);
     EXPECT_EQ(info->position().number(), 3u);
   }
+}
+
+// ---------------------------------------------------------------- as one of several replicas
+
+// An index copies as many numbers as the record has rows of.
+TEST_F(LocalShardTest, AReplicatedVectorOfAnotherSizeIsRefused) {
+  Write(Whole(MakeDocument("a", "some text"), {1, 0, 0, 0}));
+  const shardpb::Position before = shard_->position();
+  std::vector<shardpb::PullChangesResponse> changes(1);
+  shardpb::Change& change = *changes[0].mutable_change();
+  change.mutable_position()->set_epoch(before.epoch());
+  change.mutable_position()->set_number(before.number() + 1);
+  shardpb::DocumentRecord& record = *change.mutable_put()->mutable_record();
+  record.mutable_document()->set_id("b");
+  record.mutable_chunks()->set_first_chunk_id(MakeChunkId(1000, SlotOfDocument("b")));
+  record.mutable_chunks()->set_count(1);
+  shardpb::ReplicatedChunk& chunk = *changes[0].add_chunks();
+  chunk.set_chunk_id(record.chunks().first_chunk_id());
+  chunk.mutable_record()->set_document_id("b");
+  for (const size_t dimension : {kDimension - 1, kDimension + 1}) {
+    chunk.set_vector_fp16(ToHalf(std::vector<float>(dimension, 1)));
+    const absl::Status status = shard_->Replay(changes);
+    EXPECT_EQ(ReasonOf(status), Reason::kStoreDamaged) << status;
+  }
+  EXPECT_EQ(shard_->position().number(), before.number());
+  chunk.set_vector_fp16(ToHalf(std::vector<float>(kDimension, 1)));
+  const absl::Status status = shard_->Replay(changes);
+  EXPECT_TRUE(status.ok()) << status;
+  EXPECT_EQ(Search({1, 1, 1, 1}, 1).results(0).neighbours(0).document_id(), "b");
+}
+
+TEST_F(LocalShardTest, WhatLastsLongEndsOnceItsStoreIsToBeReplaced) {
+  Write(Whole(MakeDocument("a", "some text"), {1, 0, 0, 0}));
+  shardpb::GetDocumentRequest request;
+  request.set_document_id("a");
+  request.mutable_barrier()->mutable_position()->set_epoch(1);
+  request.mutable_barrier()->mutable_position()->set_number(1'000'000);
+  request.mutable_barrier()->mutable_max_wait()->set_seconds(3600);
+  std::atomic<bool> waits = false;
+  CallContext call;
+  call.cancelled = [&] {
+    waits = true;
+    return false;
+  };
+  std::thread reader([&] { EXPECT_EQ(ReasonOf(shard_->GetDocument(request, call).status()), Reason::kBehindToken); });
+  while (!waits) std::this_thread::yield();
+  const auto go_on = [] { return absl::OkStatus(); };
+  EXPECT_TRUE(shard_->CheckOpen().ok());
+  EXPECT_TRUE(shard_->Copy(options_.store.path + "/copy", go_on).ok());
+  EXPECT_TRUE(shard_->ComputeDigest(context_).ok());
+  shard_->BeginClosing();
+  reader.join();
+  const std::string second = options_.store.path + "/second copy";
+  for (const absl::Status& status : {shard_->CheckOpen(), shard_->Copy(second, go_on),
+                                     shard_->ComputeDigest(context_).status(), shard_->Compact()}) {
+    EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable);
+    EXPECT_EQ(ReasonOf(status), Reason::kShardUnavailable) << status;
+  }
+  EXPECT_FALSE(std::filesystem::exists(second));
+  EXPECT_TRUE(Get("a").ok()) << "what is short goes on";
 }
 
 // ---------------------------------------------------------------- opening

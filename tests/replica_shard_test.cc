@@ -6,6 +6,7 @@
 
 #include <chrono>
 #include <functional>
+#include <future>
 #include <memory>
 #include <string>
 #include <thread>
@@ -17,6 +18,7 @@
 #include "common/base/strings.h"
 #include "common/document/content_hash.h"
 #include "common/document/half.h"
+#include "retriever_service/shard/local_admin.h"
 #include "retriever_service/shard/message_parts.h"
 #include "retriever_service/store/layout.h"
 #include "tests/temporary_folder.h"
@@ -140,6 +142,34 @@ TEST_F(ReplicaShardTest, ADeletionThatEndsInTheMiddleDoesNotSayThatNothingWasDon
 
 TEST_F(ReplicaShardTest, ReadOnlyStopsADeletionThatIsUnderWay) {
   ExpectEndsAfterTheFirstGroup([this] { (*shard_->local())->SetReadOnly(true); });
+}
+
+// A replica that has taken a copy has no store until whoever reads the old one for long lets go of it.
+TEST_F(ReplicaShardTest, ADigestEndsWhenTheStoreIsTakenAway) {
+  WriteDocuments(kGroup);
+  LocalAdminOptions options;
+  options.open = [this] { return shard_->local(); };
+  LocalAdmin admin(std::move(options));
+  const std::weak_ptr<LocalShard> local = *shard_->local();
+  std::promise<void> begun;
+  bool first = true;
+  CallContext operators;
+  operators.cancelled = [&] {  // asked by each document
+    if (std::exchange(first, false)) begun.set_value();
+    const auto held = local.lock();
+    const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(10);
+    while (held->CheckOpen().ok() && std::chrono::steady_clock::now() < end) std::this_thread::yield();
+    return false;
+  };
+  absl::Status status;
+  std::thread verifying([&] { status = admin.Verify({}, operators).status(); });
+  begun.get_future().wait();
+  shard_->CloseLocal();
+  EXPECT_TRUE(local.expired());
+  verifying.join();
+  EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(ReasonOf(status), Reason::kShardUnavailable) << status;
+  EXPECT_EQ(ReasonOf(admin.Verify({}, CallContext()).status()), Reason::kShardUnavailable);
 }
 
 TEST_F(ReplicaShardTest, ALargeChangeIsReadInParts) {

@@ -315,6 +315,27 @@ TEST(SegmentedIndexTest, WhoSealsWaitsForWhatWasThereAlone) {
   EXPECT_TRUE(index.WaitForSealing(later, absl::ZeroDuration()).ok());
 }
 
+// As when a corpus is sent again with newer versions, which no index knows.
+TEST(SegmentedIndexTest, WhatDidNotChangeStaysInItsSegment) {
+  const TemporaryFolder folder;
+  IndexModel model(kDimension, kSeed);
+  SegmentedIndex index(Options(folder.path(), 1000), kPosition);
+  index.Filled();
+  index.Apply(model.Churn(20, 1 << 20), kPosition);
+  index.SealGrowing();
+  EXPECT_GT(Settle(index), 0);
+  std::vector<IndexChange> again;
+  for (const auto& [id, change] : model.documents()) {
+    again.push_back({id, std::make_shared<IndexedDocument>(*change.document), {}});
+  }
+  index.Apply(std::move(again), kPosition);
+  EXPECT_EQ(index.Stats().segments[0].deleted, 0u);
+  EXPECT_EQ(index.Stats().segments[1].rows, 0u) << "what grows";
+  ExpectEqualsBruteForce(model, index);
+  index.Apply({model.PutMetadata(model.documents().begin()->first)}, kPosition);
+  EXPECT_GT(index.Stats().segments[0].deleted, 0u);
+}
+
 TEST(SegmentedIndexTest, MemoryCountsWhatIsKnownOfDocuments) {
   const TemporaryFolder folder;
   IndexModel model(kDimension, kSeed);
@@ -494,6 +515,28 @@ TEST(SegmentedIndexTest, AStepIsSeenWholeOrNotAtAll) {
     EXPECT_EQ(hits->hits[0].front().distance, hits->hits[0].back().distance);
   }
   writer.join();
+}
+
+// Documents are moved to new segments one at a time, and others come and go in between.
+TEST(SegmentedIndexTest, WhileDocumentsAreMovedNoneIsFoundTwiceOrLost) {
+  const TemporaryFolder folder;
+  IndexModel model(kDimension, kSeed);
+  SegmentedIndexOptions options = Options(folder.path(), 100);
+  options.background = true;
+  options.moved_at_once = 1;
+  SegmentedIndex index(options, kPosition);
+  index.Filled();
+  for (int round = 0; index.Stats().generation < 30; ++round) {
+    SCOPED_TRACE(StrCat("seed ", kSeed, " round ", round));
+    index.Apply(model.Churn(2, 100), kPosition);
+    const std::vector<float> vector = model.RandomVector();
+    const std::vector<IndexQuery> queries = {{vector, {}}};
+    const auto hits = index.Search(queries, {.k = 1000}, CallContext());
+    ASSERT_TRUE(hits.ok());
+    ASSERT_EQ(Flatten(hits->hits[0]), model.BruteForce(queries[0], {.k = 1000}));
+    ASSERT_TRUE(index.WaitForMaintenance(3).ok());
+  }
+  ExpectEqualsBruteForce(model, index);
 }
 
 TEST(SegmentedIndexTest, SearchesRunBesideChangesAndMaintenance) {

@@ -1,5 +1,5 @@
-// Every file of a small store with bytes flipped and ends cut off: either all that was acknowledged is there, or the
-// store does not open and says which file.
+// Every file of a small store missing, with bytes flipped and ends cut off: either all that was acknowledged is there,
+// or the store does not open and says which file.
 //
 // RETRO_DAMAGE_STRIDE=1 tries every byte; the default tries the ends of files densely and the rest in strides.
 #include <gmock/gmock.h>
@@ -81,25 +81,45 @@ class StoreDamageTest : public testing::Test {
 
   // Moves what the log holds into tables, as every start does.
   void Reopen() { ASSERT_TRUE(Store::Open(Options(whole_)).ok()); }
+  // With the same text again, in new rows.
+  void ReplaceAll() {
+    auto store = Store::Open(Options(whole_));
+    ASSERT_TRUE(store.ok()) << store.status();
+    for (int i = 0; i < kDocuments; ++i) {
+      Transaction transaction = (*store)->Begin();
+      const auto old = transaction.FindDocument(0, StrCat("id", i));
+      ASSERT_TRUE(old.ok() && old->has_value());
+      transaction.PutDocument(0, MakeChange(i), *old);
+      ASSERT_TRUE((*store)->Commit(std::move(transaction)).ok());
+    }
+    changes_ += kDocuments;
+  }
 
   std::vector<fs::path> Files(const std::function<bool(const std::string& name)>& chosen) const {
     std::vector<fs::path> files;
     for (const auto& entry : fs::recursive_directory_iterator(whole_)) {
-      if (entry.is_regular_file() && entry.file_size() > 0 && chosen(entry.path().filename())) {
+      if (entry.is_regular_file() && chosen(entry.path().filename())) {
         files.push_back(fs::relative(entry.path(), whole_));
       }
     }
     return files;
   }
 
-  // Opens a copy in which `file` has these bytes. OK: everything is there.
-  absl::Status OpenWith(const fs::path& file, const std::string& bytes) const {
+  void MakeCopy() const {
     fs::remove_all(damaged_);
     fs::copy(whole_, damaged_, fs::copy_options::recursive);
+  }
+
+  // Opens a copy in which `file` has these bytes. OK: everything is there.
+  absl::Status OpenWith(const fs::path& file, const std::string& bytes) const {
+    MakeCopy();
     WriteFile(fs::path(damaged_) / file, bytes);
+    return OpenCopy();
+  }
+  absl::Status OpenCopy() const {
     auto store = Store::Open(Options(damaged_));
     RETRO_RETURN_IF_ERROR(store.status());
-    EXPECT_EQ((*store)->last_position().number(), kDocuments + 1u);
+    EXPECT_EQ((*store)->last_position().number(), changes_);
     for (int i = 0; i < kDocuments; ++i) {
       RETRO_ASSIGN_OR_RETURN(const auto record, (*store)->ReadDocument(0, StrCat("id", i), nullptr));
       EXPECT_TRUE(record.has_value()) << "acknowledged, and gone without a word";
@@ -123,6 +143,24 @@ class StoreDamageTest : public testing::Test {
     EXPECT_THAT(std::string(MessageOf(status)), testing::HasSubstr(damaged_)) << "no file is named";
   }
 
+  // Started twice without it, and then with it again.
+  void Lose(const fs::path& file) {
+    SCOPED_TRACE(StrCat(file.string(), " is missing"));
+    MakeCopy();
+    fs::remove(fs::path(damaged_) / file);
+    for (int start = 0; start < 2; ++start) {
+      const absl::Status status = OpenCopy();
+      ++tried_;
+      if (status.ok()) continue;
+      ++refused_;
+      EXPECT_EQ(ReasonOf(status), Reason::kStoreDamaged) << status;
+      EXPECT_THAT(std::string(MessageOf(status)), testing::HasSubstr(damaged_)) << "no file is named";
+    }
+    fs::copy_file(fs::path(whole_) / file, fs::path(damaged_) / file, fs::copy_options::overwrite_existing);
+    const absl::Status status = OpenCopy();
+    EXPECT_TRUE(status.ok()) << status;
+  }
+
   void FlipAndCut(const fs::path& file) {
     const std::string bytes = ReadFile(fs::path(whole_) / file);
     std::mt19937 random(kSeed);
@@ -139,6 +177,7 @@ class StoreDamageTest : public testing::Test {
   const std::string whole_ = folder_ / "whole";
   const std::string damaged_ = folder_ / "damaged";
   size_t stride_ = kStrideDefault;
+  uint64_t changes_ = kDocuments + 1;
   int tried_ = 0, refused_ = 0;
 };
 
@@ -159,6 +198,77 @@ TEST_F(StoreDamageTest, NoFileOfAReopenedStoreLosesAnythingInSilence) {
   for (const fs::path& file : Files(IsRead)) FlipAndCut(file);
   std::printf("%d of %d refused\n", refused_, tried_);
   EXPECT_GT(refused_, tried_ / 2);
+}
+
+// RocksDB makes a new database where CURRENT is gone, and takes what a log held that is gone for never written; either
+// does away with what is left.
+TEST_F(StoreDamageTest, NoFileIsMissedInSilenceNorIsWhatIsLeftTouched) {
+  for (int starts = 0; starts < 3; ++starts) {
+    SCOPED_TRACE(StrCat("after ", starts, " starts"));
+    if (starts == 1) Reopen();
+    if (starts == 2) ReplaceAll();  // so that an older log may lie beside the newest
+    for (const fs::path& file : Files([](const std::string&) { return true; })) Lose(file);
+  }
+  std::printf("%d of %d refused\n", refused_, tried_);
+  EXPECT_GT(refused_, tried_ / 3);
+}
+
+// Tables alone are enough, with a mark beside them or, as of older versions, without.
+TEST_F(StoreDamageTest, NoNewStoreIsMadeOverTheRemainsOfOne) {
+  Reopen();
+  for (const bool marked : {true, false}) {
+    MakeCopy();
+    if (!marked) fs::remove(fs::path(damaged_) / "acknowledged");
+    for (const auto& entry : fs::directory_iterator(fs::path(damaged_) / "rocksdb")) {
+      if (entry.path().extension() != ".sst") fs::remove(entry.path());
+    }
+    const auto tables = std::distance(fs::directory_iterator(fs::path(damaged_) / "rocksdb"), {});
+    EXPECT_GT(tables, 0);
+    for (int start = 0; start < 2; ++start) {
+      EXPECT_EQ(ReasonOf(Store::Open(Options(damaged_)).status()), Reason::kStoreDamaged) << "marked: " << marked;
+    }
+    EXPECT_EQ(std::distance(fs::directory_iterator(fs::path(damaged_) / "rocksdb"), {}), tables);
+  }
+  // What a process leaves that died while it made the first store: nothing that could be lost.
+  fs::remove_all(damaged_);
+  fs::create_directories(fs::path(damaged_) / "rocksdb");
+  WriteFile(fs::path(damaged_) / "rocksdb" / "MANIFEST-000001", "");
+  const auto store = Store::Open(Options(damaged_));
+  EXPECT_TRUE(store.ok()) << store.status();
+}
+
+// RocksDB stops writing then. Were the store opened anew for each write, reads would wait for that again and again, and
+// writes would be acknowledged beside the damage.
+TEST_F(StoreDamageTest, DamageThatACompactionMeetsEndsWritesAndNotReads) {
+  Reopen();
+  ReplaceAll();
+  const std::string vector = MakeChange(kDocuments - 1).chunks(0).vector_fp16();
+  bool flipped = false;
+  for (const fs::path& table : Files([](const std::string& name) { return name.ends_with(".sst"); })) {
+    std::string bytes = ReadFile(fs::path(whole_) / table);
+    const size_t place = bytes.find(vector);
+    if (place == std::string::npos) continue;
+    bytes[place] = static_cast<char>(bytes[place] ^ 1);
+    WriteFile(fs::path(whole_) / table, bytes);
+    flipped = true;
+  }
+  ASSERT_TRUE(flipped) << "vectors are not compressed";
+  StoreOptions options = Options(whole_);
+  options.verify_tables = false;
+  const auto store = Store::Open(options);
+  ASSERT_TRUE(store.ok()) << store.status();
+  const auto at = (*store)->TakeSnapshot();
+  EXPECT_EQ(ReasonOf((*store)->Compact()), Reason::kStoreDamaged);
+  for (int i = 0; i < 2; ++i) {
+    Transaction transaction = (*store)->Begin();
+    transaction.PutDocument(0, MakeChange(kDocuments + i), std::nullopt);
+    const absl::Status status = (*store)->Commit(std::move(transaction));
+    EXPECT_EQ(ReasonOf(status), Reason::kStoreDamaged) << status;
+    const auto read = (*store)->ReadDocument(0, "id0", at.get());
+    EXPECT_TRUE(read.ok()) << "opened anew: " << read.status();
+  }
+  EXPECT_TRUE((*store)->read_only());
+  EXPECT_EQ((*store)->last_position().number(), changes_);
 }
 
 // RocksDB reads a table's properties before it has compared their checksum, and a build of it with assertions ends the

@@ -341,6 +341,43 @@ TEST_F(StoreTest, OneThatLostAcknowledgedChangesIsNotReadEither) {
   EXPECT_EQ(ReasonOf(Store::OpenSnapshot(options_.path).status()), Reason::kStoreDamaged);
 }
 
+TEST_F(StoreTest, ACopyIsWholeOrIsNotThere) {
+  OpenWithCollection();
+  Put(MakeChange("a", "one two", 5, 1));
+  const std::string copies = options_.path + "/copies";
+  std::filesystem::create_directories(copies);
+  const std::string folder = copies + "/copy";
+  int asked = 0;
+  ASSERT_TRUE(store_
+                  ->Copy(folder,
+                         [&] {
+                           ++asked;
+                           return absl::OkStatus();
+                         })
+                  .ok());
+  EXPECT_GT(asked, 5) << "before each file at least";
+  EXPECT_FALSE(store_->Copy(folder, [] { return absl::OkStatus(); }).ok()) << "it is there";
+  ASSERT_TRUE(std::filesystem::exists(folder + "/CURRENT"));
+  for (int ends_at = 1; ends_at <= asked; ++ends_at) {
+    int asked_again = 0;
+    const std::string other = copies + "/other";
+    const absl::Status status = store_->Copy(
+        other, [&] { return ++asked_again == ends_at ? absl::CancelledError("it is to end") : absl::OkStatus(); });
+    EXPECT_EQ(status.message(), "it is to end");
+    EXPECT_FALSE(std::filesystem::exists(other));
+  }
+  Put(MakeChange("b", "later", 5, 1));
+  const std::string data = options_.path + "/copied";
+  std::filesystem::create_directories(data);
+  std::filesystem::rename(folder, data + "/rocksdb");
+  const auto copy = Store::OpenSnapshot(data);
+  ASSERT_TRUE(copy.ok()) << copy.status();
+  EXPECT_EQ((*copy)->last_position().number(), 2u);
+  const auto record = (*copy)->ReadDocument(0, "a", nullptr);
+  ASSERT_TRUE(record.ok() && record->has_value());
+  EXPECT_EQ(*(*copy)->ReadText(0, **record, nullptr), "one two");
+}
+
 TEST_F(StoreTest, ADigestIsNotMadeForACallerWhoLeft) {
   OpenWithCollection();
   Put(MakeChange("a", "some text", 2, 1));

@@ -15,6 +15,7 @@
 #include "common/base/status_macros.h"
 #include "common/base/strings.h"
 #include "common/document/half.h"
+#include "retriever_service/index/index_file.h"
 #include "retriever_service/store/layout.h"
 
 namespace retro {
@@ -23,17 +24,9 @@ namespace {
 constexpr size_t kAddRows = 16'384;              // between two looks at whether to stop
 constexpr size_t kPieceBytes = size_t{1} << 20;  // written at once
 
-absl::StatusOr<shardpb::IndexFile> Seal(const std::string& path) {
-  RETRO_ASSIGN_OR_RETURN(const MappedFile written, MappedFile::Open(path));
-  shardpb::IndexFile file;
-  file.set_bytes(written.bytes().size());
-  file.set_checksum(Checksum(written.bytes()));
-  return file;
-}
-
 absl::StatusOr<shardpb::IndexFile> WriteIndexFile(const std::string& path, std::span<const std::string_view> pieces) {
   RETRO_RETURN_IF_ERROR(WriteFileAtomically(path, pieces));
-  return Seal(path);
+  return DescribeFile(path);
 }
 
 // No more of it is in memory than a piece.
@@ -47,7 +40,7 @@ absl::StatusOr<shardpb::IndexFile> WriteLists(const std::string& path, Quantised
   }));
   RETRO_RETURN_IF_ERROR(file.Append(piece));
   RETRO_RETURN_IF_ERROR(file.Commit());
-  return Seal(path);
+  return DescribeFile(path);
 }
 
 // The rows of a segment's content, from the first to the last.

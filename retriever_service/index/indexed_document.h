@@ -49,6 +49,7 @@ struct IndexedDocument {
 
   // The values of a key; null if it has none.
   const std::vector<Value>* FindMetadata(std::string_view key) const;
+  bool operator==(const IndexedDocument&) const = default;
 };
 
 // Of memory that it takes, with what its strings and vectors hold.

@@ -9,11 +9,11 @@
 #include <numeric>
 #include <utility>
 
-#include "common/base/hash.h"
 #include "common/base/status_macros.h"
 #include "common/base/strings.h"
 #include "common/document/half.h"
 #include "retriever_service/index/half_distance.h"
+#include "retriever_service/index/index_file.h"
 #include "retriever_service/index/tuning.h"
 #include "retriever_service/store/layout.h"
 
@@ -22,20 +22,18 @@ namespace {
 
 static_assert(std::endian::native == std::endian::little, "the documents file is mapped as it is");
 
-constexpr uint32_t kTileRows = 64;           // compared with all queries while they are in the cache
-constexpr uint32_t kDocumentsACheck = 1024;  // of the caller's patience
-constexpr size_t kQueriesAtOnce = 64;        // to the lists: bounds the memory for candidates
-constexpr size_t kPrefetchAhead = 4;         // candidates
+constexpr uint32_t kTileRows = 64;                     // compared with all queries while they are in the cache
+constexpr uint32_t kDocumentsACheck = 1024;            // of the caller's patience
+constexpr size_t kQueriesAtOnce = 64;                  // to the lists
+constexpr size_t kCandidatesAtOnce = size_t{1} << 20;  // of these queries together: bounds the memory
+constexpr size_t kPrefetchAhead = 4;                   // candidates
 constexpr size_t kCacheLineBytes = 64;
 constexpr uint32_t kShareSample = 4096;  // documents, of which a filter's selectivity is estimated
 constexpr uint64_t kRowsAMark = 64;      // of what says where documents begin
 
-absl::StatusOr<MappedFile> MapWhole(const std::string& path, const shardpb::IndexFile& file) {
-  RETRO_ASSIGN_OR_RETURN(MappedFile mapped, MappedFile::Open(path));
-  if (mapped.bytes().size() != file.bytes() || Checksum(mapped.bytes()) != file.checksum()) {
-    return absl::DataLossError(StrCat(path, " is damaged"));
-  }
-  return mapped;
+// Not multiplied: a count of the manifest may be any number.
+bool Holds(const MappedFile& file, uint64_t count, size_t bytes_each) {
+  return file.bytes().size() % bytes_each == 0 && file.bytes().size() / bytes_each == count;
 }
 
 std::span<const SealedDocument> AsTable(std::string_view bytes) {
@@ -64,8 +62,8 @@ absl::StatusOr<std::shared_ptr<SealedSegment>> SealedSegment::Open(const std::st
   const SegmentPaths paths = PathsOfSegment(folder, info.number());
   RETRO_ASSIGN_OR_RETURN(MappedFile documents, MapWhole(paths.documents, info.documents_file()));
   RETRO_ASSIGN_OR_RETURN(MappedFile vectors, MapWhole(paths.vectors, info.vectors_file()));
-  if (documents.bytes().size() != info.documents() * sizeof(SealedDocument) ||
-      vectors.bytes().size() != info.rows() * dimension * kHalfBytes) {
+  if (!Holds(documents, info.documents(), sizeof(SealedDocument)) ||
+      !Holds(vectors, info.rows(), size_t(dimension) * kHalfBytes)) {
     return absl::DataLossError(
         StrCat("the files of segment ", info.number(), " in ", folder, " do not fit each other"));
   }
@@ -271,19 +269,23 @@ class SealedSegment::Probing {
 
   absl::Status Run(double share) {
     constexpr double kWidening = 4;
-    constexpr int kRounds = 2;
     std::vector<size_t> pending(search_.queries.size());
     std::iota(pending.begin(), pending.end(), 0);
-    double wide = 1;
-    for (int round = 0; round < kRounds && !pending.empty(); ++round, wide *= kWidening) {
+    const double findable = share * static_cast<double>(segment_.info_.rows());
+    Probe last = {};
+    for (double wide = 1; !pending.empty(); wide *= kWidening) {
       const Probe probe = ProbeOf(share, wide);
+      // It can find nothing else, or compares no fewer than all that there is to be found.
+      if (probe == last || probe.candidates >= findable) break;
       std::vector<size_t> unsatisfied;
-      for (size_t begin = 0; begin < pending.size(); begin += kQueriesAtOnce) {
+      const size_t at_once = std::clamp<size_t>(kCandidatesAtOnce / probe.candidates, 1, kQueriesAtOnce);
+      for (size_t begin = 0; begin < pending.size(); begin += at_once) {
         RETRO_RETURN_IF_ERROR(search_.context.Check());
-        const auto some = std::span(pending).subspan(begin, std::min(kQueriesAtOnce, pending.size() - begin));
+        const auto some = std::span(pending).subspan(begin, std::min(at_once, pending.size() - begin));
         RETRO_RETURN_IF_ERROR(Ask(some, probe, unsatisfied));
       }
       pending = std::move(unsatisfied);
+      last = probe;
     }
     return pending.empty() ? absl::OkStatus() : Scan(segment_, search_, matching_, pending, best_).Run();
   }
@@ -291,6 +293,9 @@ class SealedSegment::Probing {
  private:
   Probe ProbeOf(double share, double wide) const {
     constexpr double kCandidatesMax = 16'384;
+    // Of who did not get k from them, as when a document is left out that has tens of thousands of chunks, all nearer
+    // than any other's.
+    constexpr double kWidestCandidatesMax = 262'144;
     const double part =
         static_cast<double>(segment_.live_rows()) / static_cast<double>(std::max<uint64_t>(1, search_.rows));
     Probe probe =
@@ -298,8 +303,9 @@ class SealedSegment::Probing {
     // The k nearest of a share are as far as the k / share nearest of all: they lie in more lists.
     const double lists = probe.lists * wide / std::sqrt(share);
     probe.lists = static_cast<uint32_t>(std::min<double>(segment_.lists_->lists(), lists));
-    const double candidates = std::min(kCandidatesMax, probe.candidates * wide / share);
-    probe.candidates = static_cast<uint32_t>(std::min(static_cast<double>(segment_.info_.rows()), candidates));
+    const double candidates = std::min(kCandidatesMax, probe.candidates / share) * wide;
+    const auto rows = static_cast<double>(segment_.info_.rows());
+    probe.candidates = static_cast<uint32_t>(std::min({rows, kWidestCandidatesMax, candidates}));
     return probe;
   }
 
@@ -312,17 +318,16 @@ class SealedSegment::Probing {
     }
     std::vector<int64_t> rows(queries.size() * probe.candidates);
     RETRO_RETURN_IF_ERROR(segment_.lists_->Search(vectors, probe.lists, probe.candidates, rows));
-    const bool all = probe.lists == segment_.lists_->lists() && probe.candidates == segment_.info_.rows();
     for (size_t i = 0; i < queries.size(); ++i) {
       const auto candidates = std::span(rows).subspan(i * probe.candidates, probe.candidates);
-      if (!ReRank(queries[i], candidates, all)) unsatisfied.push_back(queries[i]);
+      if (!ReRank(queries[i], candidates)) unsatisfied.push_back(queries[i]);
     }
     return absl::OkStatus();
   }
 
-  // True if the query has got what the segment can give it: k hits, or the next one is too far to matter, or there are
-  // no other candidates. Otherwise nothing is added.
-  bool ReRank(size_t q, std::span<const int64_t> candidates, bool all) {
+  // True if the query has got what the segment can give it: k hits, or the next one is too far to matter. Otherwise
+  // nothing is added.
+  bool ReRank(size_t q, std::span<const int64_t> candidates) {
     TopK found = search_.EmptyBest();
     bool reached_the_end = false;
     for (size_t i = 0; i < candidates.size(); ++i) {
@@ -342,7 +347,7 @@ class SealedSegment::Probing {
       reached_the_end = reached_the_end || !wanted;
       if (wanted) found.Add({distance, chunk_id, &segment_.entries_[at].document});
     }
-    if (!all && !reached_the_end && found.best().size() < search_.options.k) return false;
+    if (!reached_the_end && found.best().size() < search_.options.k) return false;
     for (const Candidate& candidate : found.best()) best_[q].Add(candidate);
     return true;
   }

@@ -24,7 +24,8 @@ struct SegmentSearch {
   const CallContext& context;
 
   bool IsExcluded(size_t query, const IndexedDocument& document) const {
-    return !queries[query].excluded_ids.empty() && queries[query].excluded_ids.contains(document.id);
+    const auto among = [&](const auto& ids) { return !ids.empty() && ids.contains(document.id); };
+    return among(queries[query].excluded_ids) || among(options.excluded_ids);
   }
   TopK EmptyBest() const {
     return TopK(options.k, options.chunks_per_document_max,

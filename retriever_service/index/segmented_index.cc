@@ -54,7 +54,7 @@ bool SegmentedIndex::Restore(const std::shared_ptr<const IndexedDocument>& docum
     if (!at.has_value()) continue;
     (*segment)->Name(*at, document);
     (*segment)->Attach(*at);
-    cell_ = std::max(cell_, CellOf((document->first_chunk_id >> kSlotBits) + document->chunk_count));
+    restored_cell_ = std::max(restored_cell_, CellOf((document->first_chunk_id >> kSlotBits) + document->chunk_count));
     CountIn(*document);
     documents_[document->id] = {document, nullptr, *segment, *at};
     return true;
@@ -78,9 +78,13 @@ void SegmentedIndex::Restored() {
 
 void SegmentedIndex::Filled() {
   Restored();
-  const MutexLock lock(writer_mutex_);
-  rebuilding_ = !frozen_.empty();
-  Publish();
+  {
+    const MutexLock lock(writer_mutex_);
+    GrowIn(restored_cell_);
+    rebuilding_ = !frozen_.empty();
+    Publish();
+  }
+  Wake();  // cells are complete that were not while it was filled
 }
 
 // ---------------------------------------------------------------- changes
@@ -124,13 +128,16 @@ void SegmentedIndex::Apply(std::vector<IndexChange> changes, const shardpb::Posi
   if (due) Wake();
 }
 
-// Rows that a document keeps move into the growing segment with it: sealed ones know it only as it was.
+// Rows that a document keeps move into the growing segment with it: sealed ones know it only as it was. Where all that
+// changed is what no index knows, as its version, they stay: else who sends everything again has all of it sealed anew.
 void SegmentedIndex::Put(IndexChange change) {
+  const auto old = documents_.find(change.document_id);
+  const bool keeps_rows = change.vectors.empty() && old != documents_.end();
+  if (keeps_rows && *old->second.document == *change.document) return;
   const uint64_t first = change.document->first_chunk_id >> kSlotBits;
   const uint64_t cell_after = CellOf(first + change.document->chunk_count);
   GrowIn(CellOf(first));
-  const auto old = documents_.find(change.document_id);
-  if (change.vectors.empty() && old != documents_.end()) change.vectors = VectorsAt(old->second);
+  if (keeps_rows) change.vectors = VectorsAt(old->second);
   const uint64_t first_row = growing_->Append(change.document, change.vectors);
   Remove(change.document_id);
   CountIn(*change.document);
@@ -177,6 +184,7 @@ void SegmentedIndex::Remove(const std::string& document_id) {
 void SegmentedIndex::RemoveRows(const Place& place) {
   if (place.sealed != nullptr) {
     place.sealed->Remove(static_cast<uint32_t>(place.at), step_);
+    RemoveFromReplaced(place);
   } else {
     place.growing->Remove(place.at, place.document->chunk_count, step_);
   }

@@ -52,6 +52,7 @@ struct SegmentedIndexOptions {
   IndexIdentity identity;
   // Tests take small ones.
   uint32_t block_rows = 1'024;
+  uint32_t moved_at_once = 4'096;  // documents, to a new segment, while changes wait: a few ms
   // False: nothing is sealed or merged but by Maintain.
   bool background = true;
 };
@@ -125,6 +126,7 @@ class SegmentedIndex : public VectorIndex {
   void Put(IndexChange change) ABSL_EXCLUSIVE_LOCKS_REQUIRED(writer_mutex_);
   void Remove(const std::string& document_id) ABSL_EXCLUSIVE_LOCKS_REQUIRED(writer_mutex_);
   void RemoveRows(const Place& place) ABSL_EXCLUSIVE_LOCKS_REQUIRED(writer_mutex_);
+  void RemoveFromReplaced(const Place& place) ABSL_EXCLUSIVE_LOCKS_REQUIRED(writer_mutex_);
   // Half precision, [chunk_count, dimension].
   std::string VectorsAt(const Place& place) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(writer_mutex_);
   void EmptySparseBlock() ABSL_EXCLUSIVE_LOCKS_REQUIRED(writer_mutex_);
@@ -150,7 +152,10 @@ class SegmentedIndex : public VectorIndex {
   absl::Status Make(Work& work) ABSL_LOCKS_EXCLUDED(writer_mutex_, view_mutex_);
   void Install(const Work& work, const std::shared_ptr<SealedSegment>& made)
       ABSL_LOCKS_EXCLUDED(writer_mutex_, view_mutex_);
+  void Move(const Work& work, size_t begin, size_t end, const std::shared_ptr<SealedSegment>& made)
+      ABSL_LOCKS_EXCLUDED(writer_mutex_);
   bool RecallIsDue() const ABSL_LOCKS_EXCLUDED(writer_mutex_);
+  std::vector<std::vector<float>> SampleDocuments(std::vector<std::string>& ids) ABSL_LOCKS_EXCLUDED(writer_mutex_);
   absl::Status MeasureRecall() ABSL_LOCKS_EXCLUDED(writer_mutex_, view_mutex_);
   bool WorkIsDue() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(writer_mutex_);
   // Each does a piece; false if none was due.
@@ -168,11 +173,15 @@ class SegmentedIndex : public VectorIndex {
 
   mutable Mutex writer_mutex_;  // held through a step; never by searches, never while anything is built
   std::shared_ptr<GrowingSegment> growing_ ABSL_GUARDED_BY(writer_mutex_);
-  uint64_t cell_ ABSL_GUARDED_BY(writer_mutex_) = 0;          // that the next chunk id is in
-  std::deque<Frozen> frozen_ ABSL_GUARDED_BY(writer_mutex_);  // in the order in which they are sealed
+  // That the next chunk id is in; until Filled, of the missing ones: a lost segment's come into cells as they were.
+  uint64_t cell_ ABSL_GUARDED_BY(writer_mutex_) = 0;
+  uint64_t restored_cell_ ABSL_GUARDED_BY(writer_mutex_) = 0;  // that the next chunk id is in, by what was found
+  std::deque<Frozen> frozen_ ABSL_GUARDED_BY(writer_mutex_);   // in the order in which they are sealed
   bool restored_ ABSL_GUARDED_BY(writer_mutex_) = false;
   std::vector<std::shared_ptr<SealedSegment>> sealed_ ABSL_GUARDED_BY(writer_mutex_);
   absl::flat_hash_set<const SealedSegment*> being_merged_ ABSL_GUARDED_BY(writer_mutex_);
+  // New segments that documents are moved to, before searches see them.
+  absl::flat_hash_map<const SealedSegment*, const Work*> arriving_ ABSL_GUARDED_BY(writer_mutex_);
   absl::flat_hash_map<std::string, Place> documents_ ABSL_GUARDED_BY(writer_mutex_);
   uint64_t step_ ABSL_GUARDED_BY(writer_mutex_) = 1;  // that is being made, or was made last
   shardpb::Position position_ ABSL_GUARDED_BY(writer_mutex_);

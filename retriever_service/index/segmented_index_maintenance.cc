@@ -57,6 +57,10 @@ struct SegmentedIndex::Work {
     if (frozen != nullptr) return frozen->RemovedAt(document.source);
     return merged[document.source >> kNumberBits]->RemovedAt(static_cast<uint32_t>(document.source));
   }
+  void Remove(const SegmentContent& document, uint64_t removed_at) const {
+    if (frozen != nullptr) return frozen->Remove(document.source, document.document->chunk_count, removed_at);
+    merged[document.source >> kNumberBits]->Remove(static_cast<uint32_t>(document.source), removed_at);
+  }
   static constexpr int kNumberBits = 32;
 };
 
@@ -179,20 +183,17 @@ absl::Status SegmentedIndex::CarryOut(std::optional<Work> work) {
   return status;
 }
 
-// The new segment in the place of the old, as one step. A document that was replaced or removed since is another one
-// now, or none, and its rows are removed as of then.
+// The new segment in the place of the old. Its documents are moved some at a time, and changes pass in between; then,
+// as one step, searches see it and the old no more.
 void SegmentedIndex::Install(const Work& work, const std::shared_ptr<SealedSegment>& made) {
-  const MutexLock lock(writer_mutex_);
-  for (uint32_t at = 0; at < work.content.size(); ++at) {
-    const std::shared_ptr<const IndexedDocument>& document = work.content[at].document;
-    const auto it = documents_.find(document->id);
-    if (it == documents_.end() || it->second.document != document) {
-      made->Remove(at, work.RemovedAt(work.content[at]));
-      continue;
-    }
-    made->Attach(at);
-    it->second = {document, nullptr, made, at};
+  constexpr std::chrono::microseconds kPause{100};  // who takes a lock again at once leaves those who wait behind
+  for (size_t begin = 0, end = 0; begin < work.content.size(); begin = end) {
+    if (begin > 0) std::this_thread::sleep_for(kPause);
+    end = std::min(work.content.size(), begin + options_.moved_at_once);
+    Move(work, begin, end, made);
   }
+  const MutexLock lock(writer_mutex_);
+  arriving_.erase(made.get());
   std::erase_if(sealed_, [&](const std::shared_ptr<SealedSegment>& segment) {
     return std::find(work.merged.begin(), work.merged.end(), segment) != work.merged.end();
   });
@@ -203,6 +204,31 @@ void SegmentedIndex::Install(const Work& work, const std::shared_ptr<SealedSegme
   if (frozen_.empty()) rebuilding_ = false;
   ++stats_.generation;
   Publish();
+}
+
+// What was removed from the old ones since it was gathered is removed from the new one as of then. What was moved, and
+// is removed before searches see the new one, is removed from both: see RemoveFromReplaced.
+void SegmentedIndex::Move(const Work& work, size_t begin, size_t end, const std::shared_ptr<SealedSegment>& made) {
+  const MutexLock lock(writer_mutex_);
+  arriving_[made.get()] = &work;
+  for (size_t at = begin; at < end; ++at) {
+    const SegmentContent& content = work.content[at];
+    const uint64_t removed_at = work.RemovedAt(content);
+    if (removed_at != kNeverRemoved) {
+      made->Remove(static_cast<uint32_t>(at), removed_at);
+      continue;
+    }
+    made->Attach(static_cast<uint32_t>(at));
+    documents_.at(content.document->id) = {content.document, nullptr, made, at};
+  }
+}
+
+// Nothing, unless the document was moved to a segment that searches do not see yet.
+void SegmentedIndex::RemoveFromReplaced(const Place& place) {
+  const auto arriving = arriving_.find(place.sealed.get());
+  if (arriving == arriving_.end()) return;
+  const Work& work = *arriving->second;
+  work.Remove(work.content[place.at], step_);
 }
 
 absl::StatusOr<bool> SegmentedIndex::Seal() {
@@ -241,20 +267,39 @@ bool SegmentedIndex::RecallIsDue() const {
   return !sealed_.empty() && changed_chunks_ >= std::max<uint64_t>(1, stats_.chunks / kChangeDivisor);
 }
 
-// Looks for stored chunks, their own documents left out, as a text that goes on like them would.
-absl::Status SegmentedIndex::MeasureRecall() {
-  std::vector<std::vector<float>> vectors;
-  std::vector<std::string> ids;
-  const auto dimension = static_cast<size_t>(dimension_);
+// The first vectors of some documents. Sealed ones are read without the lock: they may have to come from the disk.
+std::vector<std::vector<float>> SegmentedIndex::SampleDocuments(std::vector<std::string>& ids) {
+  std::vector<std::string_view> halves;
+  std::vector<std::shared_ptr<SealedSegment>> sealed;
+  std::deque<std::string> copied;
   {
     const MutexLock lock(writer_mutex_);
     changed_chunks_ = 0;
     for (const auto& [id, place] : documents_) {  // in the order of a hash: any are as good as others
       if (ids.size() == kRecallQueries) break;
-      FromHalf(std::string_view(VectorsAt(place)).substr(0, dimension * kHalfBytes), vectors.emplace_back(dimension));
       ids.push_back(id);
+      if (place.sealed != nullptr) {
+        halves.push_back(place.sealed->VectorsOf(static_cast<uint32_t>(place.at)));
+        sealed.push_back(place.sealed);
+      } else {
+        std::string room;
+        halves.push_back(copied.emplace_back(place.growing->VectorsOf(place.at, 1, room)));
+      }
     }
   }
+  const auto dimension = static_cast<size_t>(dimension_);
+  std::vector<std::vector<float>> vectors;
+  vectors.reserve(halves.size());
+  for (const std::string_view half : halves) {
+    FromHalf(half.substr(0, dimension * kHalfBytes), vectors.emplace_back(dimension));
+  }
+  return vectors;
+}
+
+// Looks for stored chunks, their own documents left out, as a text that goes on like them would.
+absl::Status SegmentedIndex::MeasureRecall() {
+  std::vector<std::string> ids;
+  const std::vector<std::vector<float>> vectors = SampleDocuments(ids);
   if (ids.empty()) return absl::OkStatus();
   std::vector<IndexQuery> queries;
   queries.reserve(ids.size());

@@ -31,6 +31,7 @@ uint32_t ListsOfKind(const std::string& kind);
 struct Probe {
   uint32_t lists;
   uint32_t candidates;  // compared with their stored vectors
+  bool operator==(const Probe&) const = default;
 };
 
 // Monotone in effort, 0 ... 1:

@@ -36,10 +36,11 @@ struct IndexQuery {
 
 struct IndexSearchOptions {
   uint32_t k = 2;
-  std::optional<float> effort;             // 0 ... 1, see tuning.h; none: every chunk is compared
-  std::optional<float> max_distance;       // squared L2
-  const CompiledFilter* filter = nullptr;  // null: all documents
-  uint32_t chunks_per_document_max = 0;    // 0: no bound
+  std::optional<float> effort;                    // 0 ... 1, see tuning.h; none: every chunk is compared
+  std::optional<float> max_distance;              // squared L2
+  const CompiledFilter* filter = nullptr;         // null: all documents
+  uint32_t chunks_per_document_max = 0;           // 0: no bound
+  absl::flat_hash_set<std::string> excluded_ids;  // documents to leave out, beside each query's own
 };
 
 struct IndexHit {

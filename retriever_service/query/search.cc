@@ -66,10 +66,9 @@ absl::Status Search::MakeShardRequest(const pb::CollectionSpec& spec) {
   if (request_.has_max_chunks_per_document())
     shard_request_.set_max_chunks_per_document(request_.max_chunks_per_document());
   *shard_request_.mutable_fields() = request_.fields();
+  *shard_request_.mutable_exclude_document_ids() = request_.exclude_document_ids();
   for (const pb::Query& query : request_.queries()) {
-    auto* out = shard_request_.add_queries();
-    *out->mutable_exclude_document_ids() = query.exclude_document_ids();
-    out->mutable_exclude_document_ids()->MergeFrom(request_.exclude_document_ids());
+    *shard_request_.add_queries()->mutable_exclude_document_ids() = query.exclude_document_ids();
   }
   return AddVectors(spec);
 }

@@ -152,8 +152,9 @@ void Replica::Run() {
     last_error_ = MessageOf(status);
     pause = leads ? kTick : milliseconds(0);
     if (!status.ok()) pause = kAfterError;
-    // A full disk is not asked at every turn, nor is the primary for what would have no room.
-    if (!shard_.local().ok() || ReasonOf(status) == Reason::kReadOnly) pause = kAfterFailedOpening;
+    // A full disk is not asked at every turn, nor is the primary for what would have no room or meet damage.
+    const bool refused = ReasonOf(status) == Reason::kReadOnly || ReasonOf(status) == Reason::kStoreDamaged;
+    if (!shard_.local().ok() || refused) pause = kAfterFailedOpening;
   }
 }
 
@@ -275,8 +276,11 @@ absl::Status Replica::AskPeers(const ClusterConfig& config) {
     if (info.role() == shardpb::REPLICA_ROLE_PRIMARY && info.epoch() >= own.epoch && own.epoch != kFoundingEpoch) {
       return Disagree(StrCat(who, " takes itself for the primary of epoch ", info.epoch(), ", as this one does"));
     }
-    // Before it could be dropped for not keeping up, and what it has with it.
-    if (own.IsInSync(peer.name) && IsBefore(local->position(), info.position())) return OvertakenBy(peer.name);
+    if (!own.IsInSync(peer.name)) continue;
+    // Before it could be dropped for not keeping up, and what it has with it. It may have what is not searchable here
+    // yet: what counts is what is on disk, read after the peer has answered.
+    RETRO_ASSIGN_OR_RETURN(const shardpb::Position last, local->store().ReadLastPosition());
+    if (IsBefore(last, info.position())) return OvertakenBy(peer.name);
   }
   return absl::OkStatus();
 }
@@ -348,6 +352,7 @@ absl::Status Replica::Pull(const shardpb::PullChangesRequest& request, const Cal
   absl::Status status =
       local->ReadChanges(request.after(), kPullBytesMax, request.takes_parts() ? kPartBytesMax : SIZE_MAX,
                          InSyncSet::Clock::now() + kPullWait, [&](shardpb::PullChangesResponse part) -> absl::Status {
+                           RETRO_RETURN_IF_ERROR(local->CheckOpen());
                            news = true;
                            *part.mutable_newest() = local->position();
                            RETRO_RETURN_IF_ERROR(send(part));
@@ -384,6 +389,7 @@ absl::Status Replica::SendSnapshot(const shardpb::FetchSnapshotRequest& request,
   return SendStoreCopy(*local, local_options_.store.path, request.takes_index(),
                        [&](const shardpb::FetchSnapshotResponse& part) {
                          RETRO_RETURN_IF_ERROR(context.Check());
+                         RETRO_RETURN_IF_ERROR(local->CheckOpen());
                          keep_log();
                          return send(part);
                        });

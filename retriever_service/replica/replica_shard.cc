@@ -56,7 +56,7 @@ void ReplicaShard::CloseLocal() {
     closing = std::exchange(local_, nullptr);
     closed = std::move(closed_);
   }
-  if (closing != nullptr) closing->CancelCompaction();  // an operator's may take hours; what else reads it ends
+  if (closing != nullptr) closing->BeginClosing();  // an operator's compaction or digest may take hours
   closing.reset();
   if (closed.valid()) closed.wait();
 }

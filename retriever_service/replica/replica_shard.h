@@ -56,7 +56,8 @@ class ReplicaShard : public Shard {
   // UNAVAILABLE while the store is being replaced.
   absl::StatusOr<std::shared_ptr<LocalShard>> local() const ABSL_LOCKS_EXCLUDED(mutex_);
   void SetLocal(std::unique_ptr<LocalShard> local) ABSL_LOCKS_EXCLUDED(mutex_);
-  // Takes the store from everybody and waits until whoever uses it last has closed it: its files are free then.
+  // Takes the store from everybody, has what lasts long end, and waits until whoever uses it last has closed it: its
+  // files are free then.
   void CloseLocal() ABSL_LOCKS_EXCLUDED(mutex_);
 
  private:

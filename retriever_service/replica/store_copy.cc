@@ -125,7 +125,7 @@ absl::Status SendStoreCopy(const LocalShard& shard, const std::string& data, boo
   RETRO_RETURN_IF_ERROR(MakeFolder(folder));
   if (with_index) LinkIndex(StrCat(data, "/", kIndex), folder + kIndex);  // before the store: it must not be newer
   const shardpb::Position position = shard.position();                    // before the copy, which holds at least this
-  absl::Status status = shard.Copy(folder + kRocks);
+  absl::Status status = shard.Copy(folder + kRocks, [] { return absl::OkStatus(); });
   if (status.ok()) status = SendFolder(folder, position, send);
   if (const absl::Status removed = Remove(folder); status.ok()) status = removed;
   return status;

@@ -29,6 +29,12 @@ shardpb::Position AppliedPosition::Get() const {
   return position_;
 }
 
+void AppliedPosition::Close() {
+  const MutexLock lock(mutex_);
+  closed_ = true;
+  advanced_.NotifyAll();
+}
+
 void AppliedPosition::Advance(const shardpb::Position& position) {
   const MutexLock lock(mutex_);
   position_ = position;
@@ -68,7 +74,7 @@ absl::Status AppliedPosition::WaitFor(const shardpb::ReadBarrier& barrier, const
 
 void AppliedPosition::WaitForChange(const shardpb::Position& position, Clock::time_point deadline) const {
   const MutexLock lock(mutex_);
-  while (position_.epoch() == position.epoch() && position_.number() == position.number()) {
+  while (!closed_ && position_.epoch() == position.epoch() && position_.number() == position.number()) {
     if (!advanced_.WaitUntil(mutex_, deadline)) return;
   }
 }
@@ -79,7 +85,7 @@ absl::Status AppliedPosition::WaitLocked(const shardpb::ReadBarrier& barrier, co
     if (const auto status = Judge(barrier.position())) return *status;
     RETRO_RETURN_IF_ERROR(context.Check());
     const Clock::time_point now = Clock::now();
-    if (now >= end) return Behind(barrier.position());
+    if (closed_ || now >= end) return Behind(barrier.position());
     advanced_.WaitUntil(mutex_, std::min(end, now + kCheckEvery));
   }
 }

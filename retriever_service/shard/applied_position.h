@@ -23,12 +23,15 @@ class AppliedPosition {
   shardpb::Position Get() const ABSL_LOCKS_EXCLUDED(mutex_);
   void Advance(const shardpb::Position& position) ABSL_LOCKS_EXCLUDED(mutex_);
 
+  // Who waits, or comes to wait, does so no longer, as if it took longer than he allows.
+  void Close() ABSL_LOCKS_EXCLUDED(mutex_);
+
   // Waits until the barrier's position is reached. UNAVAILABLE (BEHIND_TOKEN), with the lag, if that takes longer than
   // it allows, or at once if waiting_max calls wait already: each holds a thread that others could use.
   // FAILED_PRECONDITION (FOREIGN_STORE) if the store has lost that change.
   absl::Status WaitFor(const shardpb::ReadBarrier& barrier, const CallContext& context) const
       ABSL_LOCKS_EXCLUDED(mutex_);
-  // Waits until it is another than `position`, or the deadline.
+  // Waits until it is another than `position`, or the deadline, or Close.
   void WaitForChange(const shardpb::Position& position, std::chrono::steady_clock::time_point deadline) const
       ABSL_LOCKS_EXCLUDED(mutex_);
 
@@ -44,6 +47,7 @@ class AppliedPosition {
   mutable Mutex mutex_;
   mutable CondVar advanced_;
   shardpb::Position position_ ABSL_GUARDED_BY(mutex_);
+  bool closed_ ABSL_GUARDED_BY(mutex_) = false;
   mutable int waiting_ ABSL_GUARDED_BY(mutex_) = 0;
 };
 

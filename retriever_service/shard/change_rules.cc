@@ -90,6 +90,21 @@ std::string VectorsOf(const shardpb::DocumentChange& change) {
   return vectors;
 }
 
+absl::StatusOr<std::string> VectorsOf(const shardpb::PullChangesResponse& replicated, uint32_t dimension) {
+  std::string vectors;
+  vectors.reserve(size_t{dimension} * kHalfBytes * replicated.chunks_size());
+  for (const shardpb::ReplicatedChunk& chunk : replicated.chunks()) {
+    if (chunk.vector_fp16().size() != dimension * kHalfBytes) {
+      return Error(absl::StatusCode::kDataLoss, Reason::kStoreDamaged,
+                   StrCat("the primary's change ", replicated.change().position().number(), " has a vector of ",
+                          chunk.vector_fp16().size(), " bytes, and the collection's have ", dimension * kHalfBytes,
+                          ": see whether its store is whole"));
+    }
+    vectors += chunk.vector_fp16();
+  }
+  return vectors;
+}
+
 absl::Status DoneInPart(const absl::Status& why) {
   return Error(absl::StatusCode::kUnavailable, Reason::kWriteOutcomeUnknown,
                StrCat("some of it was done before it failed, repeat it: ", MessageOf(why)));

@@ -30,6 +30,10 @@ absl::StatusOr<Verdict> Judge(const std::optional<shardpb::DocumentRecord>& old,
 // Those of all its chunks, row after row, half precision.
 std::string VectorsOf(const shardpb::DocumentChange& change);
 
+// Those of a change that the shard's primary made. DATA_LOSS (STORE_DAMAGED) if one is not of that dimension: an index
+// takes them as they are.
+absl::StatusOr<std::string> VectorsOf(const shardpb::PullChangesResponse& replicated, uint32_t dimension);
+
 // The error of several changes of which some were done when `why` came: what that says of what was done is true of the
 // rest alone. UNAVAILABLE (WRITE_OUTCOME_UNKNOWN).
 absl::Status DoneInPart(const absl::Status& why);

@@ -51,7 +51,7 @@ absl::StatusOr<adminpb::VerifyResponse> LocalAdmin::Verify(const adminpb::Verify
                                                            const CallContext& context) {
   RETRO_RETURN_IF_ERROR(CheckShard(request.shard()));
   RETRO_ASSIGN_OR_RETURN(const auto shard, options_.open());
-  RETRO_ASSIGN_OR_RETURN(const Store::Digest digest, shard->store().ComputeDigest(context));
+  RETRO_ASSIGN_OR_RETURN(const Store::Digest digest, shard->ComputeDigest(context));
   adminpb::VerifyResponse response;
   response.set_content_sha256(digest.sha256);
   response.set_epoch(digest.position.epoch());
@@ -93,6 +93,7 @@ absl::StatusOr<adminpb::TrainIndexResponse> LocalAdmin::TrainIndex(const adminpb
         absl::Status status;
         do {
           RETRO_RETURN_IF_ERROR(progress(0));
+          RETRO_RETURN_IF_ERROR(shard->CheckOpen());
           status = sealed(kAskEvery);
         } while (absl::IsDeadlineExceeded(status));
         return status;

@@ -200,8 +200,35 @@ absl::Status LocalShard::ReadChanges(const shardpb::Position& after, size_t byte
 }
 
 absl::Status LocalShard::Compact() {
-  RETRO_RETURN_IF_ERROR(writer_.TrimLogTo(log_changes_least_));
+  RETRO_RETURN_IF_ERROR(writer_.TrimLogTo(log_changes_least_, [this] { return CheckOpen(); }));
   return store_->Compact();
+}
+
+absl::Status LocalShard::Copy(const std::string& folder, const std::function<absl::Status()>& go_on) const {
+  return store_->Copy(folder, [&]() -> absl::Status {
+    RETRO_RETURN_IF_ERROR(CheckOpen());
+    return go_on();
+  });
+}
+
+absl::StatusOr<Store::Digest> LocalShard::ComputeDigest(const CallContext& context) const {
+  CallContext until_closing = context;
+  until_closing.cancelled = [&] { return (context.cancelled && context.cancelled()) || closing_; };
+  absl::StatusOr<Store::Digest> digest = store_->ComputeDigest(until_closing);
+  if (!digest.ok()) RETRO_RETURN_IF_ERROR(CheckOpen());
+  return digest;
+}
+
+void LocalShard::BeginClosing() {
+  closing_ = true;
+  applied_.Close();
+  store_->CancelCompaction();
+}
+
+absl::Status LocalShard::CheckOpen() const {
+  if (!closing_) return absl::OkStatus();
+  return Error(absl::StatusCode::kUnavailable, Reason::kShardUnavailable,
+               StrCat("shard ", store_->identity().shard, " takes a copy of another replica's store: repeat the call"));
 }
 
 // ---------------------------------------------------------------- search
@@ -236,6 +263,7 @@ absl::StatusOr<bool> LocalShard::SearchOnce(const LiveCollection& collection, co
   if (request.has_max_distance()) options.max_distance = request.max_distance();
   options.filter = filter;
   options.chunks_per_document_max = request.max_chunks_per_document();
+  options.excluded_ids.insert(request.exclude_document_ids().begin(), request.exclude_document_ids().end());
   *response.mutable_position() = applied_.Get();  // before the search: it sees this much at least
   const Clock::time_point start = Clock::now();
   RETRO_ASSIGN_OR_RETURN(const IndexAnswer answer, collection.index->Search(queries, options, context));

@@ -90,7 +90,9 @@ class LocalShard : public Shard {
   absl::Status ReadChanges(const shardpb::Position& after, size_t bytes_max, size_t part_bytes_max,
                            std::chrono::steady_clock::time_point deadline, const Store::PartVisitor& visit) const;
   // Store::Copy, of a state that everything acknowledged so far is in.
-  absl::Status Copy(const std::string& folder) const { return store_->Copy(folder); }
+  absl::Status Copy(const std::string& folder, const std::function<absl::Status()>& go_on) const;
+  // As Store::ComputeDigest.
+  absl::StatusOr<Store::Digest> ComputeDigest(const CallContext& context) const;
   void KeepLog(const std::string& who, const shardpb::Position& from, std::chrono::steady_clock::time_point until) {
     store_->KeepLog(who, from, until);  // as there
   }
@@ -103,6 +105,11 @@ class LocalShard : public Shard {
   absl::Status Compact();
   // As Store::CancelCompaction.
   void CancelCompaction() { store_->CancelCompaction(); }
+  // The store is to be replaced once nobody uses it any more. What would last long ends soon, with the error of
+  // CheckOpen, a wait for a position with BEHIND_TOKEN, a compaction with CANCELLED (SHUTTING_DOWN). Any thread.
+  void BeginClosing();
+  // UNAVAILABLE (SHARD_UNAVAILABLE) after that. Who holds the shard for long asks now and then.
+  absl::Status CheckOpen() const;
 
  private:
   LocalShard(std::unique_ptr<Store> store, const LocalShardOptions& options);
@@ -125,6 +132,7 @@ class LocalShard : public Shard {
   const std::optional<pb::CollectionSpec> default_collection_;
   const std::unique_ptr<Store> store_;
   std::atomic<bool> read_only_ = false;
+  std::atomic<bool> closing_ = false;
   const std::function<bool()> read_only_for_all_;
   LiveCollections collections_;
   AppliedPosition applied_;

@@ -92,7 +92,8 @@ class RemoteAdmin final : public Admin {
     const MutexLock lock(mutex_);
     if (const auto found = channels_.find(address); found != channels_.end()) return found->second;
     std::set<std::string> known;  // those of replicas that were taken out go when another comes
-    for (const ShardConfig& shard : cluster_()->shards) {
+    const auto config = cluster_();
+    for (const ShardConfig& shard : config->shards) {
       for (const ReplicaConfig& replica : shard.replicas) known.insert(replica.address);
     }
     std::erase_if(channels_, [&](const auto& channel) { return !known.contains(channel.first); });

@@ -298,6 +298,10 @@ class ShardWriter::ReplayJob : public Job {
     if (of_one_there && collection == nullptr) {
       return absl::InternalError("a change of a collection that the log never made");
     }
+    std::string vectors;
+    if (change.has_put()) {
+      RETRO_ASSIGN_OR_RETURN(vectors, VectorsOf(replicated, collection->spec.dimension()));
+    }
     RETRO_RETURN_IF_ERROR(group.transaction.Replay(replicated));
     if (change.has_drop_collection()) group.dropped = collection;
     if (change.has_create_collection()) {
@@ -306,8 +310,13 @@ class ShardWriter::ReplayJob : public Job {
       return absl::OkStatus();
     }
     if (!of_document) return absl::OkStatus();
-    group.Changed(collection, change.has_remove() ? IndexChange{change.remove().document_id(), nullptr, {}}
-                                                  : ToIndexChange(replicated));
+    if (change.has_remove()) {
+      group.Changed(collection, {change.remove().document_id(), nullptr, {}});
+      return absl::OkStatus();
+    }
+    const shardpb::DocumentRecord& record = change.put().record();
+    auto document = std::make_shared<const IndexedDocument>(ToIndexedDocument(record));
+    group.Changed(collection, {record.document().id(), std::move(document), std::move(vectors)});
     return absl::OkStatus();
   }
 
@@ -317,14 +326,6 @@ class ShardWriter::ReplayJob : public Job {
       if (made->id == id) return made;
     }
     return collections_.FindById(id);
-  }
-
-  static IndexChange ToIndexChange(const shardpb::PullChangesResponse& replicated) {
-    const shardpb::DocumentRecord& record = replicated.change().put().record();
-    std::string vectors;
-    for (const shardpb::ReplicatedChunk& chunk : replicated.chunks()) vectors += chunk.vector_fp16();
-    auto document = std::make_shared<const IndexedDocument>(ToIndexedDocument(record));
-    return {record.document().id(), std::move(document), std::move(vectors)};
   }
 
   const Store& store_;
@@ -394,15 +395,15 @@ absl::StatusOr<shardpb::DeleteResponse> ShardWriter::Delete(const shardpb::Delet
     if (!request.document_ids().empty()) return FieldError("filter", "give ids or a filter, not both");
     RETRO_ASSIGN_OR_RETURN(filter, CompiledFilter::Compile(request.filter(), "filter"));
   }
-  std::vector<std::string> ids = {request.document_ids().begin(), request.document_ids().end()};
+  std::vector<std::string> ids = {request.document_ids().begin(), request.document_ids().end()}, done;
   shardpb::DeleteResponse response;
   // What is written meanwhile is not met, however fast it comes.
   const uint64_t newest = filter.has_value() ? collection->index->NewestMatching(*filter) : 0;
-  uint64_t deleted_before = 0;
   bool begun = false;
   do {
-    deleted_before = response.deleted_count();
-    if (filter.has_value()) ids = collection->index->MatchingDocuments(*filter, newest, kMatchesMax);
+    if (filter.has_value()) {
+      done = std::exchange(ids, collection->index->MatchingDocuments(*filter, newest, kMatchesMax));
+    }
     for (std::span<const std::string> left = ids; !left.empty();) {
       const auto part = left.first(std::min<size_t>(left.size(), kGroupChangesMax));
       if (const absl::Status go_on = begun ? between(applied_.Get()) : absl::OkStatus(); !go_on.ok()) {
@@ -414,8 +415,8 @@ absl::StatusOr<shardpb::DeleteResponse> ShardWriter::Delete(const shardpb::Delet
       response.set_deleted_count(response.deleted_count() + job.deleted);
       left = left.subspan(part.size());
     }
-    // What is deleted matches no more.
-  } while (filter.has_value() && ids.size() == kMatchesMax && response.deleted_count() > deleted_before);
+    // What is deleted matches no more, even if another deletion was faster. What still does is in the index alone.
+  } while (filter.has_value() && ids.size() == kMatchesMax && ids != done);
   *response.mutable_position() = applied_.Get();
   return response;
 }
@@ -459,9 +460,10 @@ absl::Status ShardWriter::Replay(const std::vector<shardpb::PullChangesResponse>
   return Perform(job);
 }
 
-absl::Status ShardWriter::TrimLogTo(uint64_t changes) {
+absl::Status ShardWriter::TrimLogTo(uint64_t changes, const std::function<absl::Status()>& go_on) {
   const CallContext context;
   for (bool more = true; more;) {
+    RETRO_RETURN_IF_ERROR(go_on());
     TrimJob job(store_, changes, context);
     RETRO_RETURN_IF_ERROR(Perform(job));
     more = job.more;

@@ -49,8 +49,9 @@ class ShardWriter {
   // As Transaction::Replay, for changes that follow each other; what came before one that failed is done.
   absl::Status Replay(const std::vector<shardpb::PullChangesResponse>& changes);
 
-  // As Store::TrimLogTo, until nothing is left to drop; changes of others go in between.
-  absl::Status TrimLogTo(uint64_t changes);
+  // As Store::TrimLogTo, until nothing is left to drop, or `go_on` says that it is to end; changes of others go in
+  // between.
+  absl::Status TrimLogTo(uint64_t changes, const std::function<absl::Status()>& go_on);
 
  private:
   class Group;

@@ -125,8 +125,7 @@ absl::Status Snapshots::Create(const std::string& name, const LocalShard& shard,
   fs::create_directory(folder, error);
   RETRO_RETURN_IF_ERROR(FromSystem(error, "cannot make", folder));
   const shardpb::Position position = shard.position();  // before the copy, which holds at least this
-  absl::Status status = shard.Copy(folder + "/rocksdb");
-  if (status.ok()) status = go_on();
+  absl::Status status = shard.Copy(folder + "/rocksdb", go_on);
   if (status.ok()) {
     manifest.set_epoch(position.epoch());
     manifest.set_position(position.number());

@@ -25,7 +25,7 @@ class Snapshots {
   // A name that no snapshot has, of a shard's present state.
   absl::StatusOr<std::string> NewName(const LocalShard& shard) const;
   // Slots are the shard's. Removes what a process that died while it made or deleted one has left. Ends with the error
-  // of `go_on`, which it asks before each part of the work.
+  // of `go_on`, which it asks often.
   absl::Status Create(const std::string& name, const LocalShard& shard, uint32_t first_slot, uint32_t last_slot,
                       const std::function<absl::Status()>& go_on) const;
   absl::StatusOr<std::vector<admin::v1::Snapshot>> List() const;  // newest first

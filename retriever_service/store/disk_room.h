@@ -1,6 +1,7 @@
-// Whether a full disk has room again, and what callers are told of one.
+// How much of a disk is taken, whether a full one has room again, and what callers are told of one.
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <string_view>
 
@@ -21,5 +22,8 @@ absl::Status OpenedAnewError(const std::string& folder);
 // DiskFullError unless there is room for what opening the database in `folder` writes: a table of what its logs hold,
 // and small files.
 absl::Status CheckRoom(const std::string& folder);
+
+// Of all files in a folder and in those within.
+uint64_t BytesIn(const std::string& folder);
 
 }  // namespace retro

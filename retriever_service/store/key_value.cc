@@ -8,7 +8,6 @@
 #include <rocksdb/listener.h>
 #include <rocksdb/options.h>
 #include <rocksdb/table.h>
-#include <rocksdb/utilities/checkpoint.h>
 #include <rocksdb/write_batch.h>
 #include <rocksdb/write_buffer_manager.h>
 #include <spdlog/spdlog.h>
@@ -25,12 +24,14 @@
 #include <system_error>
 #include <utility>
 
-#include "absl/strings/str_join.h"
+#include "absl/cleanup/cleanup.h"
 #include "common/base/error.h"
 #include "common/base/heap.h"
 #include "common/base/status_macros.h"
 #include "common/base/strings.h"
+#include "retriever_service/store/database_files.h"
 #include "retriever_service/store/disk_room.h"
+#include "retriever_service/store/file_copies.h"
 #include "retriever_service/store/table_tail.h"
 
 namespace retro {
@@ -57,7 +58,7 @@ absl::Status FromRocks(const rocksdb::Status& status, const std::string& path) {
   if (status.ok()) return absl::OkStatus();
   const std::string text = status.ToString();
   if (IsNoSpace(status)) return DiskFullError(path, text);
-  if (status.IsCorruption()) {
+  if (status.IsCorruption() || status.IsPathNotFound()) {
     return Error(absl::StatusCode::kDataLoss, Reason::kStoreDamaged,
                  StrCat("the store in ", path, " is damaged: restore it from a snapshot or a replica (", text, ")"));
   }
@@ -143,7 +144,6 @@ int OpenFilesMax() {
 
 rocksdb::DBOptions DatabaseOptions(const KeyValueOptions& options, const std::shared_ptr<rocksdb::Cache>& cache) {
   rocksdb::DBOptions db;
-  db.create_if_missing = true;
   db.create_missing_column_families = true;
   db.paranoid_checks = true;
   // A record cut short at the end of the log was never acknowledged, or so it seems: the caller must know what was. Any
@@ -188,16 +188,6 @@ rocksdb::ColumnFamilyOptions FamilyOptions(Family family, const KeyValueOptions&
   column.compression = family == Family::kVectors ? rocksdb::kNoCompression : rocksdb::kZSTD;
   column.table_factory.reset(rocksdb::NewBlockBasedTableFactory(table));
   return column;
-}
-
-std::string LogsIn(const std::string& path) {
-  std::vector<std::string> logs;
-  std::error_code error;
-  for (const auto& entry : std::filesystem::directory_iterator(path, error)) {
-    if (entry.path().extension() == ".log") logs.push_back(entry.path().string());
-  }
-  std::sort(logs.begin(), logs.end());
-  return logs.empty() ? StrCat("none in ", path) : absl::StrJoin(logs, ", ");
 }
 
 // Families that this program does not know mean a newer layout.
@@ -245,6 +235,7 @@ struct KeyValueStore::Rocks {
   std::string path;
   uint64_t generation = 0;  // differs from those of earlier ones
   bool read_only = false;
+  absl::Status not_opened_to_write;  // why it was opened to be read alone
   std::shared_ptr<StopsForGood> stopped;
   std::atomic<Failure> failure = Failure::kNone;
   std::atomic<bool> leaving = false;  // it is to be closed: what lasts long ends
@@ -266,6 +257,8 @@ absl::StatusOr<std::unique_ptr<KeyValueStore::Rocks>> KeyValueStore::Rocks::Open
     rocks->stopped = std::make_shared<StopsForGood>();
     rocks->cache = rocksdb::NewLRUCache(options.memory_bytes);
     rocksdb::DBOptions database_options = DatabaseOptions(options, rocks->cache);
+    RETRO_ASSIGN_OR_RETURN(const bool exists, FindDatabase(options.path, options.opened_before && !read_only));
+    database_options.create_if_missing = !exists;
     database_options.listeners.push_back(rocks->stopped);
     std::vector<rocksdb::ColumnFamilyDescriptor> families;
     families.reserve(kFamilyCount + 1);
@@ -295,13 +288,14 @@ KeyValueStore::Rocks::~Rocks() {
 }
 
 absl::Status KeyValueStore::Rocks::CheckWritable() const {
+  const rocksdb::Status error = stopped->error();
+  if (error.IsCorruption()) return FromRocks(error, path);
+  if (absl::IsDataLoss(not_opened_to_write)) return not_opened_to_write;
   if (failure == Failure::kOutcomeUnknown) {
     return ReadOnlyError(StrCat("the log of the store in ", path,
                                 " could not be written to its end, and nobody knows what the disk has of it: start the "
                                 "process again, which reads that; reads go on meanwhile"));
   }
-  const rocksdb::Status error = stopped->error();
-  if (error.IsCorruption()) return FromRocks(error, path);
   if (failure == Failure::kNone && error.ok() && !read_only) return absl::OkStatus();
   const std::string_view why = IsNoSpace(error) || error.ok() ? "was full" : "could not be written";
   return ReadOnlyError(StrCat("the disk under ", path, " ", why,
@@ -374,7 +368,9 @@ absl::StatusOr<std::unique_ptr<KeyValueStore>> KeyValueStore::Open(const KeyValu
     RETRO_RETURN_IF_ERROR(CheckTableTails(options.path));
     RETRO_ASSIGN_OR_RETURN(auto rocks, Rocks::Open(options, options.read_only));
     if (options.verify_tables) RETRO_RETURN_IF_ERROR(FromRocks(rocks->db->VerifyChecksum(), options.path));
-    return std::unique_ptr<KeyValueStore>(new KeyValueStore(options, std::move(logs_found), std::move(rocks)));
+    KeyValueOptions from_now_on = options;
+    from_now_on.opened_before = true;
+    return std::unique_ptr<KeyValueStore>(new KeyValueStore(from_now_on, std::move(logs_found), std::move(rocks)));
   });
 }
 
@@ -399,15 +395,19 @@ void KeyValueStore::GiveBack::operator()(Rocks* /*rocks*/) const {
 
 absl::Status KeyValueStore::Resume() {
   const MutexLock one(resuming_);
-  if (const auto rocks = Use(); rocks.ok()) {
-    const absl::Status writable = (*rocks)->CheckWritable();
-    if (writable.ok() || (*rocks)->failure == Rocks::Failure::kOutcomeUnknown) return writable;
+  {
+    const auto rocks = Use();
+    const absl::Status writable = rocks.ok() ? (*rocks)->CheckWritable() : rocks.status();
+    const bool unknown = rocks.ok() && (*rocks)->failure == Rocks::Failure::kOutcomeUnknown;
+    if (writable.ok() || unknown || absl::IsDataLoss(writable)) return writable;  // opening it anew mends no damage
   }
   RETRO_RETURN_IF_ERROR(CheckRoom(options_.path));
+  RETRO_RETURN_IF_ERROR(FindDatabase(options_.path, /*opened_before=*/false).status());  // while it can be read still
   RETRO_RETURN_IF_ERROR(Close());
   auto opened = Rocks::Open(options_, /*read_only=*/false);
   absl::Status status = opened.status();
   if (!opened.ok()) opened = Rocks::Open(options_, /*read_only=*/true);
+  if (opened.ok()) (*opened)->not_opened_to_write = status;
   const MutexLock lock(mutex_);
   if (opened.ok()) {
     rocks_ = *std::move(opened);
@@ -536,14 +536,25 @@ absl::Status KeyValueStore::Write(const KeyValueBatch& batch) {
   });
 }
 
-absl::Status KeyValueStore::Copy(const std::string& folder) const {
+absl::Status KeyValueStore::Copy(const std::string& folder, const std::function<absl::Status()>& go_on) const {
   return CatchAll(options_.path, [&]() -> absl::Status {
     RETRO_ASSIGN_OR_RETURN(const Lease rocks, Use());
     RETRO_RETURN_IF_ERROR(rocks->CheckWritable());
-    rocksdb::Checkpoint* checkpoint = nullptr;
-    RETRO_RETURN_IF_ERROR(FromRocks(rocksdb::Checkpoint::Create(rocks->db.get(), &checkpoint), rocks->path));
-    const std::unique_ptr<rocksdb::Checkpoint> owned(checkpoint);
-    return FromRocks(owned->CreateCheckpoint(folder), rocks->path);  // flushes: the copy needs no log
+    RETRO_RETURN_IF_ERROR(FromRocks(rocks->db->DisableFileDeletions(), rocks->path));
+    const absl::Cleanup enable = [&rocks] { rocks->db->EnableFileDeletions(/*force=*/false).PermitUncheckedError(); };
+    std::vector<rocksdb::LiveFileStorageInfo> live;
+    // Flushes: the copy needs no log.
+    RETRO_RETURN_IF_ERROR(FromRocks(rocks->db->GetLiveFilesStorageInfo({}, &live), rocks->path));
+    std::vector<FileToCopy> files;
+    files.reserve(live.size());
+    for (const rocksdb::LiveFileStorageInfo& file : live) {
+      files.push_back({.path = StrCat(file.directory, "/", file.relative_filename),
+                       .name = file.relative_filename,
+                       .bytes = file.size,
+                       .may_grow = file.trim_to_size,
+                       .content = file.replacement_contents});
+    }
+    return CopyFiles(std::move(files), folder, go_on);
   });
 }
 
@@ -584,16 +595,6 @@ KeyValueMemory KeyValueStore::Memory() const {
           .tables = sum(rocksdb::DB::Properties::kEstimateTableReadersMem)};
 }
 
-uint64_t KeyValueStore::DiskBytes() const {
-  uint64_t bytes = 0;
-  std::error_code error;
-  for (std::filesystem::recursive_directory_iterator it(options_.path, error), end; !error && it != end;
-       it.increment(error)) {
-    std::error_code gone;  // files come and go while compactions run
-    const uintmax_t size = it->is_regular_file(gone) ? it->file_size(gone) : 0;
-    if (!gone) bytes += size;
-  }
-  return bytes;
-}
+uint64_t KeyValueStore::DiskBytes() const { return BytesIn(options_.path); }
 
 }  // namespace retro

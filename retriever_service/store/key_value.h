@@ -37,6 +37,9 @@ struct KeyValueOptions {
   size_t memory_bytes = size_t{96} << 20;
   bool verify_tables = true;  // read every table when opening, and compare its checksums
   bool read_only = false;     // nothing is written to the folder, which must be there
+  // A store was opened in the folder before: if files that every one leaves are missing, that is an error, and none is
+  // made anew.
+  bool opened_before = false;
 };
 
 // Bytes of memory that a store uses beyond what its callers hold.
@@ -102,12 +105,15 @@ class KeyValueStore {
   // After a failed write: if there is room again, closes the database and opens it anew, so that a batch that found no
   // room in the log cannot come back. Short reads wait for that; scans end, and snapshots taken before cannot be read
   // any more (SHARD_UNAVAILABLE). OK: writes are possible again. After a log could not be synced, only a new process
-  // can tell what is in it: then it stays READ_ONLY.
+  // can tell what is in it: then it stays READ_ONLY. After a compaction or anything else that met damage, the database
+  // stays as it is, STORE_DAMAGED, and can be read.
   absl::Status Resume();
 
-  // Makes a consistent copy of everything written so far in `folder`, which must not exist, on the same file system: of
-  // tables it has hard links. Reading and writing go on meanwhile.
-  absl::Status Copy(const std::string& folder) const;
+  // Makes a consistent copy of everything written so far in `folder`, which must not exist: of tables it has hard links
+  // if that is on the same file system. Reading and writing go on meanwhile. `go_on` is asked often; its error ends it,
+  // and leaves nothing.
+  absl::Status Copy(
+      const std::string& folder, const std::function<absl::Status()>& go_on = [] { return absl::OkStatus(); }) const;
   // Merges all tables, so that what was deleted gives its disk space back. CANCELLED (SHUTTING_DOWN) after
   // CancelCompaction.
   absl::Status Compact();

@@ -3,7 +3,10 @@
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
+#include <cstdint>
+#include <filesystem>
 #include <random>
+#include <system_error>
 #include <utility>
 
 #include "common/base/error.h"
@@ -67,6 +70,9 @@ absl::StatusOr<std::unique_ptr<Store>> Store::Open(const StoreOptions& options) 
   rows_options.path = options.path + kRocksFolder;
   rows_options.memory_bytes = options.memory_bytes;
   rows_options.verify_tables = options.verify_tables;
+  std::error_code none;
+  const uintmax_t mark_bytes = std::filesystem::file_size(options.path + kMarkFile, none);
+  rows_options.opened_before = !none && mark_bytes > 0;
   RETRO_ASSIGN_OR_RETURN(auto rows, KeyValueStore::Open(rows_options));
   std::unique_ptr<Store> store(new Store(options, std::move(rows)));
   RETRO_RETURN_IF_ERROR(store->Load());

@@ -80,7 +80,9 @@ class Store {
   std::vector<Collection> Collections() const ABSL_LOCKS_EXCLUDED(mutex_);  // by name
   std::optional<Collection> FindCollection(std::string_view name) const ABSL_LOCKS_EXCLUDED(mutex_);
   shardpb::Position last_position() const ABSL_LOCKS_EXCLUDED(mutex_);  // of the newest durable change
-  shardpb::Position log_start() const ABSL_LOCKS_EXCLUDED(mutex_);      // of the oldest change that the log still has
+  // The same from the rows, which replicas read: they have it some moments before last_position() tells.
+  absl::StatusOr<shardpb::Position> ReadLastPosition() const { return PositionAt(/*at=*/nullptr); }
+  shardpb::Position log_start() const ABSL_LOCKS_EXCLUDED(mutex_);  // of the oldest change that the log still has
   // Whether the shard once had a change at this position and this store never will: it came back older, or the change
   // was discarded before it was acknowledged, and a later epoch began without it. Any thread.
   bool HasLost(const shardpb::Position& position) const ABSL_LOCKS_EXCLUDED(mutex_);
@@ -131,8 +133,10 @@ class Store {
   };
   // Reads everything; ends when nobody waits for it any more.
   absl::StatusOr<Digest> ComputeDigest(const CallContext& context) const;
-  // A consistent copy in a folder that must not exist, on the same file system; as KeyValueStore::Copy.
-  absl::Status Copy(const std::string& folder) const { return rows_->Copy(folder); }
+  // A consistent copy in a folder that must not exist; as KeyValueStore::Copy.
+  absl::Status Copy(const std::string& folder, const std::function<absl::Status()>& go_on) const {
+    return rows_->Copy(folder, go_on);
+  }
   absl::Status Compact() { return rows_->Compact(); }
   void CancelCompaction() { rows_->CancelCompaction(); }
 
