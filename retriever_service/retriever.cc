@@ -36,7 +36,9 @@ namespace retro {
 namespace {
 
 constexpr size_t kIngestDocumentsMax = 4096;                 // in memory, over all streams
-constexpr size_t kIngestQueueMax = 2 * kIngestDocumentsMax;  // never the bound that is met first
+// Never the bound that is met first, not by one key alone (see FairShare): streams' documents, and those of the Upserts
+// that are worked on and of some whose callers have left.
+constexpr size_t kIngestQueueMax = 4 * kIngestDocumentsMax;
 constexpr int kWaitingReadsDivisor = 4;     // the share of the workers that may wait for a consistency token
 constexpr uint64_t kLogChangesMax = 1000;   // no replica needs them, and they hold what they freed on disk
 constexpr double kSelfTestDriftMax = 0.01;  // cosine 0.995; half precision drifts by 1e-6, bfloat16 by 1e-4
@@ -258,7 +260,9 @@ absl::StatusOr<std::unique_ptr<Retriever>> Retriever::Start(const RetrieverOptio
   auto retriever =
       std::make_unique<ServedRetriever>(options, server, std::move(tokenizer), std::move(embedder), std::move(cluster),
                                         std::move(shards), std::move(admin), std::move(own), metrics);
-  RETRO_RETURN_IF_ERROR(retriever->Serve(server));
+  ServerOptions serving = server;
+  serving.admitted_bytes_max = 2 * options.request_bytes_max + options.ingest_bytes_max;
+  RETRO_RETURN_IF_ERROR(retriever->Serve(serving));
   return std::unique_ptr<Retriever>(std::move(retriever));
 }
 

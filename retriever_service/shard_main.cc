@@ -204,8 +204,10 @@ absl::Status Serve(const Settings& settings) {
   const std::unique_ptr<grpc::Service> admin_service = MakeAdminService(*admin, admin_runner);
   const std::unique_ptr<grpc::Service> service =
       MakeShardService(replica->shard(), workers, metrics, unary, replica.get());
+  ServerOptions serving = settings.service.server;
+  serving.admitted_bytes_max = 3 * unary.bytes_max;  // of reads, of writes and of admin calls
   RETRO_ASSIGN_OR_RETURN(const std::unique_ptr<RpcServer> server,
-                         RpcServer::Start(settings.service.server, {service.get(), admin_service.get()}));
+                         RpcServer::Start(serving, {service.get(), admin_service.get()}));
   // Whoever restarts replicas one after the other waits for this: not before it can take its part again.
   std::optional<Repeating> readiness(std::in_place, kReadinessEvery, [&server, &shard = replica->shard()] {
     server->SetServing(kServiceName, shard.readable());

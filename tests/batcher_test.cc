@@ -92,14 +92,20 @@ class BatcherTest : public ::testing::Test {
   }
 
   Outcome Submit(std::vector<TokenSequence> sequences, EmbedPriority priority,
-                 Clock::time_point deadline = Clock::time_point::max(), std::function<bool()> cancelled = nullptr) {
+                 Clock::time_point deadline = Clock::time_point::max(), std::function<bool()> cancelled = nullptr,
+                 std::string key = "") {
     auto promise = std::make_shared<std::promise<absl::StatusOr<EmbedReply>>>();
     batcher_->Submit({.sequences = std::move(sequences),
                       .priority = priority,
+                      .key = std::move(key),
                       .deadline = deadline,
                       .cancelled = std::move(cancelled),
                       .done = [promise](absl::StatusOr<EmbedReply> reply) { promise->set_value(std::move(reply)); }});
     return promise->get_future();
+  }
+
+  Outcome SubmitFor(const std::string& key, std::vector<TokenSequence> sequences) {
+    return Submit(std::move(sequences), EmbedPriority::kQuery, Clock::time_point::max(), nullptr, key);
   }
 
   std::vector<std::vector<TokenId>> batches() {
@@ -140,7 +146,7 @@ TEST_F(BatcherTest, ABatchEndsAtItsTokensAndALargeRequestIsSplit) {
   Release();
   EXPECT_THAT(large.get()->vectors, ElementsAre(1, 6, 2, 4, 3, 50, 4, 2));
   EXPECT_THAT(small.get()->vectors, ElementsAre(5, 8));
-  EXPECT_THAT(batches(), ElementsAre(ElementsAre(0), ElementsAre(1, 2), ElementsAre(3), ElementsAre(5, 4)));
+  EXPECT_THAT(batches(), ElementsAre(ElementsAre(0), ElementsAre(1, 2), ElementsAre(3, 5), ElementsAre(4)));
   EXPECT_EQ(batcher_->stats().tokens, 71u);
 }
 
@@ -171,6 +177,39 @@ TEST_F(BatcherTest, QueriesPastTheBoundAreRefusedAtOnce) {
   Release();
   EXPECT_TRUE(first.get().ok());
   EXPECT_TRUE(third.get().ok());
+}
+
+TEST_F(BatcherTest, KeysTakeTurnsAndALongRequestLetsOthersOfItsKeyPass) {
+  Start({.query_batch_tokens = 64});
+  Outcome held = Hold();
+  std::vector<TokenSequence> many;
+  for (TokenId id = 1; id <= 70; ++id) many.push_back({id});
+  Outcome large = SubmitFor("a", many);
+  Outcome of_another = SubmitFor("b", {{200}});
+  Outcome of_the_same = SubmitFor("a", {{201}});
+  Release();
+  EXPECT_THAT(of_another.get()->vectors, ElementsAre(200, 1));
+  EXPECT_THAT(of_the_same.get()->vectors, ElementsAre(201, 1));
+  const absl::StatusOr<EmbedReply> reply = large.get();
+  ASSERT_TRUE(reply.ok());
+  for (size_t i = 0; i < many.size(); ++i) EXPECT_EQ(reply->vectors[2 * i], static_cast<float>(i + 1));
+  const auto order = batches();
+  ASSERT_EQ(order.size(), 3u);
+  ASSERT_EQ(order[1].size(), 64u);
+  EXPECT_THAT((std::vector<TokenId>{order[1][31], order[1][32], order[1][33], order[1][34]}),
+              ElementsAre(32, 200, 201, 33));
+  EXPECT_EQ(batcher_->stats().queued_queries, 0u);
+}
+
+TEST_F(BatcherTest, AKeyLeavesRoomForOthers) {
+  Start({.queued_queries_max = 100});
+  Outcome held = Hold();
+  Outcome large = SubmitFor("a", std::vector<TokenSequence>(71, {1}));
+  EXPECT_EQ(ReasonOf(SubmitFor("a", std::vector<TokenSequence>(20, {1})).get().status()), Reason::kQueueFull);
+  Outcome of_another = SubmitFor("b", std::vector<TokenSequence>(20, {2}));
+  Release();
+  EXPECT_TRUE(large.get().ok());
+  EXPECT_TRUE(of_another.get().ok());
 }
 
 TEST_F(BatcherTest, IngestWaitsForRoomAndOneThatIsTooLargeGetsInAlone) {

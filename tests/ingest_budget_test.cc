@@ -36,6 +36,22 @@ TEST(IngestBudgetTest, KeysThatWaitTakeTurns) {
   EXPECT_EQ(order, "aababa");
 }
 
+TEST(IngestBudgetTest, WhoeverGetsRoomMayGiveItBackAtOnceHoweverManyWait) {
+  constexpr int kWaiting = 200'000;  // each inside another would take more stack than there is
+  IngestBudget budget(/*documents_max=*/1, /*bytes_max=*/100);
+  int served = 0;
+  budget.Acquire(1, "", [] {});
+  for (int i = 0; i < kWaiting; ++i) {
+    budget.Acquire(1, "", [&] {
+      ++served;
+      budget.Release(1);
+    });
+  }
+  budget.Release(1);
+  EXPECT_EQ(served, kWaiting);
+  EXPECT_EQ(budget.documents(), 0u);
+}
+
 TEST(IngestBudgetTest, RoomIsWaitedForAndWhatItDoesNotNeedGivenBack) {
   IngestBudget budget(/*documents_max=*/10, /*bytes_max=*/100);
   std::optional<IngestRoom> first(std::in_place, budget, 80, "");

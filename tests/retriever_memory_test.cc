@@ -66,6 +66,11 @@ TEST_F(RetrieverTest, WritesThatWaitHoldUpNeitherReadsNorOthersWhoseCallersLeft)
 class AloneRetrieverTest : public RetrieverTest {
  protected:
   AloneRetrieverTest() { options_.ingest_bytes_max = 1; }  // each document is
+
+  double WaitingForTheEmbedder() {
+    metrics_.Collect();
+    return metrics_.Gauge("retro_embed_waiting", "", {{"kind", "ingest"}}).Value();
+  }
 };
 
 TEST_F(AloneRetrieverTest, WhatDocumentsBecomeHasABudget) {
@@ -83,14 +88,28 @@ TEST_F(AloneRetrieverTest, WhatDocumentsBecomeHasABudget) {
       EXPECT_GT(response.results(0).chunk_count(), 2 * kChunksAtOnce);
     });
   }
-  const auto waiting = [this] {
-    metrics_.Collect();
-    return metrics_.Gauge("retro_embed_waiting", "", {{"kind", "ingest"}}).Value();
-  };
   std::this_thread::sleep_for(std::chrono::seconds(1));  // for the others, if they may
-  EXPECT_LE(waiting(), kChunksAtOnce);
+  EXPECT_LE(WaitingForTheEmbedder(), kChunksAtOnce);
   gate_ = true;
   for (std::thread& caller : callers) caller.join();
+}
+
+TEST_F(AloneRetrieverTest, WhatIsOnlyCutIsInTheSameBudget) {
+  gate_ = false;
+  std::thread writer([this] { Put("d", LongText("word", 1000)); });
+  while (WaitingForTheEmbedder() == 0) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  const auto cut = [this](std::chrono::milliseconds patience) {
+    grpc::ClientContext context;
+    context.set_deadline(std::chrono::system_clock::now() + patience);
+    pb::CutChunksRequest request;
+    request.set_text("some text");
+    pb::CutChunksResponse response;
+    return stub_->CutChunks(&context, request, &response).error_code();
+  };
+  EXPECT_EQ(cut(std::chrono::milliseconds(300)), grpc::StatusCode::DEADLINE_EXCEEDED);
+  gate_ = true;
+  writer.join();
+  EXPECT_EQ(cut(std::chrono::seconds(60)), grpc::StatusCode::OK);
 }
 
 class LittleMemoryTest : public RetrieverTest {

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -104,6 +105,16 @@ TEST(WordPieceTest, WordsPastTheBoundAreUnknown) {
 TEST(WordPieceTest, NothingGivesNothing) {
   EXPECT_THAT(Encode(""), IsEmpty());
   EXPECT_THAT(Encode(" \t\r\n\xC2\xA0\xE3\x80\x80\x01"), IsEmpty());
+}
+
+TEST(WordPieceTest, TheFirstTokensAreThoseOfAll) {
+  const auto tokenizer = Create(Case::kUncased);
+  const std::string_view text = "unaffable \xC3\xA9 a.a [MASK][SEP] \xE6\xBC\xA2 unaa [x] a";
+  const std::vector<Token> all = tokenizer->Encode(text);
+  for (size_t most = 0; most <= all.size() + 1; ++most) {
+    const std::vector<Token> first(all.begin(), all.begin() + static_cast<ptrdiff_t>(std::min(most, all.size())));
+    EXPECT_EQ(tokenizer->EncodeFirst(text, most), first) << most;
+  }
 }
 
 TEST(WordPieceTest, DecodeJoinsContinuationsAndSkipsControlTokens) {

@@ -21,9 +21,7 @@ bool WorkerPool::Submit(std::function<void()> work, const std::string& key) {
   {
     MutexLock lock(mutex_);
     if (stopping_ || !places_.TryTake(key)) return false;
-    auto& queue = queues_[key];
-    if (queue.empty()) turns_.push_back(key);
-    queue.push_back(std::move(work));
+    waiting_.Push(key, std::move(work));
     ++queued_;
   }
   wake_.NotifyOne();
@@ -34,7 +32,7 @@ bool WorkerPool::RunHere(const std::function<void()>& work, const std::string& k
   std::string own_key;  // the caller's may end with the work
   {
     MutexLock lock(mutex_);
-    if (stopping_ || !turns_.empty() || running_ == threads_max_ || !places_.TryTake(key)) return false;
+    if (stopping_ || !waiting_.empty() || running_ == threads_max_ || !places_.TryTake(key)) return false;
     own_key = key;
     ++running_;
   }
@@ -43,7 +41,7 @@ bool WorkerPool::RunHere(const std::function<void()>& work, const std::string& k
     MutexLock lock(mutex_);
     --running_;
     places_.Release(own_key);
-    if (turns_.empty()) return true;
+    if (waiting_.empty()) return true;
   }
   wake_.NotifyOne();  // a worker that this one stood in for
   return true;
@@ -64,27 +62,14 @@ size_t WorkerPool::queued() const {
   return queued_;
 }
 
-std::pair<std::function<void()>, std::string> WorkerPool::TakeNext() {
-  std::string key = std::move(turns_.front());
-  turns_.pop_front();
-  const auto queue = queues_.find(key);
-  std::function<void()> work = std::move(queue->second.front());
-  queue->second.pop_front();
-  if (queue->second.empty()) {
-    queues_.erase(queue);
-  } else {
-    turns_.push_back(key);
-  }
-  --queued_;
-  return {std::move(work), std::move(key)};
-}
-
 void WorkerPool::Loop() {
   MutexLock lock(mutex_);
   while (true) {
-    while (turns_.empty() ? !stopping_ : running_ == threads_max_) wake_.Wait(mutex_);
-    if (turns_.empty()) break;
-    auto [work, key] = TakeNext();
+    while (waiting_.empty() ? !stopping_ : running_ == threads_max_) wake_.Wait(mutex_);
+    if (waiting_.empty()) break;
+    const std::string key = waiting_.key();
+    std::function<void()> work = waiting_.Pop();
+    --queued_;
     ++running_;
     mutex_.Unlock();
     work();

@@ -2,16 +2,14 @@
 #pragma once
 
 #include <cstddef>
-#include <deque>
 #include <functional>
-#include <map>
 #include <string>
 #include <thread>
-#include <utility>
 #include <vector>
 
 #include "common/base/fair_share.h"
 #include "common/base/sync.h"
+#include "common/base/turns.h"
 
 namespace retro {
 
@@ -39,8 +37,6 @@ class WorkerPool {
 
  private:
   void Loop();
-  // The work whose turn it is, and its key.
-  std::pair<std::function<void()>, std::string> TakeNext() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const int threads_max_;
   mutable Mutex mutex_;
@@ -48,8 +44,7 @@ class WorkerPool {
   FairShare places_ ABSL_GUARDED_BY(mutex_);  // of what waits and what runs
   int running_ ABSL_GUARDED_BY(mutex_) = 0;
   size_t queued_ ABSL_GUARDED_BY(mutex_) = 0;
-  std::map<std::string, std::deque<std::function<void()>>> queues_ ABSL_GUARDED_BY(mutex_);  // by key; none is empty
-  std::deque<std::string> turns_ ABSL_GUARDED_BY(mutex_);  // the keys of queues_, whose turn it is first
+  Turns<std::function<void()>> waiting_ ABSL_GUARDED_BY(mutex_);
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
   std::vector<std::thread> threads_;  // constructor and Stop() only
 };

@@ -2,6 +2,7 @@
 // WordPiece (BERT-family embedders). Source: Kudo & Richardson 2018 (arXiv 1808.06226); Devlin et al. 2019, WordPiece.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -29,6 +30,13 @@ class Tokenizer {
 
   // Never fails: any byte string has an encoding. No special tokens (bos, [CLS], ...) are added. At most 2^32-1 bytes.
   virtual std::vector<Token> Encode(std::string_view text) const = 0;
+
+  // The first `most` of Encode(text); where it can, without reading more of the text.
+  virtual std::vector<Token> EncodeFirst(std::string_view text, size_t most) const {
+    std::vector<Token> tokens = Encode(text);
+    if (tokens.size() > most) tokens.resize(most);
+    return tokens;
+  }
 
   // The bytes of the ids, concatenated. For a lossless tokenizer Decode(Encode(x)) == x for every byte string x.
   // Ids out of range and control tokens (pad, bos, eos) give no bytes.

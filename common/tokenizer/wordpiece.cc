@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <iterator>
+#include <limits>
 #include <utility>
 
 #include "common/base/hash.h"
@@ -75,20 +76,26 @@ WordPieceTokenizer::WordPieceTokenizer(WordPieceVocabulary vocabulary, Case lett
     : vocabulary_(std::move(vocabulary)), case_(letter_case), fingerprint_(std::move(fingerprint)) {}
 
 std::vector<Token> WordPieceTokenizer::Encode(std::string_view text) const {
+  return EncodeFirst(text, std::numeric_limits<size_t>::max());
+}
+
+std::vector<Token> WordPieceTokenizer::EncodeFirst(std::string_view text, size_t most) const {
   std::vector<Token> tokens;
   TokenWriter writer(vocabulary_, &tokens);
   const bool uncased = case_ == Case::kUncased;
-  for (size_t position = 0; position < text.size();) {
+  for (size_t position = 0; position < text.size() && tokens.size() < most;) {
     const SpecialToken special = FindSpecialToken(vocabulary_, text, position);
     const size_t end = std::min(special.position, text.size());
     WordPieceNormalizer(uncased, [&](const NormalizedWord& word) {
       writer.Write(word);
+      return tokens.size() < most;
     }).Normalize(text, position, end);
     position = end + special.text.size();
     if (!special.text.empty()) {
       writer.WriteToken(vocabulary_.Find(special.text), static_cast<uint32_t>(end), static_cast<uint32_t>(position));
     }
   }
+  if (tokens.size() > most) tokens.resize(most);
   return tokens;
 }
 

@@ -28,6 +28,7 @@ class WordPieceTokenizer : public Tokenizer {
   static absl::StatusOr<std::shared_ptr<const WordPieceTokenizer>> Create(std::string_view file_text, Case letter_case);
 
   std::vector<Token> Encode(std::string_view text) const override;
+  std::vector<Token> EncodeFirst(std::string_view text, size_t most) const override;
   // Words with a space between them; a continuation joins its word. Not the text, whose spaces, case and accents are
   // lost.
   std::string Decode(std::span<const TokenId> ids) const override;

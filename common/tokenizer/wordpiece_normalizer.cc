@@ -36,7 +36,7 @@ const std::array<AsciiClass, 128>& AsciiClasses() {
 
 void WordPieceNormalizer::Normalize(std::string_view text, size_t begin, size_t end) {
   text = text.substr(0, end);
-  for (size_t i = begin; i < end;) {
+  for (size_t i = begin; i < end && wanted_;) {
     const auto position = static_cast<uint32_t>(i);
     const auto byte = static_cast<unsigned char>(text[i]);
     if (byte < 0x80) {
@@ -140,7 +140,7 @@ void WordPieceNormalizer::Append(char32_t code, SourceRange source) {
 
 void WordPieceNormalizer::EmitWord() {
   if (word_.bytes.empty()) return;
-  sink_(word_);
+  wanted_ = sink_(word_);
   word_.bytes.clear();
   word_.sources.clear();
 }

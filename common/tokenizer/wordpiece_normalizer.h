@@ -24,8 +24,8 @@ struct NormalizedWord {
 // For one text in one thread.
 class WordPieceNormalizer {
  public:
-  // `sink` gets each word, never an empty one; it is called only within Normalize.
-  WordPieceNormalizer(bool uncased, absl::FunctionRef<void(const NormalizedWord&)> sink)
+  // `sink` gets each word, never an empty one, and says whether it wants more; it is called only within Normalize.
+  WordPieceNormalizer(bool uncased, absl::FunctionRef<bool(const NormalizedWord&)> sink)
       : uncased_(uncased), sink_(sink) {}
 
   // The words of text[begin, end), with positions in `text`; none reaches over an end.
@@ -51,7 +51,8 @@ class WordPieceNormalizer {
   void EndWord();
 
   const bool uncased_;
-  const absl::FunctionRef<void(const NormalizedWord&)> sink_;
+  const absl::FunctionRef<bool(const NormalizedWord&)> sink_;
+  bool wanted_ = true;
   NormalizedWord word_;
   std::vector<Combining> combining_;
   SourceRange last_source_ = {0, 0};  // of the last original character that came through

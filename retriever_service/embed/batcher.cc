@@ -12,6 +12,8 @@ using Clock = std::chrono::steady_clock;
 
 // How often a Submit that waits for room asks whether its caller has left.
 constexpr auto kCancelPoll = std::chrono::milliseconds(50);
+// Of one request before the next of its key and the other keys have theirs.
+constexpr size_t kTurnSequences = 32;
 // What a refused query is told to wait: a few batches.
 constexpr auto kRetryAfter = std::chrono::milliseconds(200);
 
@@ -38,6 +40,8 @@ struct EmbedBatcher::Pending {
   Clock::time_point submitted;
   size_t taken = 0;     // sequences; guarded by the batcher's mutex
   size_t embedded = 0;  // sequences; compute thread only
+
+  size_t left() const { return request.sequences.size() - taken; }
 };
 
 // One sequence of a batch.
@@ -63,8 +67,12 @@ struct EmbedBatcher::Finished {
 
 EmbedBatcher::EmbedBatcher(std::unique_ptr<Embedder> embedder, const BatcherLimits& limits)
     : embedder_(std::move(embedder)),
-      queries_{.sequences_max = limits.queued_queries_max, .batch_tokens = limits.query_batch_tokens},
-      ingest_{.sequences_max = limits.queued_ingest_max, .batch_tokens = limits.ingest_batch_tokens},
+      queries_{.waiting = {},
+               .sequences = FairShare(static_cast<int64_t>(limits.queued_queries_max)),
+               .batch_tokens = limits.query_batch_tokens},
+      ingest_{.waiting = {},
+              .sequences = FairShare(static_cast<int64_t>(limits.queued_ingest_max)),
+              .batch_tokens = limits.ingest_batch_tokens},
       thread_([this] { Compute(); }) {}
 
 EmbedBatcher::~EmbedBatcher() { Stop(); }
@@ -80,9 +88,8 @@ void EmbedBatcher::Submit(EmbedRequest request) {
       auto pending = std::make_shared<Pending>();
       pending->reply.vectors.resize(request.sequences.size() * embedder_->info().dimension);
       pending->submitted = Clock::now();
-      queue.sequences += request.sequences.size();
       pending->request = std::move(request);
-      queue.pending.push_back(std::move(pending));
+      queue.waiting.Push(pending->request.key, pending);
       work_.NotifyOne();
       return;
     }
@@ -96,9 +103,12 @@ absl::Status EmbedBatcher::WaitForRoom(const EmbedRequest& request, Queue& queue
       ++stats_.dropped;
       return gone;
     }
-    if (queue.sequences == 0 || queue.sequences + request.sequences.size() <= queue.sequences_max) {
+    const auto count = static_cast<int64_t>(request.sequences.size());
+    if (queue.sequences.taken() == 0) {
+      queue.sequences.Take(request.key, count);
       return absl::OkStatus();
     }
+    if (queue.sequences.TryTake(request.key, count)) return absl::OkStatus();
     if (request.priority == EmbedPriority::kQuery) {
       ++stats_.refused;
       return QueueFullError("the embedder's queue", kRetryAfter);
@@ -114,7 +124,7 @@ void EmbedBatcher::Compute() {
     std::vector<Piece> batch;
     {
       MutexLock lock(mutex_);
-      while (!stopping_ && queries_.pending.empty() && ingest_.pending.empty()) work_.Wait(mutex_);
+      while (!stopping_ && queries_.waiting.empty() && ingest_.waiting.empty()) work_.Wait(mutex_);
       if (stopping_) break;
       batch = TakeBatch(dropped);
     }
@@ -127,32 +137,29 @@ void EmbedBatcher::Compute() {
 
 std::vector<EmbedBatcher::Piece> EmbedBatcher::TakeBatch(std::vector<Finished>& dropped) {
   // Never both kinds in one batch: ingest would make the queries wait for its tokens too.
-  Queue& queue = queries_.pending.empty() ? ingest_ : queries_;
+  Queue& queue = queries_.waiting.empty() ? ingest_ : queries_;
   std::vector<Piece> batch;
   int64_t tokens = 0;
-  while (!queue.pending.empty() && tokens < queue.batch_tokens) {
-    const std::shared_ptr<Pending> pending = queue.pending.front();
+  while (!queue.waiting.empty() && tokens < queue.batch_tokens) {
+    const std::shared_ptr<Pending> pending = queue.waiting.Pop();
+    const std::string& key = pending->request.key;
     if (absl::Status gone = Gone(pending->request); !gone.ok()) {
       dropped.push_back({pending, gone});
       ++stats_.dropped;
-      RemoveFirst(queue);
+      queue.sequences.Release(key, static_cast<int64_t>(pending->left()));
       continue;
     }
     std::vector<TokenSequence>& sequences = pending->request.sequences;
     if (pending->taken == 0) pending->reply.queue_seconds = Seconds(Clock::now() - pending->submitted);
-    for (; pending->taken < sequences.size() && tokens < queue.batch_tokens; ++pending->taken, --queue.sequences) {
+    const size_t turn_end = pending->taken + std::min(pending->left(), kTurnSequences);
+    for (; pending->taken < turn_end && tokens < queue.batch_tokens; ++pending->taken) {
       tokens += static_cast<int64_t>(sequences[pending->taken].size());
       batch.push_back({pending, pending->taken, std::move(sequences[pending->taken])});
+      queue.sequences.Release(key);
     }
-    if (pending->taken == sequences.size()) RemoveFirst(queue);
+    if (pending->left() > 0) queue.waiting.Push(key, pending);
   }
   return batch;
-}
-
-void EmbedBatcher::RemoveFirst(Queue& queue) {
-  const Pending& first = *queue.pending.front();
-  queue.sequences -= first.request.sequences.size() - first.taken;
-  queue.pending.pop_front();
 }
 
 void EmbedBatcher::EmbedBatch(std::vector<Piece> batch) {
@@ -202,11 +209,11 @@ void EmbedBatcher::FailBatch(const std::vector<Piece>& batch, const absl::Status
   {
     MutexLock lock(mutex_);
     for (Queue* queue : {&queries_, &ingest_}) {
-      // Only the first of a queue may have a rest that waits.
-      if (!queue->pending.empty() && queue->pending.front()->taken > 0 &&
-          std::find(failed.begin(), failed.end(), queue->pending.front()) != failed.end()) {
-        RemoveFirst(*queue);
-      }
+      queue->waiting.RemoveIf([&](const std::shared_ptr<Pending>& pending) {
+        if (std::find(failed.begin(), failed.end(), pending) == failed.end()) return false;
+        queue->sequences.Release(pending->request.key, static_cast<int64_t>(pending->left()));
+        return true;
+      });
     }
   }
   room_.NotifyAll();
@@ -218,9 +225,10 @@ void EmbedBatcher::FailAll() {
   {
     MutexLock lock(mutex_);
     for (Queue* queue : {&queries_, &ingest_}) {
-      left.insert(left.end(), queue->pending.begin(), queue->pending.end());
-      queue->pending.clear();
-      queue->sequences = 0;
+      while (!queue->waiting.empty()) {
+        left.push_back(queue->waiting.Pop());
+        queue->sequences.Release(left.back()->request.key, static_cast<int64_t>(left.back()->left()));
+      }
     }
   }
   for (const std::shared_ptr<Pending>& pending : left) Finished{pending, Stopped()}.Report();
@@ -240,8 +248,8 @@ void EmbedBatcher::Stop() {
 BatcherStats EmbedBatcher::stats() const {
   MutexLock lock(mutex_);
   BatcherStats stats = stats_;
-  stats.queued_queries = queries_.sequences;
-  stats.queued_ingest = ingest_.sequences;
+  stats.queued_queries = static_cast<size_t>(queries_.sequences.taken());
+  stats.queued_ingest = static_cast<size_t>(ingest_.sequences.taken());
   return stats;
 }
 

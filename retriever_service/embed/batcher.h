@@ -1,19 +1,21 @@
-// Gives an embedder's one compute thread its work: batches by a budget of tokens, queries before ingest. Without torch
-// and gRPC. (A queue owned by one thread and cut by tokens, where callers who have left are dropped when they are taken
-// out, is how text-embeddings-inference does it.)
+// Gives an embedder's one compute thread its work: batches by a budget of tokens, queries before ingest, fair between
+// those whom it is for. Without torch and gRPC. (A queue owned by one thread and cut by tokens, where callers who have
+// left are dropped when they are taken out, is how text-embeddings-inference does it.)
 #pragma once
 
 #include <chrono>
 #include <cstdint>
-#include <deque>
 #include <functional>
 #include <memory>
+#include <string>
 #include <thread>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "common/base/fair_share.h"
 #include "common/base/sync.h"
+#include "common/base/turns.h"
 #include "retriever_service/embed/embedder.h"
 
 namespace retro {
@@ -32,6 +34,7 @@ struct EmbedReply {
 struct EmbedRequest {
   std::vector<TokenSequence> sequences;  // made by Embedder::Encode, on the caller's thread
   EmbedPriority priority = EmbedPriority::kQuery;
+  std::string key;  // whose turn and share it is; "": nobody's in particular
   std::chrono::steady_clock::time_point deadline = std::chrono::steady_clock::time_point::max();
   // Asked before the request, or the next part of it, is computed; may be empty. Runs under the batcher's lock: cheap,
   // and no call of the batcher.
@@ -45,7 +48,8 @@ struct BatcherLimits {
   // A batch takes sequences until it has this many tokens. A query waits for one batch of ingest at most.
   int64_t query_batch_tokens = 4096;
   int64_t ingest_batch_tokens = 1024;
-  // Sequences that wait. A request that finds nobody waiting is accepted whatever its size.
+  // Sequences that wait, shared fairly between keys (see FairShare). A request that finds nobody waiting is accepted
+  // whatever its size.
   size_t queued_queries_max = 1024;
   size_t queued_ingest_max = 2048;
 };
@@ -74,7 +78,8 @@ class EmbedBatcher {
   const Embedder& embedder() const { return *embedder_; }
 
   // The outcome goes to request.done: the vectors; RESOURCE_EXHAUSTED for a query when too many wait; CANCELLED or
-  // DEADLINE_EXCEEDED; UNAVAILABLE once stopped; the embedder's own error, which all of the failing batch get.
+  // DEADLINE_EXCEEDED; UNAVAILABLE once stopped; the embedder's own error, which all of the failing batch get. Keys
+  // that wait take turns, of 32 sequences or a batch; a longer request goes on behind what else its key waits for.
   // kIngest blocks until there is room, or it is cancelled, too late or stopped.
   void Submit(EmbedRequest request) ABSL_LOCKS_EXCLUDED(mutex_);
 
@@ -90,16 +95,15 @@ class EmbedBatcher {
   struct Piece;
   struct Finished;
   struct Queue {
-    std::deque<std::shared_ptr<Pending>> pending;  // the first may be half taken
-    size_t sequences = 0;                          // not taken yet
-    const size_t sequences_max;
+    Turns<std::shared_ptr<Pending>> waiting;  // some half taken
+    FairShare sequences;                      // that are not taken yet
     const int64_t batch_tokens;
   };
 
   void Compute();
+  // Takes the room, if OK.
   absl::Status WaitForRoom(const EmbedRequest& request, Queue& queue) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   std::vector<Piece> TakeBatch(std::vector<Finished>& dropped) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void RemoveFirst(Queue& queue) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void EmbedBatch(std::vector<Piece> batch) ABSL_LOCKS_EXCLUDED(mutex_);
   void FailBatch(const std::vector<Piece>& batch, const absl::Status& status) ABSL_LOCKS_EXCLUDED(mutex_);
   void FailAll() ABSL_LOCKS_EXCLUDED(mutex_);

@@ -46,11 +46,11 @@ BertEmbedder::BertEmbedder(std::shared_ptr<const Tokenizer> tokenizer, std::uniq
 TokenSequence BertEmbedder::Encode(std::string_view text, TextKind kind) const {
   const BertConfig& config = encoder_->config();
   const std::string& prefix = kind == TextKind::kQuery ? config.query_prefix : config.passage_prefix;
-  const std::vector<Token> tokens =
-      prefix.empty() ? tokenizer_->Encode(text) : tokenizer_->Encode(StrCat(prefix, text));
-  const size_t kept = std::min<size_t>(tokens.size(), config.max_tokens - kSpecialTokens);
+  const size_t most = config.max_tokens - kSpecialTokens;
   TokenSequence sequence = {tokenizer_->bos_id()};
-  for (size_t i = 0; i < kept; ++i) sequence.push_back(tokens[i].id);
+  for (const Token& token : tokenizer_->EncodeFirst(prefix.empty() ? text : StrCat(prefix, text), most)) {
+    sequence.push_back(token.id);
+  }
   sequence.push_back(tokenizer_->eos_id());
   return sequence;
 }

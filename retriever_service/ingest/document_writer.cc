@@ -10,6 +10,7 @@
 #include "common/document/document_limits.h"
 #include "common/document/half.h"
 #include "common/document/item_error.h"
+#include "common/tokenizer/chunker.h"
 #include "retriever_service/ingest/document_change.h"
 
 namespace retro {
@@ -105,14 +106,37 @@ WriteResult DocumentWriter::Write(const std::string& collection, pb::DocumentWri
   return result;
 }
 
+absl::StatusOr<pb::CutChunksResponse> DocumentWriter::Cut(const pb::CutChunksRequest& request,
+                                                          const CallContext& context) const {
+  RETRO_ASSIGN_OR_RETURN(const pb::CollectionSpec spec, shards_.CollectionNow(request.collection(), context));
+  RETRO_RETURN_IF_ERROR(CheckCuts(spec));
+  const std::string_view text = request.text();
+  const IngestRoom room(budget_, CutBytesMax(text.size(), spec), context.key());
+  RETRO_RETURN_IF_ERROR(context.Check());  // after that wait
+  pb::CutChunksResponse response;
+  response.set_tokenizer_fingerprint(spec.tokenizer_fingerprint());
+  for (TextChunk& cut : CutIntoChunks(tokenizer_, text, static_cast<int>(spec.chunk_size()))) {
+    auto* chunk = response.add_chunks();
+    chunk->set_chunk_number(static_cast<uint32_t>(response.chunks_size() - 1));
+    chunk->mutable_byte_range()->set_begin(cut.begin);
+    chunk->mutable_byte_range()->set_end(cut.end);
+    chunk->set_text(std::string(text.substr(cut.begin, cut.end - cut.begin)));
+    chunk->mutable_token_ids()->Assign(cut.tokens.begin(), cut.tokens.end());
+  }
+  return response;
+}
+
+absl::Status DocumentWriter::CheckCuts(const pb::CollectionSpec& spec) const {
+  if (spec.tokenizer_fingerprint() == tokenizer_.fingerprint()) return absl::OkStatus();
+  return Error(absl::StatusCode::kFailedPrecondition, Reason::kTokenizerMismatch,
+               StrCat("collection \"", spec.name(),
+                      "\" is cut by another tokenizer than this server's; start it with that one"));
+}
+
 absl::Status DocumentWriter::AddContent(const pb::CollectionSpec& spec, const pb::DocumentWrite& write,
                                         const std::string& field, const CallContext& context,
                                         shardpb::DocumentChange& change, IngestRoom& room) const {
-  if (spec.tokenizer_fingerprint() != tokenizer_.fingerprint()) {
-    return Error(absl::StatusCode::kFailedPrecondition, Reason::kTokenizerMismatch,
-                 StrCat("collection \"", spec.name(),
-                        "\" is cut by another tokenizer than this server's; start it with that one"));
-  }
+  RETRO_RETURN_IF_ERROR(CheckCuts(spec));
   AddChunks(tokenizer_, spec.chunk_size(), change);
   room.ShrinkTo(change.SpaceUsedLong() + change.chunks_size() * EmbeddedChunkBytes(spec));
   if (!write.chunk_vectors().empty()) return AddGivenVectors(spec, write, field, change);

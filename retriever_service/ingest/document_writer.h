@@ -42,7 +42,12 @@ class DocumentWriter {
   WriteResult Write(const std::string& collection, pb::DocumentWrite write, const std::string& field,
                     const CallContext& context);
 
+  // The chunks that a document of the text would have.
+  absl::StatusOr<pb::CutChunksResponse> Cut(const pb::CutChunksRequest& request, const CallContext& context) const;
+
  private:
+  // FAILED_PRECONDITION (TOKENIZER_MISMATCH) if the collection's documents are cut by another.
+  absl::Status CheckCuts(const pb::CollectionSpec& spec) const;
   // With its text: chunks, and their vectors. `room` is what the change then needs.
   absl::Status AddContent(const pb::CollectionSpec& spec, const pb::DocumentWrite& write, const std::string& field,
                           const CallContext& context, shardpb::DocumentChange& change, IngestRoom& room) const;

@@ -1,9 +1,15 @@
 #include "retriever_service/ingest/ingest_budget.h"
 
+#include <deque>
 #include <utility>
-#include <vector>
 
 namespace retro {
+namespace {
+
+// What this thread has still to call for those who wait; null while it calls for none.
+thread_local std::deque<std::function<void()>>* t_ready = nullptr;
+
+}  // namespace
 
 bool IngestBudget::Fits(size_t bytes) const {
   return documents_ == 0 || (documents_ < documents_max_ && bytes_ + bytes <= bytes_max_);
@@ -13,9 +19,7 @@ void IngestBudget::Acquire(size_t bytes, const std::string& key, std::function<v
   {
     MutexLock lock(mutex_);
     if (!waiting_.empty() || !Fits(bytes)) {
-      std::deque<Waiting>& same_key = waiting_[key];
-      if (same_key.empty()) turns_.push_back(key);
-      same_key.push_back({bytes, std::move(ready)});
+      waiting_.Push(key, {bytes, std::move(ready)});
       return;
     }
     ++documents_;
@@ -29,26 +33,23 @@ void IngestBudget::Release(size_t bytes) { GiveBack(1, bytes); }
 void IngestBudget::Shrink(size_t bytes) { GiveBack(0, bytes); }
 
 void IngestBudget::GiveBack(size_t documents, size_t bytes) {
-  std::vector<std::function<void()>> ready;
+  std::deque<std::function<void()>> own;
+  std::deque<std::function<void()>>& ready = t_ready != nullptr ? *t_ready : own;
   {
     MutexLock lock(mutex_);
     documents_ -= documents;
     bytes_ -= bytes;
-    while (!turns_.empty() && Fits(waiting_[turns_.front()].front().bytes)) {
-      const auto next = waiting_.find(turns_.front());
+    while (!waiting_.empty() && Fits(waiting_.front().bytes)) {
+      Waiting next = waiting_.Pop();
       ++documents_;
-      bytes_ += next->second.front().bytes;
-      ready.push_back(std::move(next->second.front().ready));
-      next->second.pop_front();
-      if (next->second.empty()) {
-        waiting_.erase(next);
-      } else {
-        turns_.push_back(turns_.front());
-      }
-      turns_.pop_front();
+      bytes_ += next.bytes;
+      ready.push_back(std::move(next.ready));
     }
   }
-  for (const auto& callback : ready) callback();
+  if (t_ready != nullptr) return;  // inside a callback below: else each of thousands that wait would nest in another
+  t_ready = &own;
+  for (; !own.empty(); own.pop_front()) own.front()();
+  t_ready = nullptr;
 }
 
 size_t IngestBudget::documents() const {

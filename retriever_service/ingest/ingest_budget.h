@@ -3,12 +3,11 @@
 #pragma once
 
 #include <cstddef>
-#include <deque>
 #include <functional>
-#include <map>
 #include <string>
 
 #include "common/base/sync.h"
+#include "common/base/turns.h"
 
 namespace retro {
 
@@ -17,8 +16,8 @@ class IngestBudget {
   IngestBudget(size_t documents_max, size_t bytes_max) : documents_max_(documents_max), bytes_max_(bytes_max) {}
 
   // Takes room for one document of `bytes`; `ready` is called once it is there: at once on this thread, or later on a
-  // thread that releases. In the order of the calls with the same `key`; keys that wait take turns. A document larger
-  // than the whole budget gets in when nothing else is.
+  // thread that releases, there not inside another's `ready`. In the order of the calls with the same `key`; keys that
+  // wait take turns. A document larger than the whole budget gets in when nothing else is.
   void Acquire(size_t bytes, const std::string& key, std::function<void()> ready);
   void Release(size_t bytes);
   // A document that is there needs so much less than was taken for it.
@@ -40,8 +39,7 @@ class IngestBudget {
   mutable Mutex mutex_;
   size_t documents_ ABSL_GUARDED_BY(mutex_) = 0;
   size_t bytes_ ABSL_GUARDED_BY(mutex_) = 0;
-  std::map<std::string, std::deque<Waiting>> waiting_ ABSL_GUARDED_BY(mutex_);  // by key; none is empty
-  std::deque<std::string> turns_ ABSL_GUARDED_BY(mutex_);  // the keys of waiting_, whose turn it is first
+  Turns<Waiting> waiting_ ABSL_GUARDED_BY(mutex_);
 };
 
 // Room in a budget for one document, given back with this. One thread at a time.

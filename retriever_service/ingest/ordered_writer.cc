@@ -45,8 +45,7 @@ void OrderedWriter::Refuse(const absl::Status& status, Done done) {
     MutexLock lock(mutex_);
     line_.push_back(std::move(item));
   }
-  // Not here: the caller may be inside the `done` of another stream, which made room for this one, and so on.
-  if (!pool_.Submit([self = shared_from_this()] { self->Report(); })) Report();
+  Report();
 }
 
 void OrderedWriter::Start(const ItemPtr& item) {

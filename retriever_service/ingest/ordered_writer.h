@@ -23,8 +23,8 @@ class OrderedWriter : public std::enable_shared_from_this<OrderedWriter> {
   // Both must outlive all documents.
   static std::shared_ptr<OrderedWriter> Create(DocumentWriter& writer, WorkerPool& pool);
 
-  // `done` is called once, on some worker, after the `done` of every earlier document. Calls of `done` never overlap.
-  // `context` must stay valid until then. `field` is as in DocumentWriter.
+  // `done` is called once, on a worker or the caller's thread, after the `done` of every earlier document. Calls of
+  // `done` never overlap. `context` must stay valid until then. `field` is as in DocumentWriter.
   void Submit(std::string collection, pb::DocumentWrite write, std::string field, const CallContext& context,
               Done done);
 

@@ -22,6 +22,7 @@ absl::StatusOr<EmbedReply> Embedding::Embed(const std::vector<EmbedInput>& texts
   request.sequences.reserve(texts.size());
   for (const EmbedInput& input : texts) request.sequences.push_back(batcher_.embedder().Encode(input.text, input.kind));
   request.priority = priority;
+  request.key = context.key();
   request.deadline = context.deadline;
   request.cancelled = context.cancelled;
   return EmbedAndWait(batcher_, std::move(request));

@@ -13,7 +13,6 @@
 #include "common/base/status_macros.h"
 #include "common/base/strings.h"
 #include "common/document/document_limits.h"
-#include "common/tokenizer/chunker.h"
 #include "retriever_service/ingest/ordered_writer.h"
 #include "retriever_service/query/consistency_token.h"
 #include "retriever_service/query/limits.h"
@@ -112,7 +111,8 @@ class RetrieverService final : public ServiceBase {
   ServerUnaryReactor* CutChunks(CallbackServerContext* context, const ByteBuffer* request, ByteBuffer* reply) override {
     return Run<pb::CutChunksRequest, pb::CutChunksResponse>(
         context, "CutChunks", request, reply,
-        [this](pb::CutChunksRequest& message, const CallContext& call) { return Cut(message, call); });
+        [this](pb::CutChunksRequest& message, const CallContext& call) { return parts_.writer.Cut(message, call); },
+        &parts_.write_runner);  // which may wait for memory, as they do
   }
 
   IngestReactor* Ingest(CallbackServerContext* context) override { return StartIngestStream(parts_, context); }
@@ -213,33 +213,11 @@ class RetrieverService final : public ServiceBase {
             is_short);
   }
 
-  absl::StatusOr<pb::CutChunksResponse> Cut(const pb::CutChunksRequest& request, const CallContext& call) const;
   absl::StatusOr<pb::UpsertDocumentsResponse> Upsert(pb::UpsertDocumentsRequest& request, const CallContext& call);
   absl::StatusOr<pb::GetInfoResponse> Info(const CallContext& call) const;
 
   const RetrieverParts parts_;
 };
-
-absl::StatusOr<pb::CutChunksResponse> RetrieverService::Cut(const pb::CutChunksRequest& request,
-                                                            const CallContext& call) const {
-  RETRO_ASSIGN_OR_RETURN(const pb::CollectionSpec spec, parts_.shards.CollectionNow(request.collection(), call));
-  if (spec.tokenizer_fingerprint() != parts_.tokenizer.fingerprint()) {
-    return Error(absl::StatusCode::kFailedPrecondition, Reason::kTokenizerMismatch,
-                 "the collection is cut by another tokenizer than this server's");
-  }
-  pb::CutChunksResponse response;
-  response.set_tokenizer_fingerprint(spec.tokenizer_fingerprint());
-  const std::string_view text = request.text();
-  for (TextChunk& cut : CutIntoChunks(parts_.tokenizer, text, static_cast<int>(spec.chunk_size()))) {
-    auto* chunk = response.add_chunks();
-    chunk->set_chunk_number(static_cast<uint32_t>(response.chunks_size() - 1));
-    chunk->mutable_byte_range()->set_begin(cut.begin);
-    chunk->mutable_byte_range()->set_end(cut.end);
-    chunk->set_text(std::string(text.substr(cut.begin, cut.end - cut.begin)));
-    chunk->mutable_token_ids()->Assign(cut.tokens.begin(), cut.tokens.end());
-  }
-  return response;
-}
 
 absl::StatusOr<pb::UpsertDocumentsResponse> RetrieverService::Upsert(pb::UpsertDocumentsRequest& request,
                                                                      const CallContext& call) {

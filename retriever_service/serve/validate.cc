@@ -7,6 +7,7 @@
 #include "common/base/status_macros.h"
 #include "common/base/strings.h"
 #include "common/document/document_limits.h"
+#include "retriever_service/index/filter.h"
 #include "retriever_service/query/limits.h"
 
 namespace retro {
@@ -104,6 +105,7 @@ absl::Status Validate(const pb::SearchRequest& request) {
   if (request.has_max_chunks_per_document() && request.max_chunks_per_document() < 1) {
     return FieldError("max_chunks_per_document", "must be 1 or more");
   }
+  if (request.has_filter()) RETRO_RETURN_IF_ERROR(CompiledFilter::Compile(request.filter(), "filter").status());
   return request.has_max_wait() ? CheckMaxWait(request.max_wait()) : absl::OkStatus();
 }
 
