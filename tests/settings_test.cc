@@ -3,7 +3,10 @@
 #include <gtest/gtest.h>
 
 #include <cstdlib>
+#include <fstream>
+#include <optional>
 #include <string>
+#include <vector>
 
 namespace retro {
 namespace {
@@ -26,14 +29,16 @@ struct Reading {
   ServiceSettings settings;
 };
 
-Reading Read() {
+Reading Read(std::vector<std::string> flags = {}) {
   Reading reading;
   CLI::App app("", "program");
   AddServiceSettings(app, reading.settings);
-  std::string program = "program";
-  char* arguments[] = {program.data(), nullptr};
+  flags.insert(flags.begin(), "program");
+  std::vector<char*> arguments;
+  for (std::string& flag : flags) arguments.push_back(flag.data());
   testing::internal::CaptureStderr();
-  reading.code = ReadSettings(app, "RETRO_TESTED_", reading.settings, 1, arguments);
+  reading.code =
+      ReadSettings(app, "RETRO_TESTED_", reading.settings, static_cast<int>(arguments.size()), arguments.data());
   reading.error = testing::internal::GetCapturedStderr();
   return reading;
 }
@@ -43,6 +48,40 @@ TEST(SettingsTest, TheEnvironmentSets) {
   const Reading reading = Read();
   EXPECT_EQ(reading.code, std::nullopt) << reading.error;
   EXPECT_EQ(reading.settings.log.level, "debug");
+}
+
+TEST(SettingsTest, FlagsWinOverTheEnvironmentAndThatOverTheFile) {
+  const std::string file = testing::TempDir() + "settings_test.toml";
+  std::ofstream(file) << "log-level = \"error\"\nreflection = false\nstreams-per-connection-max = 7\n";
+  const std::string config = "--config=" + file;
+  EXPECT_EQ(Read({config}).settings.log.level, "error");
+  EXPECT_FALSE(Read({config}).settings.server.reflection);
+  const Variable level("RETRO_TESTED_LOG_LEVEL", "debug");
+  const Variable reflection("RETRO_TESTED_REFLECTION", "true");
+  const Reading reading = Read({config});
+  EXPECT_EQ(reading.code, std::nullopt) << reading.error;
+  EXPECT_EQ(reading.settings.log.level, "debug");
+  EXPECT_TRUE(reading.settings.server.reflection);
+  EXPECT_EQ(reading.settings.server.streams_per_connection_max, 7);
+  EXPECT_EQ(Read({config, "--log-level", "warning"}).settings.log.level, "warning");
+  EXPECT_EQ(Read({"--log-level=warning", "--config", file}).settings.log.level, "warning");
+  EXPECT_FALSE(Read({"--no-reflection"}).settings.server.reflection);
+  EXPECT_EQ(Read({"--streams-per-connection-max=9", config}).settings.server.streams_per_connection_max, 9);
+}
+
+TEST(SettingsTest, AValueThatIsMissingIsNotTakenFromTheNextFlag) {
+  for (const std::vector<std::string>& flags : {std::vector<std::string>{"--tls-certificate=", "--api-keys=keys.json"},
+                                                {"--tls-certificate", "--api-keys=keys.json"},
+                                                {"--api-keys="},
+                                                {"--api-keys", ""},
+                                                {"--api-keys"},
+                                                {"--listen", "--reflection"}}) {
+    const Reading reading = Read(flags);
+    EXPECT_EQ(reading.code, 2) << flags.front() << reading.settings.api_keys;
+    EXPECT_NE(reading.error.find(flags.front().substr(0, flags.front().find('='))), std::string::npos) << reading.error;
+  }
+  const Variable variable("RETRO_TESTED_API_KEYS", "");
+  EXPECT_EQ(Read().code, 2);
 }
 
 TEST(SettingsTest, AVariableThatIsNoSettingIsRefused) {

@@ -13,6 +13,8 @@
 namespace retro {
 namespace {
 
+const std::chrono::system_clock::time_point kStart = std::chrono::system_clock::now();  // as the program is loaded
+
 // Entries of a folder of /proc.
 double CountOf(const std::string& folder) {
   std::error_code error;
@@ -42,9 +44,8 @@ void WatchProcess(Metrics& metrics) {
   getrlimit(RLIMIT_NOFILE, &limit);
   metrics.Gauge("process_max_fds", "As many files and connections as it may open.")
       .Set(static_cast<double>(limit.rlim_cur));
-  const auto now = std::chrono::system_clock::now().time_since_epoch();
   metrics.Gauge("process_start_time_seconds", "When it was started, in seconds since 1970.")
-      .Set(std::chrono::duration<double>(now).count());
+      .Set(std::chrono::duration<double>(kStart.time_since_epoch()).count());
 }
 
 }  // namespace retro

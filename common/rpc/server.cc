@@ -3,6 +3,7 @@
 #include <arpa/inet.h>
 #include <grpc/support/log.h>
 #include <grpcpp/ext/proto_server_reflection_plugin.h>
+#include <grpcpp/resource_quota.h>
 #include <grpcpp/server_builder.h>
 
 #include <csignal>
@@ -23,8 +24,13 @@ constexpr int kPingIntervalMsMin = 20'000;  // pings that come faster are strike
 constexpr int kKeepaliveMs = 60'000;        // a connection that is silent for so long is asked whether it is alive
 constexpr int kKeepaliveTimeoutMs = 20'000;
 constexpr int kHandshakeMsMax = 20'000;
+constexpr size_t kProbesBytesMax = size_t{16} << 20;
 
-void SetBounds(const ServerOptions& options, grpc::ServerBuilder& builder) {
+// `bytes_max`: of messages in gRPC's buffers, which take those that are not whole yet whatever they are said to become.
+void SetBounds(const ServerOptions& options, size_t bytes_max, grpc::ServerBuilder& builder) {
+  grpc::ResourceQuota quota;
+  quota.Resize(bytes_max);
+  builder.SetResourceQuota(quota);
   builder.SetMaxReceiveMessageSize(options.message_bytes_max);
   builder.SetMaxSendMessageSize(options.message_bytes_max);
   builder.AddChannelArgument(GRPC_ARG_MAX_METADATA_SIZE, kMetadataBytesMax);
@@ -107,7 +113,7 @@ absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::Start(const ServerOptions&
   server->options_ = options;
   if (!options.health_listen.empty()) {
     grpc::ServerBuilder builder;
-    SetBounds(options, builder);
+    SetBounds(options, kProbesBytesMax, builder);
     builder.SetOption(std::make_unique<WithoutReflection>());
     builder.RegisterService(&server->probed_health_);
     builder.AddListeningPort(options.health_listen, grpc::InsecureServerCredentials(), &server->health_port_);
@@ -116,7 +122,7 @@ absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::Start(const ServerOptions&
       return PortError(options.health_listen, "--health-listen");
   }
   grpc::ServerBuilder builder;
-  SetBounds(options, builder);
+  SetBounds(options, options.admitted_bytes_max + kArrivingBytesMax, builder);
   if (!options.reflection) builder.SetOption(std::make_unique<WithoutReflection>());
   builder.AddListeningPort(options.listen, MakeServerCredentials(options.tls), &server->port_);
   builder.RegisterService(&server->health_);

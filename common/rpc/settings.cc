@@ -5,9 +5,15 @@
 #include <algorithm>
 #include <cctype>
 #include <cstdio>
+#include <cstdlib>
 #include <regex>
+#include <set>
+#include <span>
 #include <string_view>
+#include <utility>
+#include <vector>
 
+#include "common/base/error.h"
 #include "common/base/status_macros.h"
 #include "common/base/strings.h"
 
@@ -42,6 +48,46 @@ absl::Status CheckEnvironment(const CLI::App& app, const std::string& env_prefix
       return absl::InvalidArgumentError(
           StrCat("the environment variable ", name, " is no setting: --help has those that there are"));
     }
+  }
+  return absl::OkStatus();
+}
+
+// A value that is missing must not be passed over either: a variable that is empty in a script leaves "--flag=", for
+// whose value CLI11 would take the next flag.
+absl::Status CheckValue(const std::string& setting, std::string_view value) {
+  if (!value.empty() && !value.starts_with("--")) return absl::OkStatus();
+  return FieldError(setting, StrCat("\"", value, "\" is no value: give one, or leave the setting out"));
+}
+
+// The flags, and behind them what the environment sets besides: CLI11 alone would let the file win over that.
+absl::StatusOr<std::vector<std::string>> Arguments(const CLI::App& app, std::span<char*> argv) {
+  std::vector<std::string> arguments;
+  std::set<const CLI::Option*> given;
+  for (size_t i = 1; i < argv.size(); ++i) {
+    const std::string_view argument = arguments.emplace_back(argv[i]);
+    const size_t sign = argument.find('=');
+    const std::string name(argument.substr(0, sign));
+    const CLI::Option* const option = name.starts_with("--") ? app.get_option_no_throw(name) : nullptr;
+    given.insert(option);
+    if (option == nullptr || option->get_items_expected_max() == 0) continue;
+    const bool is_next = sign == std::string_view::npos;
+    const std::string value(is_next ? i + 1 < argv.size() ? argv[i + 1] : "" : argument.substr(sign + 1));
+    RETRO_RETURN_IF_ERROR(CheckValue(name, value));
+    if (is_next) arguments.emplace_back(argv[++i]);
+  }
+  for (const CLI::Option* option : app.get_options()) {
+    const char* const value = IsSetting(*option) ? std::getenv(option->get_envname().c_str()) : nullptr;
+    if (value == nullptr || given.contains(option)) continue;
+    RETRO_RETURN_IF_ERROR(CheckValue(option->get_envname(), value));
+    arguments.push_back(StrCat("--", option->get_lnames().front(), "=", value));
+  }
+  return arguments;
+}
+
+absl::Status CheckFileValues(const CLI::App& app) {
+  for (const CLI::Option* option : app.get_options()) {
+    if (!IsSetting(*option)) continue;
+    for (const std::string& value : option->results()) RETRO_RETURN_IF_ERROR(CheckValue(option->get_name(), value));
   }
   return absl::OkStatus();
 }
@@ -107,8 +153,7 @@ void AddServiceSettings(CLI::App& app, ServiceSettings& settings) {
                  "Address of a second port that serves grpc.health.v1 alone")
       ->group(kServing);
   app.add_option("--metrics-listen", settings.metrics_listen,
-                 "Address of the Prometheus port (GET /metrics); none if empty")
-      ->capture_default_str()
+                 "Address of the Prometheus port (GET /metrics); default none")
       ->group(kServing);
   app.add_flag("--reflection,!--no-reflection", settings.server.reflection, "Serve gRPC reflection")
       ->default_str("true")
@@ -132,15 +177,22 @@ std::optional<int> ReadSettings(CLI::App& app, const std::string& env_prefix, co
     for (char& c : name) c = c == '-' ? '_' : static_cast<char>(std::toupper(static_cast<unsigned char>(c)));
     option->envname(name);
   }
+  absl::Status status;
   try {
-    app.parse(argc, argv);
+    absl::StatusOr<std::vector<std::string>> arguments = Arguments(app, std::span(argv, argc));
+    status = arguments.status();
+    if (status.ok()) {
+      std::ranges::reverse(*arguments);  // as CLI11 wants them
+      app.parse(*std::move(arguments));
+    }
   } catch (const CLI::Success& e) {
     return app.exit(e);
   } catch (const CLI::ParseError& e) {
     std::fprintf(stderr, "%s: %s (see --help)\n", app.get_name().c_str(), e.what());
     return 2;
   }
-  absl::Status status = CheckEnvironment(app, env_prefix);
+  if (status.ok()) status = CheckEnvironment(app, env_prefix);
+  if (status.ok()) status = CheckFileValues(app);
   if (status.ok()) status = CheckServiceSettings(settings);
   if (status.ok()) status = check();
   if (!status.ok()) {

@@ -270,6 +270,7 @@ absl::StatusOr<std::unique_ptr<Generator>> Generator::Start(const GeneratorOptio
   auto parts = std::make_unique<Parts>(options, std::move(model), *std::move(channel), metrics);
   ServerOptions server_options = options.server;
   server_options.message_bytes_max = std::min(server_options.message_bytes_max, kMessageBytesMax);
+  server_options.admitted_bytes_max = options.request_bytes_max;
   HandOver(&parts->rpcs);
   auto server = RpcServer::Start(server_options, {&parts->rpcs});
   if (!server.ok()) return server.status();
@@ -292,11 +293,11 @@ absl::StatusOr<std::unique_ptr<Generator>> Generator::Start(const GeneratorOptio
 
 void Generator::Stop() {
   if (parts_ == nullptr || parts_->server == nullptr) return;
-  parts_->probe.reset();
   const std::chrono::milliseconds drain = parts_->options.server.drain_max;
   parts_->engine.Drain(Clock::now() + drain - drain / kDrainShare);
   parts_->health.Watch(nullptr);
   parts_->server->Stop();
+  parts_->probe.reset();  // which uses the server
   parts_->server.reset();
 }
 

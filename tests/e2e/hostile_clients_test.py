@@ -2,6 +2,7 @@
 TLS. Whatever they do, others are served, memory is bounded and the service goes on. docs/security.md says what is only the proxy's doing."""
 
 import contextlib
+import hashlib
 import json
 import os
 import socket
@@ -18,14 +19,18 @@ MIB = 1 << 20
 MESSAGE_BYTES_MAX = 64 * MIB  # a generator's: 20
 REQUEST_BYTES_MAX = 64 * MIB  # --request-bytes-max, as small as it can be
 GROWTH_MAX_MIB = 256  # requests and replies as bounded, as much again in the library's buffers, and what the allocator keeps
+ARRIVING_BYTES = 1280 * MIB
+MOST_OF_A_MESSAGE = 16 * MIB
+ARRIVING_GROWTH_MAX_MIB = 768  # twice --request-bytes-max, --ingest-bytes-max, 256 MiB beside them, and what the allocator keeps
 HOSTILE_ADDRESS = "127.0.0.2"  # another than the other clients', as the proxy counts by address
 HONEST_ADDRESS = "127.0.0.3"
 HANDSHAKE_S = 20
 GROWING_BYTES = 16 * MIB
 CONNECTIONS = 100
-SILENT_CONNECTIONS = 300  # more than a port of the proxy has
+SILENT_CONNECTIONS = 300  # more than the proxy lets one address have
 CONNECTIONS_OF_AN_ADDRESS = 64  # haproxy.cfg's
 HONEST_CALLS = 1000
+KEY = "k" * 64  # the proxy wants it; the services behind it, here, do not
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DATA, HEADERS, RESET, SETTINGS, PING, WINDOW_UPDATE = 0, 1, 3, 4, 6, 8
 END_STREAM, END_HEADERS = 1, 4
@@ -54,9 +59,9 @@ def header(name, value):
     return b"\x00" + bytes([len(name)]) + name.encode() + bytes([len(value)]) + value
 
 
-def call_headers(stream, method, *more):
+def call_headers(stream, method, *more, key=KEY):
     fields = ((":method", "POST"), (":scheme", "http"), (":path", method), (":authority", "x"), ("content-type", "application/grpc"),
-              ("te", "trailers"), *more)
+              ("te", "trailers"), ("authorization", "Bearer " + key), *more)
     return frame(HEADERS, END_HEADERS, stream, b"".join(header(*field) for field in fields))
 
 
@@ -171,6 +176,35 @@ class Hostile:
                 streams.discard(stream)
             data = data[9 + size:]
 
+    def pour(self, streams, size):
+        """Sends so much of each stream's body, as its windows let it, or until the other side ends the stream."""
+        left, windows, initial, data = dict.fromkeys(streams, size), {0: WINDOW_FIRST}, WINDOW_FIRST, b""
+        while left:
+            sent = 0
+            for stream in list(left):
+                count = min(1 << 14, left[stream], windows[0], windows.setdefault(stream, initial))
+                if count <= 0:
+                    continue
+                self.socket.settimeout(harness.WAIT_S)
+                self.socket.sendall(frame(DATA, 0, stream, bytes(count)))
+                windows[0], windows[stream], left[stream], sent = windows[0] - count, windows[stream] - count, left[stream] - count, sent + count
+                if left[stream] == 0:
+                    del left[stream]
+            self.socket.settimeout(harness.WAIT_S if sent == 0 else 0.0001)
+            with contextlib.suppress(TimeoutError, ssl.SSLWantReadError):
+                data += self.socket.recv(1 << 18)
+            while len(data) >= 9 and len(data) >= 9 + (length := int.from_bytes(data[:3], "big")):
+                kind, flags, stream, payload = data[3], data[4], int.from_bytes(data[5:9], "big"), data[9:9 + length]
+                data = data[9 + length:]
+                if kind == WINDOW_UPDATE:
+                    windows[stream] = windows.get(stream, initial) + int.from_bytes(payload, "big")
+                elif kind == RESET or (kind == HEADERS and flags & END_STREAM):
+                    left.pop(stream, None)
+                elif kind == SETTINGS and not flags:
+                    new = dict(struct.iter_unpack(">HI", payload)).get(INITIAL_WINDOW, initial)
+                    windows = {of: window + (new - initial if of else 0) for of, window in windows.items()}
+                    initial = new
+
     def close(self):
         self.socket.close()
 
@@ -280,6 +314,15 @@ class HostileClients:
                 connection.greet()
                 for stream in range(1, 41, 2):
                     connection.send(call_headers(stream, self.writes) + frame(DATA, 0, stream, grpc_message(b"x", claimed=MESSAGE_BYTES_MAX)))
+
+    def test_messages_of_which_most_comes(self):
+        """More than there may be, before a key could be looked at: gRPC's buffers have a bound, past which it cancels calls."""
+        with self.nobody_else_notices(ARRIVING_GROWTH_MAX_MIB):
+            connection, streams = self.connect(), range(1, 2 * ARRIVING_BYTES // MOST_OF_A_MESSAGE, 2)
+            connection.greet()
+            for stream in streams:
+                connection.send(call_headers(stream, self.writes) + frame(DATA, 0, stream, grpc_message(b"", claimed=20 * MIB)))
+            connection.pour(streams, MOST_OF_A_MESSAGE)
 
     def test_a_reader_that_never_reads(self):
         with self.nobody_else_notices():
@@ -411,14 +454,16 @@ class ThroughTheProxy(HostileClients, harness.EndToEndTest):
         self.hostile_tls.set_alpn_protocols(["h2"])
         self.hostile_port = self.start_proxy()
         self.retriever_port = self.hostile_port  # the others come through it as well
-        os.environ["RETRO_TLS_CA"] = self.path("ca.pem")
-        self.addCleanup(os.environ.pop, "RETRO_TLS_CA")
+        for name, value in (("RETRO_TLS_CA", self.path("ca.pem")), ("RETRO_API_KEY", KEY)):
+            os.environ[name] = value
+            self.addCleanup(os.environ.pop, name)
         harness.wait_for("the proxy finds the service", lambda: self.retro("stats").code == 0)
         self.fill()
 
     def start_proxy(self):
         with open(self.path("ca.pem"), encoding="ascii") as certificate, open(self.path("key.pem"), encoding="ascii") as key:
             self.write("proxy.pem", certificate.read() + key.read())
+        self.write("keys.sha256", hashlib.sha256(KEY.encode()).hexdigest() + "\n")
         with open(os.path.join(harness.ROOT, "deploy", "compose", "haproxy.cfg"), encoding="utf-8") as f:
             config = f.read()
         port, self.generator_port, self.metrics_port = (harness.free_port() for _ in range(3))
@@ -452,6 +497,16 @@ class ThroughTheProxy(HostileClients, harness.EndToEndTest):
         for frontend in ("retriever", "generator"):
             self.assertGreater(self.proxy_metric(f'haproxy_frontend_denied_connections_total{{proxy="{frontend}"}}'), 0)
         self.assertEqual(self.proxy_metric('haproxy_backend_active_servers{proxy="router"}'), 1)
+
+    def test_without_a_key_nothing_of_a_call_reaches_a_service(self):
+        for port, backend in zip(self.ports(), ("router", "generator")):
+            with self.nobody_else_notices(), contextlib.closing(Calling(port, self.hostile_tls, HOSTILE_ADDRESS)) as client:
+                before = self.proxy_metric(f'haproxy_backend_http_requests_total{{proxy="{backend}"}}')
+                for stream in range(1, 41, 2):
+                    client.send(call_headers(stream, UPSERT, key="x" * 64) + frame(DATA, 0, stream, grpc_message(b"x", claimed=MESSAGE_BYTES_MAX)))
+                client.await_answers(range(1, 41, 2))
+                self.assertEqual(self.proxy_metric(f'haproxy_backend_http_requests_total{{proxy="{backend}"}}'), before)
+        self.assertEqual(self.proxy_metric('haproxy_backend_http_requests_total{proxy="keyless"}'), 40)
 
     def proxy_metric(self, series):
         with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics_port}/metrics") as page:
