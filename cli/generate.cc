@@ -4,6 +4,8 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
+#include <system_error>
 #include <vector>
 
 #include "CLI/Config.hpp"
@@ -65,15 +67,22 @@ struct Options {
   bool quiet = false;
 };
 
+// Whether all of the text is one number, within its type's range.
+template <typename Number>
+bool ParseNumber(std::string_view text, Number* number) {
+  const char* const end = text.data() + text.size();
+  const auto [rest, error] = std::from_chars(text.data(), end, *number);
+  return error == std::errc() && rest == end;
+}
+
 absl::Status FillLogitBias(const std::vector<std::string>& pairs, gen::Sampling* sampling) {
   for (const std::string& pair : pairs) {
-    const size_t equals = pair.find('=');
+    const std::string_view text = pair;
+    const size_t equals = text.find('=');
     int32_t id = 0;
     float bias = 0;
-    const char* const end = pair.data() + pair.size();
-    const bool whole = equals != std::string::npos &&
-                       std::from_chars(pair.data(), pair.data() + equals, id).ptr == pair.data() + equals &&
-                       std::from_chars(pair.data() + equals + 1, end, bias).ptr == end && equals + 1 < pair.size();
+    const bool whole = equals != std::string_view::npos && ParseNumber(text.substr(0, equals), &id) &&
+                       ParseNumber(text.substr(equals + 1), &bias);
     if (!whole) return absl::InvalidArgumentError(StrCat("--logit-bias ", pair, ": write ID=NUMBER, as 17=-5"));
     (*sampling->mutable_logit_bias())[id] = bias;
   }
@@ -154,7 +163,9 @@ int RunGenerate(const Options& options, const Console& console) {
 }
 
 void AddSamplingOptions(CLI::App& command, Options& options) {
-  command.add_option("--max-tokens,-n", options.max_tokens, "At most so many new tokens (default 256, or what fits)")
+  command
+      .add_option("--max-tokens,-n", options.max_tokens,
+                  "At most so many new tokens (default 256, or what fits and the key allows)")
       ->type_name("N")
       ->check(AboveZero());
   command.add_option("--temperature,-t", options.temperature, "0 takes the most likely token (default 0.7)")

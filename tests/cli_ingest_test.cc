@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "cli/document_reader.h"
 #include "cli/exit_code.h"
 #include "cli/interrupt.h"
 #include "gmock/gmock.h"
@@ -46,6 +47,12 @@ class CliIngestTest : public CliTest {
   }
   static std::string Line(const std::string& id, const std::string& text) {
     return nlohmann::json{{"id", id}, {"text", text}}.dump() + "\n";
+  }
+  void StorePart(const std::string& document, int number) {
+    const std::string id = PartId(document, static_cast<uint64_t>(number));
+    pb::Document& part = retriever_.documents[id];
+    part.set_id(id);
+    (*part.mutable_metadata())[kPartOfKey].add_values()->set_string_value(document);
   }
   std::vector<std::string> StoredIds() const {
     std::vector<std::string> ids;
@@ -296,6 +303,54 @@ TEST_F(CliIngestTest, OldPartsThatCannotBeDeletedAreToldAndTriedAgainByTheNextRu
   retriever_.delete_failure = grpc::Status::OK;
   EXPECT_EQ(Ingest(command), kOk) << err_;
   EXPECT_THAT(StoredIds(), ElementsAre(path + "#1", path + "#2"));
+}
+
+TEST_F(CliIngestTest, OldPartsBehindOneThatWasRefusedAreDeletedToo) {
+  const std::string path = Put("a.txt", TextOf(4));
+  retriever_.refused_id = path + "#2";
+  EXPECT_EQ(Ingest({path, "--part-bytes", "1024"}), kFailed);
+  EXPECT_THAT(StoredIds(), ElementsAre(path + "#1", path + "#3", path + "#4"));
+  retriever_.refused_id.clear();
+  Put("a.txt", TextOf(1));
+  IngestInParts(path);
+  EXPECT_THAT(StoredIds(), ElementsAre(path));
+  EXPECT_THAT(out_, HasSubstr("3 old parts deleted"));
+}
+
+// Of each deletion one shard has done its share, and the other has not.
+TEST_F(CliIngestTest, WhatADeletionThatFailedHalfwayHasLeftIsFoundByTheNextRun) {
+  const std::string path = Put("a.txt", TextOf(6));
+  const auto part = [&path](int number) { return StrCat(path, "#", number); };
+  IngestInParts(path);
+  Put("a.txt", TextOf(2));
+  retriever_.undeletable = {part(5)};
+  EXPECT_EQ(Ingest({path, "--part-bytes", "1024"}), kFailed);
+  EXPECT_THAT(err_, AllOf(HasSubstr("old parts"), HasSubstr("run the same command again"), HasSubstr("is away")));
+  EXPECT_THAT(StoredIds(), ElementsAre(part(1), part(2), part(3), part(4), part(5)));
+  retriever_.undeletable = {part(4)};
+  EXPECT_EQ(Ingest({path, "--part-bytes", "1024"}), kFailed);
+  EXPECT_THAT(StoredIds(), ElementsAre(part(1), part(2), part(4)));
+  retriever_.undeletable.clear();
+  IngestInParts(path);
+  EXPECT_THAT(StoredIds(), ElementsAre(part(1), part(2)));
+}
+
+TEST_F(CliIngestTest, OldPartsAreDeletedHoweverManyThereAre) {
+  for (int number = 1; number <= 1100; ++number) StorePart("x", number);
+  retriever_.documents["x#1101"].set_text("is only called like a part");
+  EXPECT_EQ(Ingest({Put("a.jsonl", Line("x", "short"))}), kOk) << err_;
+  EXPECT_THAT(StoredIds(), ElementsAre("x", "x#1101"));
+  EXPECT_EQ(retriever_.get_calls, 1101);
+}
+
+TEST_F(CliIngestTest, OneDocumentsOldPartCostsNoCallForEachOther) {
+  StorePart("d450", 2);
+  std::string lines;
+  for (int i = 0; i < 900; ++i) lines += Line(StrCat("d", i), "text");
+  EXPECT_EQ(Ingest({Put("a.jsonl", lines)}), kOk) << err_;
+  EXPECT_THAT(StoredIds(), SizeIs(900));
+  EXPECT_EQ(retriever_.get_calls, 2);
+  EXPECT_LE(retriever_.delete_requests.size(), 40U);
 }
 
 TEST_F(CliIngestTest, LookingForOldPartsIsOneCallForManyDocuments) {

@@ -254,6 +254,14 @@ TEST_F(CliGenerateTest, SamplingIsWhatItIsToldToBe) {
   EXPECT_EQ(request.context_policy(), gen::CONTEXT_POLICY_SLIDE);
 }
 
+TEST_F(CliGenerateTest, ALogitBiasIsAnIdAndANumber) {
+  for (const char* pair : {"99999999999=5", "=5", "17=", "17", "x=1", "17=5x", "17=1e99"}) {
+    const Result result = Run({"generate", "Once", "--logit-bias", pair});
+    EXPECT_EQ(result.code, kUsage) << pair;
+    EXPECT_THAT(result.err, HasSubstr("write ID=NUMBER")) << pair;
+  }
+}
+
 TEST_F(CliGenerateTest, RetrievalIsWhatItIsToldToBe) {
   const Result result =
       Run({"generate", "x", "-k", "3", "--alignment", "paper", "--gate", "0.5", "--lookup-timeout", "1.5",

@@ -13,11 +13,26 @@ namespace {
 
 using std::chrono::milliseconds;
 
+// Its tokens are words: a text of them has spaces in between.
+class WordTokenizer : public ByteTokenizer {
+ public:
+  std::string Decode(std::span<const TokenId> ids) const override {
+    std::string text;
+    for (const TokenId id : ids) {
+      if (!text.empty()) text += " ";
+      text += ByteTokenizer::Decode(std::vector<TokenId>{id});
+    }
+    return text;
+  }
+  bool lossless() const override { return false; }
+};
+
 class EngineTest : public testing::Test {
  protected:
-  void StartEngine(const SchedulerLimits& limits = {}) {
+  void StartEngine(const SchedulerLimits& limits = {}) { StartEngine(limits, tokenizer_); }
+  void StartEngine(const SchedulerLimits& limits, const Tokenizer& tokenizer) {
     EngineOptions options;
-    options.facts = TinyFacts(*model_, tokenizer_);
+    options.facts = TinyFacts(*model_, tokenizer);
     options.limits = limits;
     engine_ = std::make_unique<Engine>(options, std::make_unique<ModelRunner>(*model_), source_);
   }
@@ -44,6 +59,7 @@ class EngineTest : public testing::Test {
   }
 
   const ByteTokenizer tokenizer_;
+  const WordTokenizer words_;
   const std::unique_ptr<RetroModel> model_ = MakeTinyModel();  // the engine's thread's
   const std::unique_ptr<RetroModel> alone_ = MakeTinyModel();  // the test's
   FakeSource source_;
@@ -175,6 +191,15 @@ TEST_F(EngineTest, EchoSendsThePromptWithItsLogprobs) {
   }
   EXPECT_EQ(prompt, "echo this prompt");
   EXPECT_FALSE(tokens[16].prompt);
+}
+
+TEST_F(EngineTest, TheFirstScoredTokensBytesFollowFromTheTokenBeforeIt) {
+  StartEngine({}, words_);
+  GenerationRequest request = Request("abcdef", 0);
+  request.echo_from = 4;
+  std::vector<std::string> raw;
+  for (const TokenOutput& token : Run(request)->tokens()) raw.push_back(token.raw);
+  EXPECT_THAT(raw, testing::ElementsAre(" e", " f"));
 }
 
 // A generation's own log-probabilities are those of scoring the same text: two ways through the engine, one number.

@@ -58,6 +58,11 @@ void FakeRetriever::SetDelay(std::chrono::milliseconds delay) {
   delay_ = delay;
 }
 
+void FakeRetriever::SetInfoDelay(std::chrono::milliseconds delay) {
+  MutexLock lock(mutex_);
+  info_delay_ = delay;
+}
+
 void FakeRetriever::SetRefusedText(std::string text) {
   MutexLock lock(mutex_);
   refused_text_ = std::move(text);
@@ -111,6 +116,11 @@ int FakeRetriever::cancelled() const {
   return cancelled_;
 }
 
+int FakeRetriever::info_calls() const {
+  MutexLock lock(mutex_);
+  return info_calls_;
+}
+
 grpc::Status FakeRetriever::Search(grpc::ServerContext* context, const pb::SearchRequest* request,
                                    pb::SearchResponse* response) {
   grpc::Status status;
@@ -157,8 +167,18 @@ grpc::Status FakeRetriever::Search(grpc::ServerContext* context, const pb::Searc
   return grpc::Status::OK;
 }
 
-grpc::Status FakeRetriever::GetInfo(grpc::ServerContext* /*context*/, const pb::GetInfoRequest* /*request*/,
+grpc::Status FakeRetriever::GetInfo(grpc::ServerContext* context, const pb::GetInfoRequest* /*request*/,
                                     pb::GetInfoResponse* response) {
+  auto until = std::chrono::steady_clock::now();
+  {
+    MutexLock lock(mutex_);
+    ++info_calls_;
+    until += info_delay_;
+  }
+  while (std::chrono::steady_clock::now() < until) {
+    if (context->IsCancelled()) return grpc::Status::CANCELLED;
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
   MutexLock lock(mutex_);
   if (!info_status_.ok()) return std::exchange(info_status_, grpc::Status::OK);
   response->set_store_id(std::string(16, 's'));

@@ -22,9 +22,10 @@ class FakeRetriever : public retriever::v1::RetrieverService::Service {
   std::string address() const;
   void Stop();
 
-  void SetStatus(grpc::Status status);             // of searches
-  void SetInfoStatus(grpc::Status status);         // of the next GetInfo alone
-  void SetDelay(std::chrono::milliseconds delay);  // also of calls that are waiting
+  void SetStatus(grpc::Status status);      // of searches
+  void SetInfoStatus(grpc::Status status);  // of the next GetInfo alone
+  void SetInfoDelay(std::chrono::milliseconds delay);
+  void SetDelay(std::chrono::milliseconds delay);  // of searches, also of those that are waiting
   // A search with such a query is INVALID_ARGUMENT.
   void SetRefusedText(std::string text);
   void SetCoverage(uint32_t answered, uint32_t asked);
@@ -35,7 +36,8 @@ class FakeRetriever : public retriever::v1::RetrieverService::Service {
   int queries() const;  // of all requests
   std::vector<std::string> request_ids() const;
   std::vector<std::string> traceparents() const;
-  int cancelled() const;
+  int cancelled() const;   // searches
+  int info_calls() const;  // of GetInfo
 
   grpc::Status Search(grpc::ServerContext* context, const retriever::v1::SearchRequest* request,
                       retriever::v1::SearchResponse* response) override;
@@ -50,6 +52,7 @@ class FakeRetriever : public retriever::v1::RetrieverService::Service {
   grpc::Status status_ ABSL_GUARDED_BY(mutex_);
   grpc::Status info_status_ ABSL_GUARDED_BY(mutex_);
   std::chrono::milliseconds delay_ ABSL_GUARDED_BY(mutex_){0};
+  std::chrono::milliseconds info_delay_ ABSL_GUARDED_BY(mutex_){0};
   std::string refused_text_ ABSL_GUARDED_BY(mutex_);
   retriever::v1::Coverage coverage_ ABSL_GUARDED_BY(mutex_);
   std::string title_ ABSL_GUARDED_BY(mutex_);
@@ -57,6 +60,7 @@ class FakeRetriever : public retriever::v1::RetrieverService::Service {
   std::vector<std::string> request_ids_ ABSL_GUARDED_BY(mutex_);
   std::vector<std::string> traceparents_ ABSL_GUARDED_BY(mutex_);
   int cancelled_ ABSL_GUARDED_BY(mutex_) = 0;
+  int info_calls_ ABSL_GUARDED_BY(mutex_) = 0;
   int port_ = 0;
   std::unique_ptr<grpc::Server> server_;
 };

@@ -30,6 +30,8 @@ class FakeRetriever final : public pb::RetrieverService::Service {
   // Every unary call fails with it, unless OK.
   grpc::Status failure;
   grpc::Status delete_failure;  // of deletions that are no dry run
+  // Of a shard that is away: a deletion that names one of them deletes the others alone, and fails.
+  std::set<std::string> undeletable;
   std::string store_id = "store-1";
   uint32_t shard_count = 1;
   pb::IndexState index_state = pb::INDEX_STATE_EXACT;
@@ -58,6 +60,7 @@ class FakeRetriever final : public pb::RetrieverService::Service {
   std::set<std::string> collections = {""};  // that there are
   pb::SearchRequest search_request;
   std::vector<pb::DeleteDocumentsRequest> delete_requests;
+  int get_calls = 0;  // of GetDocument
   pb::ListDocumentsRequest list_request;
   int list_calls = 0;
 
@@ -109,6 +112,7 @@ class FakeRetriever final : public pb::RetrieverService::Service {
 
   grpc::Status GetDocument(grpc::ServerContext*, const pb::GetDocumentRequest* request,
                            pb::GetDocumentResponse* response) override {
+    ++get_calls;
     if (!failure.ok()) return failure;
     const auto found = documents.find(request->document_id());
     if (found == documents.end()) return {grpc::StatusCode::NOT_FOUND, "no such document"};
@@ -150,11 +154,17 @@ class FakeRetriever final : public pb::RetrieverService::Service {
     delete_requests.push_back(*request);
     if (!delete_failure.ok() && !request->dry_run()) return delete_failure;
     uint64_t count = request->has_filter() ? 42 : 0;
+    bool failed = false;
     for (const std::string& id : request->document_ids()) {
-      count += request->dry_run() ? documents.count(id) : documents.erase(id);
+      if (!request->dry_run() && undeletable.contains(id)) {
+        failed = true;
+      } else {
+        count += request->dry_run() ? documents.count(id) : documents.erase(id);
+      }
     }
     response->set_deleted_count(count);
-    return failure;
+    return failed ? ToGrpcStatus(Error(absl::StatusCode::kUnavailable, Reason::kShardUnavailable, "shard 1 is away"))
+                  : failure;
   }
 
   grpc::Status CreateCollection(grpc::ServerContext*, const pb::CreateCollectionRequest* request,

@@ -88,5 +88,17 @@ TEST_F(GeneratorSecurityTest, AKeyGeneratesSoManyTokens) {
   EXPECT_TRUE(GenerateFrom("news", 6).ok());
 }
 
+TEST_F(GeneratorSecurityTest, WhoNamesNoNumberGetsAsManyTokensAsTheKeyAllows) {
+  auto request = Request("a prompt of ten words", 1);
+  request.clear_max_tokens();
+  request.mutable_retrieval()->set_collection("news");
+  Use("page");
+  const Stream bounded = Generate(request);
+  EXPECT_TRUE(bounded.status.ok()) << bounded.status;
+  EXPECT_EQ(bounded.tokens.size(), 5U);
+  Use("all");
+  EXPECT_EQ(Generate(request).tokens.size(), 128U - 21U);  // what fits the context
+}
+
 }  // namespace
 }  // namespace retro

@@ -236,6 +236,19 @@ TEST_F(GeneratorServiceTest, ADrainCutsAStreamAndSaysHowToGoOn) {
   EXPECT_EQ(cut.finish.resume().seed(), 11U);
 }
 
+TEST_F(GeneratorServiceTest, TheEndWaitsForNoLookAtTheRetriever) {
+  retriever_.SetInfoDelay(milliseconds(60'000));
+  GeneratorOptions options;
+  options.retriever = retriever_.address();
+  options.probe_ms = milliseconds(60'000);
+  auto generator = Generator::Start(options, TinyServedModel(), metrics_);
+  ASSERT_TRUE(generator.ok()) << generator.status();
+  while (retriever_.info_calls() == 0) std::this_thread::yield();
+  const auto begin = std::chrono::steady_clock::now();
+  (*generator)->Stop();
+  EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(20));
+}
+
 TEST_F(GeneratorServiceTest, ACutRunIsResumedElsewhereAsIfNothingHadHappened) {
   Serve();
   auto request = Request("resumed elsewhere", 30);

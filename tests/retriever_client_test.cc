@@ -10,7 +10,9 @@
 
 #include "common/base/error.h"
 #include "common/base/strings.h"
+#include "common/rpc/header.h"
 #include "common/rpc/status.h"
+#include "generator_service/serve/retriever_probe.h"
 #include "tests/fake_retriever.h"
 #include "tests/tiny_served_model.h"
 
@@ -111,6 +113,21 @@ TEST_F(RetrieverClientTest, EqualLookupsOfOneMomentAreOneCall) {
   EXPECT_THAT((std::vector<int>{requests[0].queries_size(), requests[1].queries_size()}),
               testing::UnorderedElementsAre(3, 1));
   EXPECT_THAT(retriever_.request_ids(), testing::UnorderedElementsAre("id1,id2", "id3"));
+}
+
+TEST_F(RetrieverClientTest, RequestIdsTravelAsFarAsThereIsRoom) {
+  LookupRequest longest = Request(1, {"a"}, Scope(1));
+  longest.request_id = std::string(kRequestIdBytesMax, 'x');
+  client_->Lookup({longest}, answers_.Callback());
+  EXPECT_TRUE(answers_.Await(1).ok());
+  EXPECT_THAT(retriever_.request_ids(), testing::ElementsAre(longest.request_id));
+
+  std::vector<LookupRequest> several;
+  for (uint64_t lookup = 2; lookup <= 4; ++lookup) several.push_back(Request(lookup, {"a"}, Scope(1)));
+  several[0].request_id = std::string(kRequestIdBytesMax - 4, 'y');
+  client_->Lookup(several, answers_.Callback());  // of "id3" and "id4" one fits behind it
+  for (uint64_t lookup = 2; lookup <= 4; ++lookup) EXPECT_TRUE(answers_.Await(lookup).ok());
+  EXPECT_EQ(retriever_.request_ids().back(), several[0].request_id + ",id3");
 }
 
 TEST_F(RetrieverClientTest, ALongPromptsChunksAreNotWaitedForByOthersAndGoOutInPieces) {
@@ -270,6 +287,17 @@ TEST_F(RetrieverClientTest, WhatIsUnderWayEndsWithTheClient) {
   while (retriever_.requests().empty()) std::this_thread::yield();
   client_.reset();
   EXPECT_EQ(answers_.Await(1).status().code(), absl::StatusCode::kCancelled);
+}
+
+TEST_F(RetrieverClientTest, AProbeThatEndsWaitsForNoAnswer) {
+  retriever_.SetInfoDelay(milliseconds(60'000));
+  int looks = 0;
+  auto probe = std::make_unique<RetrieverProbe>(*client_, store_, milliseconds(60'000), [&](bool) { ++looks; });
+  while (retriever_.info_calls() == 0) std::this_thread::yield();
+  const Clock::time_point begin = Clock::now();
+  probe.reset();
+  EXPECT_LT(Clock::now() - begin, std::chrono::seconds(20));
+  EXPECT_EQ(looks, 0) << "it told of a retriever that does not answer";
 }
 
 }  // namespace

@@ -155,6 +155,18 @@ TEST(SamplerTest, ATinyPenaltyIsNoInfinity) {
   EXPECT_EQ(Sampler(5).Sample(kLogits, settings, seen, 0)->id, 1);
 }
 
+// Rounding makes a sum in single precision too large by more than is left above this uniform number.
+TEST(SamplerTest, RoundingGivesNothingToATokenThatIsNextToImpossible) {
+  constexpr uint64_t kPlace = 1'217'933;
+  ASSERT_GT(UniformAt(Plain().seed, kPlace), 1 - 1e-7);
+  std::vector<float> logits(1024, -16.23F);  // 3/4 of a float's last place at 1
+  logits.front() = 0;
+  logits.back() = -80;
+  const auto token = Sampler(1024).Sample(logits, Plain(), SeenTokens(1024), kPlace);
+  ASSERT_TRUE(token.ok()) << token.status();
+  EXPECT_EQ(token->id, 1022);
+}
+
 TEST(SamplerTest, TheSameSeedAndPlaceGiveTheSameToken) {
   const SamplingSettings settings = Plain();
   for (uint64_t i = 0; i < 50; ++i) {

@@ -146,15 +146,17 @@ void Sampler::KeepNucleus(const SamplingSettings& settings) {
   candidates_.resize(std::max<size_t>(count, 1));
 }
 
+// The total is summed up as it is gone through afterwards: else rounding might leave a remainder, which would belong to
+// no candidate.
 TokenId Sampler::Draw(float temperature, double uniform) {
-  double left = uniform * Weigh(temperature);
+  Weigh(temperature);
+  double total = 0;
+  for (const float weight : weights_) total += weight;
+  const double target = uniform * total;  // below the total, as `uniform` is below 1
+  double reached = 0;
   for (size_t i = 0; i < weights_.size(); ++i) {
-    left -= weights_[i];
-    if (left < 0) return candidates_[i].id;
-  }
-  // Rounding may leave a remainder; the last one that can be drawn takes it.
-  for (size_t i = weights_.size(); i-- > 0;) {
-    if (weights_[i] > 0) return candidates_[i].id;
+    reached += weights_[i];
+    if (reached > target) return candidates_[i].id;
   }
   return candidates_.front().id;
 }

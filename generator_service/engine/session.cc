@@ -251,6 +251,8 @@ void Session::EmitPromptTokens(int64_t first_row, const StepOutput& output, Samp
 }
 
 void Session::EmitPromptToken(int64_t position, ScoredToken token) {
+  // The first one's bytes depend on the token before it, which is not sent.
+  if (position > 0 && position == *request_.echo_from) bytes_.Next(tokens_[static_cast<size_t>(position) - 1]);
   TokenOutput event;
   event.position = position;
   event.raw = bytes_.Next(token.id);

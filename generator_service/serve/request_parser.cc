@@ -52,6 +52,12 @@ absl::Status ContextError(std::string_view field, int64_t tokens, int64_t limit,
   return status;
 }
 
+// As many as fit and as the caller's key, if there is one, lets it have.
+int64_t DefaultMaxTokens(int64_t room, const Caller* caller) {
+  const int64_t most = std::min(kMaxTokensDefault, room);
+  return caller == nullptr ? most : std::min(most, caller->generated_tokens_max.value_or(most));
+}
+
 // Found ones fill up to k behind those that are given.
 int64_t NeighboursMax(const RetrievalScope& scope) {
   int64_t most = scope.search.k();
@@ -126,15 +132,16 @@ absl::StatusOr<int64_t> RequestParser::TokensMax(const pb::GenerateRequest& mess
 }
 
 absl::StatusOr<int64_t> RequestParser::ParseMaxTokens(const pb::GenerateRequest& message, int64_t prompt,
-                                                      int64_t tokens_max) const {
+                                                      int64_t tokens_max, const Caller* caller) const {
   if (message.has_max_tokens() && message.max_tokens() < 1) return FieldError("max_tokens", "must be 1 or more");
   if (prompt >= tokens_max) {
     return ContextError(message.prompt_case() == pb::GenerateRequest::kText ? "text" : "tokens", prompt, tokens_max,
                         kGenerateAdvice);
   }
-  if (!message.has_max_tokens()) return std::min(kMaxTokensDefault, tokens_max - prompt);
+  if (!message.has_max_tokens()) return DefaultMaxTokens(tokens_max - prompt, caller);
   const int64_t total = prompt + static_cast<int64_t>(message.max_tokens());
   if (total > tokens_max) return ContextError("max_tokens", total, tokens_max, kGenerateAdvice);
+  RETRO_RETURN_IF_ERROR(CheckGeneratedTokens(caller, message.max_tokens()));
   return static_cast<int64_t>(message.max_tokens());
 }
 
@@ -250,8 +257,7 @@ absl::StatusOr<GenerationRequest> RequestParser::ParseGenerate(const pb::Generat
   RETRO_ASSIGN_OR_RETURN(const int64_t tokens_max, TokensMax(message));
   RETRO_ASSIGN_OR_RETURN(request.prompt, ParsePrompt(message, tokens_max));
   const auto prompt = static_cast<int64_t>(request.prompt.size());
-  RETRO_ASSIGN_OR_RETURN(request.max_tokens, ParseMaxTokens(message, prompt, tokens_max));
-  RETRO_RETURN_IF_ERROR(CheckGeneratedTokens(call.caller.get(), request.max_tokens));
+  RETRO_ASSIGN_OR_RETURN(request.max_tokens, ParseMaxTokens(message, prompt, tokens_max, call.caller.get()));
   RETRO_ASSIGN_OR_RETURN(request.sampling, ParseSampling(message.sampling()));
   if (message.top_logprobs() > kTopLogprobsMax) return FieldError("top_logprobs", "must be from 0 to 20");
   request.sampling.top_logprobs = static_cast<int>(message.top_logprobs());

@@ -41,7 +41,7 @@ class RequestParser {
                                                 int64_t tokens_max) const;
   absl::Status CheckIds(const std::string& field, const google::protobuf::RepeatedField<int32_t>& ids) const;
   absl::StatusOr<int64_t> ParseMaxTokens(const generator::v1::GenerateRequest& message, int64_t prompt,
-                                         int64_t tokens_max) const;
+                                         int64_t tokens_max, const Caller* caller) const;
   absl::StatusOr<SamplingSettings> ParseSampling(const generator::v1::Sampling& message) const;
   absl::Status ParseStops(const generator::v1::GenerateRequest& message, GenerationRequest& request) const;
   // Everything but the offset, for a sequence of at most so many tokens.

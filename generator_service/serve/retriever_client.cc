@@ -44,8 +44,9 @@ std::string JoinedRequestIds(const std::vector<ChunkLookupPtr>& lookups) {
   std::string joined;
   for (const ChunkLookupPtr& lookup : lookups) {
     const std::string& id = lookup->request().request_id;
-    if (id.empty() || joined.size() + 1 + id.size() > kRequestIdBytesMax) continue;
-    joined += joined.empty() ? id : "," + id;
+    const std::string_view comma = joined.empty() ? "" : ",";
+    if (id.empty() || joined.size() + comma.size() + id.size() > kRequestIdBytesMax) continue;
+    joined.append(comma).append(id);
   }
   return joined;
 }
@@ -384,12 +385,13 @@ absl::Status RetrieverClient::Explain(const absl::Status& error, std::chrono::mi
   return explained;
 }
 
-void RetrieverClient::RefreshStore(std::chrono::milliseconds timeout_ms) {
-  grpc::ClientContext context;
+std::optional<pb::GetInfoResponse> RetrieverClient::FetchStore(grpc::ClientContext& context,
+                                                               std::chrono::milliseconds timeout_ms) {
   context.set_deadline(WallTime(Clock::now() + timeout_ms));
   pb::GetInfoResponse response;
   const grpc::Status status = stub_->GetInfo(&context, {}, &response);
-  store_.Update(status.ok() ? std::optional(std::move(response)) : std::nullopt);
+  if (!status.ok()) return std::nullopt;
+  return response;
 }
 
 }  // namespace retro

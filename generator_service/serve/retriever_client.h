@@ -4,10 +4,13 @@
 #pragma once
 
 #include <grpcpp/channel.h>
+#include <grpcpp/client_context.h>
 
+#include <chrono>
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -47,9 +50,10 @@ class RetrieverClient : public NeighbourSource {
   // A call that nobody waits for any more is cancelled.
   void CancelLookup(uint64_t lookup) override;
 
-  // Asks for the store's state, waits for the answer, at most this long, and notes it in the StoreView. Not from a gRPC
-  // callback.
-  void RefreshStore(std::chrono::milliseconds timeout_ms);
+  // Asks for the store's state and waits for the answer, at most this long or until `context`, a new one, is cancelled.
+  // Nothing if there is none. Not from a gRPC callback.
+  std::optional<retriever::v1::GetInfoResponse> FetchStore(grpc::ClientContext& context,
+                                                           std::chrono::milliseconds timeout_ms);
 
  private:
   struct Call;
