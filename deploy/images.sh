@@ -15,7 +15,7 @@ case ${1:-} in
   --prebuilt)
     folder=$(mktemp -d)
     trap 'rm -rf "$folder"' EXIT
-    bash deploy/docker/collect.sh build/release/bin "${RETRO_DEPS:-$HOME/.cache/retro-deps}" "$folder/out"
+    bash deploy/docker/collect.sh build/release/bin "${RETRO_DEPS:-$HOME/.cache/retro-deps}" "$folder/out" "${VARIANT:-cpu}"
     tar -C "$folder" -c out | "$engine" import - localhost/retro-programs >/dev/null
     arguments+=(--build-arg PROGRAMS=localhost/retro-programs) ;;
   *) sed -n '2,7s/^# \{0,1\}//p' "$0"; exit 2 ;;

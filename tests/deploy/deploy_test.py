@@ -1,6 +1,6 @@
 """The files of deploy/ against what they speak of: Kubernetes' schemas, the programs' flags, the metrics that there are.
 
-  deploy_test.py BIN     needs PyYAML and kubernetes-validate, kubectl and promtool of setup.sh
+  deploy_test.py BIN     needs PyYAML and kubernetes-validate, kubectl and promtool, openssl and haproxy of setup.sh
 """
 
 import base64
@@ -11,6 +11,7 @@ import itertools
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -71,8 +72,10 @@ def workloads():
 
 
 def heads(*folders):
-    """What the first lines of kustomizations ask for."""
-    return "".join(read("k8s", folder, "kustomization.yaml").split("apiVersion:")[0] for folder in folders)
+    """What the first lines of kustomizations ask for; what is said of each of several, once for each."""
+    head = "".join(read("k8s", folder, "kustomization.yaml").split("apiVersion:")[0] for folder in folders)
+    return re.sub(r"for (\w+) in ([\w ]+); do (.*?); done",
+                  lambda loop: "\n# ".join(loop[3].replace("$" + loop[1], each) for each in loop[2].split()), head, flags=re.S)
 
 
 def volumes():
@@ -179,29 +182,37 @@ class Kubernetes(unittest.TestCase):
         self.assertEqual(context["capabilities"]["drop"], ["ALL"], path)
         self.assertIn("memory", container["resources"]["limits"], path)
 
-    def test_every_pod_is_given_its_own_key_and_no_other(self):
+    def test_every_pod_is_given_its_own_keys_and_no_others(self):
         head = heads("base", "backup")
-        holds = {name: set(re.findall(r"--from-file=([\w.-]+)=", line)) for name, line in
+        holds = {name: dict(re.findall(r"--from-file=([\w.-]+)=(\S+)", line)) for name, line in
                  re.findall(r"create secret generic (\S+)((?: \\\n#| *--from-file=\S+)+)", head)}
-        self.assertEqual(len(holds), 5)
+        self.assertEqual(len(holds), 7)
         seen = 0
-        for path, pod in workloads():
-            secrets = {volume["name"]: volume["secret"] for volume in pod.get("volumes", []) if "secret" in volume}
-            for container in pod.get("initContainers", []) + pod["containers"]:
+        for path, pod in pods():
+            secrets = {volume["name"]: volume["secret"] for volume in pod["spec"].get("volumes", []) if "secret" in volume}
+            for container in pod["spec"].get("initContainers", []) + pod["spec"]["containers"]:
                 given = set()
                 for mount in container["volumeMounts"]:
                     secret = secrets.get(mount["name"])
                     if secret is not None and secret["secretName"] != "retro-proxy":
-                        files = {item["path"] for item in secret.get("items", [])} or holds[secret["secretName"]]
+                        files = {item["path"] for item in secret.get("items", [])} or set(holds[secret["secretName"]])
+                        if "tls.key" in files:
+                            service = pod["metadata"]["labels"]["app"].removeprefix("retro-")
+                            self.assertEqual(holds[secret["secretName"]]["tls.key"], f"secrets/{service}.key", path)
                         given |= {f"{mount['mountPath']}/{file}" for file in files}
                 needed = {file for file in paths_in(container.get("args", [])).values() if file.startswith(("/tls/", "/keys/", "/own-key/"))}
                 self.assertEqual(given - {"/tls/ca.crt"}, needed - {"/tls/ca.crt"}, path)
                 seen += bool(given)
         self.assertGreater(seen, 12)
 
-    def test_the_certificate_has_the_names_that_are_called(self):
-        (names,) = re.findall(r"^#  +bash (deploy/secrets.sh) secrets (.*)$", read("k8s", "base", "kustomization.yaml"), re.M)
-        names = subprocess.run(["bash", "-c", f"echo {names[1]}"], capture_output=True, text=True, check=True).stdout.split()
+    def test_the_proxy_is_given_what_it_reads(self):
+        files = set(re.findall(r"--from-file=([\w.-]+)=", heads("proxy")))
+        self.assertEqual(files, set(re.findall(r"/secrets/([\w.-]+)", read("compose", "haproxy.cfg"))) | {"proxy.pem.key"})
+
+    def test_the_certificates_have_the_names_that_are_called(self):
+        (names,) = re.findall(r"^# +bash deploy/secrets.sh secrets (.*?[^\\])$", read("k8s", "base", "kustomization.yaml"), re.M | re.S)
+        names = names.replace("\\\n#", "")
+        names = subprocess.run(["bash", "-c", f"echo {names}"], capture_output=True, text=True, check=True).stdout.split()
         called = {replica["address"] for shard in self.cluster_file()["shards"] for replica in shard["replicas"]}
         for path, pod in workloads():
             for container in pod["containers"]:
@@ -213,7 +224,7 @@ class Kubernetes(unittest.TestCase):
                         called.add(variable["value"])
         called |= set(re.findall(r"dns:///([\w.-]+)", read("k8s", "base", "kustomization.yaml")))
         self.assertGreater(len(called), 8)
-        self.assertLessEqual({name.split(":")[0] for name in called}, set(names))
+        self.assertLessEqual({f"{re.match('retro-(router|generator|shard)', name)[1]}={name.split(':')[0]}" for name in called}, set(names))
 
     def cluster_file(self):
         return json.loads(objects("cpu", "ConfigMap")["retro-cluster"]["data"]["cluster.json"])
@@ -363,13 +374,29 @@ class Flags(unittest.TestCase):
         taken = re.search(r"^for program in (.*); do", read("docker", "collect.sh"), re.M).group(1).split()
         self.assertEqual(sorted(built), sorted(taken))
 
+    def test_no_image_for_cuda_is_made_without_cuda(self):
+        programs = re.search(r"^for program in (.*); do", read("docker", "collect.sh"), re.M).group(1).split()
+        with tempfile.TemporaryDirectory() as folder:
+            for program in programs:
+                shutil.copy("/bin/true", os.path.join(folder, program))
+            run = subprocess.run(["bash", os.path.join(DEPLOY, "docker", "collect.sh"), folder, os.path.join(folder, "deps"),
+                                  os.path.join(folder, "out"), "cuda"], capture_output=True, text=True, check=False)
+        self.assertNotEqual(run.returncode, 0)
+        self.assertIn("libtorch_cuda.so", run.stdout + run.stderr)
+
     def test_of_the_images(self):
         for target, words in re.findall(r"FROM \S+ AS (retro\S*)\n(.*?)(?=\nFROM |\Z)", read("Dockerfile"), re.S):
             entry = re.search(r"ENTRYPOINT (\[.*?\])", words, re.S).group(1).replace("\\\n", "")
             command = re.search(r"CMD (\[.*?\])", words)
             program, *arguments = json.loads(entry) + (json.loads(command.group(1)) if command else [])
+            variables = re.findall(r"\b(RETRO_\w+)=", words)
             if os.path.exists(os.path.join(BIN, program)):
                 self.check(target, program, arguments)
+                text = subprocess.run([os.path.join(BIN, program), "--help"], capture_output=True, text=True, check=True).stdout
+                self.assertLessEqual(set(variables), set(re.findall(r"\(Env:(\w+)\)", text)), target)
+            if program in SERVICES:  # what stands there could not be said otherwise: a flag is given once
+                self.assertEqual(json.loads(entry), [program])
+                self.assertIn(f"{program.upper().replace('-', '_')}_LOG_FORMAT", variables)
 
 
 class Compose(unittest.TestCase):
@@ -404,25 +431,39 @@ class Compose(unittest.TestCase):
             loop = re.match(r"for \w+ in (.*?);", line)
             name, files = re.search(r"give (\S+) ([^;]*)", line).groups()
             for each in loop.group(1).split() if loop else [name]:
-                given[each] = set(files.split())
+                given[each] = {file.split("=")[0] for file in files.split()}
         self.assertEqual(len(given), 8)
         taken = set()
         for where, name, _, service in self.services():
             folders = [volume.split("/")[-2].split(":")[0] for volume in service["volumes"] if volume.endswith(":/secrets:ro")]
             text = read("compose", "haproxy.cfg") if name == "proxy" else " ".join(service.get("command", []))
             needed = set(re.findall(r"/secrets/([\w.-]+)", text))
+            needed |= {f"{file}.key" for file in needed if name == "proxy" and file == "proxy.pem"}  # HAProxy looks for it there
             self.assertEqual([needed] if needed else [], [given[folder] for folder in folders], where)
+            if needed:
+                kind = re.sub("-.*", "", name)
+                self.assertEqual({f"{kind}.pem"}, {file for file in needed if file.endswith(".pem") and file != "ca.pem"}, where)
             for folder in folders:
                 self.assertNotIn((where.split(",")[0], folder), taken, where)
                 taken.add((where.split(",")[0], folder))
 
     def test_the_proxy_refuses_as_the_services_do(self):
-        code, message, details = re.search(r'hdr grpc-status (\d+) hdr grpc-message "(.*?)" hdr grpc-status-details-bin (\S+)',
-                                           read("compose", "haproxy.cfg")).groups()
-        status = base64.b64decode(details + "=" * (-len(details) % 4))
-        self.assertEqual(status[:2], bytes([1 << 3, int(code)]))
-        for word in (message, "google.rpc.ErrorInfo", "QUEUE_FULL", "google.rpc.RetryInfo"):
-            self.assertIn(word.encode(), status)
+        refusals = re.findall(r'hdr grpc-status (\d+) hdr grpc-message "(.*?)" hdr grpc-status-details-bin (\S+)', read("compose", "haproxy.cfg"))
+        self.assertEqual(len(refusals), 2)
+        for (code, message, details), words in zip(refusals, (("QUEUE_FULL", "google.rpc.RetryInfo"), ("UNAUTHENTICATED",))):
+            status = base64.b64decode(details + "=" * (-len(details) % 4))
+            self.assertEqual(status[:2], bytes([1 << 3, int(code)]))
+            for word in (message, "google.rpc.ErrorInfo", *words):
+                self.assertIn(word.encode(), status)
+
+    def test_the_proxy_takes_as_many_connections_as_it_has_files_for(self):
+        config = read("compose", "haproxy.cfg")
+        (most,) = re.findall(r"^    maxconn (\d+)", config, re.M)
+        ports = [int(number) for number in re.findall(r"^    bind .* maxconn (\d+)$", config, re.M)]
+        self.assertEqual(len(ports), 3)
+        self.assertLessEqual(sum(ports), int(most))
+        for number in re.findall(r"fe_conn gt (\d+)", config):  # closed, before they would wait
+            self.assertLess(int(number), min(ports[:2]))
 
     def test_both_ends_of_a_snapshot_share_its_folder(self):
         pods = {path: container for path, pod in workloads() for container in pod["containers"]}
@@ -442,9 +483,14 @@ class Secrets(unittest.TestCase):
         self.addCleanup(folder.cleanup)
         self.folder = os.path.join(folder.name, "secrets")
 
+    def run_script(self, *names):
+        return subprocess.run(["bash", os.path.join(DEPLOY, "secrets.sh"), self.folder, *names], capture_output=True, text=True, check=False)
+
     def make(self):
         """What it says beside."""
-        return subprocess.run(["bash", os.path.join(DEPLOY, "secrets.sh"), self.folder, "router"], capture_output=True, text=True, check=True).stderr
+        run = self.run_script("router=router", "shard=shard-0", "shard=shard-1", "router=10.0.0.1")
+        self.assertEqual(run.returncode, 0, run.stderr)
+        return run.stderr
 
     def files(self):
         content = {}
@@ -463,16 +509,67 @@ class Secrets(unittest.TestCase):
         edited["keys"] = [entry for entry in edited["keys"] if entry["name"] != "read"] + [{"name": "user", "role": "read", "sha256": "0" * 64}]
         with open(os.path.join(self.folder, "api-keys.json"), "w", encoding="ascii") as f:
             json.dump(edited, f)
-        os.remove(os.path.join(self.folder, "server.pem"))
+        os.remove(os.path.join(self.folder, "router.pem"))
         os.remove(os.path.join(self.folder, "write.apikey"))
         said = self.make()
         second = self.files()
         self.assertEqual(json.loads(second["api-keys.json"]), edited)
-        self.assertEqual({name for name in second if second[name] != first[name]}, {"api-keys.json", "server.pem", "server.key", "write.apikey"} |
-                         {name for name in second if name.endswith(".srl")})
+        self.assertEqual({name for name in second if second[name] != first[name]}, {"api-keys.json", "router.pem", "router.key", "write.apikey"})
         self.assertEqual(re.findall(r'"name": "(\w+)"', said), ["write"])  # whose entry is to be put there
         self.assertIn(hashlib.sha256(second["write.apikey"].encode()).hexdigest(), said)
         self.assertEqual(self.make(), "")
+
+    def verify(self, certificate, *how):
+        run = subprocess.run(["openssl", "verify", "-CAfile", "ca.pem", *how, certificate], cwd=self.folder, capture_output=True, check=False)
+        return run.returncode == 0
+
+    def test_a_certificate_is_good_for_its_own_service_alone(self):
+        self.make()
+        names = {"router": ("router", "10.0.0.1"), "shard": ("shard-0", "shard-1"), "client": ()}
+        for name in names:
+            self.assertTrue(self.verify(f"{name}.pem", "-purpose", "sslclient"), name)  # services are clients of one another
+            for service, called in names.items():
+                for each in called:
+                    flag = "-verify_ip" if each[0].isdigit() else "-verify_hostname"
+                    self.assertEqual(self.verify(f"{name}.pem", "-purpose", "sslserver", flag, each), name == service, (name, each))
+        self.assertFalse(self.verify("client.pem", "-purpose", "sslserver"))
+
+    def test_nothing_is_left_half_made(self):
+        self.make()
+        first = self.files()
+        os.rename(os.path.join(self.folder, "ca.key"), os.path.join(self.folder, "elsewhere"))
+        for name in ("router.pem", "write.apikey"):
+            with open(os.path.join(self.folder, name), "w", encoding="ascii"):
+                pass  # as a disk that was full has left it
+        run = self.run_script("router=router")
+        self.assertNotEqual(run.returncode, 0)
+        self.assertIn("ca.key is missing", run.stderr)
+        self.assertEqual(self.files()["router.key"], first["router.key"])
+        os.rename(os.path.join(self.folder, "elsewhere"), os.path.join(self.folder, "ca.key"))
+        self.assertIn('"write"', self.make())
+        self.assertTrue(self.verify("router.pem"))
+        self.assertEqual(len(self.files()["write.apikey"]), 64)
+        self.assertEqual(set(self.files()), set(first))
+
+    def test_the_proxy_takes_them(self):
+        """As prepare.sh gives them to it."""
+        self.run_script("proxy=localhost")
+        os.rename(os.path.join(self.folder, "proxy.key"), os.path.join(self.folder, "proxy.pem.key"))
+        with open(os.path.join(self.folder, "keys.sha256"), "w", encoding="ascii") as f:
+            f.write("0" * 64 + "\n")
+        config = os.path.join(self.folder, "haproxy.cfg")
+        with open(config, "w", encoding="utf-8") as f:
+            f.write(read("compose", "haproxy.cfg").replace("/secrets/", self.folder + "/"))
+        run = subprocess.run(["haproxy", "-c", "-f", config], env=os.environ | {"ROUTER": "127.0.0.1", "GENERATOR": "127.0.0.1"},
+                             capture_output=True, text=True, check=False)
+        self.assertEqual(run.returncode, 0, run.stdout + run.stderr)
+
+    def test_names_are_of_services(self):
+        for wrong in ("router", "=router", "router="):
+            run = self.run_script(wrong)
+            self.assertEqual(run.returncode, 2, wrong)
+            self.assertIn("SERVICE=NAME", run.stdout)
+            self.assertFalse(os.path.exists(self.folder))
 
     def test_neither_the_repository_nor_an_image_takes_them(self):
         for name in ("secrets/ca.key", "secrets/api-keys.json", "elsewhere/read.apikey", "elsewhere/server.key", "deploy/compose/run/secrets/ca.pem"):
