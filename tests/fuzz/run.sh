@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Fuzzes every parser with clang's libFuzzer, AddressSanitizer and UndefinedBehaviorSanitizer: run.sh SECONDS [NAME ...]
-# A corpus grows in build/fuzz/corpus/NAME; what crashes is left in build/fuzz/crashes/NAME. Once mended it goes to
-# tests/fuzz/found/NAME, where every build runs it.
+# As many at a time as there are cores, at idle priority. A corpus grows in build/fuzz/corpus/NAME, how long each ran in all stands
+# in build/fuzz/seconds/NAME; what crashes is left in build/fuzz/crashes/NAME. Once mended it goes to tests/fuzz/found/NAME, where
+# every build runs it.
 set -uo pipefail
 cd "$(dirname "$0")/../.."
 seconds=${1:?usage: tests/fuzz/run.sh SECONDS [NAME ...]}
@@ -10,12 +11,18 @@ shift
 names=("$@")
 [ $# -gt 0 ] || for source in tests/fuzz/fuzz_*.cc; do name=${source##*/fuzz_}; names+=("${name%.cc}"); done
 cmake --build --preset fuzz --target "${names[@]/#/fuzz_}" -- --quiet || exit 1
-status=0
-for name in "${names[@]}"; do
+mkdir -p build/fuzz/{corpus,crashes,seconds,log}
+
+fuzz() {
+  local name=$1 seconds=$2 status=0 began=$SECONDS
   mkdir -p "build/fuzz/corpus/$name" "build/fuzz/crashes/$name"
-  echo "== $name, $seconds s"
   RETRO_SOURCE_DIR=$PWD chrt -i 0 "build/fuzz/fuzz/fuzz_$name" -max_total_time="$seconds" -rss_limit_mb=4096 -timeout=20 \
-    -artifact_prefix="build/fuzz/crashes/$name/" "build/fuzz/corpus/$name" 2>&1 | grep -E "==ERROR|SUMMARY|DONE|^fuzz:|Test unit" || status=1
+    -artifact_prefix="build/fuzz/crashes/$name/" "build/fuzz/corpus/$name" >"build/fuzz/log/$name" 2>&1 || status=1
+  echo $((SECONDS - began)) >>"build/fuzz/seconds/$name"
   [ -z "$(ls -A "build/fuzz/crashes/$name")" ] || status=1
-done
-exit $status
+  echo "== $name: $(awk '{ s += $1 } END { print s }' "build/fuzz/seconds/$name") s in all"
+  grep -E "==ERROR|SUMMARY|DONE|^fuzz:|Test unit" "build/fuzz/log/$name"
+  return $status
+}
+export -f fuzz
+printf '%s\n' "${names[@]}" | xargs -P "$(nproc)" -I NAME bash -c "fuzz NAME $seconds"
