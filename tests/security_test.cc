@@ -447,6 +447,23 @@ TEST_F(SecurityTest, CertificatesAreReplacedWhileItServes) {
   EXPECT_TRUE(Eventually([&] { return absl::IsUnavailable(Call(trusts_new)); })) << "an expired one is refused";
 }
 
+TEST_F(SecurityTest, CertificatesThatAreHalfReplacedChangeNothing) {
+  const TestAuthority authority("it");
+  ServeWithTls(authority);
+  const ClientSecurity client = Trusting(authority);
+  const TestIdentity next = authority.Sign("server");
+  const auto stays_for_a_while = [&] {  // longer than both ours and gRPC's looks are apart
+    std::this_thread::sleep_for(std::chrono::milliseconds(2500));
+    return Call(Channel(client)).ok();
+  };
+  Write("server.pem", "");  // as while somebody writes it, which ends gRPC's own reader with the process
+  EXPECT_TRUE(stays_for_a_while());
+  Write("server.pem", next.certificate);  // without its key
+  EXPECT_TRUE(stays_for_a_while());
+  Write("server.key", next.key);
+  EXPECT_TRUE(stays_for_a_while());
+}
+
 TEST_F(SecurityTest, WhatCannotServeIsToldAtTheStart) {
   const TestAuthority ours("ours");
   const TestIdentity good = ours.Sign("server"), other = ours.Sign("other");

@@ -1,5 +1,6 @@
 #include "common/rpc/credentials.h"
 
+#include <fcntl.h>
 #include <grpcpp/create_channel.h>
 #include <grpcpp/security/credentials.h>
 #include <grpcpp/security/tls_certificate_provider.h>
@@ -9,14 +10,21 @@
 #include <openssl/evp.h>
 #include <openssl/pem.h>
 #include <openssl/x509.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
+#include <cerrno>
 #include <ctime>
+#include <map>
+#include <string_view>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/ascii.h"
+#include "absl/strings/numbers.h"
 #include "common/base/error.h"
 #include "common/base/file.h"
+#include "common/base/repeating.h"
 #include "common/base/status_macros.h"
 #include "common/base/strings.h"
 #include "common/base/sync.h"
@@ -57,13 +65,17 @@ absl::StatusOr<Certificate> ReadCertificate(const std::string& path) {
   return ParseCertificate(pem, path);
 }
 
-absl::StatusOr<Key> ReadKey(const std::string& path) {
-  RETRO_ASSIGN_OR_RETURN(const std::string pem, ReadFile(path));
+absl::StatusOr<Key> ParseKey(const std::string& pem, const std::string& name) {
   const Bio bio(BIO_new_mem_buf(pem.data(), static_cast<int>(pem.size())));
   Key key(PEM_read_bio_PrivateKey(bio.get(), nullptr, NoPassphrase, nullptr));
   if (key == nullptr)
-    return absl::InvalidArgumentError(StrCat(path, " holds no private key in PEM without passphrase"));
+    return absl::InvalidArgumentError(StrCat(name, " holds no private key in PEM without passphrase"));
   return key;
+}
+
+absl::StatusOr<Key> ReadKey(const std::string& path) {
+  RETRO_ASSIGN_OR_RETURN(const std::string pem, ReadFile(path));
+  return ParseKey(pem, path);
 }
 
 absl::Status OfFlag(const std::string& flag, const absl::Status& status) {
@@ -96,6 +108,90 @@ absl::Status CheckIdentity(const std::string& prefix, const std::string& certifi
 absl::Status CheckAuthority(const std::string& flag, const std::string& path) {
   return path.empty() ? absl::OkStatus() : OfFlag(flag, ReadCertificate(path).status());
 }
+
+// Files of PEM, by path; "" for none.
+struct PemFiles {
+  std::string certificate, key, authority;
+  auto operator<=>(const PemFiles&) const = default;
+};
+
+// Copies in memory that follow files which whole ones and fitting ones replace: gRPC 1.51 ends the process if it finds
+// one that is empty, as it is while somebody writes it, and no handshake works while certificate and key do not fit.
+class PemCopies {
+ public:
+  // For as long as the process runs, as what reads them may.
+  static const PemFiles& Of(const PemFiles& files) {
+    static Mutex mutex;
+    static auto& all = *new std::map<PemFiles, PemCopies*>;
+    const MutexLock lock(mutex);
+    PemCopies*& copies = all[files];
+    if (copies == nullptr) {
+      copies = new PemCopies(files);
+    } else {
+      copies->Follow();  // a new user begins with what they hold now
+    }
+    return copies->copies_;
+  }
+
+ private:
+  explicit PemCopies(const PemFiles& files)
+      : files_(files), copies_(files), watch_(std::chrono::milliseconds(500), [this] { Follow(); }) {}
+
+  void Follow() ABSL_LOCKS_EXCLUDED(mutex_) {
+    const MutexLock lock(mutex_);
+    absl::Status status = Take();
+    if (status == last_) return;
+    last_ = status;
+    if (!status.ok()) {
+      LogEvent(spdlog::level::err, "tls files not taken", {{"message", std::string(MessageOf(status))}});
+    }
+  }
+
+  absl::Status Take() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    PemFiles pem;
+    if (!files_.certificate.empty()) {
+      RETRO_ASSIGN_OR_RETURN(pem.certificate, ReadFile(files_.certificate));
+      RETRO_ASSIGN_OR_RETURN(pem.key, ReadFile(files_.key));
+      RETRO_ASSIGN_OR_RETURN(const Certificate certificate, ParseCertificate(pem.certificate, files_.certificate));
+      RETRO_ASSIGN_OR_RETURN(const Key key, ParseKey(pem.key, files_.key));
+      if (X509_check_private_key(certificate.get(), key.get()) != 1) {
+        return absl::InvalidArgumentError(StrCat(files_.key, " is not the key of ", files_.certificate));
+      }
+    }
+    if (!files_.authority.empty()) {
+      RETRO_ASSIGN_OR_RETURN(pem.authority, ReadFile(files_.authority));
+      RETRO_RETURN_IF_ERROR(ParseCertificate(pem.authority, files_.authority).status());
+    }
+    if (pem == taken_) return absl::OkStatus();
+    RETRO_RETURN_IF_ERROR(Put(pem.key, copies_.key));
+    RETRO_RETURN_IF_ERROR(Put(pem.certificate, copies_.certificate));
+    RETRO_RETURN_IF_ERROR(Put(pem.authority, copies_.authority));
+    taken_ = std::move(pem);
+    return absl::OkStatus();
+  }
+
+  // Whoever opens `path` finds the old text or the new one, whole.
+  static absl::Status Put(const std::string& text, std::string& path) {
+    static constexpr std::string_view kOpenFiles = "/proc/self/fd/";
+    if (text.empty()) return absl::OkStatus();
+    const int file = memfd_create("pem", MFD_CLOEXEC);
+    const bool written = file >= 0 && write(file, text.data(), text.size()) == static_cast<ssize_t>(text.size());
+    int number = file;
+    if (path.starts_with(kOpenFiles) && !absl::SimpleAtoi(path.substr(kOpenFiles.size()), &number)) number = file;
+    const bool placed = written && (number == file || dup3(file, number, O_CLOEXEC) == number);
+    if (file >= 0 && (!placed || number != file)) close(file);
+    if (!placed) return absl::ErrnoToStatus(errno, "a copy of a PEM file in memory");
+    if (number == file) path = StrCat(kOpenFiles, number);
+    return absl::OkStatus();
+  }
+
+  const PemFiles files_;
+  PemFiles copies_;  // changed before the constructor ends, not after it
+  Mutex mutex_;
+  PemFiles taken_ ABSL_GUARDED_BY(mutex_);  // what they held
+  absl::Status last_ ABSL_GUARDED_BY(mutex_);
+  Repeating watch_;  // last: it uses all of the above
+};
 
 // The key that goes with each call.
 class ApiKeySource {
@@ -160,8 +256,9 @@ class ApiKeyInterceptorFactory final : public grpc::experimental::ClientIntercep
 std::shared_ptr<grpc::ChannelCredentials> MakeChannelCredentials(const ClientSecurity& security) {
   if (security.ca.empty()) return grpc::InsecureChannelCredentials();
   grpc::experimental::TlsChannelCredentialsOptions options;
+  const PemFiles& files = PemCopies::Of({security.certificate, security.key, security.ca});
   options.set_certificate_provider(std::make_shared<grpc::experimental::FileWatcherCertificateProvider>(
-      security.key, security.certificate, security.ca, kRefreshSeconds));
+      files.key, files.certificate, files.authority, kRefreshSeconds));
   options.watch_root_certs();
   if (!security.certificate.empty()) options.watch_identity_key_cert_pairs();
   return grpc::experimental::TlsCredentials(options);
@@ -199,9 +296,10 @@ absl::Status CheckServerTls(const ServerTls& tls) {
 
 std::shared_ptr<grpc::ServerCredentials> MakeServerCredentials(const ServerTls& tls) {
   if (!tls.enabled()) return grpc::InsecureServerCredentials();
+  const PemFiles& files = PemCopies::Of({tls.certificate, tls.key, tls.client_ca});
   grpc::experimental::TlsServerCredentialsOptions options(
-      std::make_shared<grpc::experimental::FileWatcherCertificateProvider>(tls.key, tls.certificate, tls.client_ca,
-                                                                           kRefreshSeconds));
+      std::make_shared<grpc::experimental::FileWatcherCertificateProvider>(files.key, files.certificate,
+                                                                           files.authority, kRefreshSeconds));
   options.watch_identity_key_cert_pairs();
   if (!tls.client_ca.empty()) {
     options.watch_root_certs();

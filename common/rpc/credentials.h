@@ -1,5 +1,6 @@
 // TLS of servers and clients, from PEM files that are read again when they change: new connections use what the files
-// hold then, those that exist go on until they end (see ServerOptions.connection_age_max).
+// held when they were last whole and fitted together, those that exist go on until they end (see
+// ServerOptions.connection_age_max).
 #pragma once
 
 #include <grpcpp/channel.h>
