@@ -7,6 +7,7 @@
 #include <grpcpp/security/tls_credentials_options.h>
 #include <grpcpp/support/client_interceptor.h>
 #include <openssl/bio.h>
+#include <openssl/crypto.h>
 #include <openssl/evp.h>
 #include <openssl/pem.h>
 #include <openssl/x509.h>
@@ -16,6 +17,7 @@
 #include <cerrno>
 #include <ctime>
 #include <map>
+#include <memory>
 #include <string_view>
 #include <utility>
 #include <vector>
@@ -119,24 +121,25 @@ struct PemFiles {
 // one that is empty, as it is while somebody writes it, and no handshake works while certificate and key do not fit.
 class PemCopies {
  public:
-  // For as long as the process runs, as what reads them may.
+  // The copies stay for as long as the process runs, as what reads them may.
   static const PemFiles& Of(const PemFiles& files) {
+    OPENSSL_init_crypto(0, nullptr);  // so that it ends after the threads below, which use it
     static Mutex mutex;
-    static auto& all = *new std::map<PemFiles, PemCopies*>;
+    static std::map<PemFiles, std::unique_ptr<PemCopies>> all;
     const MutexLock lock(mutex);
-    PemCopies*& copies = all[files];
+    std::unique_ptr<PemCopies>& copies = all[files];
     if (copies == nullptr) {
-      copies = new PemCopies(files);
+      copies = std::make_unique<PemCopies>(files);
     } else {
       copies->Follow();  // a new user begins with what they hold now
     }
     return copies->copies_;
   }
 
- private:
   explicit PemCopies(const PemFiles& files)
       : files_(files), copies_(files), watch_(std::chrono::milliseconds(500), [this] { Follow(); }) {}
 
+ private:
   void Follow() ABSL_LOCKS_EXCLUDED(mutex_) {
     const MutexLock lock(mutex_);
     absl::Status status = Take();
