@@ -96,7 +96,7 @@ TEST_F(AloneRetrieverTest, WhatDocumentsBecomeHasABudget) {
 
 TEST_F(AloneRetrieverTest, WhatIsOnlyCutIsInTheSameBudget) {
   gate_ = false;
-  std::thread writer([this] { Put("d", LongText("word", 1000)); });
+  std::thread writer([this] { Put("d", LongText("word", 20'000)); });  // more than one batch
   while (WaitingForTheEmbedder() == 0) std::this_thread::sleep_for(std::chrono::milliseconds(1));
   const auto cut = [this](std::chrono::milliseconds patience) {
     grpc::ClientContext context;
