@@ -35,7 +35,7 @@
 namespace retro {
 namespace {
 
-constexpr size_t kIngestDocumentsMax = 4096;                 // in memory, over all streams
+constexpr size_t kIngestDocumentsMax = 4096;  // in memory, over all streams
 // Never the bound that is met first, not by one key alone (see FairShare): streams' documents, and those of the Upserts
 // that are worked on and of some whose callers have left.
 constexpr size_t kIngestQueueMax = 4 * kIngestDocumentsMax;

@@ -24,10 +24,10 @@ struct ServerOptions {
   std::string health_listen;              // "" for none; a second port with the health service alone, for probes
   bool reflection = true;                 // gRPC server reflection
   int message_bytes_max = 64 << 20;       // of one message received
-  // Of requests in memory by the services' own bounds. gRPC may hold kArrivingBytesMax beside them, of messages that are
-  // not whole yet, which come before any key is looked at; beyond it it cancels calls, whoever's they are.
+  // Of requests in memory by the services' own bounds. gRPC may hold kArrivingBytesMax beside them, of messages that
+  // are not whole yet, which come before any key is looked at; beyond it it cancels calls, whoever's they are.
   size_t admitted_bytes_max = size_t{512} << 20;
-  int streams_per_connection_max = 256;   // calls at once on one connection; more wait at the client
+  int streams_per_connection_max = 256;  // calls at once on one connection; more wait at the client
   // A connection is closed at this age, once its calls have ended: clients see new addresses and new certificates.
   std::chrono::milliseconds connection_age_max{30 * 60 * 1000};
   std::chrono::milliseconds drain_max{10'000};  // Stop() cuts calls that last longer
