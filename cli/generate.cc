@@ -71,7 +71,7 @@ struct Options {
 template <typename Number>
 bool ParseNumber(std::string_view text, Number* number) {
   const char* const end = text.data() + text.size();
-  const auto [rest, error] = std::from_chars(text.data(), end, *number);
+  const auto [rest, error] = std::from_chars(text.begin(), end, *number);
   return error == std::errc() && rest == end;
 }
 
