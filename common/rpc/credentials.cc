@@ -182,8 +182,9 @@ class PemCopies {
     int number = file;
     if (path.starts_with(kOpenFiles) && !absl::SimpleAtoi(path.substr(kOpenFiles.size()), &number)) number = file;
     const bool placed = written && (number == file || dup3(file, number, O_CLOEXEC) == number);
+    const int error = errno;  // before closing sets it
     if (file >= 0 && (!placed || number != file)) close(file);
-    if (!placed) return absl::ErrnoToStatus(errno, "a copy of a PEM file in memory");
+    if (!placed) return ErrnoStatus(error, "cannot copy a PEM file to", "memory");
     if (number == file) path = StrCat(kOpenFiles, number);
     return absl::OkStatus();
   }
