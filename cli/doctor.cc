@@ -119,7 +119,7 @@ void LookAtSecurity(const Peer& peer, const CommonOptions& options, Findings& fi
 }
 
 void LookAtExpiry(const std::string& subject, const std::string& pem, const std::string& whose, Findings& findings) {
-  const auto end = CertificateExpiryOf(pem, whose);
+  const auto end = CertificateExpiry(pem, whose);
   if (!end.ok()) {
     findings.Add(Verdict::kWarning, subject, std::string(end.status().message()));
     return;

@@ -8,7 +8,7 @@
 #   api-keys.json               their hashes, for --api-keys; yours to edit from then on
 # What is there already stays: delete a .pem, or a .apikey, to have it and its pair made anew; a certificate with all of its NAMEs,
 # and with ca.key back in its place. The entry of a key that is made when api-keys.json is there already is printed, to be put there
-# by you. Your own authority and keys are as good.
+# by you, beside the old one for as long as that is used. Your own authority and keys are as good.
 set -euo pipefail
 usage() { sed -n '2,11s/^# \{0,1\}//p' "$0"; exit 2; }
 [ $# -ge 1 ] || usage
@@ -60,5 +60,5 @@ if [ ! -s api-keys.json ]; then
   { echo '{"keys": ['; one_a_line "${entries[@]}"; echo ']}'; } >new.json
   mv -f new.json api-keys.json
 elif [ ${#made[@]} != 0 ]; then
-  { echo "To be put into $PWD/api-keys.json, in place of entries of the same names:"; one_a_line "${made[@]}"; } >&2
+  { echo "To be put into $PWD/api-keys.json: in place of entries of the same names, or beside them under other names while the old keys are used:"; one_a_line "${made[@]}"; } >&2
 fi

@@ -25,6 +25,7 @@ constexpr int kThreadsMax = 1024;
 constexpr int kRequestsWaitingMax = 1 << 20;
 constexpr uint64_t kStoreMemoryBytesMin = uint64_t{8} << 20;
 constexpr uint64_t kRequestBytesMaxMin = uint64_t{64} << 20;  // the largest message
+constexpr uint64_t kIngestBytesMaxMin = uint64_t{1} << 20;
 constexpr uint64_t kBytesMax = uint64_t{1} << 40;
 
 struct Settings {
@@ -59,6 +60,7 @@ void AddBounds(CLI::App& app, Settings& settings) {
          "--ingest-bytes-max", settings.retriever.ingest_bytes_max,
          "Bytes of streams' documents in memory at once, and again of what documents become while they are cut, "
          "embedded and written; more waits, the former at the sender")
+      ->check(CLI::Range(kIngestBytesMaxMin, kBytesMax))
       ->capture_default_str()
       ->group(kBounds);
   app.add_option("--store-memory-bytes", settings.retriever.store_memory_bytes,

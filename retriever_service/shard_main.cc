@@ -109,9 +109,10 @@ void AddSettings(CLI::App& app, Settings& settings) {
       ->check(CLI::Range(1, kRequestsWaitingMax))
       ->capture_default_str()
       ->group(kBounds);
-  app.add_option("--request-bytes-max", settings.unary.bytes_max,
-                 "Bytes of requests and replies in memory at once: of reads, and as much again of writes, but for what "
-                 "replicas pull; more are refused at once")
+  app.add_option(
+         "--request-bytes-max", settings.unary.bytes_max,
+         "Bytes of requests and replies in memory at once: of reads, as much again of writes and of admin calls, "
+         "but for what replicas pull; more are refused at once")
       ->check(CLI::Range(kRequestBytesMaxMin, kBytesMax))
       ->capture_default_str()
       ->group(kBounds);

@@ -277,6 +277,20 @@ TEST_F(BatcherTest, AFailureReachesAllOfTheBatchOnceAndTheNextIsServed) {
   EXPECT_THAT(batches(), ElementsAre(ElementsAre(0), ElementsAre(1, 2), ElementsAre(4)));  // not 3
 }
 
+TEST_F(BatcherTest, WhoLeavesBetweenTwoTurnsOfABatchThatFailsIsToldOnce) {
+  Start({});
+  {
+    MutexLock lock(record_->mutex);
+    record_->error = absl::InternalError("broken");
+  }
+  std::atomic<int> asked = 0;  // when it comes, before its first turn, before its second
+  const auto leaves = [&asked] { return ++asked == 3; };
+  Outcome outcome = Submit(std::vector<TokenSequence>(40, {1}), kIngest, Clock::time_point::max(), leaves);
+  EXPECT_EQ(outcome.get().status().code(), absl::StatusCode::kCancelled);
+  EXPECT_EQ(Submit({{2}}, kIngest).get().status().message(), "broken") << "after the first's batch";
+  EXPECT_EQ(batcher_->stats().queued_ingest, 0u);
+}
+
 TEST_F(BatcherTest, StopFailsWhatWaitsAndWhatComesAfter) {
   Start({.queued_ingest_max = 1});
   Outcome held = Hold();

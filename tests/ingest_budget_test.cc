@@ -54,14 +54,14 @@ TEST(IngestBudgetTest, WhoeverGetsRoomMayGiveItBackAtOnceHoweverManyWait) {
 
 TEST(IngestBudgetTest, RoomIsWaitedForAndWhatItDoesNotNeedGivenBack) {
   IngestBudget budget(/*documents_max=*/10, /*bytes_max=*/100);
-  std::optional<IngestRoom> first(std::in_place, budget, 80, "");
+  std::optional<IngestRoom> first(std::in_place, budget, 80, CallContext());
   std::atomic<int> entered = 0;
   std::thread second([&] {
-    const IngestRoom room(budget, 40, "");
+    const IngestRoom room(budget, 40, CallContext());
     ++entered;
   });
   std::thread third([&] {
-    const IngestRoom room(budget, 90, "");
+    const IngestRoom room(budget, 90, CallContext());
     ++entered;
   });
   std::this_thread::sleep_for(std::chrono::milliseconds(20));
@@ -75,6 +75,37 @@ TEST(IngestBudgetTest, RoomIsWaitedForAndWhatItDoesNotNeedGivenBack) {
   EXPECT_EQ(entered, 2);
   EXPECT_EQ(budget.bytes(), 0u);
   EXPECT_EQ(budget.documents(), 0u);
+}
+
+TEST(IngestBudgetTest, WhoseCallerLeavesWaitsNoLongerNorIsWaitedFor) {
+  IngestBudget budget(/*documents_max=*/10, /*bytes_max=*/100);
+  const IngestRoom first(budget, 80, CallContext());
+  bool third = false;
+  std::atomic<bool> gone = false;
+  CallContext context;
+  context.cancelled = [&gone] { return gone.load(); };
+  std::thread second([&] {
+    const IngestRoom room(budget, 40, context);
+    EXPECT_TRUE(absl::IsCancelled(room.Check())) << room.Check();
+  });
+  while (true) {  // until the second waits, behind which whatever comes waits as well
+    bool at_once = false;
+    budget.Acquire(
+        1, "", [&at_once] { at_once = true; }, &at_once);
+    if (!at_once) {
+      EXPECT_TRUE(budget.Withdraw(&at_once));
+      break;
+    }
+    budget.Release(1);
+  }
+  budget.Acquire(10, "", [&third] { third = true; });
+  EXPECT_FALSE(third);
+  gone = true;
+  second.join();
+  EXPECT_TRUE(third);
+  EXPECT_EQ(budget.bytes(), 90u);
+  EXPECT_FALSE(budget.Withdraw(&context));
+  budget.Release(10);
 }
 
 TEST(IngestBudgetTest, DocumentsAreBoundedToo) {

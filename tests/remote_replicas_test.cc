@@ -21,6 +21,7 @@
 #include "common/rpc/status.h"
 #include "retriever_service/shard/message_parts.h"
 #include "retriever_service/shard/remote_shard.h"
+#include "retriever_service/shard/replica_call.h"
 
 namespace retro {
 namespace {
@@ -244,6 +245,15 @@ TEST_F(ReplicasTest, AWriteWhoseAnswerIsLateMayBeRepeated) {
   const absl::Status status = shard_->Write({}, hurried).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable) << status;
   EXPECT_EQ(ReasonOf(status), Reason::kWriteOutcomeUnknown);
+}
+
+// As gRPC says it for the shard when it has no memory for what arrives.
+TEST(ReplicaCallTest, OfACallThatGrpcCancelledNobodyKnowsWhatBecame) {
+  const grpc::Status cancelled(grpc::StatusCode::RESOURCE_EXHAUSTED, "");
+  EXPECT_EQ(ReasonOf(FromShardCall(cancelled, Effect::kChange, "a")), Reason::kWriteOutcomeUnknown);
+  EXPECT_NE(ReasonOf(FromShardCall(cancelled, Effect::kRead, "a")), Reason::kWriteOutcomeUnknown);
+  const grpc::Status too_old(grpc::StatusCode::UNIMPLEMENTED, "");
+  EXPECT_NE(ReasonOf(FromShardCall(too_old, Effect::kChange, "a")), Reason::kWriteOutcomeUnknown);
 }
 
 // Clients know no epochs: they are told that nothing was done and that it is worth another try.

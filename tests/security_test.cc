@@ -451,7 +451,8 @@ TEST_F(SecurityTest, CertificatesThatAreHalfReplacedChangeNothing) {
   const TestAuthority authority("it");
   ServeWithTls(authority);
   const ClientSecurity client = Trusting(authority);
-  const TestIdentity next = authority.Sign("server");
+  const TestIdentity next = authority.Sign("server", std::chrono::hours(2));
+  const auto served = ServedCertificateExpiry(server_.tls).value();
   const auto stays_for_a_while = [&] {  // longer than both ours and gRPC's looks are apart
     std::this_thread::sleep_for(std::chrono::milliseconds(2500));
     return Call(Channel(client)).ok();
@@ -460,8 +461,10 @@ TEST_F(SecurityTest, CertificatesThatAreHalfReplacedChangeNothing) {
   EXPECT_TRUE(stays_for_a_while());
   Write("server.pem", next.certificate);  // without its key
   EXPECT_TRUE(stays_for_a_while());
+  EXPECT_EQ(ServedCertificateExpiry(server_.tls).value(), served) << "and not the file's";
   Write("server.key", next.key);
   EXPECT_TRUE(stays_for_a_while());
+  EXPECT_NE(ServedCertificateExpiry(server_.tls).value(), served);
 }
 
 TEST_F(SecurityTest, WhatCannotServeIsToldAtTheStart) {

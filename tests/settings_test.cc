@@ -75,6 +75,7 @@ TEST(SettingsTest, AValueThatIsMissingIsNotTakenFromTheNextFlag) {
                                                 {"--api-keys="},
                                                 {"--api-keys", ""},
                                                 {"--api-keys"},
+                                                {"--allow-plaintext-beyond-loopback="},
                                                 {"--listen", "--reflection"}}) {
     const Reading reading = Read(flags);
     EXPECT_EQ(reading.code, 2) << flags.front() << reading.settings.api_keys;
@@ -82,6 +83,16 @@ TEST(SettingsTest, AValueThatIsMissingIsNotTakenFromTheNextFlag) {
   }
   const Variable variable("RETRO_TESTED_API_KEYS", "");
   EXPECT_EQ(Read().code, 2);
+}
+
+TEST(SettingsTest, AnEmptyValueInTheFileIsNone) {
+  const std::string file = testing::TempDir() + "settings_test_empty.toml";
+  for (const char* setting : {"api-keys", "allow-plaintext-beyond-loopback"}) {
+    std::ofstream(file) << setting << " = \"\"\n";
+    const Reading reading = Read({"--config=" + file});
+    EXPECT_EQ(reading.code, 2) << setting;
+    EXPECT_NE(reading.error.find(setting), std::string::npos) << reading.error;
+  }
 }
 
 TEST(SettingsTest, AVariableThatIsNoSettingIsRefused) {

@@ -23,7 +23,6 @@
 #include <vector>
 
 #include "absl/strings/ascii.h"
-#include "absl/strings/numbers.h"
 #include "common/base/error.h"
 #include "common/base/file.h"
 #include "common/base/repeating.h"
@@ -117,12 +116,51 @@ struct PemFiles {
   auto operator<=>(const PemFiles&) const = default;
 };
 
+// A text that is read by a path.
+class MemoryFile {
+ public:
+  static absl::StatusOr<MemoryFile> Of(const std::string& text) {
+    MemoryFile file;
+    if (text.empty()) return file;
+    file.descriptor_ = memfd_create("pem", MFD_CLOEXEC);
+    if (file.descriptor_ < 0 ||
+        write(file.descriptor_, text.data(), text.size()) != static_cast<ssize_t>(text.size())) {
+      return ErrnoStatus(errno, "cannot copy a PEM file to", "memory");
+    }
+    return file;
+  }
+
+  MemoryFile() = default;
+  MemoryFile(MemoryFile&& other) noexcept : descriptor_(std::exchange(other.descriptor_, -1)) {}
+  MemoryFile& operator=(MemoryFile&&) = delete;
+  ~MemoryFile() {
+    if (descriptor_ >= 0) close(descriptor_);
+  }
+
+  // The path stays if there was one: whoever opens it finds the old text or the new one, whole.
+  void Become(MemoryFile other) {
+    if (descriptor_ < 0 || other.descriptor_ < 0) {
+      std::swap(descriptor_, other.descriptor_);
+    } else {
+      while (dup3(other.descriptor_, descriptor_, O_CLOEXEC) < 0) {  // EINTR, or EBUSY beside an open()
+      }
+    }
+  }
+
+  // "" without a text.
+  std::string path() const { return descriptor_ < 0 ? "" : StrCat("/proc/self/fd/", descriptor_); }
+
+ private:
+  int descriptor_ = -1;
+};
+
 // Copies in memory that follow files which whole ones and fitting ones replace: gRPC 1.51 ends the process if it finds
 // one that is empty, as it is while somebody writes it, and no handshake works while certificate and key do not fit.
 class PemCopies {
  public:
-  // The copies stay for as long as the process runs, as what reads them may.
-  static const PemFiles& Of(const PemFiles& files) {
+  // The copies that follow `files`, which stay for as long as the process runs, as what reads them may. With what the
+  // files hold now, or, if that is none, what they held last.
+  static PemCopies& Of(const PemFiles& files) {
     OPENSSL_init_crypto(0, nullptr);  // so that it ends after the threads below, which use it
     static Mutex mutex;
     static std::map<PemFiles, std::unique_ptr<PemCopies>> all;
@@ -131,13 +169,24 @@ class PemCopies {
     if (copies == nullptr) {
       copies = std::make_unique<PemCopies>(files);
     } else {
-      copies->Follow();  // a new user begins with what they hold now
+      copies->Follow();
     }
-    return copies->copies_;
+    return *copies;
   }
 
   explicit PemCopies(const PemFiles& files)
-      : files_(files), copies_(files), watch_(std::chrono::milliseconds(500), [this] { Follow(); }) {}
+      : files_(files), watch_(std::chrono::milliseconds(500), [this] { Follow(); }) {}
+
+  // Their paths, which do not change. Fails while nothing was taken.
+  absl::StatusOr<PemFiles> paths() ABSL_LOCKS_EXCLUDED(mutex_) {
+    const MutexLock lock(mutex_);
+    if (taken_ == PemFiles()) return last_;
+    return paths_;
+  }
+  std::string certificate() ABSL_LOCKS_EXCLUDED(mutex_) {
+    const MutexLock lock(mutex_);
+    return taken_.certificate;
+  }
 
  private:
   void Follow() ABSL_LOCKS_EXCLUDED(mutex_) {
@@ -166,33 +215,23 @@ class PemCopies {
       RETRO_RETURN_IF_ERROR(ParseCertificate(pem.authority, files_.authority).status());
     }
     if (pem == taken_) return absl::OkStatus();
-    RETRO_RETURN_IF_ERROR(Put(pem.key, copies_.key));
-    RETRO_RETURN_IF_ERROR(Put(pem.certificate, copies_.certificate));
-    RETRO_RETURN_IF_ERROR(Put(pem.authority, copies_.authority));
+    // All of them or none: placing one needs no further room or open file.
+    RETRO_ASSIGN_OR_RETURN(MemoryFile key, MemoryFile::Of(pem.key));
+    RETRO_ASSIGN_OR_RETURN(MemoryFile certificate, MemoryFile::Of(pem.certificate));
+    RETRO_ASSIGN_OR_RETURN(MemoryFile authority, MemoryFile::Of(pem.authority));
+    key_.Become(std::move(key));
+    certificate_.Become(std::move(certificate));
+    authority_.Become(std::move(authority));
+    paths_ = {certificate_.path(), key_.path(), authority_.path()};
     taken_ = std::move(pem);
     return absl::OkStatus();
   }
 
-  // Whoever opens `path` finds the old text or the new one, whole.
-  static absl::Status Put(const std::string& text, std::string& path) {
-    static constexpr std::string_view kOpenFiles = "/proc/self/fd/";
-    if (text.empty()) return absl::OkStatus();
-    const int file = memfd_create("pem", MFD_CLOEXEC);
-    const bool written = file >= 0 && write(file, text.data(), text.size()) == static_cast<ssize_t>(text.size());
-    int number = file;
-    if (path.starts_with(kOpenFiles) && !absl::SimpleAtoi(path.substr(kOpenFiles.size()), &number)) number = file;
-    const bool placed = written && (number == file || dup3(file, number, O_CLOEXEC) == number);
-    const int error = errno;  // before closing sets it
-    if (file >= 0 && (!placed || number != file)) close(file);
-    if (!placed) return ErrnoStatus(error, "cannot copy a PEM file to", "memory");
-    if (number == file) path = StrCat(kOpenFiles, number);
-    return absl::OkStatus();
-  }
-
   const PemFiles files_;
-  PemFiles copies_;  // changed before the constructor ends, not after it
   Mutex mutex_;
-  PemFiles taken_ ABSL_GUARDED_BY(mutex_);  // what they held
+  MemoryFile certificate_ ABSL_GUARDED_BY(mutex_), key_ ABSL_GUARDED_BY(mutex_), authority_ ABSL_GUARDED_BY(mutex_);
+  PemFiles paths_ ABSL_GUARDED_BY(mutex_);
+  PemFiles taken_ ABSL_GUARDED_BY(mutex_);  // what they hold
   absl::Status last_ ABSL_GUARDED_BY(mutex_);
   Repeating watch_;  // last: it uses all of the above
 };
@@ -257,10 +296,11 @@ class ApiKeyInterceptorFactory final : public grpc::experimental::ClientIntercep
   const std::shared_ptr<ApiKeySource> source_;
 };
 
-std::shared_ptr<grpc::ChannelCredentials> MakeChannelCredentials(const ClientSecurity& security) {
+absl::StatusOr<std::shared_ptr<grpc::ChannelCredentials>> MakeChannelCredentials(const ClientSecurity& security) {
   if (security.ca.empty()) return grpc::InsecureChannelCredentials();
   grpc::experimental::TlsChannelCredentialsOptions options;
-  const PemFiles& files = PemCopies::Of({security.certificate, security.key, security.ca});
+  RETRO_ASSIGN_OR_RETURN(const PemFiles files,
+                         PemCopies::Of({security.certificate, security.key, security.ca}).paths());
   options.set_certificate_provider(std::make_shared<grpc::experimental::FileWatcherCertificateProvider>(
       files.key, files.certificate, files.authority, kRefreshSeconds));
   options.watch_root_certs();
@@ -298,9 +338,9 @@ absl::Status CheckServerTls(const ServerTls& tls) {
   return absl::OkStatus();
 }
 
-std::shared_ptr<grpc::ServerCredentials> MakeServerCredentials(const ServerTls& tls) {
+absl::StatusOr<std::shared_ptr<grpc::ServerCredentials>> MakeServerCredentials(const ServerTls& tls) {
   if (!tls.enabled()) return grpc::InsecureServerCredentials();
-  const PemFiles& files = PemCopies::Of({tls.certificate, tls.key, tls.client_ca});
+  RETRO_ASSIGN_OR_RETURN(const PemFiles files, PemCopies::Of({tls.certificate, tls.key, tls.client_ca}).paths());
   grpc::experimental::TlsServerCredentialsOptions options(
       std::make_shared<grpc::experimental::FileWatcherCertificateProvider>(files.key, files.certificate,
                                                                            files.authority, kRefreshSeconds));
@@ -312,13 +352,12 @@ std::shared_ptr<grpc::ServerCredentials> MakeServerCredentials(const ServerTls& 
   return grpc::experimental::TlsServerCredentials(options);
 }
 
-absl::StatusOr<std::chrono::system_clock::time_point> CertificateExpiry(const std::string& path) {
-  RETRO_ASSIGN_OR_RETURN(const std::string pem, ReadFile(path));
-  return CertificateExpiryOf(pem, path);
+absl::StatusOr<std::chrono::system_clock::time_point> ServedCertificateExpiry(const ServerTls& tls) {
+  return CertificateExpiry(PemCopies::Of({tls.certificate, tls.key, tls.client_ca}).certificate(), tls.certificate);
 }
 
-absl::StatusOr<std::chrono::system_clock::time_point> CertificateExpiryOf(const std::string& pem,
-                                                                          const std::string& name) {
+absl::StatusOr<std::chrono::system_clock::time_point> CertificateExpiry(const std::string& pem,
+                                                                        const std::string& name) {
   RETRO_ASSIGN_OR_RETURN(const Certificate certificate, ParseCertificate(pem, name));
   std::tm time = {};
   if (ASN1_TIME_to_tm(X509_get0_notAfter(certificate.get()), &time) != 1) {
@@ -343,7 +382,8 @@ absl::StatusOr<std::shared_ptr<grpc::Channel>> MakeChannel(const std::string& ta
     RETRO_RETURN_IF_ERROR(OfFlag(StrCat("--", flag_prefix, "api-key-file"), source->Refresh()));
     interceptors.push_back(std::make_unique<ApiKeyInterceptorFactory>(std::move(source)));
   }
-  return grpc::experimental::CreateCustomChannelWithInterceptors(target, MakeChannelCredentials(security), arguments,
+  RETRO_ASSIGN_OR_RETURN(const auto credentials, MakeChannelCredentials(security));
+  return grpc::experimental::CreateCustomChannelWithInterceptors(target, credentials, arguments,
                                                                  std::move(interceptors));
 }
 

@@ -28,13 +28,14 @@ struct ServerTls {
 // belong together, a certificate that has expired. Errors of ReadFile.
 absl::Status CheckServerTls(const ServerTls& tls);
 
-// `tls` was checked.
-std::shared_ptr<grpc::ServerCredentials> MakeServerCredentials(const ServerTls& tls);
+// `tls` was checked. Fails if its files are not as they were then, or no file in memory can be made.
+absl::StatusOr<std::shared_ptr<grpc::ServerCredentials>> MakeServerCredentials(const ServerTls& tls);
 
-// Until when the first certificate of a PEM file is valid, or of the text of one, which errors call `name`.
-absl::StatusOr<std::chrono::system_clock::time_point> CertificateExpiry(const std::string& path);
-absl::StatusOr<std::chrono::system_clock::time_point> CertificateExpiryOf(const std::string& pem,
-                                                                          const std::string& name);
+// Until when the first certificate of a text of PEM is valid, which errors call `name`.
+absl::StatusOr<std::chrono::system_clock::time_point> CertificateExpiry(const std::string& pem,
+                                                                        const std::string& name);
+// The same of the certificate that new connections to a server are shown, whatever its file holds by now.
+absl::StatusOr<std::chrono::system_clock::time_point> ServedCertificateExpiry(const ServerTls& tls);
 
 // A client's.
 struct ClientSecurity {

@@ -124,7 +124,8 @@ absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::Start(const ServerOptions&
   grpc::ServerBuilder builder;
   SetBounds(options, options.admitted_bytes_max + kArrivingBytesMax, builder);
   if (!options.reflection) builder.SetOption(std::make_unique<WithoutReflection>());
-  builder.AddListeningPort(options.listen, MakeServerCredentials(options.tls), &server->port_);
+  RETRO_ASSIGN_OR_RETURN(const auto credentials, MakeServerCredentials(options.tls));
+  builder.AddListeningPort(options.listen, credentials, &server->port_);
   builder.RegisterService(&server->health_);
   for (grpc::Service* service : services) builder.RegisterService(service);
   server->server_ = builder.BuildAndStart();

@@ -29,12 +29,12 @@ absl::Status OpenAccess(ServiceSettings& settings) {
 }
 
 // When the certificate ends, so that an alert can tell in time.
-void WatchCertificate(const std::string& path, Metrics& metrics) {
-  if (path.empty()) return;
+void WatchCertificate(const ServerTls& tls, Metrics& metrics) {
+  if (!tls.enabled()) return;
   prometheus::Gauge& expiry =
       metrics.Gauge("retro_certificate_expiry_seconds", "When the server's certificate ends, in seconds since 1970.");
-  metrics.BeforeScrape([path, &expiry] {
-    const auto end = CertificateExpiry(path);
+  metrics.BeforeScrape([tls, &expiry] {
+    const auto end = ServedCertificateExpiry(tls);
     if (end.ok()) expiry.Set(std::chrono::duration<double>(end->time_since_epoch()).count());
   });
 }
@@ -108,7 +108,7 @@ absl::Status ServeUntilStopped(const ServiceSettings& settings, Metrics& metrics
   std::unique_ptr<MetricsServer> metrics_server;
   if (!settings.metrics_listen.empty()) {
     WatchProcess(metrics);
-    WatchCertificate(settings.server.tls.certificate, metrics);
+    WatchCertificate(settings.server.tls, metrics);
     RETRO_ASSIGN_OR_RETURN(metrics_server, MetricsServer::Start(settings.metrics_listen, metrics));
   }
   LogEvent(spdlog::level::info, "serving", {{"port", std::to_string(port)}});

@@ -69,7 +69,8 @@ absl::StatusOr<std::vector<std::string>> Arguments(const CLI::App& app, std::spa
     const std::string name(argument.substr(0, sign));
     const CLI::Option* const option = name.starts_with("--") ? app.get_option_no_throw(name) : nullptr;
     given.insert(option);
-    if (option == nullptr || option->get_items_expected_max() == 0) continue;
+    if (option == nullptr) continue;
+    if (option->get_items_expected_max() == 0 && sign == std::string_view::npos) continue;  // it needs none
     const bool is_next = sign == std::string_view::npos;
     const std::string value(is_next ? i + 1 < argv.size() ? argv[i + 1] : "" : argument.substr(sign + 1));
     RETRO_RETURN_IF_ERROR(CheckValue(name, value));
@@ -83,6 +84,17 @@ absl::StatusOr<std::vector<std::string>> Arguments(const CLI::App& app, std::spa
   }
   return arguments;
 }
+
+// CLI11 alone takes an empty value of a flag for "true".
+class SettingsFile final : public CLI::ConfigTOML {
+ public:
+  std::string to_flag(const CLI::ConfigItem& item) const override {
+    const std::string value = CLI::ConfigTOML::to_flag(item);
+    if (value.empty())
+      throw CLI::ConversionError(item.fullname() + " has no value: give one, or leave the setting out");
+    return value;
+  }
+};
 
 absl::Status CheckFileValues(const CLI::App& app) {
   for (const CLI::Option* option : app.get_options()) {
@@ -135,6 +147,7 @@ absl::Status CheckServiceSettings(const ServiceSettings& settings) {
 
 void AddServiceSettings(CLI::App& app, ServiceSettings& settings) {
   app.set_config("--config", "", "Read settings from this file (key = value, keys are the flags without dashes)");
+  app.config_formatter(std::make_shared<SettingsFile>());
   app.allow_config_extras(CLI::config_extras_mode::error);
   app.add_flag("--check-config", settings.check_config,
                "Check the settings and the files that they name, print what is in force and end (a model's weights and "

@@ -13,12 +13,18 @@ chmod 755 run run/cluster run/model
 
 # run/secrets is the operator's; run/secrets-of/SERVICE what that service mounts, its and nobody else's to read.
 bash ../secrets.sh run/secrets router=router generator=generator shard=shard-{0,1}{a,b} "${@/#/proxy=}" proxy=localhost
+# A key that router, shards and generator show each other is given to them once all know it.
+for name in shards generator; do
+  grep -qi "$(sha256sum <run/secrets/$name.apikey | cut -d' ' -f1)" run/secrets/api-keys.json ||
+    { echo "run/secrets/$name.apikey is new: put its entry beside the old one, under a name of its own, and say this again" >&2; exit 1; }
+done
 (umask 077; grep -oE '\b[0-9a-fA-F]{64}\b' run/secrets/api-keys.json >run/secrets/keys.sha256 || [ $? = 1 ])
 # Services look at their files every second, so that these come whole and close upon one another: by renames.
 give() { # give SERVICE [AS=]FILE...
   local folder=run/secrets-of/$1 new=run/secrets-of/.new file; shift
   rm -rf $new
   mkdir -p "$folder" $new
+  chmod 755 run/secrets-of "$folder" $new
   for file in "$@"; do install -m 400 -o 10001 -g 10001 "run/secrets/${file#*=}" "$new/${file%%=*}"; done
   mv -f $new/* "$folder"
 }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <future>
+#include <utility>
 
 #include "common/base/error.h"
 
@@ -56,11 +57,14 @@ struct EmbedBatcher::Finished {
   std::shared_ptr<Pending> pending;
   absl::Status status;
 
+  // Nothing the second time: a request may be dropped while its first sequences are in a batch, which then fails.
   void Report() const {
+    const auto done = std::exchange(pending->request.done, nullptr);
+    if (done == nullptr) return;
     if (status.ok()) {
-      pending->request.done(std::move(pending->reply));
+      done(std::move(pending->reply));
     } else {
-      pending->request.done(status);
+      done(status);
     }
   }
 };

@@ -87,7 +87,8 @@ WriteResult DocumentWriter::Write(const std::string& collection, pb::DocumentWri
   const uint32_t number = shards_.ShardOfDocument(id);
   absl::StatusOr<shardpb::WriteResponse> response = Send(shards_.shard(number), request, context);
   if (response.ok() && response->results(0).outcome() == shardpb::CHANGE_OUTCOME_NEEDS_CHUNKS) {
-    room.emplace(budget_, CutBytesMax(text.size(), *spec), context.key());
+    room.emplace(budget_, CutBytesMax(text.size(), *spec), context);
+    if (!room->Check().ok()) return FailedWrite(id, room->Check());
     change.mutable_document()->set_text(std::move(text));
     status = AddContent(*spec, write, field, context, change, *room);
     if (!status.ok()) return FailedWrite(id, status);
@@ -111,7 +112,8 @@ absl::StatusOr<pb::CutChunksResponse> DocumentWriter::Cut(const pb::CutChunksReq
   RETRO_ASSIGN_OR_RETURN(const pb::CollectionSpec spec, shards_.CollectionNow(request.collection(), context));
   RETRO_RETURN_IF_ERROR(CheckCuts(spec));
   const std::string_view text = request.text();
-  const IngestRoom room(budget_, CutBytesMax(text.size(), spec), context.key());
+  const IngestRoom room(cut_budget_, CutBytesMax(text.size(), spec), context);
+  RETRO_RETURN_IF_ERROR(room.Check());
   RETRO_RETURN_IF_ERROR(context.Check());  // after that wait
   pb::CutChunksResponse response;
   response.set_tokenizer_fingerprint(spec.tokenizer_fingerprint());

@@ -46,6 +46,9 @@ class DocumentWriter {
   absl::StatusOr<pb::CutChunksResponse> Cut(const pb::CutChunksRequest& request, const CallContext& context) const;
 
  private:
+  static constexpr size_t kCutsMax = 16;
+  static constexpr size_t kCutBytesMax = size_t{64} << 20;
+
   // FAILED_PRECONDITION (TOKENIZER_MISMATCH) if the collection's documents are cut by another.
   absl::Status CheckCuts(const pb::CollectionSpec& spec) const;
   // With its text: chunks, and their vectors. `room` is what the change then needs.
@@ -58,6 +61,8 @@ class DocumentWriter {
   Embedding& embedding_;
   const Tokenizer& tokenizer_;
   IngestBudget& budget_;
+  // Of texts that are only cut, by callers who may not write: they hold up no document, nor each other for long.
+  mutable IngestBudget cut_budget_{kCutsMax, kCutBytesMax};
 };
 
 }  // namespace retro

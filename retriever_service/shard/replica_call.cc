@@ -14,6 +14,22 @@ using Clock = std::chrono::steady_clock;
 constexpr std::chrono::milliseconds kDeadlineMargin{20};
 constexpr std::chrono::seconds kCallMax{60};  // of a caller without a deadline
 
+// Whether a call that ended so, without a word of the shard's own, may have reached it: gRPC answers
+// RESOURCE_EXHAUSTED when it cancels calls for want of memory, and INTERNAL or UNKNOWN where a connection breaks.
+bool MayHaveArrived(absl::StatusCode code) {
+  switch (code) {
+    case absl::StatusCode::kUnavailable:
+    case absl::StatusCode::kDeadlineExceeded:
+    case absl::StatusCode::kCancelled:
+    case absl::StatusCode::kResourceExhausted:
+    case absl::StatusCode::kInternal:
+    case absl::StatusCode::kUnknown:
+      return true;
+    default:
+      return false;
+  }
+}
+
 }  // namespace
 
 void PrepareCall(const CallContext& call, grpc::ClientContext& context) {
@@ -30,10 +46,7 @@ void PrepareCall(const CallContext& call, grpc::ClientContext& context) {
 absl::Status FromShardCall(const grpc::Status& status, Effect effect, const std::string& where) {
   absl::Status error = FromGrpcStatus(status);
   if (error.ok() || ReasonOf(error).has_value()) return error;
-  const bool outcome_unknown = effect == Effect::kChange && (error.code() == absl::StatusCode::kUnavailable ||
-                                                             error.code() == absl::StatusCode::kDeadlineExceeded ||
-                                                             error.code() == absl::StatusCode::kCancelled);
-  if (outcome_unknown) {
+  if (effect == Effect::kChange && MayHaveArrived(error.code())) {
     return Error(absl::StatusCode::kUnavailable, Reason::kWriteOutcomeUnknown,
                  StrCat(where, " did not say whether it made the change, repeat it: ", MessageOf(error)));
   }

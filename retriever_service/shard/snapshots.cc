@@ -17,6 +17,7 @@
 #include "common/base/status_macros.h"
 #include "common/base/strings.h"
 #include "common/document/snapshot_name.h"
+#include "retriever_service/store/disk_room.h"
 
 namespace retro {
 namespace {
@@ -32,15 +33,6 @@ constexpr char kLock[] = ".lock";
 
 absl::Status FromSystem(const std::error_code& error, std::string_view what, const std::string& path) {
   return error ? ErrnoStatus(error.value(), what, path) : absl::OkStatus();
-}
-
-uint64_t BytesOf(const std::string& folder) {
-  uint64_t bytes = 0;
-  std::error_code error;
-  for (const auto& entry : fs::recursive_directory_iterator(folder, error)) {
-    if (entry.is_regular_file(error)) bytes += entry.file_size(error);
-  }
-  return bytes;
 }
 
 // Names come over the wire and must stay within the folder.
@@ -129,7 +121,7 @@ absl::Status Snapshots::Create(const std::string& name, const LocalShard& shard,
   if (status.ok()) {
     manifest.set_epoch(position.epoch());
     manifest.set_position(position.number());
-    manifest.set_size_bytes(BytesOf(folder));
+    manifest.set_size_bytes(BytesIn(folder));
     status = WriteFileAtomically(folder + kManifest, WithChecksum(manifest.SerializeAsString()));
   }
   if (status.ok()) status = RenameDurably(folder, PathOf(name));

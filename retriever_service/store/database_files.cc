@@ -23,11 +23,14 @@ constexpr std::string_view kOptions = "OPTIONS-";
 constexpr std::string_view kLog = ".log";
 constexpr std::string_view kTable = ".sst";
 
-std::vector<std::string> NamesIn(const std::string& folder) {
+absl::StatusOr<std::vector<std::string>> NamesIn(const std::string& folder) {
   std::vector<std::string> names;
   std::error_code error;
-  for (const auto& entry : std::filesystem::directory_iterator(folder, error)) {
-    names.push_back(entry.path().filename().string());
+  for (std::filesystem::directory_iterator it(folder, error), end; !error && it != end; it.increment(error)) {
+    names.push_back(it->path().filename().string());
+  }
+  if (error && error != std::errc::no_such_file_or_directory) {
+    return ErrnoStatus(error.value(), "cannot list", folder);
   }
   return names;
 }
@@ -61,7 +64,7 @@ absl::Status Missing(const std::string& folder, std::string_view what) {
 }  // namespace
 
 absl::StatusOr<bool> FindDatabase(const std::string& folder, bool opened_before) {
-  const std::vector<std::string> names = NamesIn(folder);
+  RETRO_ASSIGN_OR_RETURN(const std::vector<std::string> names, NamesIn(folder));
   const std::optional<uint64_t> newest_log = Newest(names, "", kLog);
   const absl::StatusOr<std::string> current = ReadFile(folder + "/CURRENT");
   if (absl::IsNotFound(current.status())) {
@@ -88,7 +91,7 @@ absl::StatusOr<bool> FindDatabase(const std::string& folder, bool opened_before)
 }
 
 std::string LogsIn(const std::string& folder) {
-  std::vector<std::string> logs = NamesIn(folder);
+  std::vector<std::string> logs = NamesIn(folder).value_or(std::vector<std::string>());
   std::erase_if(logs, [](const std::string& name) { return !name.ends_with(kLog); });
   if (logs.empty()) return StrCat("none in ", folder);
   for (std::string& log : logs) log = StrCat(folder, "/", log);

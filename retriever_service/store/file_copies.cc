@@ -7,6 +7,7 @@
 #include <fstream>
 #include <system_error>
 
+#include "common/base/error.h"
 #include "common/base/file.h"
 #include "common/base/status_macros.h"
 #include "common/base/strings.h"
@@ -28,7 +29,8 @@ absl::Status CopyBytes(const FileToCopy& file, const std::string& to, const GoOn
     RETRO_RETURN_IF_ERROR(go_on());
     part.resize(static_cast<size_t>(std::min(left, kPartBytes)));
     if (!from.read(part.data(), static_cast<std::streamsize>(part.size()))) {
-      return absl::InternalError(StrCat("cannot read ", file.path, " to its end"));
+      return Error(absl::StatusCode::kDataLoss, Reason::kStoreDamaged,
+                   StrCat(file.path, " cannot be read to its end: restore the store from a snapshot or a replica"));
     }
     RETRO_RETURN_IF_ERROR(copy.Append(part));
   }

@@ -18,8 +18,9 @@ struct FileToCopy {
   std::string content;    // if not empty: in place of the file's
 };
 
-// Into `folder`, which must not exist; durable when this returns OK, else the folder is gone. `go_on` is asked often,
-// and its error ends it.
+// Into `folder`, which must not exist; it is durable when this returns OK but for its name in the folder above, if any
+// of them is written rather than linked, as one always is of a database; else it is gone. `go_on` is asked often, and
+// its error ends it.
 absl::Status CopyFiles(std::vector<FileToCopy> files, const std::string& folder,
                        const std::function<absl::Status()>& go_on);
 

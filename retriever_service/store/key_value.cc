@@ -32,6 +32,7 @@
 #include "retriever_service/store/database_files.h"
 #include "retriever_service/store/disk_room.h"
 #include "retriever_service/store/file_copies.h"
+#include "retriever_service/store/rocks_errors.h"
 #include "retriever_service/store/table_tail.h"
 
 namespace retro {
@@ -49,34 +50,6 @@ thread_local int leases_of_this_thread = 0;
 
 rocksdb::Slice ToSlice(std::string_view text) { return {text.data(), text.size()}; }
 std::string_view FromSlice(const rocksdb::Slice& slice) { return {slice.data(), slice.size()}; }
-
-bool IsNoSpace(const rocksdb::Status& status) {
-  return status.IsNoSpace() || (status.IsIOError() && status.subcode() == rocksdb::Status::kNoSpace);
-}
-
-absl::Status FromRocks(const rocksdb::Status& status, const std::string& path) {
-  if (status.ok()) return absl::OkStatus();
-  const std::string text = status.ToString();
-  if (IsNoSpace(status)) return DiskFullError(path, text);
-  if (status.IsCorruption() || status.IsPathNotFound()) {
-    return Error(absl::StatusCode::kDataLoss, Reason::kStoreDamaged,
-                 StrCat("the store in ", path, " is damaged: restore it from a snapshot or a replica (", text, ")"));
-  }
-  if (status.IsIOError() && text.find("/LOCK") != std::string::npos) {
-    return Error(absl::StatusCode::kFailedPrecondition, Reason::kStoreLocked,
-                 StrCat("the store in ", path, " is in use by another process: stop that one or name another folder"));
-  }
-  return Error(absl::StatusCode::kInternal, Reason::kInternal, StrCat("the store in ", path, ": ", text));
-}
-
-// True of a write for which the disk had no room, and of which nothing is read back: its record was cut short in the
-// log, or the log or a table before it could not be made. Of one whose log could not be synced the record may be whole.
-bool DidNothing(const rocksdb::Status& status) {
-  const std::string text = status.ToString();
-  const auto says = [&text](std::string_view what) { return text.find(what) != std::string::npos; };
-  const bool of_log = says(".log: ") && (says("While appending to file") || says("While open a file"));
-  return IsNoSpace(status) && (of_log || says(".sst: "));
-}
 
 // RocksDB reports errors by status; the standard library beneath it throws when memory runs out or a path is odd.
 template <typename Function>
@@ -289,7 +262,7 @@ KeyValueStore::Rocks::~Rocks() {
 
 absl::Status KeyValueStore::Rocks::CheckWritable() const {
   const rocksdb::Status error = stopped->error();
-  if (error.IsCorruption()) return FromRocks(error, path);
+  if (IsDamage(error)) return FromRocks(error, path);
   if (absl::IsDataLoss(not_opened_to_write)) return not_opened_to_write;
   if (failure == Failure::kOutcomeUnknown) {
     return ReadOnlyError(StrCat("the log of the store in ", path,
@@ -402,7 +375,7 @@ absl::Status KeyValueStore::Resume() {
     if (writable.ok() || unknown || absl::IsDataLoss(writable)) return writable;  // opening it anew mends no damage
   }
   RETRO_RETURN_IF_ERROR(CheckRoom(options_.path));
-  RETRO_RETURN_IF_ERROR(FindDatabase(options_.path, /*opened_before=*/false).status());  // while it can be read still
+  RETRO_RETURN_IF_ERROR(FindDatabase(options_.path, options_.opened_before).status());  // while it can be read still
   RETRO_RETURN_IF_ERROR(Close());
   auto opened = Rocks::Open(options_, /*read_only=*/false);
   absl::Status status = opened.status();
@@ -554,7 +527,10 @@ absl::Status KeyValueStore::Copy(const std::string& folder, const std::function<
                        .may_grow = file.trim_to_size,
                        .content = file.replacement_contents});
     }
-    return CopyFiles(std::move(files), folder, go_on);
+    return CopyFiles(std::move(files), folder, [&]() -> absl::Status {
+      if (rocks->leaving) return OpenedAnewError(rocks->path);
+      return go_on();
+    });
   });
 }
 

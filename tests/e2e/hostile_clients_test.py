@@ -41,6 +41,7 @@ INITIAL_WINDOW = 4
 GENERATE = "/retro.generator.v1.GeneratorService/Generate"
 SCORE = "/retro.generator.v1.GeneratorService/Score"
 SEARCH = "/retro.retriever.v1.RetrieverService/Search"
+HEALTH = "/grpc.health.v1.Health/Check"
 UPSERT = "/retro.retriever.v1.RetrieverService/UpsertDocuments"
 DELETE = "/retro.retriever.v1.RetrieverService/DeleteDocuments"
 INGEST = "/retro.retriever.v1.RetrieverService/Ingest"
@@ -506,7 +507,13 @@ class ThroughTheProxy(HostileClients, harness.EndToEndTest):
                     client.send(call_headers(stream, UPSERT, key="x" * 64) + frame(DATA, 0, stream, grpc_message(b"x", claimed=MESSAGE_BYTES_MAX)))
                 client.await_answers(range(1, 41, 2))
                 self.assertEqual(self.proxy_metric(f'haproxy_backend_http_requests_total{{proxy="{backend}"}}'), before)
-        self.assertEqual(self.proxy_metric('haproxy_backend_http_requests_total{proxy="keyless"}'), 40)
+                # Health needs none: the one that fits is answered, the one that would fill the service's memory is not let in.
+                client.send(call_headers(41, HEALTH, key="") + frame(DATA, END_STREAM, 41, grpc_message(b"")))
+                client.await_answers([41])
+                client.send(call_headers(43, HEALTH, key=""))
+                client.pour([43], 1 << 20)
+                self.assertEqual(self.proxy_metric(f'haproxy_backend_http_requests_total{{proxy="{backend}"}}'), before + 1)
+        self.assertEqual(self.proxy_metric('haproxy_backend_http_requests_total{proxy="keyless"}'), 42)
 
     def proxy_metric(self, series):
         with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics_port}/metrics") as page:
