@@ -19,9 +19,6 @@ endif()
 if(CMAKE_CXX_COMPILER_ID STREQUAL GNU AND RETRO_SANITIZE)
   target_compile_options(retro_options INTERFACE -Wno-maybe-uninitialized)   # false alarms, as GCC's manual says of -fsanitize
 endif()
-if(CMAKE_CXX_COMPILER_ID MATCHES Clang)
-  target_compile_options(retro_options INTERFACE -Wthread-safety)
-endif()
 
 # retro_library(NAME SOURCES a.cc b.cc LIBRARIES x y): a static library of ours; includes are written from the repository's root.
 function(retro_library name)

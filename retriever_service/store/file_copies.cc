@@ -57,7 +57,8 @@ absl::Status CopyAll(const std::vector<FileToCopy>& files, const std::string& fo
 
 absl::Status CopyFiles(std::vector<FileToCopy> files, const std::string& folder, const GoOn& go_on) {
   // Those that are written last: that makes the folder durable, with the links in it.
-  std::ranges::stable_partition(files, [](const FileToCopy& file) { return !file.may_grow && file.content.empty(); });
+  std::stable_partition(files.begin(), files.end(),
+                        [](const FileToCopy& file) { return !file.may_grow && file.content.empty(); });
   std::error_code error;
   if (!fs::create_directory(folder, error)) {
     return ErrnoStatus(error ? error.value() : EEXIST, "cannot make the folder", folder);
