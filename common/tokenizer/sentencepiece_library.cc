@@ -2,20 +2,23 @@
 
 #include <sentencepiece_processor.h>
 
+#include <exception>
 #include <utility>
 
 namespace retro {
 
 std::unique_ptr<const SentencePieceLibrary> SentencePieceLibrary::Load(std::string_view model, std::string* error) {
   auto processor = std::make_unique<sentencepiece::SentencePieceProcessor>();
-  if (const auto status = processor->LoadFromSerializedProto(model); !status.ok()) {
-    *error = status.ToString();
-    return nullptr;
+  try {  // what it builds its tries with throws, of an empty piece for one
+    const auto status = processor->LoadFromSerializedProto(model);
+    if (!status.ok())
+      *error = status.ToString();
+    else if (processor->GetPieceSize() == 0 || processor->unk_id() < 0)
+      *error = "it has no pieces";
+  } catch (const std::exception& exception) {
+    *error = exception.what();
   }
-  if (processor->GetPieceSize() == 0 || processor->unk_id() < 0) {
-    *error = "it has no pieces";
-    return nullptr;
-  }
+  if (!error->empty()) return nullptr;
   return std::unique_ptr<const SentencePieceLibrary>(new SentencePieceLibrary(std::move(processor)));
 }
 

@@ -26,7 +26,7 @@ class SentencePieceLibrary {
     uint32_t end;
   };
 
-  // Null and a reason in `error` if `model` is no model.
+  // Null and a reason in `error`, which is empty before, if `model` is no model.
   static std::unique_ptr<const SentencePieceLibrary> Load(std::string_view model, std::string* error);
   ~SentencePieceLibrary();
 
