@@ -28,7 +28,8 @@ OPERATOR_KINDS = ("ServiceMonitor", "PrometheusRule")  # of the Prometheus opera
 BIN = sys.argv.pop(1)
 TOOLS = os.path.dirname(sys.executable)
 SERVICES = ("retro-retriever", "retro-shard", "retro-generator")
-OVERLAYS = ("backup", "build", "cpu", "cuda", "model", "prebuilt", "proxy")  # what is applied; the other folders are parts of these
+# What is applied; the other folders are parts of these.
+OVERLAYS = ("backup", "build", "cpu", "cuda", "documents", "model", "prebuilt", "proxy", "shard-volume")
 
 
 def read(*names):
@@ -96,6 +97,12 @@ def paths_in(arguments):
 def flags_of(program, *command):
     text = subprocess.run([os.path.join(BIN, program), *command, "--help"], capture_output=True, text=True, check=True).stdout
     return set(re.findall(r"--[a-z][a-z0-9-]*", text))
+
+
+def runbook(title):
+    """What stands under that heading."""
+    with open(os.path.join(ROOT, "docs", "runbooks.md"), encoding="utf-8") as f:
+        return f.read().split(f"\n## {title}\n")[1].split("\n## ")[0]
 
 
 def program_of(image):
@@ -232,7 +239,7 @@ class Kubernetes(unittest.TestCase):
     def run_script(self, script, folder, **environment):
         """What a container runs, with its volumes in `folder`; its exit code."""
         script = re.sub(r"(?<![\w.])/(data|cluster|first|built)\b", rf"{folder}/\1", script)
-        return subprocess.run(["sh", "-euc", script], env=os.environ | environment, capture_output=True, check=False).returncode
+        return subprocess.run(["sh", "-euc", script], cwd=folder, env=os.environ | environment, capture_output=True, check=False).returncode
 
     def test_a_cluster_without_an_identity_of_its_own_is_not_founded(self):
         script = objects("cpu", "Job")["retro-cluster-file"]["spec"]["template"]["spec"]["containers"][0]["command"][-1]
@@ -284,10 +291,71 @@ class Kubernetes(unittest.TestCase):
     def test_shards_are_not_changed_by_an_apply_and_the_runbook_says_how(self):
         for name, shard in objects("cpu", "StatefulSet").items():
             self.assertEqual(shard["spec"]["updateStrategy"], {"type": "OnDelete"}, name)
-        with open(os.path.join(ROOT, "docs", "runbooks.md"), encoding="utf-8") as f:
-            upgrade = f.read().split("\n## Upgrade\n")[1].split("\n## ")[0]
+        upgrade = runbook("Upgrade")
         for step in ("kubectl -n retro delete pod", "retro admin promote", "kubectl drain"):
             self.assertIn(step, upgrade)
+
+    def test_no_autoscaler_of_nodes_takes_a_primary_away(self):
+        for name, shard in objects("cpu", "StatefulSet").items():
+            self.assertEqual(shard["spec"]["template"]["metadata"]["annotations"],
+                             {"cluster-autoscaler.kubernetes.io/safe-to-evict": "false", "karpenter.sh/do-not-disrupt": "true"}, name)
+
+    def test_pods_of_a_kind_are_spread_over_zones_and_nodes(self):
+        spread = [(path, pod) for path, pod in pods() if "topologySpreadConstraints" in pod["spec"]]
+        self.assertEqual({pod["metadata"]["labels"]["app"] for _, pod in spread}, {"retro-router", "retro-shard", "retro-generator", "retro-proxy"})
+        for path, pod in spread:
+            has = {constraint["topologyKey"]: constraint["whenUnsatisfiable"] for constraint in pod["spec"]["topologySpreadConstraints"]}
+            of_nodes = "DoNotSchedule" if pod["metadata"]["labels"]["app"] == "retro-shard" else "ScheduleAnyway"
+            self.assertEqual(has, {"topology.kubernetes.io/zone": "ScheduleAnyway", "kubernetes.io/hostname": of_nodes}, path)
+
+    def test_as_many_threads_compute_as_cores_are_requested(self):
+        seen = 0
+        for path, pod in workloads():
+            for container in pod["containers"]:
+                command = list(itertools.takewhile(re.compile("[a-z]+$").match, container.get("args", [])))
+                if "args" in container and "--threads" in flags_of(program_of(container["image"]), *command):
+                    self.assertIn(f"--threads={container['resources']['requests']['cpu']}", container["args"], path)
+                    seen += 1
+        self.assertGreater(seen, 6)
+
+    def test_a_pod_changes_with_its_own_images_tag_alone(self):
+        for path, pod in workloads():
+            self.assertEqual(len({container["image"] for container in pod.get("initContainers", []) + pod["containers"]}), 1, path)
+
+    def test_what_names_images_and_the_namespace_is_told(self):
+        others = {folder for folder in OVERLAYS if "newTag" in read("k8s", folder, "kustomization.yaml")}
+        self.assertEqual(others, {folder for folder in OVERLAYS if "namespace:" in read("k8s", folder, "kustomization.yaml")})
+        images = re.search(r"Images(.*?)# +Cluster", read("k8s", "base", "kustomization.yaml"), re.S).group(1)
+        self.assertEqual(set(re.findall(r"\.\./([a-z-]+)", images)), others)
+        self.assertLessEqual(others, set(re.findall("`([a-z-]+)`", runbook("Upgrade"))))
+
+    def test_the_runbook_changes_the_cluster_file_as_it_should(self):
+        """Its own lines, in a folder in place of the pod's volume."""
+        text = re.search("```sh\n(.*?)```", runbook("Add or remove a replica"), re.S).group(1)
+        add, remove = re.findall("^change=.*$", text, re.M)
+        self.assertRegex(read("Dockerfile"), r"AS retro-shard\n(.*\n){2}.* jq ")
+        apply = text.split(remove)[1].replace("kubectl -n retro exec retro-shard-0-0 -- \\\n", "")
+        with tempfile.TemporaryDirectory() as folder:
+            os.mkdir(os.path.join(folder, "cluster"))
+            file = os.path.join(folder, "cluster", "cluster.json")
+            first = self.cluster_file()
+            first["store_id"] = "ab" * 16
+            first["shards"][0] |= {"epoch": 5, "position": [5, 0], "in_sync": ["retro-shard-0-0", "retro-shard-0-2"]}
+            with open(file, "w", encoding="utf-8") as f:
+                json.dump(first, f)
+            self.assertEqual(self.run_script(add + apply, folder), 0)
+            self.assertEqual(self.check_replica(file, folder), 0)
+            self.assertEqual(self.run_script(remove + apply, folder), 0)
+            self.assertNotEqual(self.check_replica(file, folder), 0)
+            with open(file, encoding="utf-8") as f:
+                last = json.load(f)
+        first["version"] += 2
+        first["shards"][0] |= {"epoch": 6, "in_sync": ["retro-shard-0-0"]}
+        self.assertEqual(last, first)
+
+    def check_replica(self, file, folder):
+        return subprocess.run([os.path.join(BIN, "retro-shard"), "--check-config", f"--cluster-file={file}", "--shard=0", "--replica=retro-shard-0-2",
+                               f"--data={folder}/data"], capture_output=True, check=False).returncode
 
     def test_services_are_probed_and_drained(self):
         for path, pod in workloads():
@@ -306,8 +374,15 @@ class Kubernetes(unittest.TestCase):
 
     def test_jobs_give_way_to_those_of_the_next_version(self):
         for path, document in manifests():
-            if document["kind"] == "Job":
+            if document["kind"] == "Job" and document["metadata"]["name"] != "retro-build":
                 self.assertLessEqual(document["spec"]["ttlSecondsAfterFinished"], 600, path)
+
+    def test_a_build_outlasts_its_nodes_and_is_seen_after_a_weekend(self):
+        build = objects("build", "Job")["retro-build"]["spec"]
+        self.assertGreater(build["ttlSecondsAfterFinished"], 3 * 86400)
+        self.assertEqual(build["template"]["spec"]["restartPolicy"], "Never")  # what the policy asks for
+        self.assertEqual(build["podFailurePolicy"]["rules"], [{"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}])
+        self.assertIn("kubectl -n retro delete job retro-build", read("k8s", "build", "job.yaml"))
 
     def test_nobody_is_reached_but_by_those_who_have_a_reason(self):
         (denied,) = objects("cpu", "NetworkPolicy")["retro-deny"]["spec"]["podSelector"]["matchExpressions"]
@@ -343,7 +418,7 @@ class Kubernetes(unittest.TestCase):
                         self.assertIn(f"--from-file={os.path.basename(file)}=", head, path)
 
     def test_rules_are_those_of_prometheus(self):
-        rule = next(document for _, document in manifests() if document["kind"] == "PrometheusRule")
+        rule = objects("cpu", "PrometheusRule")["retro"]
         self.assertEqual(rule["spec"]["groups"], yaml.safe_load(read("prometheus", "rules.yml"))["groups"])
 
 
@@ -373,6 +448,14 @@ class Flags(unittest.TestCase):
         built = re.search(r"cmake --build .* --target (.*) -- ", read("Dockerfile")).group(1).split()
         taken = re.search(r"^for program in (.*); do", read("docker", "collect.sh"), re.M).group(1).split()
         self.assertEqual(sorted(built), sorted(taken))
+
+    def test_what_programs_load_is_built_with_them(self):
+        loaded = {f"bin/{file}" for file in re.findall(r'"\$bin/([\w.]+)"', read("docker", "collect.sh"))}
+        self.assertEqual(len(loaded), 1)
+        for script in ("Dockerfile", os.path.join("local", "up.sh")):
+            targets = re.search(r"cmake --build .* --target((?: [a-z][a-z-]*)+)", read(script)).group(1).split()
+            made = subprocess.run(["ninja", "-C", os.path.dirname(BIN), "-t", "inputs", *targets], capture_output=True, text=True, check=True).stdout.split()
+            self.assertEqual(loaded & set(made), loaded, script)
 
     def test_no_image_for_cuda_is_made_without_cuda(self):
         programs = re.search(r"^for program in (.*); do", read("docker", "collect.sh"), re.M).group(1).split()
@@ -413,6 +496,15 @@ class Compose(unittest.TestCase):
                 self.assertTrue(any(file == mount or file.startswith(mount + "/") for mount in mounts), f"{where}: {flag}={file}")
             for source in mounts.values():
                 self.assertTrue(source.startswith(".") or source in document["volumes"], f"{where}: {source}")
+
+    def test_generations_may_end_before_a_service_does(self):
+        for where, name, _, service in self.services():
+            drain_ms = dict(a.split("=", 1) for a in service.get("command", []) if "=" in a).get("--drain-ms-max", "10000")
+            grace_s = int(service["stop_grace_period"].removesuffix("s"))
+            self.assertGreater(grace_s, int(drain_ms) / 1000, where)
+            if name in ("generator", "proxy"):
+                self.assertGreater(grace_s, 150, where)
+            self.assertEqual(service.get("stop_signal"), "SIGUSR1" if name == "proxy" else None, where)  # HAProxy's soft stop
 
     def test_prometheus_asks_every_service_and_nobody_else(self):
         for where, name, document, service in self.services():
@@ -466,7 +558,7 @@ class Compose(unittest.TestCase):
             self.assertLess(int(number), min(ports[:2]))
 
     def test_both_ends_of_a_snapshot_share_its_folder(self):
-        pods = {path: container for path, pod in workloads() for container in pod["containers"]}
+        pods = {path: container for path, pod in workloads() for container in pod["containers"] if "command" not in container}
         all_services = [(where, service["image"], service.get("command", [])) for where, _, _, service in self.services()]
         all_services += [(path, container["image"], container.get("args", [])) for path, container in pods.items()]
         seen = 0
@@ -595,8 +687,7 @@ class Watching(unittest.TestCase):
     def test_rules_and_dashboard_speak_of_metrics_that_there_are(self):
         with open(os.path.join(ROOT, "docs", "metrics.md"), encoding="utf-8") as f:
             documented = set(re.findall(r"^\| `(retro_[a-z0-9_]+)` \|", f.read(), re.M))
-        rules = yaml.safe_load(read("prometheus", "rules.yml"))["groups"]
-        expressions = [rule["expr"] for group in rules for rule in group["rules"]]
+        expressions = [rule["expr"] for rule in self.rules()]
         dashboard = json.loads(read("grafana", "retro.json"))
         expressions += [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
         self.assertGreater(len(expressions), 20)
@@ -606,10 +697,19 @@ class Watching(unittest.TestCase):
     def test_every_alert_has_a_runbook(self):
         with open(os.path.join(ROOT, "docs", "runbooks.md"), encoding="utf-8") as f:
             runbooks = f.read()
-        for group in yaml.safe_load(read("prometheus", "rules.yml"))["groups"]:
-            for rule in group["rules"]:
-                if "alert" in rule:
-                    self.assertIn(f"`{rule['alert']}`", runbooks)
+        for rule in self.rules():
+            if "alert" in rule:
+                self.assertIn(f"`{rule['alert']}`", runbooks)
+
+    def test_every_alert_is_of_one_namespace(self):
+        for rule in self.rules():
+            self.assertEqual(re.findall(r"\bby \((?!namespace\b)", rule["expr"]), [], rule)
+
+    def rules(self):
+        """All that there are."""
+        for text in (read("prometheus", "rules.yml"), json.dumps(objects("backup", "PrometheusRule")["retro-backup"]["spec"])):
+            for group in yaml.safe_load(text)["groups"]:
+                yield from group["rules"]
 
 
 # An hour of a healthy deployment as Prometheus sees it, a value a minute; None in a case: there is no such series.
@@ -650,6 +750,9 @@ CASES = (
     ({f"up{{{ROUTER}}}": "1+0x40 0+0x20"}, ["RetroDown", "RetroNoRouter"]),
     ({f"up{{{ROUTER}}}": None}, ["RetroNoRouter"]),
     ({f"up{{{GENERATOR}}}": None}, ["RetroNoGenerator"]),
+    ({f"up{{{each}}}": None for each in (ROUTER, GENERATOR, SHARD)}, ["RetroNoRouter", "RetroNoGenerator"]),
+    ({'up{app="retro-shard",job="retro",namespace="other"}': "1" + STEADY}, ["RetroNoRouter", "RetroNoGenerator"]),  # of that one alone
+    ({'up{app="retro-router",job="retro",namespace="other"}': "1+0x20"}, ["RetroNoRouter", "RetroNoGenerator"]),  # it is gone altogether
     ({f"up{{{SHARD}}}": None, USABLE["0a"]: "0" + STEADY}, []),  # one replica of two
     ({USABLE["0a"]: "0" + STEADY, USABLE["0b"]: "0" + STEADY}, ["RetroShardGone"]),
     ({USABLE["0a"]: "0" + STEADY, IN_SYNC["0b"]: "0" + STEADY}, ["RetroReplicaOutOfSync", "RetroShardGone"]),
@@ -681,17 +784,36 @@ CASES = (
 )
 
 
+# The same of the backup's rule: a value an hour, looked at on the third day.
+POSITION, SNAPSHOT = 'retro_store_position{instance="shard-0a:9090",shard="0"}', 'retro_snapshot_newest_timestamp_seconds{instance="shard-0b:9090",shard="0"}'
+BACKUP_CASES = (
+    ({POSITION: "7+0x60", SNAPSHOT: None}, ["RetroNoSnapshot"]),
+    ({POSITION: "7+0x30 _ 7+0x30", SNAPSHOT: None}, ["RetroNoSnapshot"]),  # it was away for a moment
+    ({POSITION: "_x30 7+0x30", SNAPSHOT: None}, []),  # not there for two days yet
+    ({POSITION: "7+0x60", SNAPSHOT: "_x40 144000+0x20"}, []),
+    ({POSITION: "7+0x60", SNAPSHOT: "0+0x5"}, []),  # there was one: RetroSnapshotOld
+    ({POSITION: None, SNAPSHOT: None}, []),
+)
+
+
 class Alerts(unittest.TestCase):
     def test_each_fires_when_it_should_and_no_other_does(self):
+        self.check(yaml.safe_load(read("prometheus", "rules.yml")), [(HEALTHY | change, alerts) for change, alerts in CASES], "1m", "1h")
+
+    def test_a_backup_that_never_worked_is_told(self):
+        self.check(objects("backup", "PrometheusRule")["retro-backup"]["spec"], BACKUP_CASES, "1h", "60h")
+
+    def check(self, rules, cases, interval, eval_time):
         tests = []
-        for number, (change, alerts) in enumerate(CASES):
-            series = [{"series": name, "values": values} for name, values in (HEALTHY | change).items() if values is not None]
+        for number, (values_of, alerts) in enumerate(cases):
+            series = [{"series": name, "values": values} for name, values in values_of.items() if values is not None]
             firing = [{"labels": f'{{alertname="{alert}"}}', "value": 1} for alert in alerts]
-            tests.append({"name": f"{number}: {change}", "interval": "1m", "input_series": series, "promql_expr_test": [
-                {"expr": 'count by (alertname) (ALERTS{alertstate="firing"})', "eval_time": "1h", "exp_samples": firing}]})
+            tests.append({"name": f"{number}: {values_of}", "interval": interval, "input_series": series, "promql_expr_test": [
+                {"expr": 'count by (alertname) (ALERTS{alertstate="firing"})', "eval_time": eval_time, "exp_samples": firing}]})
         with tempfile.TemporaryDirectory() as folder:
-            with open(os.path.join(folder, "test.yml"), "w", encoding="utf-8") as f:
-                yaml.safe_dump({"rule_files": [os.path.join(DEPLOY, "prometheus", "rules.yml")], "evaluation_interval": "1m", "tests": tests}, f)
+            for name, document in (("rules.yml", rules), ("test.yml", {"rule_files": ["rules.yml"], "evaluation_interval": interval, "tests": tests})):
+                with open(os.path.join(folder, name), "w", encoding="utf-8") as f:
+                    yaml.safe_dump(document, f)
             run = subprocess.run([os.path.join(TOOLS, "promtool"), "test", "rules", f.name], capture_output=True, text=True, check=False)
         self.assertEqual(run.returncode, 0, run.stdout + run.stderr)
 
