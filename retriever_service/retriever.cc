@@ -39,11 +39,18 @@ constexpr size_t kIngestDocumentsMax = 4096;  // in memory, over all streams
 // Never the bound that is met first, not by one key alone (see FairShare): streams' documents, and those of the Upserts
 // that are worked on and of some whose callers have left.
 constexpr size_t kIngestQueueMax = 4 * kIngestDocumentsMax;
+constexpr int kCutters = 4;                 // threads for texts that are only cut, of which few have room at once
 constexpr int kWaitingReadsDivisor = 4;     // the share of the workers that may wait for a consistency token
 constexpr uint64_t kLogChangesMax = 1000;   // no replica needs them, and they hold what they freed on disk
 constexpr double kSelfTestDriftMax = 0.01;  // cosine 0.995; half precision drifts by 1e-6, bfloat16 by 1e-4
 constexpr char kServiceName[] = "retro.retriever.v1.RetrieverService";
 constexpr char kFullCoverageName[] = "full_coverage";
+
+// Of several shards each that waits holds a thread of the map's, too: half of those are left.
+int WaitingReadsMax(int workers, const ShardMap& shards) {
+  const int share = std::max(1, workers / kWaitingReadsDivisor);
+  return shards.size() == 1 ? share : std::min(share, kFanOutThreadsPerShard / 2);
+}
 
 absl::StatusOr<std::unique_ptr<ShardMap>> OpenShard(const RetrieverOptions& options, size_t reply_bytes_max,
                                                     const Tokenizer& tokenizer, const EmbedderInfo& embedder,
@@ -139,23 +146,27 @@ class ServedRetriever final : public Retriever {
         cluster_(std::move(cluster)),
         shards_(std::move(shards)),
         admin_(std::move(admin)),
-        router_(*shards_, embedding_),
+        router_(*shards_, embedding_, WaitingReadsMax(options.workers, *shards_)),
         work_budget_(kIngestDocumentsMax, options.ingest_bytes_max),
         writer_(*shards_, embedding_, *tokenizer_, work_budget_),
         collections_(*shards_, std::move(own)),
         budget_(kIngestDocumentsMax, options.ingest_bytes_max),
         workers_(options.workers, static_cast<size_t>(options.requests_waiting_max)),
         writers_(options.workers, static_cast<size_t>(options.requests_waiting_max)),
+        cutters_(kCutters, static_cast<size_t>(options.requests_waiting_max)),
         ingest_workers_(options.ingest_workers, kIngestQueueMax),
         metrics_(metrics),
         runner_(workers_, metrics, OptionsOfCalls(options, server)),
         write_runner_(writers_, metrics, OptionsOfCalls(options, server)),
-        service_(MakeRetrieverService({*shards_, router_, writer_, collections_, embedding_, *tokenizer_, runner_,
-                                       write_runner_, ingest_workers_, budget_, open_streams_, metrics, metrics_,
-                                       static_cast<uint64_t>(server.message_bytes_max), cluster_ == nullptr})),
+        cut_runner_(cutters_, runner_),
+        service_(
+            MakeRetrieverService({*shards_, router_, writer_, collections_, embedding_, *tokenizer_, runner_,
+                                  write_runner_, cut_runner_, ingest_workers_, budget_, open_streams_, metrics,
+                                  metrics_, static_cast<uint64_t>(server.message_bytes_max), cluster_ == nullptr})),
         admin_service_(MakeAdminService(*admin_, runner_)) {
     runner_.Watch("reads");
     write_runner_.Watch("writes");
+    cut_runner_.Watch("cuts");
     metrics.BeforeScrape([this] {
       if (cluster_ != nullptr) cluster_->RefreshMetrics();
       metrics_.Refresh(batcher_.stats(), budget_);
@@ -193,6 +204,7 @@ class ServedRetriever final : public Retriever {
     if (server_ != nullptr) server_->Stop();
     workers_.Stop();
     writers_.Stop();
+    cutters_.Stop();
     ingest_workers_.Stop();
     batcher_.Stop();
   }
@@ -213,10 +225,12 @@ class ServedRetriever final : public Retriever {
   IngestBudget budget_;  // of streams' documents as they came
   WorkerPool workers_;
   WorkerPool writers_;
+  WorkerPool cutters_;
   WorkerPool ingest_workers_;
   RetrieverMetrics metrics_;
   UnaryRunner runner_;
   UnaryRunner write_runner_;
+  UnaryRunner cut_runner_;
   OpenStreams open_streams_;
   const std::unique_ptr<grpc::Service> service_;
   const std::unique_ptr<grpc::Service> admin_service_;

@@ -138,6 +138,26 @@ TEST_F(BatcherTest, QueriesGoBeforeIngestAndLongSequencesFirst) {
   EXPECT_THAT(batches(), ElementsAre(ElementsAre(0), ElementsAre(4, 3), ElementsAre(2, 1)));
 }
 
+// However many queries come, and whoever sends them.
+TEST_F(BatcherTest, IngestHasABatchBetweenManyOfQueries) {
+  Start({.query_batch_tokens = 1, .ingest_batch_tokens = 1});
+  Outcome held = Hold();
+  Outcome ingest = Submit({{100}, {101}}, kIngest);
+  constexpr TokenId kQueries = 2 * kQueryBatchesInARow + 3;
+  std::vector<Outcome> queries;
+  for (TokenId id = 1; id <= kQueries; ++id) queries.push_back(Submit({{id}}, kQuery));
+  Release();
+  EXPECT_TRUE(ingest.get().ok());
+  for (Outcome& query : queries) EXPECT_TRUE(query.get().ok());
+  std::vector<TokenSequence> wanted = {TokenSequence(1, 0)};
+  for (TokenId id = 1; id <= kQueries; ++id) {
+    wanted.push_back({id});
+    if (id == kQueryBatchesInARow) wanted.push_back({100});
+    if (id == 2 * kQueryBatchesInARow) wanted.push_back({101});
+  }
+  EXPECT_EQ(batches(), wanted);
+}
+
 TEST_F(BatcherTest, ABatchEndsAtItsTokensAndALargeRequestIsSplit) {
   Start({.query_batch_tokens = 10, .ingest_batch_tokens = 10});
   Outcome held = Hold();

@@ -107,22 +107,22 @@ inline std::unique_ptr<LocalShard> OpenBuilt(const std::string& folder, int dime
 inline std::vector<std::string> AnswersOf(const std::vector<std::string>& folders,
                                           const std::vector<std::string>& texts) {
   HashEmbedder embedder(kBuildDimension);
-  shardpb::SearchRequest request;
+  std::vector<shardpb::SearchRequest> requests;
   constexpr uint32_t kNeighbours = 4;
-  // Of equally near ones a shard gives any: more are asked for than are compared.
-  request.set_k(4 * kNeighbours);
   for (const std::string& text : texts) {
     const std::vector<TokenSequence> one = {embedder.Encode(text, TextKind::kQuery)};
     const std::vector<float> vector = *embedder.Embed(one);
+    shardpb::SearchRequest& request = requests.emplace_back();
+    request.set_k(4 * kNeighbours);  // of equally near ones a shard gives any: more are asked for than are compared
     request.add_queries()->mutable_vector()->mutable_values()->Assign(vector.begin(), vector.end());
   }
   std::vector<std::vector<std::pair<float, std::string>>> found(texts.size());
   for (const std::string& folder : folders) {
     const auto shard = OpenBuilt(folder);
-    const auto response = shard->Search(request, CallContext());
-    EXPECT_TRUE(response.ok()) << response.status();
     for (size_t q = 0; q < texts.size(); ++q) {
-      for (const pb::Neighbour& n : response->results(static_cast<int>(q)).neighbours()) {
+      const auto response = shard->Search(requests[q], CallContext());
+      EXPECT_TRUE(response.ok()) << response.status();
+      for (const pb::Neighbour& n : response->results(0).neighbours()) {
         found[q].emplace_back(n.distance(), StrCat(n.document_id(), "#", n.chunk().chunk_number(), " ", n.title(), " ",
                                                    n.chunk().text(), "|", n.continuation().text()));
       }

@@ -4,6 +4,10 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <functional>
+#include <thread>
+
 #include "common/base/error.h"
 #include "generator_service/engine/model_runner.h"
 #include "tests/fake_neighbours.h"
@@ -27,6 +31,19 @@ class WordTokenizer : public ByteTokenizer {
   bool lossless() const override { return false; }
 };
 
+// Takes its time over each token of a prompt, on the engine's thread.
+class SlowPromptSink : public RecordingSink {
+ public:
+  explicit SlowPromptSink(milliseconds token_time) : token_time_(token_time) {}
+  void OnToken(TokenOutput output) override {
+    if (output.prompt) std::this_thread::sleep_for(token_time_);
+    RecordingSink::OnToken(std::move(output));
+  }
+
+ private:
+  const milliseconds token_time_;
+};
+
 class EngineTest : public testing::Test {
  protected:
   void StartEngine(const SchedulerLimits& limits = {}) { StartEngine(limits, tokenizer_); }
@@ -34,6 +51,7 @@ class EngineTest : public testing::Test {
     EngineOptions options;
     options.facts = TinyFacts(*model_, tokenizer);
     options.limits = limits;
+    options.on_step = on_step_;
     engine_ = std::make_unique<Engine>(options, std::make_unique<ModelRunner>(*model_), source_);
   }
 
@@ -63,6 +81,7 @@ class EngineTest : public testing::Test {
   const std::unique_ptr<RetroModel> model_ = MakeTinyModel();  // the engine's thread's
   const std::unique_ptr<RetroModel> alone_ = MakeTinyModel();  // the test's
   FakeSource source_;
+  std::function<void(const StepReport&)> on_step_;  // of the next engine
   std::unique_ptr<Engine> engine_;
 };
 
@@ -222,6 +241,29 @@ TEST_F(EngineTest, ScoringAgreesWithGenerating) {
     EXPECT_NEAR(one[i].token.logprob, other[i].token.logprob, 1e-3);
     EXPECT_EQ(other[i].token.top[0].id, other[i].token.id);  // it was chosen greedily
   }
+}
+
+// What is made of a step's logits takes time from everybody too: a prompt's pieces are cut to that as well.
+TEST_F(EngineTest, AnEchoedPromptsPiecesAreCutToTheTimeOfItsScoring) {
+  GenerationRequest decodes = Request("a", 120);
+  decodes.retrieval.enabled = false;
+  GenerationRequest echoes = Request(std::string(60, 'x'), 1);
+  echoes.retrieval.enabled = false;
+  echoes.echo_from = 0;
+  const auto prompt = std::make_shared<SlowPromptSink>(milliseconds(20));
+  std::vector<int64_t> steps;  // tokens of each; the engine's thread's
+  on_step_ = [&](const StepReport& step) {
+    if (step.sessions == 0) return;
+    steps.push_back(step.tokens);
+    if (steps.size() != 3) return;
+    EXPECT_TRUE(engine_->Submit(echoes, prompt).ok());  // while the other one decodes
+  };
+  StartEngine();
+  ASSERT_TRUE(engine_->Submit(decodes, std::make_shared<RecordingSink>()).ok());
+  prompt->AwaitEnd();
+  engine_.reset();
+  EXPECT_TRUE(prompt->finish().has_value()) << prompt->error();
+  EXPECT_GE(std::ranges::count_if(steps, [](int64_t tokens) { return tokens > 1; }), 12);  // not 8, 32 and the rest
 }
 
 TEST_F(EngineTest, AttributionGivesSharesThatAddUpToOne) {

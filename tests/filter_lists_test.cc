@@ -118,16 +118,47 @@ TEST(FilterListsTest, NumbersNearTheLimitsAreInOrder) {
   }
 }
 
-// Random filters between random changes, seals, merges and restarts.
-TEST(FilterListsTest, AnIndexAnswersAsIfEveryDocumentWereLookedAt) {
-  const TemporaryFolder folder;
-  IndexModel model(kDimension, kSeed);
+SegmentedIndexOptions OptionsIn(const TemporaryFolder& folder) {
   SegmentedIndexOptions options;
   options.settings.seal_rows = 300;
   options.folder = folder.path() + "/index";
   options.identity = {std::string(16, 's'), 7, kDimension, options.settings.kind};
   options.block_rows = 64;
   options.background = false;
+  return options;
+}
+
+TEST(FilterListsTest, AnIndexDropsACallerWhoLeft) {
+  const TemporaryFolder folder;
+  IndexModel model(kDimension, kSeed);
+  SegmentedIndex index(OptionsIn(folder), kPosition);
+  index.Filled();
+  index.Apply({model.Put("a", 1)}, kPosition);
+  index.SealGrowing();
+  ASSERT_TRUE(*index.Maintain());
+  pb::Filter filter;
+  filter.mutable_exists()->mutable_field()->set_builtin(pb::BUILTIN_FIELD_ID);
+  const auto compiled = CompiledFilter::Compile(filter, "filter");
+  ASSERT_TRUE(compiled.ok());
+  EXPECT_EQ(*index.CountMatching(*compiled, CallContext()), 1u);
+  for (const int goes_at : {0, 1}) {  // before what grows, before what is sealed
+    int looks = 0;
+    CallContext context;
+    context.cancelled = [&] { return looks++ >= goes_at; };
+    EXPECT_EQ(index.CountMatching(*compiled, context).status().code(), absl::StatusCode::kCancelled);
+    looks = 0;
+    EXPECT_EQ(index.NewestMatching(*compiled, context).status().code(), absl::StatusCode::kCancelled);
+    looks = 0;
+    EXPECT_EQ(index.MatchingDocuments(*compiled, UINT64_MAX, SIZE_MAX, context).status().code(),
+              absl::StatusCode::kCancelled);
+  }
+}
+
+// Random filters between random changes, seals, merges and restarts.
+TEST(FilterListsTest, AnIndexAnswersAsIfEveryDocumentWereLookedAt) {
+  const TemporaryFolder folder;
+  IndexModel model(kDimension, kSeed);
+  const SegmentedIndexOptions options = OptionsIn(folder);
   auto index = std::make_unique<SegmentedIndex>(options, kPosition);
   index->Filled();
   int maintained = 0;
@@ -141,7 +172,7 @@ TEST(FilterListsTest, AnIndexAnswersAsIfEveryDocumentWereLookedAt) {
     }
     for (int i = 0; i < 20; ++i) {
       const CompiledFilter filter = RandomFilter(model.random());
-      ASSERT_THAT(index->MatchingDocuments(filter, UINT64_MAX, SIZE_MAX),
+      ASSERT_THAT(*index->MatchingDocuments(filter, UINT64_MAX, SIZE_MAX, {}),
                   testing::UnorderedElementsAreArray(model.Matching(filter)));
       const std::vector<float> vector = model.RandomVector();
       const std::vector<IndexQuery> queries = {{vector, {}}};

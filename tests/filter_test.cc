@@ -9,6 +9,7 @@
 
 #include "common/base/error.h"
 #include "common/base/strings.h"
+#include "common/document/document_limits.h"
 
 namespace retro {
 namespace {
@@ -125,6 +126,13 @@ TEST(FilterTest, WrongOnesAreNamed) {
   EXPECT_EQ(WrongField(Range("a", "at_least { int_value: 1 } at_most { string_value: 'x' }")), "filter.range");
   EXPECT_EQ(WrongField(Range("a", "at_least { int_value: 1 } greater_than { int_value: 1 }")), "filter.range");
   EXPECT_EQ(WrongField("exists { field { builtin: BUILTIN_FIELD_UNSPECIFIED } }"), "filter.exists.field.builtin");
+}
+
+// Longer than a document's, a key matches nothing, and would be copied for each condition.
+TEST(FilterTest, KeysAreAsLongAsThoseOfDocuments) {
+  EXPECT_FALSE(Matches(Equals(std::string(kMetadataKeyBytesMax, 'k'), "int_value: 1")));
+  EXPECT_EQ(WrongField(Equals(std::string(kMetadataKeyBytesMax + 1, 'k'), "int_value: 1")),
+            "filter.equals.field.metadata_key");
 }
 
 TEST(FilterTest, DepthAndSizeAreBounded) {

@@ -172,6 +172,13 @@ struct BadRequest {
   std::function<void(pb::GenerateRequest&)> spoil;
 };
 
+// The only neighbour that the request gives, with a text.
+retriever::v1::Neighbour& Given(pb::GenerateRequest& request) {
+  pb::Retrieval& retrieval = *request.mutable_retrieval();
+  if (retrieval.neighbours().empty()) retrieval.add_neighbours()->add_neighbours()->mutable_chunk()->set_text("given");
+  return *retrieval.mutable_neighbours(0)->mutable_neighbours(0);
+}
+
 std::vector<BadRequest> BadPromptsAndSampling() {
   const float nan = std::numeric_limits<float>::quiet_NaN();
   return {
@@ -250,10 +257,35 @@ std::vector<BadRequest> BadRetrieval() {
   };
 }
 
+std::vector<BadRequest> BadMetadata() {
+  return {
+      {"retrieval.neighbours[0].neighbours[0].metadata[\"a\"].values",
+       [](auto& r) {
+         for (int i = 0; i < 257; ++i) (*Given(r).mutable_metadata())["a"].add_values()->set_int_value(i);
+       }},
+      {"retrieval.neighbours[0].neighbours[0].metadata[\"a\"].values",
+       [](auto& r) { (*Given(r).mutable_metadata())["a"].add_values(); }},
+      {"retrieval.neighbours[0].neighbours[0].metadata[\"a\"].values",
+       [](auto& r) { (*Given(r).mutable_metadata())["a"]; }},
+      {"retrieval.neighbours[0].neighbours[0].metadata",
+       [](auto& r) { (*Given(r).mutable_metadata())[std::string(129, 'x')].add_values()->set_int_value(1); }},
+      {"retrieval.neighbours[0].neighbours[0].metadata",
+       [](auto& r) {
+         for (int i = 0; i < 65; ++i) (*Given(r).mutable_metadata())[std::to_string(i)].add_values()->set_int_value(1);
+       }},
+      {"retrieval.neighbours[0].neighbours[0].metadata",
+       [](auto& r) {
+         for (int i = 0; i < 17; ++i)
+           (*Given(r).mutable_metadata())["a"].add_values()->set_string_value(std::string(4096, 'x'));
+       }},
+  };
+}
+
 TEST_F(GeneratorFieldsTest, EveryFieldIsCheckedAndNamed) {
   Serve();
   std::vector<BadRequest> bad = BadPromptsAndSampling();
   std::ranges::copy(BadRetrieval(), std::back_inserter(bad));
+  std::ranges::copy(BadMetadata(), std::back_inserter(bad));
   for (const BadRequest& one : bad) {
     auto request = Request("fine", 2);
     one.spoil(request);

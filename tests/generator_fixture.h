@@ -72,6 +72,14 @@ class GeneratorServiceTest : public testing::Test {
     return request;
   }
 
+  // In sixty thousand bytes, which take ten times as many once they are read.
+  static void FillMetadata(retriever::v1::Neighbour& neighbour) {
+    for (int key = 0; key < 60; ++key) {
+      auto& values = (*neighbour.mutable_metadata())["key" + std::to_string(key)];
+      for (int i = 0; i < 256; ++i) values.add_values()->set_int_value(1);
+    }
+  }
+
   Stream Generate(const generator::v1::GenerateRequest& request, grpc::ClientContext* given = nullptr) {
     grpc::ClientContext own;
     auto reader = stub_->Generate(given != nullptr ? given : &own, request);

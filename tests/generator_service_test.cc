@@ -371,14 +371,14 @@ TEST_P(UnreadCallTest, Ends) {
 INSTANTIATE_TEST_SUITE_P(MaxTokens, UnreadCallTest, testing::Values(1, 100));
 
 TEST_F(GeneratorServiceTest, BytesOfRequestsAreBoundedWhileTheirGenerationsLast) {
-  Serve(retriever_.address(), {}, milliseconds(3000), {.request_bytes_max = 50'000});
+  Serve(retriever_.address(), {}, milliseconds(3000), {.request_bytes_max = 100'000});
   auto request = Request("counted", 20);
   request.mutable_retrieval()->add_neighbours()->add_neighbours()->mutable_chunk()->set_text(std::string(30'000, 'x'));
   // Each gives its room back.
   for (int i = 0; i < 5; ++i) ASSERT_TRUE(EventuallyOk([&] { return Generate(request).status; }));
   auto larger = request;
   larger.mutable_retrieval()->mutable_neighbours(0)->mutable_neighbours(0)->mutable_chunk()->set_text(
-      std::string(50'000, 'x'));
+      std::string(60'000, 'x'));
   const absl::Status refused = Generate(larger).status;
   EXPECT_EQ(refused.code(), absl::StatusCode::kResourceExhausted);
   EXPECT_EQ(ReasonOf(refused), Reason::kQueueFull);
@@ -387,7 +387,7 @@ TEST_F(GeneratorServiceTest, BytesOfRequestsAreBoundedWhileTheirGenerationsLast)
   *score.mutable_retrieval() = request.retrieval();
   score.add_items()->set_context_text("item");
   score.mutable_items(0)->set_continuation_text(" of one");
-  // Its reply names the neighbours again, and finds no room beside the request.
+  // Its reply names the neighbours again, and finds no room beside the request and what is kept of it.
   grpc::ClientContext context;
   pb::ScoreResponse response;
   EXPECT_EQ(ReasonOf(FromGrpcStatus(stub_->Score(&context, score, &response))), Reason::kQueueFull);
@@ -402,6 +402,25 @@ bool EventuallyHolds(Metrics& metrics, const std::function<bool(double bytes)>& 
     metrics.Collect();
     return is_right(held.Value()) ? absl::OkStatus() : absl::UnavailableError("not yet");
   });
+}
+
+// The message is gone once it has been read, but not what its generation has of it.
+TEST_F(GeneratorServiceTest, GivenNeighboursCountAsObjectsWhileTheirGenerationLasts) {
+  Serve();
+  auto request = Request("0123456789abcdef", 2);  // 8 | 8, of which the second is looked up
+  pb::ChunkNeighbours* given = request.mutable_retrieval()->add_neighbours();
+  given->add_neighbours()->mutable_chunk()->set_text("given");
+  FillMetadata(*given->mutable_neighbours(0));
+  ASSERT_LT(request.ByteSizeLong(), 70'000U);
+  retriever_.SetDelay(milliseconds(60'000));
+  grpc::ClientContext context;
+  const auto stalled = stub_->Generate(&context, request);
+  while (retriever_.requests().empty()) std::this_thread::yield();
+  std::this_thread::sleep_for(milliseconds(50));
+  EXPECT_TRUE(EventuallyHolds(metrics_, [](double bytes) { return bytes > 500'000; }));
+  context.TryCancel();
+  stalled->Finish();
+  EXPECT_TRUE(EventuallyHolds(metrics_, [](double bytes) { return bytes == 0; }));
 }
 
 // What was found for a stream counts until its reader has it.

@@ -17,6 +17,7 @@
 #include "common/base/hash.h"
 #include "common/base/strings.h"
 #include "common/base/sync.h"
+#include "retriever_service/query/limits.h"
 #include "retriever_service/store/layout.h"
 #include "tests/local_shard_fixture.h"
 
@@ -243,6 +244,43 @@ TEST_F(LocalShardTest, SearchHonoursFieldsExclusionsAndBadInput) {
   EXPECT_EQ(FieldOf(shard_->Search(request, context_).status()), "queries[0].vector");
   query.mutable_vector()->add_values(1);
   EXPECT_EQ(FieldOf(shard_->Search(request, context_).status()), "queries[0].vector");
+}
+
+// As a router's: it need not be one that asks.
+TEST_F(LocalShardTest, QueriesAndExclusionsAreBounded) {
+  shardpb::SearchRequest request;
+  request.set_k(1);
+  EXPECT_EQ(FieldOf(shard_->Search(request, context_).status()), "queries");
+  while (request.queries_size() <= kQueriesMax) {
+    auto& vector = *request.add_queries()->mutable_vector();
+    for (uint32_t i = 0; i < kDimension; ++i) vector.add_values(1);
+  }
+  EXPECT_EQ(FieldOf(shard_->Search(request, context_).status()), "queries");
+  request.mutable_queries()->RemoveLast();
+  for (int i = 0; i < kExcludedPerQueryMax; ++i) request.mutable_queries(1)->add_exclude_document_ids("a");
+  for (int i = 0; i < kExcludedMax; ++i) request.add_exclude_document_ids("b");
+  const absl::Status most = shard_->Search(request, context_).status();
+  EXPECT_TRUE(most.ok()) << most;
+  request.add_exclude_document_ids("b");
+  const absl::Status refused = shard_->Search(request, context_).status();
+  EXPECT_EQ(refused.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(FieldOf(refused), "exclude_document_ids");
+  request.mutable_queries(1)->add_exclude_document_ids("a");
+  EXPECT_EQ(FieldOf(shard_->Search(request, context_).status()), "queries[1].exclude_document_ids");
+}
+
+// Neither counting what a filter would delete nor finding it goes on for nobody.
+TEST_F(LocalShardTest, WhoLeavesDeletesAndCountsNothingMore) {
+  Write(Whole(MakeDocument("a", "text"), {1, 0, 0, 0}));
+  shardpb::DeleteRequest request;
+  request.mutable_filter()->mutable_exists()->mutable_field()->set_builtin(pb::BUILTIN_FIELD_ID);
+  CallContext gone;
+  gone.cancelled = [] { return true; };
+  for (const bool dry : {true, false}) {
+    request.set_dry_run(dry);
+    EXPECT_EQ(shard_->Delete(request, gone).status().code(), absl::StatusCode::kCancelled) << dry;
+  }
+  EXPECT_TRUE(Get("a").ok());
 }
 
 TEST_F(LocalShardTest, GetChunksPagesWithVectors) {

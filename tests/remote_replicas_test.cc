@@ -53,6 +53,7 @@ class SlowShard final : public shardpb::ShardService::Service {
     while (slow && !context->IsCancelled()) std::this_thread::sleep_for(std::chrono::milliseconds(1));
     ++whole;
     if (stopping) return ToGrpcStatus(Error(absl::StatusCode::kUnavailable, Reason::kShuttingDown, "stopping"));
+    if (damaged) return ToGrpcStatus(Error(absl::StatusCode::kDataLoss, Reason::kStoreDamaged, "damaged"));
     if (!stale) return grpc::Status::OK;
     return ToGrpcStatus(Error(absl::StatusCode::kFailedPrecondition, Reason::kStaleEpoch, "this replica is starting"));
   }
@@ -64,7 +65,7 @@ class SlowShard final : public shardpb::ShardService::Service {
     }
     return grpc::Status::OK;
   }
-  std::atomic<bool> slow = false, busy = false, stopped = false, stale = false, stopping = false;
+  std::atomic<bool> slow = false, busy = false, stopped = false, stale = false, stopping = false, damaged = false;
   std::atomic<int> calls = 0, asked = 0, stats = 0, whole = 0, parts = 0;
   std::atomic<size_t> largest_part = 0, epoch = 0;
 };
@@ -263,6 +264,12 @@ TEST_F(ReplicasTest, APrimaryThatDoesNotActYetIsWorthAnotherTry) {
   EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable) << status;
   EXPECT_EQ(ReasonOf(status), Reason::kShardUnavailable);
   EXPECT_THAT(std::string(MessageOf(status)), testing::HasSubstr("nothing was done"));
+}
+
+TEST_F(ReplicasTest, OneThatTakesNoWritesForDamageIsReadFrom) {
+  services_[0].damaged = true;
+  for (int i = 0; i < 10; ++i) EXPECT_EQ(ReasonOf(shard_->Write({}, {}).status()), Reason::kStoreDamaged);
+  EXPECT_EQ(metrics_.Counter("retro_replica_ejections_total", "", {{"shard", "0"}, {"replica", "r0"}}).Value(), 0);
 }
 
 TEST_F(ReplicasTest, AWriteThatAStoppingPrimaryRefusesIsTriedAgain) {

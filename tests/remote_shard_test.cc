@@ -233,7 +233,8 @@ TEST_F(RemoteShardTest, AServerThatIsGoneIsNamed) {
 TEST_F(RemoteShardTest, ACallerWhoLeavesEndsTheCall) {
   shardpb::GetDocumentRequest get;
   get.set_document_id("a");
-  get.mutable_barrier()->mutable_position()->set_epoch(7);
+  get.mutable_barrier()->mutable_position()->set_epoch(config_->shards[0].epoch);
+  get.mutable_barrier()->mutable_position()->set_number(1'000'000);
   get.mutable_barrier()->mutable_max_wait()->set_seconds(600);
   std::atomic<bool> gone = false;
   CallContext leaving;
@@ -244,6 +245,17 @@ TEST_F(RemoteShardTest, ACallerWhoLeavesEndsTheCall) {
   CallContext hurried;
   hurried.deadline = std::chrono::steady_clock::now() + std::chrono::milliseconds(100);
   EXPECT_EQ(shard_->GetDocument(get, hurried).status().code(), absl::StatusCode::kDeadlineExceeded);
+}
+
+TEST_F(RemoteShardTest, NobodyWaitsForAnEpochThatHasNotBegun) {
+  shardpb::GetDocumentRequest get;
+  get.set_document_id("a");
+  get.mutable_barrier()->mutable_position()->set_epoch(config_->shards[0].epoch + 1);
+  get.mutable_barrier()->mutable_max_wait()->set_seconds(600);
+  const absl::Status status = shard_->GetDocument(get, context_).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(ReasonOf(status), Reason::kBehindToken);
+  EXPECT_THAT(std::string(MessageOf(status)), testing::HasSubstr("cluster file"));
 }
 
 TEST_F(RemoteShardTest, ReplicationSaysWhatItLacks) {

@@ -36,14 +36,17 @@ inline std::string LongText(const std::string& word, int words) {
 // Embeds while its gate is open, and waits while it is not.
 class GatedEmbedder final : public HashEmbedder {
  public:
-  GatedEmbedder(int dimension, const std::atomic<bool>& open) : HashEmbedder(dimension), open_(open) {}
+  GatedEmbedder(int dimension, const std::atomic<bool>& open, std::atomic<bool>& waits)
+      : HashEmbedder(dimension), open_(open), waits_(waits) {}
   absl::StatusOr<std::vector<float>> Embed(std::span<const TokenSequence> sequences) override {
-    while (!open_) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    for (; !open_; std::this_thread::sleep_for(std::chrono::milliseconds(1))) waits_ = true;
+    waits_ = false;
     return HashEmbedder::Embed(sequences);
   }
 
  private:
   const std::atomic<bool>& open_;
+  std::atomic<bool>& waits_;
 };
 
 class RetrieverTest : public testing::Test {
@@ -56,8 +59,8 @@ class RetrieverTest : public testing::Test {
   absl::Status TryStart(int dimension, const std::string& tokenizer) {
     options_.data = folder_ / "store";
     options_.tokenizer = tokenizer;
-    auto retriever =
-        Retriever::Start(options_, server_options_, std::make_unique<GatedEmbedder>(dimension, gate_), metrics_);
+    auto retriever = Retriever::Start(options_, server_options_,
+                                      std::make_unique<GatedEmbedder>(dimension, gate_, at_gate_), metrics_);
     if (!retriever.ok()) return retriever.status();
     retriever_ = *std::move(retriever);
     stub_ = pb::RetrieverService::NewStub(
@@ -121,7 +124,8 @@ class RetrieverTest : public testing::Test {
 
   static inline const std::string kTokenizer = SourcePath("common/tokenizer/retro-16k.model");
   TemporaryFolder folder_;
-  std::atomic<bool> gate_ = true;  // embeddings wait while it is shut
+  std::atomic<bool> gate_ = true;      // embeddings wait while it is shut
+  std::atomic<bool> at_gate_ = false;  // one does
   RetrieverOptions options_;
   ServerOptions server_options_;
   Metrics metrics_;

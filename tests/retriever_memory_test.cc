@@ -94,17 +94,14 @@ TEST_F(AloneRetrieverTest, WhatDocumentsBecomeHasABudget) {
 TEST_F(AloneRetrieverTest, WhatIsOnlyCutIsInABudgetOfItsOwn) {
   gate_ = false;
   std::thread writer([this] { Put("d", LongText("word", 1000)); });
-  for (int i = 0; i < 20; ++i) {  // in the course of which the document takes the whole of the other budget
-    grpc::ClientContext context;
-    context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(5));
-    pb::CutChunksRequest request;
-    request.set_text("some text");
-    pb::CutChunksResponse response;
-    const grpc::Status status = stub_->CutChunks(&context, request, &response);
-    EXPECT_TRUE(status.ok()) << status.error_message();
-    if (!status.ok()) break;
-    std::this_thread::sleep_for(std::chrono::milliseconds(50));
-  }
+  while (!at_gate_) std::this_thread::yield();  // the document has the whole of the other budget
+  grpc::ClientContext context;
+  context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(20));
+  pb::CutChunksRequest request;
+  request.set_text("some text");
+  pb::CutChunksResponse response;
+  const grpc::Status status = stub_->CutChunks(&context, request, &response);
+  EXPECT_TRUE(status.ok()) << status.error_message();
   gate_ = true;
   writer.join();
 }
@@ -114,6 +111,11 @@ class LittleMemoryTest : public RetrieverTest {
   LittleMemoryTest() {
     options_.request_bytes_max = 1'000'000;
     options_.ingest_bytes_max = 1;  // of each document by itself
+  }
+
+  double Held(const std::string& queue) {
+    metrics_.Collect();
+    return metrics_.Gauge("retro_request_bytes", "", {{"queue", queue}}).Value();
   }
 
   // The nearest document, or why there is none, without waiting for the embedder.
@@ -143,13 +145,9 @@ TEST_F(LittleMemoryTest, DocumentsThatWaitTakeNoMemoryOfReads) {
     stream->WritesDone();
     streams.emplace_back(std::move(context), std::move(stream));
   }
-  const auto held = [this](const std::string& queue) {
-    metrics_.Collect();
-    return metrics_.Gauge("retro_request_bytes", "", {{"queue", queue}}).Value();
-  };
-  while (held("reads") + held("writes") < 800'000) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  while (Held("reads") + Held("writes") < 800'000) std::this_thread::sleep_for(std::chrono::milliseconds(1));
   EXPECT_EQ(ReasonOf(TryPut("another", LongText("word", 50'000))), Reason::kQueueFull) << "of writes there are enough";
-  EXPECT_EQ(held("reads"), 0);
+  EXPECT_EQ(Held("reads"), 0);
   for (int i = 0; i < 20; ++i) EXPECT_EQ(FindOne(), "found");
   gate_ = true;
   int acknowledged = 0, refused = 0;
@@ -162,6 +160,31 @@ TEST_F(LittleMemoryTest, DocumentsThatWaitTakeNoMemoryOfReads) {
   EXPECT_EQ(acknowledged + refused, kStreams);
   EXPECT_GT(refused, 0);
   EXPECT_TRUE(TryPut("another", LongText("word", 50'000)).ok()) << "room is given back";
+}
+
+// What came is small, and what became of it is not.
+TEST_F(LittleMemoryTest, DocumentsWhoseCallerLeftAreHeldAsTheyAreInMemory) {
+  pb::UpsertDocumentsRequest request;
+  request.add_writes()->mutable_document()->set_id("waits");
+  request.mutable_writes(0)->mutable_document()->set_text("text");
+  pb::DocumentWrite& of_many_parts = *request.add_writes();
+  for (int i = 0; i < 2000; ++i) of_many_parts.add_chunk_vectors();
+  const auto sent = static_cast<double>(request.ByteSizeLong());
+  gate_ = false;
+  grpc::ClientContext context;
+  std::thread caller([&] {
+    pb::UpsertDocumentsResponse response;
+    EXPECT_EQ(stub_->UpsertDocuments(&context, request, &response).error_code(), grpc::StatusCode::CANCELLED);
+  });
+  const auto wait = [] { std::this_thread::sleep_for(std::chrono::milliseconds(1)); };
+  while (!at_gate_) wait();  // which keeps the first document
+  const double of_the_call = Held("writes");
+  context.TryCancel();
+  caller.join();
+  while (Held("writes") >= of_the_call) wait();  // until it has ended
+  EXPECT_GT(Held("writes"), 10 * sent);
+  gate_ = true;
+  while (Held("writes") > 0) wait();
 }
 
 }  // namespace

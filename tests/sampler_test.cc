@@ -3,9 +3,12 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
+#include <functional>
 #include <limits>
 #include <map>
+#include <numeric>
 #include <set>
 
 #include "generator_service/engine/random.h"
@@ -182,6 +185,33 @@ TEST(SamplerTest, ScoreGivesTheTokensOwnLogprob) {
   EXPECT_NEAR(token->logprob, LogSoftmax(kLogits, 4), 1e-6);
   ASSERT_EQ(token->top.size(), 1U);
   EXPECT_EQ(token->top[0].id, 1);
+}
+
+// In stretches of a vocabulary that rises, falls, is all one or has no order, with equal logits in each.
+TEST(SamplerTest, TheMostLikelyAreThoseThatASortPutsFirst) {
+  constexpr size_t kVocabulary = 1003;
+  std::vector<std::vector<float>> all(4, std::vector<float>(kVocabulary, 1.5F));
+  for (size_t i = 0; i < kVocabulary; ++i) {
+    const size_t step = i / 3;
+    all[0][i] = static_cast<float>(step);
+    all[1][i] = -static_cast<float>(step);
+    all[2][i] = static_cast<float>(i * 7919 % 101);
+  }
+  Sampler sampler(kVocabulary);
+  for (const std::vector<float>& logits : all) {
+    std::vector<TokenId> sorted(kVocabulary);
+    std::iota(sorted.begin(), sorted.end(), 0);
+    std::ranges::stable_sort(sorted, std::greater<>(), [&](TokenId id) { return logits[static_cast<size_t>(id)]; });
+    for (const int count : {2, 20, 1003, 2000}) {
+      const auto token = sampler.Score(logits, 0, count);
+      ASSERT_TRUE(token.ok()) << token.status();
+      std::vector<TokenId> ids;
+      for (const TokenLogprob& one : token->top) ids.push_back(one.id);
+      const auto expected = std::min(kVocabulary, static_cast<size_t>(count));
+      EXPECT_EQ(ids, std::vector<TokenId>(sorted.begin(), sorted.begin() + static_cast<ptrdiff_t>(expected)));
+      EXPECT_EQ(token->top.front().logprob, sampler.Score(logits, sorted[0], 0)->logprob);
+    }
+  }
 }
 
 TEST(SamplerTest, LogitsThatAreNoNumbersAreAnError) {

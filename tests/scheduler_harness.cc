@@ -24,7 +24,8 @@ void SchedulerHarness::Turn() {
   std::vector<absl::StatusOr<StepOutput>> outputs = runner_.Step(items);
   const Clock::time_point begun = now_;
   now_ += step_time_ + last_tokens_ * token_time_;
-  scheduler_.Apply(std::move(outputs), begun, now_);
+  scheduler_.Apply(std::move(outputs), now_);
+  scheduler_.NoteTime(now_ - begun);
   Perform(scheduler_.Settle(now_));
 }
 

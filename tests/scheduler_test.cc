@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <set>
 
 #include "tests/scheduler_harness.h"
@@ -26,8 +27,23 @@ class SchedulerTest : public testing::Test {
     return request;
   }
 
+  // One without retrieval, which takes `tokens` in all.
+  GenerationRequest Plain(int64_t tokens, const std::string& key = "") {
+    GenerationRequest request = Request("x", tokens - 1, /*retrieval=*/false);
+    request.sampling.logit_bias = {{3, -100.0F}};  // no end of text
+    request.key = key;
+    return request;
+  }
+  // Adds one for an id that is new; its sink.
+  std::shared_ptr<RecordingSink> Add(SchedulerHarness& harness, GenerationRequest request) {
+    auto sink = std::make_shared<RecordingSink>();
+    EXPECT_TRUE(harness.scheduler().Add(++last_id_, std::move(request), sink).ok());
+    return sink;
+  }
+
   const ByteTokenizer tokenizer_;
   const std::unique_ptr<RetroModel> model_ = MakeTinyModel();
+  uint64_t last_id_ = 0;
 };
 
 TEST_F(SchedulerTest, PlacesAreSharedBetweenKeys) {
@@ -46,6 +62,75 @@ TEST_F(SchedulerTest, PlacesAreSharedBetweenKeys) {
   const auto finished = [&](size_t i) { return sinks[i]->finish().has_value(); };
   EXPECT_TRUE(finished(0));
   EXPECT_FALSE(finished(2) || finished(3)) << "the last to come was served before them";
+}
+
+TEST_F(SchedulerTest, AKeyLeavesTheLastPlacesToOthers) {
+  for (const bool several : {false, true}) {
+    SchedulerHarness harness(*model_, tokenizer_, {.sessions_max = 8, .waiting_max = 16, .cache_blocks_max = 1000});
+    if (several) Add(harness, Plain(1 + 1, "small"));
+    harness.Turn();
+    EXPECT_EQ(harness.scheduler().running(), 0);
+    for (int i = 0; i < 12; ++i) Add(harness, Plain(100, "large"));
+    harness.Turn();
+    EXPECT_EQ(harness.scheduler().running(), several ? 7 : 8);
+    const auto small = Add(harness, Plain(4, "small"));
+    for (int turn = 0; turn < 10; ++turn) harness.Turn();
+    EXPECT_EQ(small->finish().has_value(), several) << "with a place of its own at once";
+    EXPECT_EQ(harness.scheduler().running(), several ? 7 : 8);
+  }
+}
+
+TEST_F(SchedulerTest, AKeyLeavesTheLastOfTheCacheToOthers) {
+  for (const bool several : {false, true}) {
+    SchedulerHarness harness(*model_, tokenizer_, {.sessions_max = 16, .waiting_max = 16, .cache_blocks_max = 20});
+    if (several) Add(harness, Plain(1 + 1, "small"));
+    harness.Turn();
+    for (int i = 0; i < 8; ++i) Add(harness, Plain(32, "large"));  // four blocks each
+    harness.Turn();
+    EXPECT_EQ(harness.scheduler().cache_blocks(), several ? 16 : 20);
+    const auto small = Add(harness, Plain(30, "small"));
+    for (int turn = 0; turn < 6; ++turn) harness.Turn();
+    EXPECT_EQ(harness.scheduler().cache_blocks(), 20);
+    EXPECT_EQ(small->Generated().empty(), !several);
+  }
+  // Who has nothing may have all of it.
+  SchedulerHarness harness(*model_, tokenizer_, {.cache_blocks_max = 8});
+  for (const char* key : {"small", "large"}) {
+    const auto sink = Add(harness, Plain(64, key));
+    for (int turn = 0; turn < 80; ++turn) harness.Turn();
+    EXPECT_TRUE(sink->finish().has_value()) << key;
+  }
+}
+
+TEST_F(SchedulerTest, WhoWaitsForRoomLetsThosePassThatEndBeforeItHasIt) {
+  SchedulerHarness harness(*model_, tokenizer_, {.sessions_max = 4, .waiting_max = 8, .cache_blocks_max = 10});
+  const auto runs = Add(harness, Plain(24));
+  const auto waits = Add(harness, Plain(64));       // eight blocks, where seven are left
+  const auto ends_later = Add(harness, Plain(32));  // though it would fit
+  const auto ends_before = Add(harness, Plain(8));
+  bool passed = false;
+  for (int turn = 0; turn < 200 && !ends_later->ended(); ++turn) {
+    harness.Turn();
+    passed = passed || (ends_before->ended() && waits->Generated().empty());
+    EXPECT_FALSE(waits->Generated().empty() && !ends_later->Generated().empty()) << turn;
+  }
+  EXPECT_TRUE(passed);
+  for (const auto& sink : {runs, waits, ends_later, ends_before}) EXPECT_TRUE(sink->finish().has_value());
+}
+
+// However many come after it.
+TEST_F(SchedulerTest, WhoWaitsForRoomHasItWhenItWasToHaveIt) {
+  SchedulerHarness harness(*model_, tokenizer_, {.sessions_max = 4, .waiting_max = 8, .cache_blocks_max = 10});
+  Add(harness, Plain(24));
+  const auto waits = Add(harness, Plain(64));
+  std::vector<std::shared_ptr<RecordingSink>> others;
+  int turns = 0;
+  for (; waits->Generated().empty() && turns < 100; ++turns) {
+    if (harness.scheduler().waiting() < 4) others.push_back(Add(harness, Plain(6)));
+    harness.Turn();
+  }
+  EXPECT_GE(std::ranges::count_if(others, [](const auto& sink) { return sink->finish().has_value(); }), 3);
+  EXPECT_LE(turns, 30);
 }
 
 TEST_F(SchedulerTest, PromptsOfDifferentKeysAreComputedAtThePaceOfEachOther) {
@@ -135,6 +220,26 @@ TEST_F(SchedulerTest, ALongPromptsPiecesAreCutToThePaceOfWhoDecodes) {
   }
   EXPECT_TRUE(prompt->finish().has_value());
   EXPECT_GE(turns, 100 / 7);
+}
+
+TEST_F(SchedulerTest, ScoredTokensOfAPromptCountAsSeveralBesideWhoDecodes) {
+  SchedulerHarness harness(*model_, tokenizer_,
+                           {.cache_blocks_max = 128,
+                            .prefill_tokens_shared_max = 12,
+                            .prefill_tokens_shared_min = 12,
+                            .scored_row_tokens = 4});
+  Add(harness, Plain(100));
+  harness.Turn();
+  GenerationRequest request = Request(std::string(60, 'x'), 1, /*retrieval=*/false);
+  request.echo_from = 31;
+  const auto prompt = Add(harness, request);
+  std::vector<int64_t> steps;
+  while (!prompt->ended() && steps.size() < 60) {
+    harness.Turn();
+    steps.push_back(harness.last_tokens() - 1);
+  }
+  // Of the third step's six that are left for scored ones two take the place.
+  EXPECT_THAT(steps, testing::ElementsAre(12, 12, 6 + 2, 3, 3, 3, 3, 3, 3, 3, 3, 3, 1));
 }
 
 TEST_F(SchedulerTest, ACancelledSessionsPlaceIsFreeBeforeTheNextStep) {

@@ -130,6 +130,19 @@ TEST_F(ScoreCallTest, WhatAReplyHoldsThatNobodyReadsIsGivenBack) {
   EXPECT_TRUE(Eventually([&] { return Held() == 0; }));
 }
 
+// Few bytes, which are a hundred times as many in the events of all items.
+TEST_F(ScoreCallTest, WhatAReplysEventsTakeIsBounded) {
+  Serve(retriever_.address(), {}, milliseconds(3000), {.request_bytes_max = 10'000'000});
+  pb::ScoreRequest request = Items(40);
+  pb::ChunkNeighbours* given = request.mutable_retrieval()->add_neighbours();
+  given->add_neighbours()->mutable_chunk()->set_text("given");
+  FillMetadata(*given->mutable_neighbours(0));
+  EXPECT_EQ(ReasonOf(Score(request)), Reason::kQueueFull);
+  EXPECT_TRUE(Eventually([&] { return Held() == 0; }));
+  request.mutable_items()->DeleteSubrange(4, 36);
+  EXPECT_TRUE(Score(request).ok());
+}
+
 TEST_F(ScoreCallTest, OneItemsErrorIsTheCalls) {
   Serve(retriever_.address(), {.sessions_max = 4, .waiting_max = 0});
   retriever_.SetRefusedText("item 5");

@@ -100,7 +100,7 @@ TEST_F(SealedSegmentTest, AFileThatCannotBeReadIsDamaged) {
 }
 
 // Every candidate of the first rounds is of the document that is left out. To compare everything would take the
-// caller's patience a look for each 1024 documents.
+// caller's patience more than 20 looks.
 TEST_F(SealedSegmentTest, LooksWiderBeforeItComparesEverything) {
   constexpr uint32_t kOthers = 20'000;
   Add("own", 3000, 20);
@@ -119,6 +119,41 @@ TEST_F(SealedSegmentTest, LooksWiderBeforeItComparesEverything) {
   for (const Candidate& candidate : best[0].best()) EXPECT_NE((*candidate.document)->id, "own");
   EXPECT_GT(looks, 2) << "one a round";
   EXPECT_LT(looks, 10);
+}
+
+// The lists would be gone through wider and wider, and everything be compared at last.
+TEST_F(SealedSegmentTest, FewDocumentsThatMayNotGiveEnoughAreComparedAtOnce) {
+  for (const char* id : {"a", "b", "c"}) Add(id, 5000, 0);
+  const auto segment = Seal(SegmentKind::kPq4);
+  const std::vector<float> vector(kDimension, 0);
+  const std::vector<IndexQuery> queries = {{vector, {}}};
+  const auto looks_with = [&](std::optional<float> effort) {
+    int looks = 0;
+    CallContext context;
+    context.cancelled = [&looks] { return ++looks < 0; };
+    const IndexSearchOptions options{.k = 10, .effort = effort, .chunks_per_document_max = 1};
+    const SegmentSearch search = {queries, options, kNewestStep, segment->info().rows(), context};
+    std::vector<TopK> best(1, search.EmptyBest());
+    EXPECT_TRUE(segment->Search(search, best).ok());
+    EXPECT_EQ(best[0].best().size(), 3u);
+    return looks;
+  };
+  EXPECT_EQ(looks_with(0.5F), looks_with(std::nullopt));
+}
+
+TEST_F(SealedSegmentTest, ACallerIsAskedForWithinALargeDocument) {
+  Add("large", 20'000, 0);
+  const auto segment = Seal(SegmentKind::kExact);
+  const std::vector<float> vector(kDimension, 0);
+  const std::vector<IndexQuery> queries(8, IndexQuery{vector, {}});
+  int looks = 0;
+  CallContext context;
+  context.cancelled = [&looks] { return ++looks > 5; };
+  const IndexSearchOptions options{.k = 2};
+  const SegmentSearch search = {queries, options, kNewestStep, segment->info().rows(), context};
+  std::vector<TopK> best(queries.size(), search.EmptyBest());
+  EXPECT_EQ(segment->Search(search, best).code(), absl::StatusCode::kCancelled);
+  EXPECT_EQ(looks, 6);
 }
 
 }  // namespace

@@ -7,6 +7,8 @@
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
+#include <atomic>
+#include <chrono>
 #include <cstdio>
 #include <initializer_list>
 #include <iterator>
@@ -17,6 +19,7 @@
 #include <random>
 #include <span>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -27,6 +30,7 @@
 #include "common/document/half.h"
 #include "retriever_service/cluster/cluster_file.h"
 #include "retriever_service/embed/hash_embedder.h"
+#include "retriever_service/query/consistency_token.h"
 #include "retriever_service/query/limits.h"
 #include "retriever_service/query/router.h"
 #include "retriever_service/serve/validate.h"
@@ -99,7 +103,8 @@ class SearchTest : public testing::Test {
   absl::StatusOr<pb::SearchResponse> Search(ShardMap& shards, const pb::SearchRequest& request) {
     const absl::Status valid = Validate(request);
     if (!valid.ok()) return valid;
-    return Router(shards, embedding_).Search(request, CallContext(), std::chrono::steady_clock::now());
+    return Router(shards, embedding_, /*waiting_reads_max=*/4)
+        .Search(request, CallContext(), std::chrono::steady_clock::now());
   }
 
   TemporaryFolder folder_;
@@ -409,6 +414,80 @@ TEST_F(HostileSearchTest, AnswersAreRightOrAnErrorThatNamesWhatIsWrong) {
       EXPECT_LE(result.neighbours_size(), static_cast<int>(request.k()));
     }
   }
+}
+
+// ---------------------------------------------------------------- what a search takes
+
+class OneSearchTest : public SearchTest {
+ protected:
+  OneSearchTest() {
+    std::vector<std::unique_ptr<Shard>> shards;
+    shards.push_back(Open(0, 1));
+    position_ = shards[0]->GetShardInfo({}, CallContext())->position();
+    map_ = *ShardMap::Create(std::move(shards));
+  }
+
+  static absl::Status Ask(Router& router, const pb::SearchRequest& request, const CallContext& context) {
+    return router.Search(request, context, std::chrono::steady_clock::now()).status();
+  }
+
+  pb::SearchRequest OneQuery() {
+    const std::vector<float> vector = model_.RandomVector();
+    pb::SearchRequest request;
+    request.add_queries()->mutable_vector()->mutable_values()->Assign(vector.begin(), vector.end());
+    request.mutable_queries(0)->set_embedder_fingerprint(Fingerprint());
+    return request;
+  }
+
+  // Which waits long for what is so many changes away.
+  pb::SearchRequest Patient(uint64_t changes) {
+    shardpb::ConsistencyToken token;
+    token.set_store_id(kStoreId);
+    Cover(token, 0, MakePosition(position_.epoch(), position_.number() + changes));
+    pb::SearchRequest request = OneQuery();
+    request.set_consistency_token(EncodeConsistencyToken(token));
+    request.mutable_max_wait()->set_seconds(60);
+    return request;
+  }
+
+  shardpb::Position position_;
+  std::unique_ptr<ShardMap> map_;
+};
+
+// Whoever made them up would else hold every worker for as long as he likes.
+TEST_F(OneSearchTest, OnlySoManyWaitForWhatTheirTokensCover) {
+  Router router(*map_, embedding_, /*waiting_reads_max=*/1);
+  const pb::SearchRequest never = Patient(1'000'000);
+  std::atomic<int> looks = 0;
+  std::atomic<bool> leave = false;
+  CallContext waits;
+  waits.cancelled = [&] { return ++looks > 0 && leave; };
+  std::thread waiting([&] { EXPECT_EQ(Ask(router, never, waits).code(), absl::StatusCode::kCancelled); });
+  while (looks < 4) std::this_thread::yield();  // the first was before it had to wait
+  int asked = 0;
+  CallContext another;
+  another.cancelled = [&asked] { return ++asked > 3; };
+  EXPECT_EQ(ReasonOf(Ask(router, never, another)), Reason::kBehindToken) << "the only place is taken";
+  EXPECT_EQ(asked, 1);
+  EXPECT_TRUE(Ask(router, Patient(0), CallContext()).ok()) << "it need not wait";
+  leave = true;
+  waiting.join();
+  EXPECT_EQ(Ask(router, never, another).code(), absl::StatusCode::kCancelled) << "it waits, in the other's place";
+}
+
+TEST_F(OneSearchTest, WhatIsSentToTheShardsTakesMemory) {
+  Router router(*map_, embedding_, /*waiting_reads_max=*/1);
+  pb::SearchRequest request = OneQuery();
+  auto& in = *request.mutable_filter()->mutable_in();
+  in.mutable_field()->set_metadata_key("size");
+  for (int i = 0; i < 1000; ++i) in.add_values()->set_int_value(i);
+  size_t held = 0;
+  CallContext context;
+  context.hold = [&held](size_t bytes) { return (held += bytes) > 0; };
+  EXPECT_TRUE(Ask(router, request, context).ok());
+  EXPECT_GT(held, request.ByteSizeLong());
+  context.hold = [](size_t) { return false; };
+  EXPECT_EQ(ReasonOf(Ask(router, request, context)), Reason::kQueueFull);
 }
 
 // ---------------------------------------------------------------- a shard that is gone

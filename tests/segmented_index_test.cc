@@ -229,7 +229,7 @@ TEST_P(RecallTest, GrowsWithEffortAndFiltersLeaveKResults) {
       const auto hits = index.Search(query, {.k = k, .effort = 0.5, .filter = &filter}, CallContext());
       ASSERT_TRUE(hits.ok());
       EXPECT_EQ(hits->hits[0].size(),
-                std::min<size_t>(k, index.MatchingDocuments(filter, UINT64_MAX, SIZE_MAX).size()));
+                std::min<size_t>(k, index.MatchingDocuments(filter, UINT64_MAX, SIZE_MAX, {})->size()));
     }
   }
 }
@@ -256,11 +256,11 @@ TEST(SegmentedIndexTest, KIsFilledWhenNearlyAllIsGoneFilteredOrLeftOut) {
   auto hits = index.Search(queries, {.k = 3, .effort = 0, .filter = &*compiled}, CallContext());
   ASSERT_TRUE(hits.ok());
   EXPECT_EQ(hits->hits[0].size(), 3u);
-  EXPECT_THAT(index.MatchingDocuments(*compiled, UINT64_MAX, SIZE_MAX),
+  EXPECT_THAT(*index.MatchingDocuments(*compiled, UINT64_MAX, SIZE_MAX, {}),
               testing::UnorderedElementsAre("doc3", "doc900", "doc3999"));
 
   index.Apply({model.PutMetadata("doc3"), model.Remove("doc900"), model.Put("doc3999", 3, 20)}, kPosition);
-  EXPECT_THAT(index.MatchingDocuments(*compiled, UINT64_MAX, SIZE_MAX),
+  EXPECT_THAT(*index.MatchingDocuments(*compiled, UINT64_MAX, SIZE_MAX, {}),
               testing::UnorderedElementsAre("doc3", "doc3999"));
 
   for (int i = 0; i < 3990; ++i) queries[0].excluded_ids.insert(StrCat("doc", i));

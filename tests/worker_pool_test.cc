@@ -59,6 +59,28 @@ TEST_F(WorkerPoolTest, WhoeverAsksForAllLeavesSomeToOthers) {
   EXPECT_EQ(Release()[1], "s1") << "the second to be served, not the last";
 }
 
+TEST_F(WorkerPoolTest, WhoeverKeepsThreadsBusyLeavesOneToTheNext) {
+  WorkerPool pool(5, 100);
+  std::promise<void> released, small_begun;
+  const std::shared_future<void> released_future = released.get_future().share();
+  std::atomic<int> large_begun = 0;
+  for (int i = 0; i < 10; ++i) {
+    ASSERT_TRUE(pool.Submit(
+        [&] {
+          ++large_begun;
+          released_future.wait();
+        },
+        "large"));
+  }
+  ASSERT_TRUE(pool.Submit([&] { small_begun.set_value(); }, "small"));
+  EXPECT_EQ(small_begun.get_future().wait_for(std::chrono::seconds(30)), std::future_status::ready);
+  EXPECT_LE(large_begun, 4);
+  EXPECT_FALSE(pool.RunHere([] {}, "large"));
+  released.set_value();
+  pool.Stop();
+  EXPECT_EQ(large_begun, 10);
+}
+
 TEST_F(WorkerPoolTest, WithoutKeysAllPlacesAreTaken) {
   Hold(3);
   for (const bool taken : {true, true, true, false}) EXPECT_EQ(Add("", "x"), taken);

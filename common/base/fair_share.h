@@ -14,14 +14,19 @@ class FairShare {
  public:
   explicit FairShare(int64_t places) : places_(places) {}
 
-  // Takes `count` places. False if there are none, or if `key` holds so many that what is left is for others: before
-  // the last one that it gets it holds less than four times as many as are free, so a key alone fills four fifths, two
-  // of them four ninths each; who holds none gets whatever is free. "" is nobody in particular, who may have all.
-  bool TryTake(const std::string& key, int64_t count = 1) {
+  // Whether `key` may have `count` places more. Not if there are none, or if it holds so many that what is left is for
+  // others: before the last one that it gets it holds less than four times as many as are free, so a key alone fills
+  // four fifths, two of them four ninths each; who holds none gets whatever is free. "" is nobody in particular, who
+  // may have all.
+  bool HasRoom(const std::string& key, int64_t count = 1) const {
     const int64_t free_before_last = places_ - taken_ - count + 1;
     const auto held = held_.find(key);
     const int64_t own = held == held_.end() ? 0 : held->second;
-    if (free_before_last <= 0 || (!key.empty() && own >= kFreeTimesMax * free_before_last)) return false;
+    return free_before_last > 0 && (key.empty() || own < kFreeTimesMax * free_before_last);
+  }
+  // Takes them if it may.
+  bool TryTake(const std::string& key, int64_t count = 1) {
+    if (!HasRoom(key, count)) return false;
     Take(key, count);
     return true;
   }

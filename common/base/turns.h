@@ -40,6 +40,16 @@ class Turns {
     return item;
   }
 
+  // Gives the turn to the first key of which `may_go(key)` is true; the others keep their order. False if there is
+  // none.
+  template <typename Predicate>
+  bool GiveTurn(Predicate may_go) {
+    const auto turn = std::find_if(turns_.begin(), turns_.end(), may_go);
+    if (turn == turns_.end()) return false;
+    std::rotate(turns_.begin(), turn, turn + 1);
+    return true;
+  }
+
   // Takes out what `is_one(item)` is true of.
   template <typename Predicate>
   void RemoveIf(Predicate is_one) {

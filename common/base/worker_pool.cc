@@ -11,7 +11,7 @@ constexpr size_t kQueueMax = size_t{1} << 40;  // more is no bound, and none tha
 }  // namespace
 
 WorkerPool::WorkerPool(int threads, size_t queue_max)
-    : threads_max_(threads), places_(threads + static_cast<int64_t>(std::min(queue_max, kQueueMax))) {
+    : places_(threads + static_cast<int64_t>(std::min(queue_max, kQueueMax))), running_(threads) {
   for (int i = 0; i < threads; ++i) threads_.emplace_back([this] { Loop(); });
 }
 
@@ -32,14 +32,14 @@ bool WorkerPool::RunHere(const std::function<void()>& work, const std::string& k
   std::string own_key;  // the caller's may end with the work
   {
     MutexLock lock(mutex_);
-    if (stopping_ || !waiting_.empty() || running_ == threads_max_ || !places_.TryTake(key)) return false;
+    if (stopping_ || !waiting_.empty() || !running_.HasRoom(key) || !places_.TryTake(key)) return false;
     own_key = key;
-    ++running_;
+    running_.Take(key);
   }
   work();
   {
     MutexLock lock(mutex_);
-    --running_;
+    running_.Release(own_key);
     places_.Release(own_key);
     if (waiting_.empty()) return true;
   }
@@ -62,20 +62,26 @@ size_t WorkerPool::queued() const {
   return queued_;
 }
 
+bool WorkerPool::FindNext() {
+  const FairShare& running = running_;
+  return waiting_.GiveTurn([&running](const std::string& key) { return running.HasRoom(key); });
+}
+
 void WorkerPool::Loop() {
   MutexLock lock(mutex_);
   while (true) {
-    while (waiting_.empty() ? !stopping_ : running_ == threads_max_) wake_.Wait(mutex_);
+    while (!FindNext() && !(stopping_ && waiting_.empty())) wake_.Wait(mutex_);
     if (waiting_.empty()) break;
     const std::string key = waiting_.key();
     std::function<void()> work = waiting_.Pop();
     --queued_;
-    ++running_;
+    running_.Take(key);
+    if (FindNext()) wake_.NotifyOne();  // what one end lets begin may be more than its thread takes
     mutex_.Unlock();
     work();
     work = nullptr;  // with all that it holds, before its place is another's
     mutex_.Lock();
-    --running_;
+    running_.Release(key);
     places_.Release(key);
   }
   wake_.NotifyAll();  // who waits for a place to run the last of what was queued: another has

@@ -116,13 +116,18 @@ struct PemFiles {
   auto operator<=>(const PemFiles&) const = default;
 };
 
+// MFD_NOEXEC_SEAL of Linux 6.3, without which a kernel with vm.memfd_noexec=2 makes no such file; older ones do not
+// know it.
+constexpr unsigned kNotToBeRun = 8;
+
 // A text that is read by a path.
 class MemoryFile {
  public:
   static absl::StatusOr<MemoryFile> Of(const std::string& text) {
     MemoryFile file;
     if (text.empty()) return file;
-    file.descriptor_ = memfd_create("pem", MFD_CLOEXEC);
+    file.descriptor_ = memfd_create("pem", MFD_CLOEXEC | kNotToBeRun);
+    if (file.descriptor_ < 0 && errno == EINVAL) file.descriptor_ = memfd_create("pem", MFD_CLOEXEC);
     if (file.descriptor_ < 0 ||
         write(file.descriptor_, text.data(), text.size()) != static_cast<ssize_t>(text.size())) {
       return ErrnoStatus(errno, "cannot copy a PEM file to", "memory");

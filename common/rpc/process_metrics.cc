@@ -6,7 +6,6 @@
 #include <chrono>
 #include <filesystem>
 #include <fstream>
-#include <iterator>
 #include <string>
 #include <system_error>
 
@@ -18,8 +17,9 @@ const std::chrono::system_clock::time_point kStart = std::chrono::system_clock::
 // Entries of a folder of /proc.
 double CountOf(const std::string& folder) {
   std::error_code error;
-  const std::filesystem::directory_iterator entries(folder, error);
-  return error ? 0 : static_cast<double>(std::distance(begin(entries), end(entries)));
+  int count = 0;
+  for (std::filesystem::directory_iterator it(folder, error), end; !error && it != end; it.increment(error)) ++count;
+  return count;
 }
 
 double ResidentBytes() {

@@ -256,12 +256,11 @@ bool UnaryRunner::WouldBeLate(const CallContext& call) const {
 void UnaryRunner::Watch(const std::string& queue) const {
   prometheus::Gauge& waiting =
       metrics_.Gauge("retro_requests_waiting", "Requests that wait for a worker, by queue.", {{"queue", queue}});
+  metrics_.BeforeScrape([this, &waiting] { waiting.Set(static_cast<double>(pool_.queued())); });
+  if (!own_budget_) return;
   prometheus::Gauge& held = metrics_.Gauge(
       "retro_request_bytes", "Bytes of requests and replies in memory, of --request-bytes-max.", {{"queue", queue}});
-  metrics_.BeforeScrape([this, &waiting, &held] {
-    waiting.Set(static_cast<double>(pool_.queued()));
-    held.Set(static_cast<double>(budget_->bytes()));
-  });
+  metrics_.BeforeScrape([this, &held] { held.Set(static_cast<double>(budget_->bytes())); });
 }
 
 absl::Status UnaryRunner::MemoryFullError() {

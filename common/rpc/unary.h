@@ -83,6 +83,7 @@ class UnaryRunner {
       : pool_(pool),
         metrics_(other.metrics_),
         options_(other.options_),
+        own_budget_(false),
         budget_(other.budget_),
         peers_(other.peers_),
         wait_(other.wait_) {}
@@ -119,8 +120,8 @@ class UnaryRunner {
   static absl::Status MemoryFullError();
   static constexpr std::chrono::milliseconds kRetryAfter{200};
 
-  // Shows among the metrics how many requests wait for the workers and the bytes that are held, as those of `queue`.
-  // Before a MetricsServer is started; this must outlive that.
+  // Shows among the metrics how many requests wait for the workers and the bytes that are held (not of a memory that is
+  // another's), as those of `queue`. Before a MetricsServer is started; this must outlive that.
   void Watch(const std::string& queue) const;
 
   AccessControl* access() const { return options_.access.get(); }
@@ -154,6 +155,7 @@ class UnaryRunner {
   WorkerPool& pool_;
   Metrics& metrics_;
   const UnaryOptions options_;
+  const bool own_budget_ = true;
   const std::shared_ptr<ByteBudget> budget_;
   const std::shared_ptr<PeerWatch> peers_;
   prometheus::Histogram& wait_;

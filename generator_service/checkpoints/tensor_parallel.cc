@@ -140,8 +140,8 @@ absl::StatusOr<fs::path> IterationFolder(const std::string& directory) {
 absl::StatusOr<std::vector<std::string>> RankFiles(const fs::path& folder) {
   std::set<std::string> names;
   std::error_code error;
-  for (const auto& entry : fs::directory_iterator(folder, error)) {
-    const std::string name = entry.path().filename().string();
+  for (fs::directory_iterator it(folder, error), end; !error && it != end; it.increment(error)) {
+    const std::string name = it->path().filename().string();
     if (name.starts_with("mp_rank_")) names.insert(name);
   }
   if (error) return ErrnoStatus(error.value(), "cannot list", folder.string());

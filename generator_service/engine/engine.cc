@@ -69,8 +69,10 @@ bool Engine::Turn() {
   if (options_.on_step_begin) options_.on_step_begin();
   std::vector<absl::StatusOr<StepOutput>> outputs = runner_->Step(items);
   report.failure = FailureOf(outputs);
+  scheduler_.Apply(std::move(outputs), Clock::now());
+  // Not before: to sample, and to score a prompt's tokens, is this thread's work too, and may be most of it.
   const Clock::time_point after = Clock::now();
-  scheduler_.Apply(std::move(outputs), now, after);
+  scheduler_.NoteTime(after - now);
   Perform(scheduler_.Settle(after));
   report.time = after - now;
   Report(report);

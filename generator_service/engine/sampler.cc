@@ -86,6 +86,28 @@ void Sampler::KeepBest(size_t count) {
   std::sort(candidates_.begin(), candidates_.end(), Before);
 }
 
+// As TakeAll and KeepBest, but without a list of all: every scored token of a prompt comes here, and most stretches of
+// a vocabulary have none that is among the best so far.
+void Sampler::TakeBest(std::span<const float> logits, size_t count) {
+  constexpr size_t kStretch = size_t{16} * kLanes;
+  count = std::min(count, logits.size());
+  candidates_.clear();  // a heap, whose front is the last of them
+  for (size_t begin = 0; begin < logits.size(); begin += kStretch) {
+    const auto stretch = logits.subspan(begin, std::min(kStretch, logits.size() - begin));
+    if (candidates_.size() == count && LargestOf(stretch) <= candidates_.front().logit) continue;
+    for (size_t i = begin; i < begin + stretch.size(); ++i) {
+      if (candidates_.size() == count) {
+        if (logits[i] <= candidates_.front().logit) continue;  // of equal ones the lower id stays
+        std::pop_heap(candidates_.begin(), candidates_.end(), Before);
+        candidates_.pop_back();
+      }
+      candidates_.push_back({static_cast<TokenId>(i), logits[i]});
+      std::push_heap(candidates_.begin(), candidates_.end(), Before);
+    }
+  }
+  std::sort_heap(candidates_.begin(), candidates_.end(), Before);
+}
+
 ScoredToken Sampler::Scored(std::span<const float> logits, double log_sum, TokenId id, int top_logprobs) {
   ScoredToken token{id, static_cast<float>(logits[static_cast<size_t>(id)] - log_sum), {}};
   if (top_logprobs <= 0) return token;
@@ -94,8 +116,7 @@ ScoredToken Sampler::Scored(std::span<const float> logits, double log_sum, Token
     token.top.push_back({static_cast<TokenId>(best - logits.begin()), static_cast<float>(*best - log_sum)});
     return token;
   }
-  TakeAll(logits);
-  KeepBest(static_cast<size_t>(top_logprobs));
+  TakeBest(logits, static_cast<size_t>(top_logprobs));
   for (const Candidate& c : candidates_) token.top.push_back({c.id, static_cast<float>(c.logit - log_sum)});
   return token;
 }

@@ -72,6 +72,7 @@ class Sampler {
   static bool Before(const Candidate& a, const Candidate& b);
   absl::StatusOr<double> LogSumExp(std::span<const float> logits);
   void TakeAll(std::span<const float> logits);
+  void TakeBest(std::span<const float> logits, size_t count);
   void Adjust(const SamplingSettings& settings, const SeenTokens& seen);
   void KeepBest(size_t count);
   void KeepNucleus(const SamplingSettings& settings);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <map>
+#include <set>
 #include <string>
 
 #include "common/base/error.h"
@@ -19,6 +20,15 @@ constexpr int kStallShareIfOthersWait = 10;
 // with it: gRPC rounds it up on its way, by up to a hundredth.
 constexpr std::chrono::milliseconds kDeadlineMargin{20};
 constexpr int kDeadlineMarginShare = 100;
+
+// The next tokens of a prompt that there is room for, where each that is scored counts as `row_tokens`; the last of
+// them may go beyond it, so that any room is enough for one.
+int64_t TokensThatFit(const Session& session, int64_t room, int64_t row_tokens) {
+  const int64_t tokens = std::min(session.Runnable(), room);
+  if (tokens <= 0) return 0;
+  const int64_t plain = tokens - session.ScoredRows(tokens);
+  return std::min(tokens, plain + (room - plain + row_tokens - 1) / row_tokens);
+}
 
 }  // namespace
 
@@ -48,6 +58,9 @@ absl::Status Scheduler::Add(uint64_t id, GenerationRequest request, std::shared_
                CacheBlocks(*session), " cache blocks of ", facts_.chunk_length, " tokens, this server has ",
                limits_.cache_blocks_max, " (--cache-mib): ask for fewer tokens or neighbours"));
   }
+  const std::string& key = session->request().key;
+  if (!first_key_.has_value()) first_key_ = key;
+  several_keys_ = several_keys_ || key != *first_key_;
   waiting_.push_back({std::move(session), std::nullopt});
   return absl::OkStatus();
 }
@@ -123,28 +136,90 @@ void Scheduler::Sweep(SchedulerEffects& effects) {
     return true;
   };
   std::erase_if(waiting_, gone);
-  std::erase_if(running_, gone);
-  cache_blocks_ = 0;
-  for (const Entry& entry : running_) cache_blocks_ += CacheBlocks(*entry.session);
+  std::erase_if(running_, [&](const Entry& entry) {
+    if (!gone(entry)) return false;
+    const std::string& key = entry.session->request().key;
+    places_.Release(key);
+    blocks_.Release(key, CacheBlocks(*entry.session));
+    return true;
+  });
 }
 
-// Of those who wait, the first of a key that has the fewest places.
-std::deque<Scheduler::Entry>::iterator Scheduler::NextForPlace() {
+// Those who wait, in the order in which they are to have places.
+std::vector<std::deque<Scheduler::Entry>::iterator> Scheduler::InLine() {
   std::map<std::string, int64_t> places;
   for (const Entry& entry : running_) ++places[entry.session->request().key];
-  return std::ranges::min_element(waiting_, {},
-                                  [&](const Entry& entry) { return places[entry.session->request().key]; });
+  std::vector<std::deque<Entry>::iterator> line;
+  line.reserve(waiting_.size());
+  for (auto entry = waiting_.begin(); entry != waiting_.end(); ++entry) line.push_back(entry);
+  std::ranges::stable_sort(line, {}, [&](const auto& entry) { return places[entry->session->request().key]; });
+  return line;
 }
 
-void Scheduler::GivePlaces(Clock::time_point now) {
-  while (!waiting_.empty() && running() < limits_.sessions_max) {
-    const auto next = NextForPlace();
-    const int64_t blocks = CacheBlocks(*next->session);
-    if (cache_blocks_ + blocks > limits_.cache_blocks_max) return;
-    cache_blocks_ += blocks;
+// The step by which those who run leave room for so many blocks, if each of them has a token in every step.
+uint64_t Scheduler::RoomBy(int64_t blocks) const {
+  std::vector<std::pair<int64_t, int64_t>> ends;  // tokens left, and blocks
+  ends.reserve(running_.size());
+  for (const Entry& entry : running_) {
+    ends.emplace_back(entry.session->tokens_left_max(), CacheBlocks(*entry.session));
+  }
+  std::ranges::sort(ends);
+  int64_t room = limits_.cache_blocks_max - blocks_.taken();
+  uint64_t step = steps_;
+  for (const auto& [tokens, freed] : ends) {
+    if (room >= blocks) break;
+    room += freed;
+    step = steps_ + static_cast<uint64_t>(tokens);
+  }
+  return step;
+}
+
+// A place and blocks for a session that fits. False, and nothing is taken, if its key has to leave them to others.
+bool Scheduler::TakePlace(const Session& session) {
+  const std::string& key = session.request().key;
+  const int64_t blocks = CacheBlocks(session);
+  if (!several_keys_) {
+    places_.Take(key);
+    blocks_.Take(key, blocks);
+    return true;
+  }
+  if (!places_.TryTake(key)) return false;
+  if (blocks_.TryTake(key, blocks)) return true;
+  places_.Release(key);
+  return false;
+}
+
+// Gives one to the first who may have it; false if there is nobody. Who passes one that waits for room does not keep it
+// waiting: the step by which it should have that never becomes a later one.
+bool Scheduler::GivePlace(Clock::time_point now) {
+  if (waiting_.empty() || running() >= limits_.sessions_max) return false;
+  uint64_t end_by = kNever;    // whoever is to pass those looked at so far
+  std::set<std::string> full;  // keys that leave what is free to others
+  for (const auto& next : InLine()) {
+    const Session& session = *next->session;
+    const std::string& key = session.request().key;
+    if (full.contains(key)) continue;
+    const int64_t blocks = CacheBlocks(session);
+    if (blocks_.taken() + blocks > limits_.cache_blocks_max) {
+      next->room_by = std::min(next->room_by, RoomBy(blocks));
+      end_by = std::min(end_by, next->room_by);
+      continue;
+    }
+    if (steps_ + static_cast<uint64_t>(session.tokens_left_max()) > end_by) continue;
+    if (!TakePlace(session)) {
+      full.insert(key);
+      continue;
+    }
     running_.push_back(std::move(*next));
     waiting_.erase(next);
     running_.back().session->Admit(now);
+    return true;
+  }
+  return false;
+}
+
+void Scheduler::GivePlaces(Clock::time_point now) {
+  while (GivePlace(now)) {
   }
 }
 
@@ -186,12 +261,13 @@ std::vector<StepItem> Scheduler::Plan() {
   const int64_t prefill_max = decoding_ ? pace_.Tokens()
                               : paused  ? pace_.TokensMeanwhile()
                                         : limits_.prefill_tokens_max;
+  const int64_t row_tokens = decoding_ || paused ? limits_.scored_row_tokens : 1;
   prefilling_ = 0;
   encoding_ = 0;
   for (Entry* entry : entries) {
     Session& session = *entry->session;
     const bool prefills = !decodes(entry);
-    int64_t tokens = prefills ? std::min(session.Runnable(), prefill_max - prefilling_) : 1;
+    int64_t tokens = prefills ? TokensThatFit(session, prefill_max - prefilling_, row_tokens) : 1;
     if (tokens == 0) continue;
     // A chunk that has more neighbours than a step may encode is the only one of its step.
     const int64_t room = std::max<int64_t>(limits_.encoder_rows_max - encoding_, 0);
@@ -201,8 +277,9 @@ std::vector<StepItem> Scheduler::Plan() {
     if (tokens == 0) continue;
     encoding_ += session.EncoderRows(tokens);
     if (prefills) {
-      prefilling_ += tokens;
-      prefilled_[session.request().key] += tokens;
+      const int64_t counted = tokens + (row_tokens - 1) * session.ScoredRows(tokens);
+      prefilling_ += counted;
+      prefilled_[session.request().key] += counted;
     }
     plan_.emplace_back(&session, tokens);
   }
@@ -212,8 +289,7 @@ std::vector<StepItem> Scheduler::Plan() {
   return items;
 }
 
-void Scheduler::Apply(std::vector<absl::StatusOr<StepOutput>> outputs, Clock::time_point begun, Clock::time_point now) {
-  if (decoding_ && encoding_ == 0) pace_.Note(prefilling_, now - begun);
+void Scheduler::Apply(std::vector<absl::StatusOr<StepOutput>> outputs, Clock::time_point now) {
   for (size_t i = 0; i < plan_.size(); ++i) {
     const auto& [session, tokens] = plan_[i];
     if (outputs[i].ok()) {
@@ -223,6 +299,10 @@ void Scheduler::Apply(std::vector<absl::StatusOr<StepOutput>> outputs, Clock::ti
     }
   }
   plan_.clear();
+}
+
+void Scheduler::NoteTime(Clock::duration time) {
+  if (decoding_ && encoding_ == 0) pace_.Note(prefilling_, time);
 }
 
 std::optional<Clock::time_point> Scheduler::NextDeadline() const {

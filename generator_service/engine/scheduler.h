@@ -2,12 +2,14 @@
 // drives it and the tests do so in its place.
 //
 // Rules: sessions get places in the order they came, those of keys with fewer places first, as long as the bounds on
-// sessions and cache blocks allow. Every
-// step takes one token of each session that decodes, and a piece of prefill beside them that is small while somebody
-// decodes or would but for neighbours that are on their way (see PrefillPace), so that running sessions keep their
-// pace. Prompts of different keys are computed at the same pace together. A session that waits for neighbours, or whose
-// reader is behind, is left out of the step and holds up nobody. One whose chunk has more neighbours than the step's
-// encoder still has room for is passed over, and comes first in the next step. Whoever is cancelled or past the
+// sessions and cache blocks allow. One that finds no room in the cache waits for it, and lets those pass that should
+// have ended before it has it. Once sessions of several keys have come, a key that has places leaves the last of them,
+// and of the cache, to the others (see FairShare): a generation may last long, and who has none is to find one soon.
+// Every step takes one token of each session that decodes, and a piece of prefill beside them that is small while
+// somebody decodes or would but for neighbours that are on their way (see PrefillPace), so that running sessions keep
+// their pace. Prompts of different keys are computed at the same pace together. A session that waits for neighbours, or
+// whose reader is behind, is left out of the step and holds up nobody. One whose chunk has more neighbours than the
+// step's encoder still has room for is passed over, and comes first in the next step. Whoever is cancelled or past the
 // deadline has left before the next step.
 #pragma once
 
@@ -23,6 +25,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "common/base/fair_share.h"
 #include "generator_service/engine/prefill_pace.h"
 #include "generator_service/engine/session.h"
 #include "generator_service/engine/step.h"
@@ -37,7 +40,10 @@ struct SchedulerLimits {
   int64_t prefill_tokens_max = 256;        // in a step where nobody decodes
   int64_t prefill_tokens_shared_max = 32;  // in a step where somebody does; fewer where that would be slow,
   int64_t prefill_tokens_shared_min = 1;   // but no fewer than these
-  int64_t encoder_rows_max = 64;           // neighbours encoded in a step; a chunk with more is encoded by itself
+  // As so many counts there a token that scores the next one of its prompt. For where the two bounds are the same, so
+  // that what it takes is not learnt.
+  int64_t scored_row_tokens = 1;
+  int64_t encoder_rows_max = 64;  // neighbours encoded in a step; a chunk with more is encoded by itself
   // That a reader may be behind; a tenth while others wait for a place.
   std::chrono::milliseconds stall_ms_max{60'000};
 };
@@ -61,7 +67,9 @@ class Scheduler {
       : facts_(facts),
         limits_(limits),
         sampler_(facts.vocabulary),
-        pace_(limits.prefill_tokens_shared_min, limits.prefill_tokens_shared_max) {}
+        pace_(limits.prefill_tokens_shared_min, limits.prefill_tokens_shared_max),
+        places_(limits.sessions_max),
+        blocks_(limits.cache_blocks_max) {}
 
   // Takes a session in. RESOURCE_EXHAUSTED if too many wait, INVALID_ARGUMENT if it would never get a place; the
   // sink is then not called. `id` is new.
@@ -79,21 +87,24 @@ class Scheduler {
 
   // The next step, empty if nothing can run; valid until the next call of anything else. Apply must follow.
   std::vector<StepItem> Plan();
-  // The outputs of the plan, whose computing took from `begun` to `now`.
-  void Apply(std::vector<absl::StatusOr<StepOutput>> outputs, Clock::time_point begun, Clock::time_point now);
+  // The outputs of the plan, whose computing has ended `now`.
+  void Apply(std::vector<absl::StatusOr<StepOutput>> outputs, Clock::time_point now);
+  // What the step took in all, with what Apply did; after that, before the next plan.
+  void NoteTime(Clock::duration time);
 
   // When Settle has to be called again though nothing happens.
   std::optional<Clock::time_point> NextDeadline() const;
 
   int64_t running() const { return static_cast<int64_t>(running_.size()); }
   int64_t waiting() const { return static_cast<int64_t>(waiting_.size()); }
-  int64_t cache_blocks() const { return cache_blocks_; }
+  int64_t cache_blocks() const { return blocks_.taken(); }
 
  private:
   struct Entry {
     std::unique_ptr<Session> session;
     std::optional<Clock::time_point> stalled_since;
     uint64_t passed_over_since = kNever;  // the first of the steps that the encoder had no room for it
+    uint64_t room_by = kNever;            // the step by which the cache should have room for it
   };
   static constexpr uint64_t kNever = std::numeric_limits<uint64_t>::max();
 
@@ -104,7 +115,10 @@ class Scheduler {
   std::chrono::milliseconds StallMax() const;
   void Expire(Entry& entry, Clock::time_point now, SchedulerEffects& effects) const;
   void Sweep(SchedulerEffects& effects);
-  std::deque<Entry>::iterator NextForPlace();
+  std::vector<std::deque<Entry>::iterator> InLine();
+  uint64_t RoomBy(int64_t blocks) const;
+  bool TakePlace(const Session& session);
+  bool GivePlace(Clock::time_point now);
   void GivePlaces(Clock::time_point now);
 
   const ModelFacts facts_;
@@ -115,12 +129,15 @@ class Scheduler {
   // is.
   std::map<std::string, int64_t> prefilled_;
   std::deque<Entry> waiting_;
-  std::vector<Entry> running_;                      // in the order they got their place
+  std::vector<Entry> running_;  // in the order they got their place
+  FairShare places_;            // of running_
+  FairShare blocks_;
+  std::optional<std::string> first_key_;  // that ever came
+  bool several_keys_ = false;
   std::vector<std::pair<Session*, int64_t>> plan_;  // session and tokens of each item
-  int64_t cache_blocks_ = 0;
   // Of the plan.
   bool decoding_ = false;
-  int64_t prefilling_ = 0;  // tokens
+  int64_t prefilling_ = 0;  // tokens, those that are scored as often as they count
   int64_t encoding_ = 0;    // neighbours
 
   uint64_t steps_ = 0;

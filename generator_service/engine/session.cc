@@ -189,6 +189,8 @@ int64_t Session::LogitRows(int64_t tokens) const {
   return std::max<int64_t>(end - std::max(first, fed_), 0);
 }
 
+int64_t Session::ScoredRows(int64_t tokens) const { return request_.echo_from.has_value() ? LogitRows(tokens) : 0; }
+
 StepItem Session::Slice(int64_t tokens) const {
   StepItem item;
   item.sequence = id_;

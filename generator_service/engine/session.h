@@ -56,6 +56,8 @@ class Session {
   // what has to be reserved for it.
   int64_t cached_tokens_max() const;
   int64_t neighbour_tokens_max() const;
+  // Tokens that it has yet to be fed, if nothing ends it before: as many steps at most, if each has one of them.
+  int64_t tokens_left_max() const { return prompt_length_ + request_.max_tokens - fed_; }
 
   // It has a place; the prompt's look-up may start.
   void Admit(Clock::time_point now);
@@ -70,6 +72,8 @@ class Session {
 
   // Tokens that can be fed to the model now; 0 while it waits or is finished.
   int64_t Runnable() const;
+  // How many of the next `tokens`, the last of them, have logits by which tokens of the prompt are scored.
+  int64_t ScoredRows(int64_t tokens) const;
   // Neighbours that the encoder has to encode for a slice of so many tokens.
   int64_t EncoderRows(int64_t tokens) const;
   // How many of the next `tokens` can be fed with at most so many neighbours to encode: 0 if their first token

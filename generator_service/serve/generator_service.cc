@@ -121,7 +121,7 @@ class GeneratorRpcs : public ServiceBase {
       if (absl::IsCancelled(wanted)) wanted = CallerLeftError(arrival, call.deadline, Clock::now());
       if (!wanted.ok()) return reactor->Start(wanted);
       Message message;
-      HeldBytes parsed(budget_, call.key());  // of the message; what is made of it has bounds of its own
+      HeldBytes parsed(budget_, call.key());  // of the message; what stays of it is held by its RetrievalScope
       const absl::Status read = ParseRequest(request, message, [&parsed](size_t bytes) {
         return parsed.TryAdd(bytes) ? absl::OkStatus() : UnaryRunner::MemoryFullError();
       });
@@ -170,6 +170,8 @@ std::chrono::milliseconds StepMax(const GeneratorOptions& options, const ServedM
 
 // On a GPU a step is a matter of launches: so many tokens take hardly longer than one.
 constexpr int64_t kDevicePrefillTokens = 128;
+// But for those that are scored: the host goes through the vocabulary for each.
+constexpr int64_t kDeviceScoredRowTokens = 4;
 
 EngineOptions OptionsOf(const GeneratorOptions& options, const ServedModel& model, GeneratorMetrics& metrics,
                         ModelHealth& health) {
@@ -187,6 +189,7 @@ EngineOptions OptionsOf(const GeneratorOptions& options, const ServedModel& mode
     const int64_t wanted = std::max(options.limits.prefill_tokens_shared_max, kDevicePrefillTokens);
     const int64_t tokens = std::min(wanted, options.limits.prefill_tokens_max);
     engine.limits.prefill_tokens_shared_min = engine.limits.prefill_tokens_shared_max = tokens;
+    engine.limits.scored_row_tokens = kDeviceScoredRowTokens;
   }
   engine.on_step_begin = [&health] { health.OnStepBegin(); };
   engine.on_step = [&metrics, &health](const StepReport& step) {
@@ -225,7 +228,7 @@ struct Generator::Parts {
         request_bytes(options.request_bytes_max),
         store(model),
         tokens(*model.tokenizer, ShapeOf(model), options.retokenised_cache_chunks_max),
-        parser(model, tokens, options.neighbours_max),
+        parser(model, tokens, options.neighbours_max, request_bytes),
         retriever(std::move(retriever_channel), options.retriever, model, tokens, store, request_bytes),
         engine(OptionsOf(options, model, metrics, health),
                std::make_unique<ModelRunner>(*model.model, options.threads, MakeDecoder(options, *model.model)),

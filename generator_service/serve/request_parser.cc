@@ -8,7 +8,9 @@
 #include "common/base/error.h"
 #include "common/base/status_macros.h"
 #include "common/base/strings.h"
+#include "common/rpc/unary.h"
 #include "generator_service/engine/text_assembler.h"
+#include "generator_service/serve/given_metadata.h"
 #include "generator_service/serve/retrieval_fields.h"
 
 namespace retro {
@@ -33,6 +35,11 @@ constexpr int kScoreItemsMax = 64;
 constexpr size_t kGivenBytesMax = 16 << 20;
 
 std::string Indexed(std::string_view field, int64_t index) { return StrCat(field, "[", index, "]"); }
+
+// Holds so much more for what the scope has.
+absl::Status Hold(size_t bytes, RetrievalScope& scope) {
+  return scope.held->TryAdd(bytes) ? absl::OkStatus() : UnaryRunner::MemoryFullError();
+}
 
 bool IsUtf8(std::string_view text) { return LongestValidUtf8(text).size() == text.size(); }
 
@@ -214,10 +221,20 @@ absl::StatusOr<RetrievalSettings> RequestParser::ParseRetrieval(const pb::Retrie
   scope->go_on_without = settings.on_failure == FailurePolicy::kGoOnWithout;
   scope->timeout_ms = settings.timeout_ms;
   if (call.caller != nullptr) scope->key = call.caller->key;
+  scope->held.emplace(budget_, scope->key);
+  RETRO_RETURN_IF_ERROR(Hold(scope->search.SpaceUsedLong() + scope->search_key.size(), *scope));
   RETRO_RETURN_IF_ERROR(ParseGiven(message, tokens_max, *scope));
   settings.neighbours_max = NeighboursMax(*scope);
   settings.scope = std::move(scope);
   return settings;
+}
+
+absl::Status RequestParser::CheckGiven(const std::string& field, const retriever::v1::Neighbour& neighbour) const {
+  if (neighbour.chunk().text().empty() && neighbour.chunk().token_ids().empty())
+    return FieldError(field + ".chunk", "must have text or token_ids");
+  RETRO_RETURN_IF_ERROR(CheckIds(field + ".chunk.token_ids", neighbour.chunk().token_ids()));
+  RETRO_RETURN_IF_ERROR(CheckIds(field + ".continuation.token_ids", neighbour.continuation().token_ids()));
+  return CheckGivenMetadata(field + ".metadata", neighbour);
 }
 
 absl::Status RequestParser::ParseGiven(const pb::Retrieval& message, int64_t tokens_max, RetrievalScope& scope) const {
@@ -233,17 +250,14 @@ absl::Status RequestParser::ParseGiven(const pb::Retrieval& message, int64_t tok
       return FieldError(field + ".chunk_number", StrCat("must be below ", chunks_max));
     if (given.neighbours_size() > neighbours_max_)
       return FieldError(field + ".neighbours", StrCat("at most ", neighbours_max_));
+    for (int n = 0; n < given.neighbours_size(); ++n)
+      RETRO_RETURN_IF_ERROR(CheckGiven(Indexed(field + ".neighbours", n), given.neighbours(n)));
     pb::ChunkNeighbours own = given;
-    for (int n = 0; n < own.neighbours_size(); ++n) {
-      retriever::v1::Neighbour& neighbour = *own.mutable_neighbours(n);
-      const std::string place = Indexed(field + ".neighbours", n);
-      if (neighbour.chunk().text().empty() && neighbour.chunk().token_ids().empty())
-        return FieldError(place + ".chunk", "must have text or token_ids");
-      RETRO_RETURN_IF_ERROR(CheckIds(place + ".chunk.token_ids", neighbour.chunk().token_ids()));
-      RETRO_RETURN_IF_ERROR(CheckIds(place + ".continuation.token_ids", neighbour.continuation().token_ids()));
+    for (retriever::v1::Neighbour& neighbour : *own.mutable_neighbours()) {
       // Ids that come with a given neighbour are the model's, as in the events that a run is replayed from.
       tokens_.Fit(/*same_tokenizer=*/true, &neighbour);
     }
+    RETRO_RETURN_IF_ERROR(Hold(own.SpaceUsedLong(), scope));
     if (!scope.given.emplace(own.chunk_number(), std::move(own)).second)
       return FieldError(field + ".chunk_number", "occurs twice");
   }

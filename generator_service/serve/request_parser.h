@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "common/base/byte_budget.h"
 #include "common/base/call_context.h"
 #include "generator_service/engine/generation.h"
 #include "generator_service/serve/neighbour_tokens.h"
@@ -18,12 +19,14 @@ namespace retro {
 // Any thread.
 class RequestParser {
  public:
-  // Both must outlive this. neighbours_max: of a chunk, found or given.
-  RequestParser(const ServedModel& model, NeighbourTokens& tokens, int64_t neighbours_max)
-      : model_(model), tokens_(tokens), neighbours_max_(neighbours_max) {}
+  // All must outlive this, and `budget`, in which their scopes are held, the requests too. neighbours_max: of a chunk,
+  // found or given.
+  RequestParser(const ServedModel& model, NeighbourTokens& tokens, int64_t neighbours_max, ByteBudget& budget)
+      : model_(model), tokens_(tokens), neighbours_max_(neighbours_max), budget_(budget) {}
 
-  // INVALID_ARGUMENT (reasons INVALID_FIELD, CONTEXT_TOO_LONG), UNIMPLEMENTED, or PERMISSION_DENIED for what the
-  // caller's API key does not allow. A seed is chosen where none is given.
+  // INVALID_ARGUMENT (reasons INVALID_FIELD, CONTEXT_TOO_LONG), UNIMPLEMENTED, PERMISSION_DENIED for what the caller's
+  // API key does not allow, or RESOURCE_EXHAUSTED where the budget has no room for the scope. A seed is chosen where
+  // none is given.
   absl::StatusOr<GenerationRequest> ParseGenerate(const generator::v1::GenerateRequest& message,
                                                   const CallContext& call) const;
 
@@ -48,6 +51,7 @@ class RequestParser {
   absl::StatusOr<RetrievalSettings> ParseRetrieval(const generator::v1::Retrieval& message, int64_t tokens_max,
                                                    const CallContext& call) const;
   int64_t OffsetOf(const generator::v1::Retrieval& message, int64_t prompt) const;
+  absl::Status CheckGiven(const std::string& field, const retriever::v1::Neighbour& neighbour) const;
   absl::Status ParseGiven(const generator::v1::Retrieval& message, int64_t tokens_max, RetrievalScope& scope) const;
   absl::StatusOr<GenerationRequest> ParseItem(const std::string& path, const generator::v1::ScoreItem& item,
                                               int64_t* context) const;
@@ -55,6 +59,7 @@ class RequestParser {
   const ServedModel& model_;
   NeighbourTokens& tokens_;
   const int64_t neighbours_max_;
+  ByteBudget& budget_;
 };
 
 }  // namespace retro

@@ -22,7 +22,8 @@ struct RetrievalScope : NeighbourScope {
   bool append = false;  // given ones come first and found ones fill up to k, instead of taking the look-up's place
   bool go_on_without = false;  // a failed look-up leaves the given ones, instead of ending the generation
   std::chrono::milliseconds timeout_ms{2000};
-  std::string key;  // whom its bytes are for; see ByteBudget
+  std::string key;                // whom its bytes are for; see ByteBudget
+  std::optional<HeldBytes> held;  // what `search` and `given` take as objects, which may be many times their bytes
 };
 
 struct ShownNeighbours : NeighbourDetails {

@@ -40,7 +40,7 @@ class ScoreCall::Item : public EventSink {
     generator::v1::RetrievalEvent event = RetrievalMessage(output);
     call_->retrieval_bytes_ += event.ByteSizeLong();
     if (call_->retrieval_bytes_ > kRetrievalBytesMax) return call_->Fail(TooLargeError());
-    if (auto held = HeldBy(output)) call_->found_.push_back(std::move(held));
+    if (!call_->held_.TryAdd(event.SpaceUsedLong())) return call_->Fail(UnaryRunner::MemoryFullError());
     *result().add_retrievals() = std::move(event);
   }
 
@@ -124,7 +124,6 @@ void ScoreCall::OnItemEnd(size_t item) {
 }
 
 void ScoreCall::Answer() {
-  found_.clear();
   absl::Status answered;
   if (held_.TryAdd(response_.ByteSizeLong())) {
     SerializeMessage(response_, *reply_);

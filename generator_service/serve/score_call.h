@@ -61,7 +61,7 @@ class ScoreCall : public grpc::ServerUnaryReactor {
 
   grpc::CallbackServerContext& context_;  // valid until OnDone
   const CallRecord record_;
-  HeldBytes held_;  // the request's, then the reply's too
+  HeldBytes held_;  // the request's, the events' as they come, then the reply's too
   Engine& engine_;
   GeneratorMetrics& metrics_;
   PeerWatch& peers_;
@@ -70,9 +70,8 @@ class ScoreCall : public grpc::ServerUnaryReactor {
   std::shared_ptr<ScoreCall> self_;  // gRPC's hold, until OnDone
 
   // Engine's thread, once an item is submitted.
-  generator::v1::ScoreResponse response_;                // with a result for each item from the start
-  std::vector<std::shared_ptr<const HeldBytes>> found_;  // what the neighbours in it hold
-  size_t retrieval_bytes_ = 0;                           // of the events in it
+  generator::v1::ScoreResponse response_;  // with a result for each item from the start
+  size_t retrieval_bytes_ = 0;             // of the events in it
 
   Mutex mutex_;
   std::vector<GenerationRequest> requests_ ABSL_GUARDED_BY(mutex_);

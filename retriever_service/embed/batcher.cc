@@ -139,9 +139,18 @@ void EmbedBatcher::Compute() {
   FailAll();
 }
 
+EmbedBatcher::Queue& EmbedBatcher::NextQueue() {
+  const bool ingest_waits = !ingest_.waiting.empty();
+  if (queries_.waiting.empty() || (ingest_waits && query_batches_ >= kQueryBatchesInARow)) {
+    query_batches_ = 0;
+    return ingest_;
+  }
+  query_batches_ = ingest_waits ? query_batches_ + 1 : 0;
+  return queries_;
+}
+
 std::vector<EmbedBatcher::Piece> EmbedBatcher::TakeBatch(std::vector<Finished>& dropped) {
-  // Never both kinds in one batch: ingest would make the queries wait for its tokens too.
-  Queue& queue = queries_.waiting.empty() ? ingest_ : queries_;
+  Queue& queue = NextQueue();  // never both kinds in one batch: ingest would make the queries wait for its tokens too
   std::vector<Piece> batch;
   int64_t tokens = 0;
   while (!queue.waiting.empty() && tokens < queue.batch_tokens) {

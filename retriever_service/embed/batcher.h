@@ -1,6 +1,7 @@
-// Gives an embedder's one compute thread its work: batches by a budget of tokens, queries before ingest, fair between
-// those whom it is for. Without torch and gRPC. (A queue owned by one thread and cut by tokens, where callers who have
-// left are dropped when they are taken out, is how text-embeddings-inference does it.)
+// Gives an embedder's one compute thread its work: batches by a budget of tokens, queries before ingest but for one
+// batch in kQueryBatchesInARow + 1, fair between those whom it is for. Without torch and gRPC. (A queue owned by one
+// thread and cut by tokens, where callers who have left are dropped when they are taken out, is how
+// text-embeddings-inference does it.)
 #pragma once
 
 #include <chrono>
@@ -22,8 +23,12 @@ namespace retro {
 
 enum class EmbedPriority {
   kQuery,   // somebody waits: goes first, and is refused at once when there are too many
-  kIngest,  // fills the rest of the time; Submit waits for room
+  kIngest,  // fills the rest of the time, and has some of it in any case; Submit waits for room
 };
+
+// While ingest waits, so many batches of queries have their turn, then one of ingest: whoever may only ask must not be
+// able to stop all writing. A batch of ingest being the smaller, queries keep nearly all of the time.
+inline constexpr int kQueryBatchesInARow = 8;
 
 struct EmbedReply {
   std::vector<float> vectors;  // row-major [sequences, dimension]
@@ -45,7 +50,8 @@ struct EmbedRequest {
 };
 
 struct BatcherLimits {
-  // A batch takes sequences until it has this many tokens. A query waits for one batch of ingest at most.
+  // A batch takes sequences until it has this many tokens. A query waits for one batch of ingest at most, and for one
+  // more after each kQueryBatchesInARow of the queries before it.
   int64_t query_batch_tokens = 4096;
   int64_t ingest_batch_tokens = 1024;
   // Sequences that wait, shared fairly between keys (see FairShare). A request that finds nobody waiting is accepted
@@ -101,6 +107,8 @@ class EmbedBatcher {
   };
 
   void Compute();
+  // Whose turn it is, of those that have something waiting.
+  Queue& NextQueue() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Takes the room, if OK.
   absl::Status WaitForRoom(const EmbedRequest& request, Queue& queue) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   std::vector<Piece> TakeBatch(std::vector<Finished>& dropped) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -115,6 +123,7 @@ class EmbedBatcher {
   CondVar room_;  // something was taken out, or stop
   Queue queries_ ABSL_GUARDED_BY(mutex_);
   Queue ingest_ ABSL_GUARDED_BY(mutex_);
+  int query_batches_ ABSL_GUARDED_BY(mutex_) = 0;  // in a row while ingest waited
   BatcherStats stats_ ABSL_GUARDED_BY(mutex_);
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
 

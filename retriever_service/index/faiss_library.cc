@@ -89,6 +89,7 @@ class BytesReader final : public faiss::IOReader {
   size_t operator()(void* to, size_t size, size_t items) override {
     if (size == 0) return items;
     const size_t whole = std::min(items, bytes_.size() / size);
+    if (whole == 0) return 0;  // FAISS asks for none into no memory, which memcpy may not be given
     std::memcpy(to, bytes_.data(), whole * size);
     bytes_.remove_prefix(whole * size);
     return whole;

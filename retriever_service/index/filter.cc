@@ -133,6 +133,10 @@ class Compiler {
         return compiled;
       case pb::FilterField::kMetadataKey:
         if (field.metadata_key().empty()) return FieldError(path + ".metadata_key", "the key is empty");
+        if (field.metadata_key().size() > kMetadataKeyBytesMax) {
+          return FieldError(path + ".metadata_key", StrCat(field.metadata_key().size(), " bytes, at most ",
+                                                           kMetadataKeyBytesMax, " are allowed"));
+        }
         compiled.metadata_key = field.metadata_key();
         return compiled;
       case pb::FilterField::FIELD_NOT_SET:

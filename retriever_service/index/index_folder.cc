@@ -16,6 +16,7 @@
 #include "common/base/strings.h"
 #include "common/document/half.h"
 #include "retriever_service/index/index_file.h"
+#include "retriever_service/store/folder.h"
 #include "retriever_service/store/layout.h"
 
 namespace retro {
@@ -156,12 +157,12 @@ void IndexFolder::RemoveOtherFiles() const {
     known.insert({paths.vectors, paths.documents, paths.lists});
   }
   std::error_code error;
-  for (const auto& entry : std::filesystem::directory_iterator(path_, error)) {
+  for (const std::string& name : NamesIn(path_, error)) {
     std::error_code remove_error;
-    const std::string name = entry.path().filename();
+    const std::string path = StrCat(path_, "/", name);
     if (written_.contains(name.substr(0, name.find('.')))) continue;
-    if (!known.contains(entry.path().string())) std::filesystem::remove(entry.path(), remove_error);
-    if (remove_error) spdlog::warn("{} cannot be removed: {}", entry.path().string(), remove_error.message());
+    if (!known.contains(path)) std::filesystem::remove(path, remove_error);
+    if (remove_error) spdlog::warn("{} cannot be removed: {}", path, remove_error.message());
   }
 }
 

@@ -23,7 +23,7 @@ namespace {
 static_assert(std::endian::native == std::endian::little, "the documents file is mapped as it is");
 
 constexpr uint32_t kTileRows = 64;                     // compared with all queries while they are in the cache
-constexpr uint32_t kDocumentsACheck = 1024;            // of the caller's patience
+constexpr uint64_t kWorkACheck = 2048;                 // distances and documents between two looks at who waits
 constexpr size_t kQueriesAtOnce = 64;                  // to the lists
 constexpr size_t kCandidatesAtOnce = size_t{1} << 20;  // of these queries together: bounds the memory
 constexpr size_t kPrefetchAhead = 4;                   // candidates
@@ -156,10 +156,12 @@ std::shared_ptr<const IndexedDocument> SealedSegment::DocumentAt(uint32_t at, ui
   return entries_[at].document;
 }
 
-bool SealedSegment::VisitMatching(const CompiledFilter& filter, uint64_t step,
-                                  const std::function<bool(const IndexedDocument&)>& visit) const {
+absl::StatusOr<bool> SealedSegment::VisitMatching(const CompiledFilter& filter, uint64_t step,
+                                                  const CallContext& context,
+                                                  const std::function<bool(const IndexedDocument&)>& visit) const {
+  RETRO_ASSIGN_OR_RETURN(const DocumentSet matching, filter_lists_->Matching(filter, context));
   bool goes_on = true;
-  filter_lists_->Matching(filter).ForEach([&](uint32_t at) {
+  matching.ForEach([&](uint32_t at) {
     if (!IsRemoved(at, step)) goes_on = visit(*entries_[at].document);
     return goes_on;
   });
@@ -201,28 +203,35 @@ class SealedSegment::Scan {
       : segment_(segment), search_(search), matching_(matching), queries_(queries), best_(best) {}
 
   absl::Status Run() {
-    absl::Status status;
-    const auto take = [&](uint32_t at) {
-      if (looked_at_++ % kDocumentsACheck == 0) status = search_.context.Check();
-      if (status.ok()) Take(at);
-      return status.ok();
-    };
+    const auto take = [this](uint32_t at) { return Take(at); };
     if (matching_ != nullptr) {
       matching_->ForEach(take);
     } else {
       for (uint32_t at = 0; at < segment_.documents() && take(at);) ++at;
     }
-    Compare();
-    return status;
+    if (status_.ok()) Compare();
+    return status_;
   }
 
  private:
-  void Take(uint32_t at) {
-    if (segment_.IsRemoved(at, search_.step)) return;
+  // False once the caller has left.
+  bool Take(uint32_t at) {
+    ++work_;
+    if (segment_.IsRemoved(at, search_.step)) return GoesOn();
     const Entry& entry = segment_.entries_[at];
-    for (uint32_t i = 0; i < segment_.ChunkCount(at); ++i) {
+    for (uint32_t i = 0; i < segment_.ChunkCount(at) && GoesOn(); ++i) {
       Take(entry, segment_.FirstRow(at) + i, ChunkIdAt(entry.document->first_chunk_id, i));
     }
+    return status_.ok();
+  }
+
+  // A document may have millions of rows, each of which is compared with hundreds of queries.
+  bool GoesOn() {
+    if (work_ >= kWorkACheck) {
+      work_ = 0;
+      status_ = search_.context.Check();
+    }
+    return status_.ok();
   }
 
   void Take(const Entry& entry, uint64_t row, uint64_t chunk_id) {
@@ -241,6 +250,7 @@ class SealedSegment::Scan {
         best_[q].Add({distance, chunk_ids_[i], documents_[i]});
       }
     }
+    work_ += count_ * queries_.size();
     count_ = 0;
   }
 
@@ -249,7 +259,8 @@ class SealedSegment::Scan {
   const DocumentSet* const matching_;
   const std::span<const size_t> queries_;
   std::vector<TopK>& best_;
-  uint64_t looked_at_ = 0;  // documents
+  uint64_t work_ = kWorkACheck;  // since the last look; the first comes before any
+  absl::Status status_;
   std::array<std::string_view, kTileRows> vectors_;
   std::array<uint64_t, kTileRows> chunk_ids_;
   std::array<const std::shared_ptr<const IndexedDocument>*, kTileRows> documents_;
@@ -385,7 +396,11 @@ absl::Status SealedSegment::Search(const SegmentSearch& search, std::vector<TopK
     set.emplace(std::move(found));
   }
   const DocumentSet* const matching = set.has_value() ? &*set : nullptr;
-  if (lists_ != nullptr && search.options.effort.has_value()) {
+  // Of documents that may not give k between them there is nothing to look for: it would end with the scan.
+  const uint64_t documents = matching != nullptr ? matching->count() : table_.size();
+  const uint64_t of_each = search.options.chunks_per_document_max;
+  const bool too_few = of_each > 0 && documents * of_each < search.options.k;
+  if (lists_ != nullptr && search.options.effort.has_value() && !too_few) {
     const double share = FindableShare(search.step, matching);
     if (share >= kScanShareMax) return Probing(*this, search, matching, best).Run(share);
   }

@@ -63,9 +63,9 @@ class SealedSegment {
   // As a search at `step` may find it; null if it was removed at that step or before.
   std::shared_ptr<const IndexedDocument> DocumentAt(uint32_t at, uint64_t step) const;
   // Calls visit(document) for each that a search at `step` may find and for which the filter is true, until it says
-  // false, and then returns false.
-  bool VisitMatching(const CompiledFilter& filter, uint64_t step,
-                     const std::function<bool(const IndexedDocument&)>& visit) const;
+  // false, and then returns false. Errors as of FilterLists::Matching.
+  absl::StatusOr<bool> VisitMatching(const CompiledFilter& filter, uint64_t step, const CallContext& context,
+                                     const std::function<bool(const IndexedDocument&)>& visit) const;
   // Half precision, [chunk_count, dimension].
   std::string_view VectorsOf(uint32_t at) const;
 

@@ -232,41 +232,45 @@ absl::StatusOr<IndexAnswer> SegmentedIndex::Search(std::span<const IndexQuery> q
   return answer;
 }
 
-void SegmentedIndex::VisitMatching(const CompiledFilter& filter,
-                                   const std::function<bool(const IndexedDocument&)>& visit) const {
+absl::Status SegmentedIndex::VisitMatching(const CompiledFilter& filter, const CallContext& context,
+                                           const std::function<bool(const IndexedDocument&)>& visit) const {
   const std::shared_ptr<const View> view = CurrentView();
   bool goes_on = true;
   for (const View::Growing& growing : view->growing) {
+    RETRO_RETURN_IF_ERROR(context.Check());
     growing.segment->Visit(growing.rows, view->step, &filter,
                            [&](const auto& document, uint64_t) { goes_on = goes_on && visit(*document); });
   }
-  for (const auto& segment : view->sealed) {
-    goes_on = goes_on && segment->VisitMatching(filter, view->step, visit);
+  for (auto segment = view->sealed.begin(); segment != view->sealed.end() && goes_on; ++segment) {
+    RETRO_ASSIGN_OR_RETURN(goes_on, (*segment)->VisitMatching(filter, view->step, context, visit));
   }
+  return absl::OkStatus();
 }
 
-std::vector<std::string> SegmentedIndex::MatchingDocuments(const CompiledFilter& filter, uint64_t newest,
-                                                           size_t most) const {
+absl::StatusOr<std::vector<std::string>> SegmentedIndex::MatchingDocuments(const CompiledFilter& filter,
+                                                                           uint64_t newest, size_t most,
+                                                                           const CallContext& context) const {
   std::vector<std::string> ids;
-  VisitMatching(filter, [&](const IndexedDocument& document) {
+  RETRO_RETURN_IF_ERROR(VisitMatching(filter, context, [&](const IndexedDocument& document) {
     if (document.first_chunk_id <= newest) ids.push_back(document.id);
     return ids.size() < most;
-  });
+  }));
   return ids;
 }
 
-uint64_t SegmentedIndex::NewestMatching(const CompiledFilter& filter) const {
+absl::StatusOr<uint64_t> SegmentedIndex::NewestMatching(const CompiledFilter& filter,
+                                                        const CallContext& context) const {
   uint64_t newest = 0;
-  VisitMatching(filter, [&newest](const IndexedDocument& document) {
+  RETRO_RETURN_IF_ERROR(VisitMatching(filter, context, [&newest](const IndexedDocument& document) {
     newest = std::max(newest, document.first_chunk_id);
     return true;
-  });
+  }));
   return newest;
 }
 
-uint64_t SegmentedIndex::CountMatching(const CompiledFilter& filter) const {
+absl::StatusOr<uint64_t> SegmentedIndex::CountMatching(const CompiledFilter& filter, const CallContext& context) const {
   uint64_t count = 0;
-  VisitMatching(filter, [&count](const IndexedDocument&) { return ++count > 0; });
+  RETRO_RETURN_IF_ERROR(VisitMatching(filter, context, [&count](const IndexedDocument&) { return ++count > 0; }));
   return count;
 }
 

@@ -77,10 +77,13 @@ class SegmentedIndex : public VectorIndex {
       ABSL_LOCKS_EXCLUDED(writer_mutex_, view_mutex_, wake_mutex_);
   absl::StatusOr<IndexAnswer> Search(std::span<const IndexQuery> queries, const IndexSearchOptions& options,
                                      const CallContext& context) const override ABSL_LOCKS_EXCLUDED(view_mutex_);
-  std::vector<std::string> MatchingDocuments(const CompiledFilter& filter, uint64_t newest, size_t most) const override
+  absl::StatusOr<std::vector<std::string>> MatchingDocuments(const CompiledFilter& filter, uint64_t newest, size_t most,
+                                                             const CallContext& context) const override
       ABSL_LOCKS_EXCLUDED(view_mutex_);
-  uint64_t NewestMatching(const CompiledFilter& filter) const override ABSL_LOCKS_EXCLUDED(view_mutex_);
-  uint64_t CountMatching(const CompiledFilter& filter) const override ABSL_LOCKS_EXCLUDED(view_mutex_);
+  absl::StatusOr<uint64_t> NewestMatching(const CompiledFilter& filter, const CallContext& context) const override
+      ABSL_LOCKS_EXCLUDED(view_mutex_);
+  absl::StatusOr<uint64_t> CountMatching(const CompiledFilter& filter, const CallContext& context) const override
+      ABSL_LOCKS_EXCLUDED(view_mutex_);
   IndexStats Stats() const override ABSL_LOCKS_EXCLUDED(writer_mutex_);
 
   // What is growing is sealed next, however little it is. Returns what WaitForSealing takes.
@@ -138,8 +141,9 @@ class SegmentedIndex : public VectorIndex {
   void CountIn(const IndexedDocument& document) ABSL_EXCLUSIVE_LOCKS_REQUIRED(writer_mutex_);
   void Publish() ABSL_EXCLUSIVE_LOCKS_REQUIRED(writer_mutex_) ABSL_LOCKS_EXCLUDED(view_mutex_);
   std::shared_ptr<const View> CurrentView() const ABSL_LOCKS_EXCLUDED(view_mutex_);
-  // Until `visit` says false.
-  void VisitMatching(const CompiledFilter& filter, const std::function<bool(const IndexedDocument&)>& visit) const
+  // Until `visit` says false, or with the error of the context.
+  absl::Status VisitMatching(const CompiledFilter& filter, const CallContext& context,
+                             const std::function<bool(const IndexedDocument&)>& visit) const
       ABSL_LOCKS_EXCLUDED(view_mutex_);
 
   // ------------------------------------------------------------ maintenance

@@ -88,13 +88,13 @@ class VectorIndex {
                                              const CallContext& context) const = 0;
 
   // Ids of documents for which the filter is true and whose chunks are no newer than that with the id `newest`, in no
-  // order: of all, or of `most` if there are more.
-  virtual std::vector<std::string> MatchingDocuments(const CompiledFilter& filter, uint64_t newest,
-                                                     size_t most) const = 0;
+  // order: of all, or of `most` if there are more. CANCELLED or DEADLINE_EXCEEDED as Search, and so the next two.
+  virtual absl::StatusOr<std::vector<std::string>> MatchingDocuments(const CompiledFilter& filter, uint64_t newest,
+                                                                     size_t most, const CallContext& context) const = 0;
   // The greatest id of their first chunks for all documents for which the filter is true; 0 if there is none.
-  virtual uint64_t NewestMatching(const CompiledFilter& filter) const = 0;
+  virtual absl::StatusOr<uint64_t> NewestMatching(const CompiledFilter& filter, const CallContext& context) const = 0;
   // How many there are.
-  virtual uint64_t CountMatching(const CompiledFilter& filter) const = 0;
+  virtual absl::StatusOr<uint64_t> CountMatching(const CompiledFilter& filter, const CallContext& context) const = 0;
 
   virtual IndexStats Stats() const = 0;
 };

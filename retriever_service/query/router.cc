@@ -2,6 +2,7 @@
 
 #include <google/protobuf/util/time_util.h>
 
+#include <algorithm>
 #include <optional>
 #include <utility>
 #include <vector>
@@ -18,6 +19,10 @@ namespace retro {
 namespace {
 
 using google::protobuf::util::TimeUtil;
+
+// Texts that are embedded at once: more would wait until the embedder's queue is nearly empty, and have no turn beside
+// others who keep it full.
+constexpr int kTextsPerEmbedding = 256;
 
 // What a shard must have seen before it answers a caller with this token; nothing if the token says nothing of it.
 absl::StatusOr<std::optional<shardpb::ReadBarrier>> BarrierFor(const std::string& token_bytes, const ShardMap& shards,
@@ -50,7 +55,7 @@ absl::StatusOr<std::optional<shardpb::ListCursor>> ParsePageToken(const std::str
 
 absl::StatusOr<pb::SearchResponse> Router::Search(const pb::SearchRequest& request, const CallContext& context,
                                                   std::chrono::steady_clock::time_point arrival) {
-  return retro::Search(shards_, embedding_, request, context).Run(arrival);
+  return retro::Search(shards_, embedding_, waiting_, request, context).Run(arrival);
 }
 
 absl::StatusOr<pb::EmbedResponse> Router::Embed(const pb::EmbedRequest& request, const CallContext& context) {
@@ -58,16 +63,19 @@ absl::StatusOr<pb::EmbedResponse> Router::Embed(const pb::EmbedRequest& request,
   RETRO_RETURN_IF_ERROR(embedding_.CheckServes(spec));
   // Many texts are bulk work, and searches go first.
   const auto priority = request.texts_size() > kEmbedTextsUrgentMax ? EmbedPriority::kIngest : EmbedPriority::kQuery;
-  std::vector<EmbedInput> texts;
-  for (const std::string& text : request.texts()) {
-    texts.push_back({text, ToTextKind(request.text_kind())});
-  }
-  RETRO_ASSIGN_OR_RETURN(const EmbedReply reply, embedding_.Embed(texts, priority, context));
   pb::EmbedResponse response;
   response.set_embedder_fingerprint(spec.embedder_fingerprint());
-  for (size_t i = 0; i < texts.size(); ++i) {
-    const auto vector = embedding_.VectorOf(reply, i);
-    response.add_vectors()->mutable_values()->Assign(vector.begin(), vector.end());
+  while (response.vectors_size() < request.texts_size()) {
+    std::vector<EmbedInput> texts;
+    const int end = std::min(request.texts_size(), response.vectors_size() + kTextsPerEmbedding);
+    for (int i = response.vectors_size(); i < end; ++i) {
+      texts.push_back({request.texts(i), ToTextKind(request.text_kind())});
+    }
+    RETRO_ASSIGN_OR_RETURN(const EmbedReply reply, embedding_.Embed(texts, priority, context));
+    for (size_t i = 0; i < texts.size(); ++i) {
+      const auto vector = embedding_.VectorOf(reply, i);
+      response.add_vectors()->mutable_values()->Assign(vector.begin(), vector.end());
+    }
   }
   return response;
 }
@@ -114,8 +122,10 @@ absl::StatusOr<pb::GetDocumentResponse> Router::GetDocument(const pb::GetDocumen
   shard_request.set_collection(request.collection());
   shard_request.set_document_id(request.document_id());
   if (barrier.has_value()) *shard_request.mutable_barrier() = *std::move(barrier);
-  RETRO_ASSIGN_OR_RETURN(shardpb::GetDocumentResponse answer,
-                         shards_.shard(number).GetDocument(shard_request, context));
+  WaitingPlace place(waiting_, context.key());
+  RETRO_ASSIGN_OR_RETURN(
+      shardpb::GetDocumentResponse answer,
+      ReadBehindBarrier(shards_.shard(number), &Shard::GetDocument, std::move(shard_request), place, context));
   pb::GetDocumentResponse response;
   response.mutable_document()->Swap(answer.mutable_document());
   response.mutable_info()->Swap(answer.mutable_info());
@@ -134,7 +144,10 @@ absl::StatusOr<pb::GetChunksResponse> Router::GetChunks(const pb::GetChunksReque
   shard_request.set_max_chunks(request.has_max_chunks() ? request.max_chunks() : kChunksMax);
   shard_request.set_include_vectors(request.include_vectors());
   if (barrier.has_value()) *shard_request.mutable_barrier() = *std::move(barrier);
-  RETRO_ASSIGN_OR_RETURN(shardpb::GetChunksResponse answer, shards_.shard(number).GetChunks(shard_request, context));
+  WaitingPlace place(waiting_, context.key());
+  RETRO_ASSIGN_OR_RETURN(
+      shardpb::GetChunksResponse answer,
+      ReadBehindBarrier(shards_.shard(number), &Shard::GetChunks, std::move(shard_request), place, context));
   pb::GetChunksResponse response;
   response.mutable_chunks()->Swap(answer.mutable_chunks());
   response.mutable_vectors()->Swap(answer.mutable_vectors());

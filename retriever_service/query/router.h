@@ -7,6 +7,7 @@
 #include "common/document/protos.h"
 #include "retriever_service/query/embedding.h"
 #include "retriever_service/query/shard_map.h"
+#include "retriever_service/query/waiting_reads.h"
 #include "retro/retriever/v1/retriever.pb.h"
 
 namespace retro {
@@ -14,8 +15,9 @@ namespace retro {
 // Requests are taken to be valid (serve/validate.h). Any thread; calls block.
 class Router {
  public:
-  // Both must outlive this.
-  Router(ShardMap& shards, Embedding& embedding) : shards_(shards), embedding_(embedding) {}
+  // Both must outlive this. `waiting_reads_max`: see WaitingReads.
+  Router(ShardMap& shards, Embedding& embedding, int waiting_reads_max)
+      : shards_(shards), embedding_(embedding), waiting_(waiting_reads_max) {}
 
   // `arrival` is when the call came in: its wait for a worker counts as queue time.
   absl::StatusOr<pb::SearchResponse> Search(const pb::SearchRequest& request, const CallContext& context,
@@ -33,6 +35,7 @@ class Router {
  private:
   ShardMap& shards_;
   Embedding& embedding_;
+  WaitingReads waiting_;
 };
 
 }  // namespace retro

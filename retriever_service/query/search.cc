@@ -111,7 +111,11 @@ absl::Status Search::AddVectors(const pb::CollectionSpec& spec) {
 }
 
 absl::Status Search::AskShards(const shardpb::ConsistencyToken& token) {
+  // One request for all, and a copy for each shard that has to have reached something.
+  const size_t requests = 1 + std::min(static_cast<uint32_t>(token.positions_size()), shards_.size());
+  RETRO_RETURN_IF_ERROR(context_.Hold(requests * shard_request_.SpaceUsedLong()));
   answers_.resize(shards_.size());
+  WaitingPlace place(waiting_, context_.key());
   const std::vector<absl::Status> statuses = shards_.AskAll([&](uint32_t number, Shard& shard) -> absl::Status {
     const auto position = PositionOn(token, number);
     absl::StatusOr<shardpb::SearchResponse> answer;
@@ -120,7 +124,7 @@ absl::Status Search::AskShards(const shardpb::ConsistencyToken& token) {
       *request.mutable_barrier()->mutable_position() = *position;
       *request.mutable_barrier()->mutable_max_wait() =
           request_.has_max_wait() ? request_.max_wait() : TimeUtil::MillisecondsToDuration(kMaxWaitDefault.count());
-      answer = shard.Search(request, context_);
+      answer = ReadBehindBarrier(shard, &Shard::Search, std::move(request), place, context_);
     } else {
       answer = shard.Search(shard_request_, context_);
     }

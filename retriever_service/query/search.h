@@ -10,6 +10,7 @@
 #include "common/document/protos.h"
 #include "retriever_service/query/embedding.h"
 #include "retriever_service/query/shard_map.h"
+#include "retriever_service/query/waiting_reads.h"
 #include "retro/retriever/v1/retriever.pb.h"
 #include "retro/shard/v1/shard.pb.h"
 
@@ -17,8 +18,9 @@ namespace retro {
 
 class Search {
  public:
-  Search(ShardMap& shards, Embedding& embedding, const pb::SearchRequest& request, const CallContext& context)
-      : shards_(shards), embedding_(embedding), request_(request), context_(context) {}
+  Search(ShardMap& shards, Embedding& embedding, WaitingReads& waiting, const pb::SearchRequest& request,
+         const CallContext& context)
+      : shards_(shards), embedding_(embedding), waiting_(waiting), request_(request), context_(context) {}
 
   // Once.
   absl::StatusOr<pb::SearchResponse> Run(std::chrono::steady_clock::time_point arrival);
@@ -33,6 +35,7 @@ class Search {
 
   ShardMap& shards_;
   Embedding& embedding_;
+  WaitingReads& waiting_;
   const pb::SearchRequest& request_;
   const CallContext& context_;
   shardpb::SearchRequest shard_request_;

@@ -11,7 +11,6 @@
 namespace retro {
 namespace {
 
-constexpr int kFanOutThreadsPerShard = 8;
 constexpr size_t kFanOutQueueMax = 1 << 16;  // callers are bounded before
 
 // Of an answer that is none of its change's.

@@ -22,6 +22,9 @@ namespace retro {
 // it.
 absl::Status AnswerOfAll(const std::vector<absl::Status>& answers, const std::vector<bool>& changed);
 
+// Threads that ask several shards side by side; as many again change them.
+inline constexpr int kFanOutThreadsPerShard = 8;
+
 // Any thread.
 class ShardMap {
  public:

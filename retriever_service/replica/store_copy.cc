@@ -11,6 +11,7 @@
 #include "common/base/error.h"
 #include "common/base/status_macros.h"
 #include "common/base/strings.h"
+#include "retriever_service/store/folder.h"
 
 namespace retro {
 namespace {
@@ -79,24 +80,15 @@ absl::Status SendFile(const std::string& path, const std::string& name, const sh
   return absl::OkStatus();
 }
 
-std::vector<std::string> NamesIn(const std::string& folder) {
-  std::vector<std::string> names;
-  std::error_code error;
-  for (fs::directory_iterator it(folder, error), end; !error && it != end; it.increment(error)) {
-    names.push_back(it->path().filename());
-  }
-  return names;
-}
-
 // Of each collection the manifest first: what it names is whole for as long as it is there. What goes meanwhile, as
 // segments are merged, is made again by who takes the copy.
 void LinkIndex(const std::string& from, const std::string& to) {
   std::error_code gone;
-  for (const std::string& collection : NamesIn(from)) {
+  for (const std::string& collection : NamesIn(from, gone)) {
     const std::string source = StrCat(from, collection, "/"), target = StrCat(to, collection, "/");
     fs::create_directories(target, gone);
     fs::create_hard_link(source + "manifest", target + "manifest", gone);
-    for (const std::string& name : NamesIn(source)) {
+    for (const std::string& name : NamesIn(source, gone)) {
       if (name != "manifest") fs::create_hard_link(source + name, target + name, gone);
     }
   }
@@ -104,13 +96,16 @@ void LinkIndex(const std::string& from, const std::string& to) {
 
 absl::Status SendFolder(const std::string& folder, const shardpb::Position& position, const Send& send) {
   std::vector<std::pair<std::string, std::string>> files;  // name, path
-  for (const std::string& collection : NamesIn(folder + kIndex)) {
-    for (const std::string& name : NamesIn(StrCat(folder, kIndex, collection))) {
+  std::error_code error;                                   // of the index: what is not sent is made again
+  for (const std::string& collection : NamesIn(folder + kIndex, error)) {
+    for (const std::string& name : NamesIn(StrCat(folder, kIndex, collection), error)) {
       const std::string sent = StrCat(kIndex, collection, "/", name);
       files.emplace_back(sent, folder + sent);
     }
   }
-  for (const std::string& name : NamesIn(folder + kRocks)) files.emplace_back(name, StrCat(folder, kRocks, "/", name));
+  const std::vector<std::string> store = NamesIn(folder + kRocks, error);
+  RETRO_RETURN_IF_ERROR(FromSystem(error, "cannot list", folder + kRocks));
+  for (const std::string& name : store) files.emplace_back(name, StrCat(folder, kRocks, "/", name));
   for (size_t i = 0; i < files.size(); ++i) {
     shardpb::FetchSnapshotResponse last;
     if (i + 1 == files.size()) *last.mutable_position() = position;

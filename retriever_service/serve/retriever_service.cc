@@ -3,6 +3,7 @@
 #include <grpcpp/server_context.h>
 #include <grpcpp/support/byte_buffer.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <memory>
@@ -112,7 +113,7 @@ class RetrieverService final : public ServiceBase {
     return Run<pb::CutChunksRequest, pb::CutChunksResponse>(
         context, "CutChunks", request, reply,
         [this](pb::CutChunksRequest& message, const CallContext& call) { return parts_.writer.Cut(message, call); },
-        &parts_.write_runner);  // which may wait for memory, as they do
+        &parts_.cut_runner);
   }
 
   IngestReactor* Ingest(CallbackServerContext* context) override { return StartIngestStream(parts_, context); }
@@ -221,8 +222,10 @@ class RetrieverService final : public ServiceBase {
 
 absl::StatusOr<pb::UpsertDocumentsResponse> RetrieverService::Upsert(pb::UpsertDocumentsRequest& request,
                                                                      const CallContext& call) {
-  const auto written = std::make_shared<UpsertedDocuments>(call, parts_.shards.store_id(), request.ByteSizeLong(),
-                                                           parts_.write_runner.budget());
+  // As they are in memory, where what is small takes many times the bytes that came.
+  const size_t bytes = std::max(request.ByteSizeLong(), request.SpaceUsedLong());
+  const auto written =
+      std::make_shared<UpsertedDocuments>(call, parts_.shards.store_id(), bytes, parts_.write_runner.budget());
   const auto writer = OrderedWriter::Create(parts_.writer, parts_.ingest_workers);
   for (int i = 0; i < request.writes_size(); ++i) {
     writer->Submit(request.collection(), std::move(*request.mutable_writes(i)), StrCat("writes[", i, "]"),

@@ -13,24 +13,12 @@
 namespace retro {
 namespace {
 
-constexpr int kExcludedPerQueryMax = 256;
-constexpr int kExcludedMax = 1024;
 constexpr size_t kCollectionNameBytesMax = 128;
 
 absl::Status CheckText(const std::string& field, const std::string& text, size_t bytes_max) {
   if (text.empty()) return FieldError(field, "is empty");
   if (text.size() > bytes_max)
     return FieldError(field, StrCat("has ", text.size(), " bytes, at most ", bytes_max, " are allowed"));
-  return absl::OkStatus();
-}
-
-// Ids that no document can have are wrong, and would cost memory for nothing.
-absl::Status CheckIds(const std::string& field, const google::protobuf::RepeatedPtrField<std::string>& ids,
-                      int count_max) {
-  if (ids.size() > count_max) return FieldError(field, StrCat("has more than ", count_max, " ids"));
-  for (int i = 0; i < ids.size(); ++i) {
-    RETRO_RETURN_IF_ERROR(CheckDocumentId(ids.Get(i), StrCat(field, "[", i, "]")));
-  }
   return absl::OkStatus();
 }
 
@@ -89,9 +77,7 @@ absl::Status CheckCollectionName(const std::string& field, const std::string& na
 }  // namespace
 
 absl::Status Validate(const pb::SearchRequest& request) {
-  if (request.queries_size() < 1 || request.queries_size() > kQueriesMax) {
-    return FieldError("queries", StrCat("there are ", request.queries_size(), ", must be 1 to ", kQueriesMax));
-  }
+  RETRO_RETURN_IF_ERROR(CheckQueryCount(request.queries_size()));
   for (int i = 0; i < request.queries_size(); ++i) {
     RETRO_RETURN_IF_ERROR(CheckQuery(StrCat("queries[", i, "]"), request.queries(i)));
   }

@@ -11,6 +11,7 @@
 #include "common/base/hash.h"
 #include "common/base/heap.h"
 #include "common/base/strings.h"
+#include "retriever_service/store/folder.h"
 
 namespace retro {
 namespace {
@@ -91,8 +92,8 @@ void RemoveOtherIndexes(const Store& store) {
   absl::flat_hash_set<std::string> known;
   for (const Collection& collection : store.Collections()) known.insert(StrCat(collection.id));
   std::error_code error;
-  for (const auto& entry : std::filesystem::directory_iterator(IndexesOf(store), error)) {
-    if (!known.contains(entry.path().filename().string())) RemoveIndex(entry.path().string());
+  for (const std::string& name : NamesIn(IndexesOf(store), error)) {
+    if (!known.contains(name)) RemoveIndex(StrCat(IndexesOf(store), "/", name));
   }
 }
 

@@ -13,6 +13,7 @@
 #include "common/base/status_macros.h"
 #include "common/base/strings.h"
 #include "common/document/half.h"
+#include "retriever_service/query/limits.h"
 #include "retriever_service/shard/index_filler.h"
 #include "retriever_service/shard/neighbour_fetch.h"
 #include "retriever_service/store/layout.h"
@@ -22,9 +23,6 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-constexpr uint32_t kNeighboursMax = 1000;  // k of a search
-constexpr uint32_t kChunksMax = 1024;      // of one GetChunks
-constexpr uint32_t kPageSizeMax = 1000;    // of ListDocuments
 constexpr uint32_t kListScanMax = 20'000;  // documents that one ListDocuments looks at
 // A page ends with the document that passes this: metadata may be large, and the page is held in memory.
 constexpr size_t kListBytesMax = size_t{2} << 20;
@@ -80,7 +78,12 @@ absl::Status CheckOptions(const shardpb::SearchRequest& request) {
   if (request.has_max_distance() && !(request.max_distance() > 0)) {
     return FieldError("max_distance", "must be a number above 0");
   }
-  return absl::OkStatus();
+  RETRO_RETURN_IF_ERROR(CheckQueryCount(request.queries_size()));
+  for (int i = 0; i < request.queries_size(); ++i) {
+    RETRO_RETURN_IF_ERROR(CheckIds(StrCat("queries[", i, "].exclude_document_ids"),
+                                   request.queries(i).exclude_document_ids(), kExcludedPerQueryMax));
+  }
+  return CheckIds("exclude_document_ids", request.exclude_document_ids(), kExcludedMax);
 }
 
 absl::StatusOr<std::vector<IndexQuery>> MakeQueries(const shardpb::SearchRequest& request, uint32_t dimension) {
@@ -300,7 +303,7 @@ absl::StatusOr<shardpb::DeleteResponse> LocalShard::Delete(const shardpb::Delete
 absl::StatusOr<shardpb::DeleteResponse> LocalShard::DeleteInParts(const shardpb::DeleteRequest& request,
                                                                   const CallContext& context,
                                                                   const ShardWriter::Between& between) {
-  if (request.dry_run()) return CountDeletions(request);
+  if (request.dry_run()) return CountDeletions(request, context);
   RETRO_RETURN_IF_ERROR(CheckMayChange());
   return writer_.Delete(request, context, [&](const shardpb::Position& position) -> absl::Status {
     RETRO_RETURN_IF_ERROR(between(position));
@@ -308,17 +311,20 @@ absl::StatusOr<shardpb::DeleteResponse> LocalShard::DeleteInParts(const shardpb:
   });
 }
 
-absl::StatusOr<shardpb::DeleteResponse> LocalShard::CountDeletions(const shardpb::DeleteRequest& request) const {
+absl::StatusOr<shardpb::DeleteResponse> LocalShard::CountDeletions(const shardpb::DeleteRequest& request,
+                                                                   const CallContext& context) const {
   RETRO_ASSIGN_OR_RETURN(const auto collection, collections_.Find(request.collection()));
   shardpb::DeleteResponse response;
   *response.mutable_position() = applied_.Get();
   if (request.has_filter()) {
     RETRO_ASSIGN_OR_RETURN(const CompiledFilter filter, CompiledFilter::Compile(request.filter(), "filter"));
-    response.set_deleted_count(collection->index->CountMatching(filter));
+    RETRO_ASSIGN_OR_RETURN(const uint64_t count, collection->index->CountMatching(filter, context));
+    response.set_deleted_count(count);
     return response;
   }
   const absl::flat_hash_set<std::string> ids(request.document_ids().begin(), request.document_ids().end());
   for (const std::string& id : ids) {
+    RETRO_RETURN_IF_ERROR(context.Check());
     RETRO_ASSIGN_OR_RETURN(const auto record, store_->ReadDocument(collection->id, id, /*at=*/nullptr));
     if (record.has_value()) response.set_deleted_count(response.deleted_count() + 1);
   }

@@ -120,7 +120,8 @@ class LocalShard : public Shard {
   absl::Status FillIndex(LiveCollection& collection) const;
   absl::StatusOr<shardpb::DocumentRecord> FindRecord(const LiveCollection& collection, const std::string& id,
                                                      const Store::Snapshot* at) const;
-  absl::StatusOr<shardpb::DeleteResponse> CountDeletions(const shardpb::DeleteRequest& request) const;
+  absl::StatusOr<shardpb::DeleteResponse> CountDeletions(const shardpb::DeleteRequest& request,
+                                                         const CallContext& context) const;
   void FillInfo(const shardpb::DocumentRecord& record, pb::DocumentInfo& info) const;
   // Nothing if rows are gone since the search.
   absl::StatusOr<bool> SearchOnce(const LiveCollection& collection, const shardpb::SearchRequest& request,

@@ -160,6 +160,16 @@ absl::StatusOr<std::vector<RemoteShard::ReplicaPtr>> RemoteShard::Readers() cons
   return readers;
 }
 
+// Before a change of an epoch is made the cluster file has that epoch. If a token is of a later one it was made up, or
+// the epoch has just begun and the file was not read since: whatever is there is answered, but no thread waits for it.
+absl::Status RemoteShard::CheckWait(const shardpb::ReadBarrier& barrier) const {
+  const uint64_t epoch = cluster_.get()->shards[number_].epoch;
+  if (!barrier.has_max_wait() || barrier.position().epoch() <= epoch) return absl::OkStatus();
+  return Error(absl::StatusCode::kUnavailable, Reason::kBehindToken,
+               StrCat("shard ", number_, " is in epoch ", epoch, ", the consistency token in epoch ",
+                      barrier.position().epoch(), ", which the cluster file does not have: try again"));
+}
+
 RemoteShard::Clock::duration RemoteShard::HedgeAfter() const {
   const MutexLock lock(mutex_);
   return hedge_after_;
@@ -167,6 +177,7 @@ RemoteShard::Clock::duration RemoteShard::HedgeAfter() const {
 
 template <typename Response, typename Request, typename Method>
 absl::StatusOr<Response> RemoteShard::Read(const Request& request, const CallContext& context, Method method) {
+  if constexpr (requires { request.barrier(); }) RETRO_RETURN_IF_ERROR(CheckWait(request.barrier()));
   RETRO_ASSIGN_OR_RETURN(auto readers, Readers());
   if (readers.front()->state() == RemoteReplica::State::kUsable) {
     return ReadFrom<Response>(std::move(readers), HedgeAfter(), request, context, method);

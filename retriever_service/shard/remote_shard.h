@@ -76,6 +76,8 @@ class RemoteShard : public Shard, private CallObserver {
   ReplicaPtr Find(const ReplicaConfig& config) const ABSL_LOCKS_EXCLUDED(mutex_);
   // Those that reads may be sent to, best first; an error if all of them are silent.
   absl::StatusOr<std::vector<ReplicaPtr>> Readers() const;
+  // UNAVAILABLE (BEHIND_TOKEN) if the shard is to wait for what it cannot have yet.
+  absl::Status CheckWait(const shardpb::ReadBarrier& barrier) const;
   Clock::duration HedgeAfter() const ABSL_LOCKS_EXCLUDED(mutex_);
   template <typename Response, typename Request, typename Method>
   absl::StatusOr<Response> Read(const Request& request, const CallContext& context, Method method);

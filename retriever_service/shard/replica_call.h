@@ -17,6 +17,7 @@
 
 #include "absl/status/statusor.h"
 #include "common/base/call_context.h"
+#include "common/base/error.h"
 #include "common/base/handover.h"
 #include "common/base/sync.h"
 #include "common/document/protos.h"
@@ -104,7 +105,11 @@ class ReplicaCall {
           }
           return std::move(ended->response);
         }
-        if (caller.Check().ok()) observer_.OnFailure(*ended->replica, error, Clock::now() - ended->start);
+        // Where damage ends the writes reads go on.
+        const bool only_writes = effect_ == Effect::kChange && ReasonOf(error) == Reason::kStoreDamaged;
+        if (!only_writes && caller.Check().ok()) {
+          observer_.OnFailure(*ended->replica, error, Clock::now() - ended->start);
+        }
         if (!IsWorthAnother(error)) return error;
         if (MayStart()) {
           Start(caller);

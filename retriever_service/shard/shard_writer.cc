@@ -391,18 +391,19 @@ absl::StatusOr<shardpb::DeleteResponse> ShardWriter::Delete(const shardpb::Delet
   RETRO_RETURN_IF_ERROR(CheckEpoch(request.epoch()));
   RETRO_ASSIGN_OR_RETURN(const auto collection, collections_.Find(request.collection()));
   std::optional<CompiledFilter> filter;
+  uint64_t newest = 0;  // of the filter's: what is written meanwhile is not met, however fast it comes
   if (request.has_filter()) {
     if (!request.document_ids().empty()) return FieldError("filter", "give ids or a filter, not both");
     RETRO_ASSIGN_OR_RETURN(filter, CompiledFilter::Compile(request.filter(), "filter"));
+    RETRO_ASSIGN_OR_RETURN(newest, collection->index->NewestMatching(*filter, context));
   }
   std::vector<std::string> ids = {request.document_ids().begin(), request.document_ids().end()}, done;
   shardpb::DeleteResponse response;
-  // What is written meanwhile is not met, however fast it comes.
-  const uint64_t newest = filter.has_value() ? collection->index->NewestMatching(*filter) : 0;
   bool begun = false;
   do {
     if (filter.has_value()) {
-      done = std::exchange(ids, collection->index->MatchingDocuments(*filter, newest, kMatchesMax));
+      done = std::move(ids);
+      RETRO_ASSIGN_OR_RETURN(ids, collection->index->MatchingDocuments(*filter, newest, kMatchesMax, context));
     }
     for (std::span<const std::string> left = ids; !left.empty();) {
       const auto part = left.first(std::min<size_t>(left.size(), kGroupChangesMax));

@@ -18,6 +18,7 @@
 #include "common/base/strings.h"
 #include "common/document/snapshot_name.h"
 #include "retriever_service/store/disk_room.h"
+#include "retriever_service/store/folder.h"
 
 namespace retro {
 namespace {
@@ -64,12 +65,9 @@ absl::Status DamagedSnapshot(const std::string& name, std::string_view how) {
 // Removes what processes that died have left in the folder: nobody holds its lock. Of no matter to what comes after it.
 void RemoveRemains(const std::string& folder) {
   std::error_code error;
-  std::vector<std::string> remains;
-  for (const auto& entry : fs::directory_iterator(folder, error)) {
-    const std::string name = entry.path().filename();
-    if (name.starts_with(kUnfinished) && !name.ends_with(kLock)) remains.push_back(entry.path());
-  }
-  for (const std::string& path : remains) {
+  for (const std::string& name : NamesIn(folder, error)) {
+    if (!name.starts_with(kUnfinished) || name.ends_with(kLock)) continue;
+    const std::string path = StrCat(folder, "/", name);
     const auto lock = FileLock::TryTake(path + kLock);
     if (!lock.ok() || !lock->has_value()) continue;
     fs::remove_all(path, error);
@@ -135,8 +133,8 @@ absl::StatusOr<std::vector<admin::v1::Snapshot>> Snapshots::List() const {
   std::vector<admin::v1::Snapshot> snapshots;
   std::error_code error;
   if (!fs::exists(folder_, error)) return snapshots;
-  for (const auto& entry : fs::directory_iterator(folder_, error)) {
-    auto snapshot = Find(entry.path().filename());
+  for (const std::string& name : NamesIn(folder_, error)) {
+    auto snapshot = Find(name);
     if (snapshot.ok()) snapshots.push_back(*std::move(snapshot));
   }
   RETRO_RETURN_IF_ERROR(FromSystem(error, "cannot list", folder_));
@@ -166,12 +164,9 @@ absl::StatusOr<admin::v1::Snapshot> Snapshots::ReadManifest(const std::string& n
 
 std::optional<int64_t> Snapshots::NewestUnixSeconds(std::string_view store_id, uint32_t shard) const {
   const std::string prefix = SnapshotNamePrefix(store_id, shard);
-  std::vector<std::string> names;
   std::error_code error;
-  for (fs::directory_iterator it(folder_, error), end; !error && it != end; it.increment(error)) {
-    std::string name = it->path().filename();
-    if (name.starts_with(prefix)) names.push_back(std::move(name));
-  }
+  std::vector<std::string> names = NamesIn(folder_, error);
+  std::erase_if(names, [&](const std::string& name) { return !name.starts_with(prefix); });
   std::sort(names.rbegin(), names.rend());
   for (const std::string& name : names) {
     // A link could lead to what has no end.

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <charconv>
 #include <cstdint>
-#include <filesystem>
 #include <optional>
 #include <string_view>
 #include <system_error>
@@ -14,6 +13,7 @@
 #include "common/base/file.h"
 #include "common/base/status_macros.h"
 #include "common/base/strings.h"
+#include "retriever_service/store/folder.h"
 
 namespace retro {
 namespace {
@@ -23,12 +23,9 @@ constexpr std::string_view kOptions = "OPTIONS-";
 constexpr std::string_view kLog = ".log";
 constexpr std::string_view kTable = ".sst";
 
-absl::StatusOr<std::vector<std::string>> NamesIn(const std::string& folder) {
-  std::vector<std::string> names;
+absl::StatusOr<std::vector<std::string>> ListNames(const std::string& folder) {
   std::error_code error;
-  for (std::filesystem::directory_iterator it(folder, error), end; !error && it != end; it.increment(error)) {
-    names.push_back(it->path().filename().string());
-  }
+  std::vector<std::string> names = NamesIn(folder, error);
   if (error && error != std::errc::no_such_file_or_directory) {
     return ErrnoStatus(error.value(), "cannot list", folder);
   }
@@ -61,10 +58,8 @@ absl::Status Missing(const std::string& folder, std::string_view what) {
                       "snapshot or a replica"));
 }
 
-}  // namespace
-
-absl::StatusOr<bool> FindDatabase(const std::string& folder, bool opened_before) {
-  RETRO_ASSIGN_OR_RETURN(const std::vector<std::string> names, NamesIn(folder));
+absl::StatusOr<bool> LookFor(const std::string& folder, bool opened_before) {
+  RETRO_ASSIGN_OR_RETURN(const std::vector<std::string> names, ListNames(folder));
   const std::optional<uint64_t> newest_log = Newest(names, "", kLog);
   const absl::StatusOr<std::string> current = ReadFile(folder + "/CURRENT");
   if (absl::IsNotFound(current.status())) {
@@ -90,8 +85,17 @@ absl::StatusOr<bool> FindDatabase(const std::string& folder, bool opened_before)
   return true;
 }
 
+}  // namespace
+
+absl::StatusOr<bool> FindDatabase(const std::string& folder, bool opened_before) {
+  absl::StatusOr<bool> found = LookFor(folder, opened_before);
+  // What is missing may be what another process, which has the store open, has made or replaced meanwhile.
+  if (absl::IsDataLoss(found.status())) found = LookFor(folder, opened_before);
+  return found;
+}
+
 std::string LogsIn(const std::string& folder) {
-  std::vector<std::string> logs = NamesIn(folder).value_or(std::vector<std::string>());
+  std::vector<std::string> logs = ListNames(folder).value_or(std::vector<std::string>());
   std::erase_if(logs, [](const std::string& name) { return !name.ends_with(kLog); });
   if (logs.empty()) return StrCat("none in ", folder);
   for (std::string& log : logs) log = StrCat(folder, "/", log);

@@ -12,6 +12,7 @@
 #include "common/base/error.h"
 #include "common/base/file.h"
 #include "common/base/strings.h"
+#include "retriever_service/store/folder.h"
 
 namespace retro {
 namespace {
@@ -46,10 +47,11 @@ absl::Status OpenedAnewError(const std::string& folder) {
 absl::Status CheckRoom(const std::string& folder) {
   uint64_t bytes = kSmallFilesBytes;
   std::error_code error;
-  for (const auto& entry : std::filesystem::directory_iterator(folder, error)) {
-    const bool is_table = entry.path().extension() == ".sst";
+  for (const std::string& name : NamesIn(folder, error)) {
+    if (name.ends_with(".sst")) continue;
+    const std::string path = StrCat(folder, "/", name);
     std::error_code gone;
-    const uintmax_t size = !is_table && entry.is_regular_file(gone) ? entry.file_size(gone) : 0;
+    const uintmax_t size = std::filesystem::is_regular_file(path, gone) ? std::filesystem::file_size(path, gone) : 0;
     if (!gone) bytes += size;
   }
   // What the file system says first: taking the room to see whether it is there keeps it from others meanwhile.

@@ -7,7 +7,9 @@
 #include <system_error>
 
 #include "common/base/error.h"
+#include "common/base/file.h"
 #include "common/base/strings.h"
+#include "retriever_service/store/folder.h"
 
 namespace retro {
 namespace {
@@ -55,13 +57,14 @@ bool WouldEndTheProcess(const std::filesystem::path& table) {
 
 absl::Status CheckTableTails(const std::string& folder) {
   std::error_code error;
-  for (const auto& entry : std::filesystem::directory_iterator(folder, error)) {
-    if (entry.path().extension() != ".sst" || !WouldEndTheProcess(entry.path())) continue;
+  for (const std::string& name : NamesIn(folder, error)) {
+    const std::string path = StrCat(folder, "/", name);
+    if (!name.ends_with(".sst") || !WouldEndTheProcess(path)) continue;
     return Error(absl::StatusCode::kDataLoss, Reason::kStoreDamaged,
-                 StrCat("the store's table ", entry.path().string(),
+                 StrCat("the store's table ", path,
                         " is damaged: restore it from a snapshot or a replica (its properties are no such block)"));
   }
-  return absl::OkStatus();
+  return error ? ErrnoStatus(error.value(), "cannot list", folder) : absl::OkStatus();
 }
 
 }  // namespace retro

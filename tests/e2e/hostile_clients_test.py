@@ -192,8 +192,14 @@ class Hostile:
                 if left[stream] == 0:
                     del left[stream]
             self.socket.settimeout(harness.WAIT_S if sent == 0 else 0.0001)
-            with contextlib.suppress(TimeoutError, ssl.SSLWantReadError):
-                data += self.socket.recv(1 << 18)
+            try:
+                read = self.socket.recv(1 << 18)
+                if not read:
+                    raise AssertionError(f"the connection was closed before {sorted(left)} were sent")
+                data += read
+            except (TimeoutError, ssl.SSLWantReadError):
+                if sent == 0:
+                    raise AssertionError(f"no window for {sorted(left)}") from None
             while len(data) >= 9 and len(data) >= 9 + (length := int.from_bytes(data[:3], "big")):
                 kind, flags, stream, payload = data[3], data[4], int.from_bytes(data[5:9], "big"), data[9:9 + length]
                 data = data[9 + length:]

@@ -1,4 +1,5 @@
 // Requests as bytes through the parser of the generator: the first byte says which.
+#include "common/base/byte_budget.h"
 #include "common/base/call_context.h"
 #include "generator_service/serve/neighbour_tokens.h"
 #include "generator_service/serve/request_parser.h"
@@ -12,6 +13,7 @@ namespace pb = ::retro::generator::v1;
 
 constexpr size_t kCachedChunks = 16;
 constexpr int64_t kNeighboursMax = 64;
+constexpr size_t kBudgetBytes = size_t{1} << 30;
 
 // The model's sizes are all that the parser asks of it.
 struct Parts {
@@ -20,7 +22,8 @@ struct Parts {
                          {model.config().chunk_length, model.config().neighbour_length, model.config().vocabulary,
                           static_cast<TokenId>(model.config().pad_id)},
                          kCachedChunks};
-  RequestParser parser{model, tokens, kNeighboursMax};
+  ByteBudget budget{kBudgetBytes};
+  RequestParser parser{model, tokens, kNeighboursMax, budget};
 };
 
 void CheckRequest(const Parts& parts, const GenerationRequest& request) {

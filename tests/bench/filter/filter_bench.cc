@@ -139,7 +139,7 @@ void Measure(const SegmentedIndex& index, const Documents& documents, std::span<
       documents.begin(), documents.end(), [&](const auto& document) { return compiled.Matches(*document); }));
   const double looked_at = SecondsSince(start);
   start = Clock::now();
-  const size_t listed = index.MatchingDocuments(compiled, UINT64_MAX, SIZE_MAX).size();
+  const size_t listed = index.MatchingDocuments(compiled, UINT64_MAX, SIZE_MAX, CallContext())->size();
   const double listed_seconds = SecondsSince(start);
   const double ours = SearchSeconds(index, queries, &compiled);
   std::cout << nlohmann::json{{"bench", "filter"},

@@ -210,7 +210,7 @@ std::vector<shardpb::SearchRequest> MakeShardSearches(const BenchVectors& vector
   const auto map = ValueOrDie(ShardMap::Create(std::move(shards)));
   EmbedBatcher batcher(std::make_unique<HashEmbedder>(kBenchDimension));
   Embedding embedding(batcher);
-  Router router(*map, embedding);
+  Router router(*map, embedding, /*waiting_reads_max=*/4);
   IngestBudget budget(1, 1);
   DocumentWriter writer(*map, embedding, *tokenizer, budget);
   Collections collections(*map, pb::CollectionSpec());
@@ -220,8 +220,8 @@ std::vector<shardpb::SearchRequest> MakeShardSearches(const BenchVectors& vector
   UnaryRunner runner(workers, metrics, {});
   OpenStreams streams;
   const auto service =
-      MakeRetrieverService({*map, router, writer, collections, embedding, *tokenizer, runner, runner, ingest_workers,
-                            budget, streams, metrics, retriever_metrics, uint64_t{64} << 20, true});
+      MakeRetrieverService({*map, router, writer, collections, embedding, *tokenizer, runner, runner, runner,
+                            ingest_workers, budget, streams, metrics, retriever_metrics, uint64_t{64} << 20, true});
   const auto server = ValueOrDie(RpcServer::Start({}, {service.get(), &echo}));
   const int port = server->port();
   if (write(port_to, &port, sizeof port) != sizeof port) std::exit(1);
