@@ -61,6 +61,7 @@ absl::Status Scheduler::Add(uint64_t id, GenerationRequest request, std::shared_
   const std::string& key = session->request().key;
   if (!first_key_.has_value()) first_key_ = key;
   several_keys_ = several_keys_ || key != *first_key_;
+  line_moves_ = true;
   waiting_.push_back({std::move(session), std::nullopt});
   return absl::OkStatus();
 }
@@ -135,14 +136,15 @@ void Scheduler::Sweep(SchedulerEffects& effects) {
     effects.ended.push_back(entry.session->id());
     return true;
   };
-  std::erase_if(waiting_, gone);
-  std::erase_if(running_, [&](const Entry& entry) {
+  const size_t left = std::erase_if(waiting_, gone);
+  const size_t ended = std::erase_if(running_, [&](const Entry& entry) {
     if (!gone(entry)) return false;
     const std::string& key = entry.session->request().key;
     places_.Release(key);
     blocks_.Release(key, CacheBlocks(*entry.session));
     return true;
   });
+  line_moves_ = line_moves_ || left + ended > 0;
 }
 
 // Those who wait, in the order in which they are to have places.
@@ -219,8 +221,10 @@ bool Scheduler::GivePlace(Clock::time_point now) {
 }
 
 void Scheduler::GivePlaces(Clock::time_point now) {
+  if (!line_moves_) return;
   while (GivePlace(now)) {
   }
+  line_moves_ = false;
 }
 
 void Scheduler::KeepPrefillFair(const std::vector<Entry*>& entries) {

@@ -134,6 +134,9 @@ class Scheduler {
   FairShare blocks_;
   std::optional<std::string> first_key_;  // that ever came
   bool several_keys_ = false;
+  // Somebody came or went since places were given: before that nobody gets one who had none, and looking costs a step
+  // its time where hundreds wait.
+  bool line_moves_ = false;
   std::vector<std::pair<Session*, int64_t>> plan_;  // session and tokens of each item
   // Of the plan.
   bool decoding_ = false;
