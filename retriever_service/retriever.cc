@@ -39,7 +39,7 @@ constexpr size_t kIngestDocumentsMax = 4096;  // in memory, over all streams
 // Never the bound that is met first, not by one key alone (see FairShare): streams' documents, and those of the Upserts
 // that are worked on and of some whose callers have left.
 constexpr size_t kIngestQueueMax = 4 * kIngestDocumentsMax;
-constexpr int kCutters = 4;                 // threads for texts that are only cut, of which few have room at once
+constexpr int kCutters = 5;                 // threads for texts that are only cut, of which few have room at once
 constexpr int kWaitingReadsDivisor = 4;     // the share of the workers that may wait for a consistency token
 constexpr uint64_t kLogChangesMax = 1000;   // no replica needs them, and they hold what they freed on disk
 constexpr double kSelfTestDriftMax = 0.01;  // cosine 0.995; half precision drifts by 1e-6, bfloat16 by 1e-4
@@ -158,7 +158,7 @@ class ServedRetriever final : public Retriever {
         metrics_(metrics),
         runner_(workers_, metrics, OptionsOfCalls(options, server)),
         write_runner_(writers_, metrics, OptionsOfCalls(options, server)),
-        cut_runner_(cutters_, runner_),
+        cut_runner_(cutters_, write_runner_),
         service_(
             MakeRetrieverService({*shards_, router_, writer_, collections_, embedding_, *tokenizer_, runner_,
                                   write_runner_, cut_runner_, ingest_workers_, budget_, open_streams_, metrics,

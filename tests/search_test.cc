@@ -7,7 +7,6 @@
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
-#include <atomic>
 #include <chrono>
 #include <cstdio>
 #include <initializer_list>
@@ -19,7 +18,6 @@
 #include <random>
 #include <span>
 #include <string>
-#include <thread>
 #include <utility>
 #include <vector>
 
@@ -456,23 +454,26 @@ class OneSearchTest : public SearchTest {
 
 // Whoever made them up would else hold every worker for as long as he likes.
 TEST_F(OneSearchTest, OnlySoManyWaitForWhatTheirTokensCover) {
-  Router router(*map_, embedding_, /*waiting_reads_max=*/1);
-  const pb::SearchRequest never = Patient(1'000'000);
-  std::atomic<int> looks = 0;
-  std::atomic<bool> leave = false;
-  CallContext waits;
-  waits.cancelled = [&] { return ++looks > 0 && leave; };
-  std::thread waiting([&] { EXPECT_EQ(Ask(router, never, waits).code(), absl::StatusCode::kCancelled); });
-  while (looks < 4) std::this_thread::yield();  // the first was before it had to wait
-  int asked = 0;
-  CallContext another;
-  another.cancelled = [&asked] { return ++asked > 3; };
-  EXPECT_EQ(ReasonOf(Ask(router, never, another)), Reason::kBehindToken) << "the only place is taken";
-  EXPECT_EQ(asked, 1);
-  EXPECT_TRUE(Ask(router, Patient(0), CallContext()).ok()) << "it need not wait";
-  leave = true;
-  waiting.join();
-  EXPECT_EQ(Ask(router, never, another).code(), absl::StatusCode::kCancelled) << "it waits, in the other's place";
+  CallContext second;
+  second.cancelled = [end = std::chrono::steady_clock::now() + std::chrono::seconds(1)] {
+    return std::chrono::steady_clock::now() > end;
+  };
+  Router none(*map_, embedding_, /*waiting_reads_max=*/0), one(*map_, embedding_, /*waiting_reads_max=*/1);
+  EXPECT_EQ(ReasonOf(Ask(none, Patient(1'000'000), CallContext())), Reason::kBehindToken);
+  EXPECT_TRUE(Ask(none, Patient(0), CallContext()).ok()) << "it need not wait";
+  EXPECT_EQ(Ask(one, Patient(1'000'000), second).code(), absl::StatusCode::kCancelled);
+}
+
+TEST(WaitingReadsTest, TheLastPlaceIsForWhoHasNone) {
+  WaitingReads reads(2);
+  std::optional<WaitingPlace> large(std::in_place, reads, "large");
+  WaitingPlace larger(reads, "large"), small(reads, "small"), nobody(reads, "");
+  EXPECT_TRUE(large->Take());
+  EXPECT_FALSE(larger.Take());
+  EXPECT_TRUE(small.Take());
+  EXPECT_FALSE(nobody.Take());
+  large.reset();
+  EXPECT_TRUE(larger.Take());
 }
 
 TEST_F(OneSearchTest, WhatIsSentToTheShardsTakesMemory) {

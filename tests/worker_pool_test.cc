@@ -64,21 +64,45 @@ TEST_F(WorkerPoolTest, WhoeverKeepsThreadsBusyLeavesOneToTheNext) {
   std::promise<void> released, small_begun;
   const std::shared_future<void> released_future = released.get_future().share();
   std::atomic<int> large_begun = 0;
-  for (int i = 0; i < 10; ++i) {
-    ASSERT_TRUE(pool.Submit(
+  const auto add_large = [&] {
+    return pool.Submit(
         [&] {
           ++large_begun;
           released_future.wait();
         },
-        "large"));
-  }
+        "large");
+  };
+  EXPECT_TRUE(pool.RunHere([] {}, "small")) << "so that the pool knows of both";
+  for (int i = 0; i < 4; ++i) ASSERT_TRUE(add_large());
+  while (large_begun < 4) std::this_thread::yield();
+  EXPECT_FALSE(pool.IsFreeFor("large"));
+  EXPECT_FALSE(pool.RunHere([] {}, "large"));
+  for (int i = 0; i < 6; ++i) ASSERT_TRUE(add_large());
+  EXPECT_TRUE(pool.IsFreeFor("small"));
+  EXPECT_TRUE(pool.RunHere([] {}, "small")) << "though others wait";
   ASSERT_TRUE(pool.Submit([&] { small_begun.set_value(); }, "small"));
   EXPECT_EQ(small_begun.get_future().wait_for(std::chrono::seconds(30)), std::future_status::ready);
-  EXPECT_LE(large_begun, 4);
-  EXPECT_FALSE(pool.RunHere([] {}, "large"));
+  EXPECT_EQ(large_begun, 4);
   released.set_value();
   pool.Stop();
   EXPECT_EQ(large_begun, 10);
+}
+
+TEST_F(WorkerPoolTest, WhoeverIsAloneHasAllThreads) {
+  WorkerPool pool(5, 100);
+  std::promise<void> released;
+  const std::shared_future<void> released_future = released.get_future().share();
+  std::atomic<int> begun = 0;
+  for (int i = 0; i < 5; ++i) {
+    ASSERT_TRUE(pool.Submit(
+        [&] {
+          ++begun;
+          released_future.wait();
+        },
+        "only"));
+  }
+  while (begun < 5) std::this_thread::yield();
+  released.set_value();
 }
 
 TEST_F(WorkerPoolTest, WithoutKeysAllPlacesAreTaken) {

@@ -3,8 +3,10 @@
 // shared-memory packet switches").
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <string>
 
 namespace retro {
@@ -42,6 +44,8 @@ class FairShare {
   }
 
   int64_t taken() const { return taken_; }
+  int64_t free() const { return places_ - taken_; }
+  bool holds_some(const std::string& key) const { return held_.contains(key); }
 
  private:
   static constexpr int64_t kFreeTimesMax = 4;
@@ -49,6 +53,24 @@ class FairShare {
   const int64_t places_;
   int64_t taken_ = 0;
   std::map<std::string, int64_t> held_;  // of those who hold any
+};
+
+// Whether more than one key has come lately: who is alone need leave nothing free for the next. One thread at a time.
+class SeveralKeys {
+ public:
+  using Clock = std::chrono::steady_clock;
+
+  void Note(const std::string& key, Clock::time_point now) {
+    if (last_.has_value() && *last_ != key) until_ = now + kLately;
+    if (last_ != key) last_ = key;
+  }
+  bool lately(Clock::time_point now) const { return now < until_; }
+
+ private:
+  static constexpr std::chrono::seconds kLately{60};
+
+  std::optional<std::string> last_;
+  Clock::time_point until_ = Clock::time_point::min();
 };
 
 }  // namespace retro

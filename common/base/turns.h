@@ -15,6 +15,7 @@ template <typename Item>
 class Turns {
  public:
   bool empty() const { return turns_.empty(); }
+  bool empty(const std::string& key) const { return !waiting_.contains(key); }
 
   void Push(const std::string& key, Item item) {
     std::deque<Item>& of_key = waiting_[key];

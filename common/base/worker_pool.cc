@@ -21,6 +21,7 @@ bool WorkerPool::Submit(std::function<void()> work, const std::string& key) {
   {
     MutexLock lock(mutex_);
     if (stopping_ || !places_.TryTake(key)) return false;
+    keys_.Note(key, SeveralKeys::Clock::now());
     waiting_.Push(key, std::move(work));
     ++queued_;
   }
@@ -32,7 +33,8 @@ bool WorkerPool::RunHere(const std::function<void()>& work, const std::string& k
   std::string own_key;  // the caller's may end with the work
   {
     MutexLock lock(mutex_);
-    if (stopping_ || !waiting_.empty() || !running_.HasRoom(key) || !places_.TryTake(key)) return false;
+    keys_.Note(key, SeveralKeys::Clock::now());
+    if (stopping_ || FindNext() || !MayRun(key) || !places_.TryTake(key)) return false;
     own_key = key;
     running_.Take(key);
   }
@@ -62,7 +64,18 @@ size_t WorkerPool::queued() const {
   return queued_;
 }
 
+bool WorkerPool::IsFreeFor(const std::string& key) const {
+  const MutexLock lock(mutex_);
+  return waiting_.empty(key) && MayRun(key);
+}
+
+bool WorkerPool::MayRun(const std::string& key) const {
+  return keys_.lately(SeveralKeys::Clock::now()) ? running_.HasRoom(key) : running_.free() > 0;
+}
+
 bool WorkerPool::FindNext() {
+  if (waiting_.empty() || running_.free() == 0) return false;
+  if (!keys_.lately(SeveralKeys::Clock::now())) return true;
   const FairShare& running = running_;
   return waiting_.GiveTurn([&running](const std::string& key) { return running.HasRoom(key); });
 }

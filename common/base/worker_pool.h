@@ -23,8 +23,9 @@ class WorkerPool {
   WorkerPool& operator=(const WorkerPool&) = delete;
 
   // False, and `work` is not run, if the queue is full (for `key`, see FairShare) or the pool stopped. Work of one key
-  // is begun in the order it came; keys that have work waiting take turns, and none takes so many of the threads that
-  // the next has to wait for its work to end (FairShare again: a key alone has four fifths of them). Any thread.
+  // is begun in the order it came; keys that have work waiting take turns. Where several have come lately none takes so
+  // many of the threads that the next has to wait for its work to end: FairShare again, so four threads or fewer may
+  // all be one key's. Any thread.
   bool Submit(std::function<void()> work, const std::string& key = "");
 
   // Runs `work` on the calling thread, in the place of one of the pool's, which saves waking that; false, and it is not
@@ -36,8 +37,12 @@ class WorkerPool {
 
   size_t queued() const;
 
+  // Whether work of `key` would be begun at once. Any thread.
+  bool IsFreeFor(const std::string& key) const;
+
  private:
   void Loop();
+  bool MayRun(const std::string& key) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Gives the turn to who may run now; false if nobody may.
   bool FindNext() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
@@ -45,6 +50,7 @@ class WorkerPool {
   CondVar wake_;
   FairShare places_ ABSL_GUARDED_BY(mutex_);  // of what waits and what runs
   FairShare running_ ABSL_GUARDED_BY(mutex_);
+  SeveralKeys keys_ ABSL_GUARDED_BY(mutex_);
   size_t queued_ ABSL_GUARDED_BY(mutex_) = 0;
   Turns<std::function<void()>> waiting_ ABSL_GUARDED_BY(mutex_);
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;

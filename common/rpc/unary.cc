@@ -250,7 +250,7 @@ class UnaryRunner::Call : public grpc::ServerUnaryReactor {
 };
 
 bool UnaryRunner::WouldBeLate(const CallContext& call) const {
-  return call.deadline - Clock::now() < kWaitShare * last_wait_.load() && pool_.queued() > 0;
+  return call.deadline - Clock::now() < kWaitShare * last_wait_.load() && !pool_.IsFreeFor(call.key());
 }
 
 void UnaryRunner::Watch(const std::string& queue) const {

@@ -58,9 +58,7 @@ absl::Status Scheduler::Add(uint64_t id, GenerationRequest request, std::shared_
                CacheBlocks(*session), " cache blocks of ", facts_.chunk_length, " tokens, this server has ",
                limits_.cache_blocks_max, " (--cache-mib): ask for fewer tokens or neighbours"));
   }
-  const std::string& key = session->request().key;
-  if (!first_key_.has_value()) first_key_ = key;
-  several_keys_ = several_keys_ || key != *first_key_;
+  keys_.Note(session->request().key, Clock::now());
   line_moves_ = true;
   waiting_.push_back({std::move(session), std::nullopt});
   return absl::OkStatus();
@@ -107,7 +105,7 @@ SchedulerEffects Scheduler::Settle(Clock::time_point now) {
 }
 
 std::chrono::milliseconds Scheduler::StallMax() const {
-  return waiting_.empty() ? limits_.stall_ms_max : limits_.stall_ms_max / kStallShareIfOthersWait;
+  return places_are_wanted_ ? limits_.stall_ms_max / kStallShareIfOthersWait : limits_.stall_ms_max;
 }
 
 void Scheduler::Expire(Entry& entry, Clock::time_point now, SchedulerEffects& effects) const {
@@ -177,10 +175,10 @@ uint64_t Scheduler::RoomBy(int64_t blocks) const {
 }
 
 // A place and blocks for a session that fits. False, and nothing is taken, if its key has to leave them to others.
-bool Scheduler::TakePlace(const Session& session) {
+bool Scheduler::TakePlace(const Session& session, Clock::time_point now) {
   const std::string& key = session.request().key;
   const int64_t blocks = CacheBlocks(session);
-  if (!several_keys_) {
+  if (!keys_.lately(now)) {
     places_.Take(key);
     blocks_.Take(key, blocks);
     return true;
@@ -194,7 +192,8 @@ bool Scheduler::TakePlace(const Session& session) {
 // Gives one to the first who may have it; false if there is nobody. Who passes one that waits for room does not keep it
 // waiting: the step by which it should have that never becomes a later one.
 bool Scheduler::GivePlace(Clock::time_point now) {
-  if (waiting_.empty() || running() >= limits_.sessions_max) return false;
+  places_are_wanted_ = !waiting_.empty() && running() >= limits_.sessions_max;
+  if (waiting_.empty() || places_are_wanted_) return false;
   uint64_t end_by = kNever;    // whoever is to pass those looked at so far
   std::set<std::string> full;  // keys that leave what is free to others
   for (const auto& next : InLine()) {
@@ -203,12 +202,13 @@ bool Scheduler::GivePlace(Clock::time_point now) {
     if (full.contains(key)) continue;
     const int64_t blocks = CacheBlocks(session);
     if (blocks_.taken() + blocks > limits_.cache_blocks_max) {
+      places_are_wanted_ = true;
       next->room_by = std::min(next->room_by, RoomBy(blocks));
       end_by = std::min(end_by, next->room_by);
       continue;
     }
     if (steps_ + static_cast<uint64_t>(session.tokens_left_max()) > end_by) continue;
-    if (!TakePlace(session)) {
+    if (!TakePlace(session, now)) {
       full.insert(key);
       continue;
     }

@@ -3,8 +3,8 @@
 //
 // Rules: sessions get places in the order they came, those of keys with fewer places first, as long as the bounds on
 // sessions and cache blocks allow. One that finds no room in the cache waits for it, and lets those pass that should
-// have ended before it has it. Once sessions of several keys have come, a key that has places leaves the last of them,
-// and of the cache, to the others (see FairShare): a generation may last long, and who has none is to find one soon.
+// have ended before it has it. Where several keys have come lately, one that has places leaves the last of them, and of
+// the cache, to the others (see FairShare): a generation may last long, and who has none is to find one soon.
 // Every step takes one token of each session that decodes, and a piece of prefill beside them that is small while
 // somebody decodes or would but for neighbours that are on their way (see PrefillPace), so that running sessions keep
 // their pace. Prompts of different keys are computed at the same pace together. A session that waits for neighbours, or
@@ -117,7 +117,7 @@ class Scheduler {
   void Sweep(SchedulerEffects& effects);
   std::vector<std::deque<Entry>::iterator> InLine();
   uint64_t RoomBy(int64_t blocks) const;
-  bool TakePlace(const Session& session);
+  bool TakePlace(const Session& session, Clock::time_point now);
   bool GivePlace(Clock::time_point now);
   void GivePlaces(Clock::time_point now);
 
@@ -132,8 +132,8 @@ class Scheduler {
   std::vector<Entry> running_;  // in the order they got their place
   FairShare places_;            // of running_
   FairShare blocks_;
-  std::optional<std::string> first_key_;  // that ever came
-  bool several_keys_ = false;
+  SeveralKeys keys_;
+  bool places_are_wanted_ = false;  // by somebody who waits, and would have one if somebody who runs went
   // Somebody came or went since places were given: before that nobody gets one who had none, and looking costs a step
   // its time where hundreds wait.
   bool line_moves_ = false;

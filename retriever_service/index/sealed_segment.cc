@@ -396,10 +396,14 @@ absl::Status SealedSegment::Search(const SegmentSearch& search, std::vector<TopK
     set.emplace(std::move(found));
   }
   const DocumentSet* const matching = set.has_value() ? &*set : nullptr;
-  // Of documents that may not give k between them there is nothing to look for: it would end with the scan.
+  // Of documents that may not give k between them there is nothing to look for: it would end with the scan, unless
+  // something else bounds what is wanted.
   const uint64_t documents = matching != nullptr ? matching->count() : table_.size();
   const uint64_t of_each = search.options.chunks_per_document_max;
-  const bool too_few = of_each > 0 && documents * of_each < search.options.k;
+  const bool is_bounded = search.options.max_distance.has_value() || std::ranges::all_of(best, [&](const TopK& found) {
+                            return found.best().size() == search.options.k;
+                          });
+  const bool too_few = of_each > 0 && documents * of_each < search.options.k && !is_bounded;
   if (lists_ != nullptr && search.options.effort.has_value() && !too_few) {
     const double share = FindableShare(search.step, matching);
     if (share >= kScanShareMax) return Probing(*this, search, matching, best).Run(share);

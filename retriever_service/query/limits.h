@@ -29,6 +29,7 @@ inline constexpr uint32_t kPageSizeMax = 1000;
 inline constexpr uint32_t kChunksMax = 1024;
 inline constexpr std::chrono::milliseconds kMaxWaitDefault{1000};
 inline constexpr std::chrono::milliseconds kMaxWaitMax{60'000};
+inline constexpr std::chrono::milliseconds kShortWait{50};  // that any read may take for what its token covers
 
 // Of a search.
 absl::Status CheckQueryCount(int count);

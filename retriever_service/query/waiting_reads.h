@@ -4,6 +4,7 @@
 #pragma once
 
 #include <google/protobuf/duration.pb.h>
+#include <google/protobuf/util/time_util.h>
 
 #include <string>
 #include <utility>
@@ -14,6 +15,7 @@
 #include "common/base/fair_share.h"
 #include "common/base/sync.h"
 #include "common/document/protos.h"
+#include "retriever_service/query/limits.h"
 #include "retriever_service/shard/shard.h"
 
 namespace retro {
@@ -23,9 +25,10 @@ class WaitingReads {
  public:
   explicit WaitingReads(int most) : places_(most) {}
 
-  // False if there is no place (for `key`, see FairShare).
+  // False if there is no place (for `key`, see FairShare; of few the last is for who has none).
   bool TryBegin(const std::string& key) {
     const MutexLock lock(mutex_);
+    if (places_.free() == 1 && places_.holds_some(key)) return false;
     return places_.TryTake(key);
   }
   void End(const std::string& key) {
@@ -62,17 +65,22 @@ class WaitingPlace {
   bool taken_ ABSL_GUARDED_BY(mutex_) = false;
 };
 
-// Asks a shard without letting it wait, and only if it then lacks what the request's barrier wants, and there is a
-// place, to wait for that: what a token covers is nearly always there.
+// Asks a shard to wait for what the request's barrier wants no longer than a search may take anyway, in which a replica
+// that is a little behind has it, and only if that was not enough, and there is a place, for as long as the caller
+// does.
 template <typename Request, typename Response>
 absl::StatusOr<Response> ReadBehindBarrier(Shard& shard,
                                            absl::StatusOr<Response> (Shard::*read)(const Request&, const CallContext&),
                                            Request request, WaitingPlace& place, const CallContext& context) {
+  using google::protobuf::util::TimeUtil;
   if (!request.has_barrier()) return (shard.*read)(request, context);
   const google::protobuf::Duration max_wait = request.barrier().max_wait();
-  request.mutable_barrier()->clear_max_wait();
+  const bool waits_long = TimeUtil::DurationToMilliseconds(max_wait) > kShortWait.count();
+  if (waits_long) {
+    *request.mutable_barrier()->mutable_max_wait() = TimeUtil::MillisecondsToDuration(kShortWait.count());
+  }
   absl::StatusOr<Response> answer = (shard.*read)(request, context);
-  if (ReasonOf(answer.status()) != Reason::kBehindToken || !place.Take()) return answer;
+  if (!waits_long || ReasonOf(answer.status()) != Reason::kBehindToken || !place.Take()) return answer;
   *request.mutable_barrier()->mutable_max_wait() = max_wait;
   return (shard.*read)(request, context);
 }

@@ -29,7 +29,7 @@ struct RetrieverParts {
   const Tokenizer& tokenizer;
   UnaryRunner& runner;
   UnaryRunner& write_runner;   // with workers and memory of its own: writes wait for disks, replicas and the embedder
-  UnaryRunner& cut_runner;     // with workers of its own: texts that are only cut hold up nobody who writes or asks
+  UnaryRunner& cut_runner;     // with workers of its own and the memory of writes: texts that are only cut
   WorkerPool& ingest_workers;  // documents
   IngestBudget& ingest_budget;
   OpenStreams& open_streams;

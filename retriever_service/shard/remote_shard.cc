@@ -1,5 +1,6 @@
 #include "retriever_service/shard/remote_shard.h"
 
+#include <google/protobuf/util/time_util.h>
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
@@ -14,6 +15,7 @@
 #include "common/base/status_macros.h"
 #include "common/base/strings.h"
 #include "common/rpc/status.h"
+#include "retriever_service/query/limits.h"
 #include "retriever_service/shard/message_parts.h"
 
 namespace retro {
@@ -161,10 +163,11 @@ absl::StatusOr<std::vector<RemoteShard::ReplicaPtr>> RemoteShard::Readers() cons
 }
 
 // Before a change of an epoch is made the cluster file has that epoch. If a token is of a later one it was made up, or
-// the epoch has just begun and the file was not read since: whatever is there is answered, but no thread waits for it.
+// the epoch has just begun and the file was not read since: whatever is there is answered, but no thread waits long.
 absl::Status RemoteShard::CheckWait(const shardpb::ReadBarrier& barrier) const {
   const uint64_t epoch = cluster_.get()->shards[number_].epoch;
-  if (!barrier.has_max_wait() || barrier.position().epoch() <= epoch) return absl::OkStatus();
+  const int64_t max_wait_ms = google::protobuf::util::TimeUtil::DurationToMilliseconds(barrier.max_wait());
+  if (max_wait_ms <= kShortWait.count() || barrier.position().epoch() <= epoch) return absl::OkStatus();
   return Error(absl::StatusCode::kUnavailable, Reason::kBehindToken,
                StrCat("shard ", number_, " is in epoch ", epoch, ", the consistency token in epoch ",
                       barrier.position().epoch(), ", which the cluster file does not have: try again"));

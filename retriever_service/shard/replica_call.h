@@ -92,6 +92,7 @@ class ReplicaCall {
   absl::StatusOr<Response> Race(const CallContext& caller) {
     absl::Status error = caller.Check();
     if (!error.ok()) return error;
+    std::optional<absl::Status> behind;  // of one that is asked again once it may have what is wanted
     Start(caller);
     while (true) {
       Attempt* const ended = WaitForOne();
@@ -111,10 +112,11 @@ class ReplicaCall {
           observer_.OnFailure(*ended->replica, error, Clock::now() - ended->start);
         }
         if (!IsWorthAnother(error)) return error;
+        if (ReasonOf(error) == Reason::kBehindToken) behind = error;
         if (MayStart()) {
           Start(caller);
         } else if (AllSeen()) {
-          return error;
+          return behind.value_or(error);
         }
       } else if (MayStart() && Clock::now() >= next_start_) {
         observer_.OnHedge();
