@@ -5,11 +5,11 @@
 
 #include <algorithm>
 #include <cmath>
-#include <functional>
 #include <limits>
 #include <map>
 #include <numeric>
 #include <set>
+#include <utility>
 
 #include "generator_service/engine/random.h"
 
@@ -201,7 +201,7 @@ TEST(SamplerTest, TheMostLikelyAreThoseThatASortPutsFirst) {
   for (const std::vector<float>& logits : all) {
     std::vector<TokenId> sorted(kVocabulary);
     std::iota(sorted.begin(), sorted.end(), 0);
-    std::ranges::stable_sort(sorted, std::greater<>(), [&](TokenId id) { return logits[static_cast<size_t>(id)]; });
+    std::ranges::sort(sorted, {}, [&](TokenId id) { return std::pair(-logits[static_cast<size_t>(id)], id); });
     for (const int count : {2, 20, 1003, 2000}) {
       const auto token = sampler.Score(logits, 0, count);
       ASSERT_TRUE(token.ok()) << token.status();
