@@ -90,8 +90,10 @@ TEST_F(AloneRetrieverTest, WhatDocumentsBecomeHasABudget) {
   for (std::thread& caller : callers) caller.join();
 }
 
-// Else whoever may only read could keep documents out.
-TEST_F(AloneRetrieverTest, WhatIsOnlyCutIsInABudgetOfItsOwn) {
+// Else whoever may only read could keep documents out: a budget and workers of its own.
+TEST_F(AloneRetrieverTest, WhatIsOnlyCutWaitsForNoDocument) {
+  options_.workers = 1;
+  Restart();
   gate_ = false;
   std::thread writer([this] { Put("d", LongText("word", 1000)); });
   while (!at_gate_) std::this_thread::yield();  // the document has the whole of the other budget

@@ -250,7 +250,9 @@ class UnaryRunner::Call : public grpc::ServerUnaryReactor {
 };
 
 bool UnaryRunner::WouldBeLate(const CallContext& call) const {
-  return call.deadline - Clock::now() < kWaitShare * last_wait_.load() && !pool_.IsFreeFor(call.key());
+  if (call.deadline - Clock::now() >= kWaitShare * last_wait_.load()) return false;
+  // Where nothing waits what the last one waited is past.
+  return pool_.queued() > 0 && !pool_.IsFreeFor(call.key());
 }
 
 void UnaryRunner::Watch(const std::string& queue) const {
