@@ -232,7 +232,7 @@ TEST(FixedDecoderTest, EverySessionGetsTheTokensThatItGetsAlone) {
     request.retrieval.enabled = requests.size() != 2;
     request.retrieval.timeout_ms = std::chrono::milliseconds(100'000);
     sinks.push_back(std::make_shared<RecordingSink>());
-    ASSERT_TRUE(harness.scheduler().Add(requests.size(), request, sinks.back()).ok());
+    ASSERT_TRUE(harness.Add(requests.size(), request, sinks.back()).ok());
   }
   for (int turn = 0; turn < 500; ++turn) {
     harness.Turn();
@@ -253,7 +253,7 @@ TEST(FixedDecoderTest, TakesNoMemoryOnceItIsWarm) {
   const FixedDecoder& decoder = *harness.runner().decoder();
   for (uint64_t id = 1; id <= 3; ++id) {
     GenerationRequest request = RequestOf("plain", id == 1 ? 0.0F : 0.8F);
-    ASSERT_TRUE(harness.scheduler().Add(id, request, std::make_shared<RecordingSink>()).ok());
+    ASSERT_TRUE(harness.Add(id, request, std::make_shared<RecordingSink>()).ok());
   }
   for (int turn = 0; turn < 20 && decoder.steps() < 3; ++turn) harness.Turn();
   const int64_t warm = Taken();

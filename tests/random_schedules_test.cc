@@ -113,7 +113,7 @@ void RandomSchedulesTest::Arrive(Schedule& schedule) {
   request.retrieval.timeout_ms = milliseconds(session.hurries ? 1 + random() % 10 : 100'000);
   if (session.expires) request.deadline = request.arrival + milliseconds(5 + random() % 100);
   const uint64_t id = schedule.sessions.size() + 1;
-  const absl::Status added = schedule.harness.scheduler().Add(id, std::move(request), session.sink);
+  const absl::Status added = schedule.harness.Add(id, std::move(request), session.sink);
   if (added.ok()) {
     schedule.sessions[id] = std::move(session);
   } else {

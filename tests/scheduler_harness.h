@@ -57,6 +57,9 @@ class SchedulerHarness {
   // Answers one of lookups() from the made-up store, with its failures if `failures`.
   void Answer(size_t which, bool failures);
 
+  absl::Status Add(uint64_t id, GenerationRequest request, std::shared_ptr<EventSink> sink) {
+    return scheduler_.Add(id, std::move(request), std::move(sink), now_);
+  }
   Scheduler& scheduler() { return scheduler_; }
   const WatchedRunner& runner() const { return runner_; }
   std::vector<LookupRequest>& lookups() { return lookups_; }

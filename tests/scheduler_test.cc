@@ -13,6 +13,7 @@ namespace retro {
 namespace {
 
 using std::chrono::milliseconds;
+using std::chrono::minutes;
 
 class SchedulerTest : public testing::Test {
  protected:
@@ -37,7 +38,7 @@ class SchedulerTest : public testing::Test {
   // Adds one for an id that is new; its sink.
   std::shared_ptr<RecordingSink> Add(SchedulerHarness& harness, GenerationRequest request) {
     auto sink = std::make_shared<RecordingSink>();
-    EXPECT_TRUE(harness.scheduler().Add(++last_id_, std::move(request), sink).ok());
+    EXPECT_TRUE(harness.Add(++last_id_, std::move(request), sink).ok());
     return sink;
   }
 
@@ -56,12 +57,24 @@ TEST_F(SchedulerTest, PlacesAreSharedBetweenKeys) {
     GenerationRequest request = Request("some words", 6, /*retrieval=*/false);
     request.key = id == 5 ? "small" : "large";
     sinks.push_back(std::make_shared<RecordingSink>());
-    ASSERT_TRUE(harness.scheduler().Add(id, std::move(request), sinks.back()).ok());
+    ASSERT_TRUE(harness.Add(id, std::move(request), sinks.back()).ok());
   }
   while (!sinks[4]->finish().has_value()) harness.Turn();
   const auto finished = [&](size_t i) { return sinks[i]->finish().has_value(); };
   EXPECT_TRUE(finished(0));
   EXPECT_FALSE(finished(2) || finished(3)) << "the last to come was served before them";
+}
+
+TEST_F(SchedulerTest, KeysTakeTurnsAtTheOnlyPlace) {
+  SchedulerHarness harness(*model_, tokenizer_, {.sessions_max = 1, .waiting_max = 8});
+  std::vector<std::shared_ptr<RecordingSink>> large;
+  for (int i = 0; i < 4; ++i) large.push_back(Add(harness, Plain(6, "large")));
+  harness.Turn();
+  const auto small = Add(harness, Plain(6, "small"));
+  for (int turn = 0; turn < 40 && !small->finish().has_value(); ++turn) harness.Turn();
+  EXPECT_TRUE(small->finish().has_value());
+  EXPECT_TRUE(large[1]->finish().has_value()) << "whose key had the place before the other came";
+  EXPECT_TRUE(large[2]->Generated().empty());
 }
 
 TEST_F(SchedulerTest, AKeyLeavesTheLastPlacesToOthers) {
@@ -77,7 +90,32 @@ TEST_F(SchedulerTest, AKeyLeavesTheLastPlacesToOthers) {
     for (int turn = 0; turn < 10; ++turn) harness.Turn();
     EXPECT_EQ(small->finish().has_value(), several) << "with a place of its own at once";
     EXPECT_EQ(harness.scheduler().running(), several ? 7 : 8);
+    if (!several) continue;
+    EXPECT_LE(harness.scheduler().NextDeadline().value_or(Clock::time_point::max()), harness.now() + minutes(1));
+    harness.now() += minutes(1);
+    harness.Turn();
+    EXPECT_EQ(harness.scheduler().running(), 8) << "no other has come for long";
   }
+}
+
+TEST_F(SchedulerTest, ReadersThatAreBehindGiveWayToTheirOwnKeyToo) {
+  const milliseconds stall_max = SchedulerLimits().stall_ms_max;
+  SchedulerHarness harness(*model_, tokenizer_, {.sessions_max = 8, .waiting_max = 8, .cache_blocks_max = 1000});
+  Add(harness, Plain(1 + 1, "small"));
+  harness.Turn();
+  std::vector<std::shared_ptr<RecordingSink>> behind;
+  for (int i = 0; i < 7; ++i) {
+    behind.push_back(Add(harness, Plain(20, "large")));
+    behind.back()->SetRoom(false);
+  }
+  harness.Turn();
+  const auto waits = Add(harness, Plain(20, "large"));
+  harness.Turn();
+  EXPECT_EQ(harness.scheduler().waiting(), 1) << "one of the places is for others";
+  harness.now() += stall_max / 10 + milliseconds(1);
+  for (int turn = 0; turn < 30; ++turn) harness.Turn();
+  for (const auto& sink : behind) EXPECT_EQ(sink->error().code(), absl::StatusCode::kCancelled);
+  EXPECT_TRUE(waits->finish().has_value());
 }
 
 TEST_F(SchedulerTest, AKeyLeavesTheLastOfTheCacheToOthers) {
@@ -118,6 +156,54 @@ TEST_F(SchedulerTest, WhoWaitsForRoomLetsThosePassThatEndBeforeItHasIt) {
   for (const auto& sink : {runs, waits, ends_later, ends_before}) EXPECT_TRUE(sink->finish().has_value());
 }
 
+TEST_F(SchedulerTest, APromptEndsSoonerThanAsManyTokensOfAText) {
+  SchedulerHarness harness(*model_, tokenizer_, {.sessions_max = 4, .waiting_max = 8, .cache_blocks_max = 10});
+  Add(harness, Request(std::string(40, 'x'), 4, /*retrieval=*/false));
+  const auto waits = Add(harness, Plain(56));
+  const auto ends_later = Add(harness, Plain(30));
+  for (int turn = 0; turn < 100 && waits->Generated().empty(); ++turn) harness.Turn();
+  EXPECT_FALSE(waits->Generated().empty());
+  EXPECT_TRUE(ends_later->Generated().empty());
+}
+
+TEST_F(SchedulerTest, AsSoonAsOneEndsTheNextHasItsPlace) {
+  SchedulerHarness harness(*model_, tokenizer_, {.sessions_max = 1, .waiting_max = 4});
+  for (int i = 0; i < 2; ++i) Add(harness, Request("x", 0, /*retrieval=*/false));  // nothing to compute
+  Add(harness, Plain(8));
+  harness.Turn();
+  EXPECT_EQ(harness.scheduler().running(), 1);
+  EXPECT_EQ(harness.scheduler().waiting(), 0);
+}
+
+// Who was promised room has it then, also where another of its key has passed it.
+TEST_F(SchedulerTest, ThePromiseOfRoomHoldsThoughItsKeyHasSomeMeanwhile) {
+  SchedulerHarness harness(*model_, tokenizer_, {.sessions_max = 8, .waiting_max = 8, .cache_blocks_max = 10});
+  Add(harness, Plain(40, "other"));                     // five blocks
+  const auto waits = Add(harness, Plain(72, "large"));  // nine
+  Add(harness, Plain(8, "large"));
+  int turns = 0;
+  for (; waits->Generated().empty() && turns < 200; ++turns) {
+    if (harness.scheduler().waiting() < 4) Add(harness, Plain(32, "other"));
+    harness.Turn();
+  }
+  EXPECT_LE(turns, 45);
+}
+
+// Else others would have but one place where there are many.
+TEST_F(SchedulerTest, NobodyIsHeldUpByWhoWaitsForItsOwnKeysCache) {
+  SchedulerHarness harness(*model_, tokenizer_, {.sessions_max = 8, .waiting_max = 8, .cache_blocks_max = 20});
+  Add(harness, Plain(64, "large"));
+  const auto waits = Add(harness, Plain(88, "large"));  // eleven blocks beside eight, of twenty
+  int64_t least = 8;
+  for (int turn = 0; turn < 50; ++turn) {
+    while (harness.scheduler().waiting() < 4) Add(harness, Plain(12, "small"));
+    harness.Turn();
+    if (turn > 10) least = std::min(least, harness.scheduler().running());
+  }
+  EXPECT_TRUE(waits->Generated().empty());
+  EXPECT_GE(least, 4);
+}
+
 // However many come after it.
 TEST_F(SchedulerTest, WhoWaitsForRoomHasItWhenItWasToHaveIt) {
   SchedulerHarness harness(*model_, tokenizer_, {.sessions_max = 4, .waiting_max = 8, .cache_blocks_max = 10});
@@ -140,7 +226,7 @@ TEST_F(SchedulerTest, PromptsOfDifferentKeysAreComputedAtThePaceOfEachOther) {
     GenerationRequest request = Request(std::string(60, 'x'), 1, /*retrieval=*/false);
     request.key = id == 4 ? "small" : "large";
     sinks.push_back(std::make_shared<RecordingSink>());
-    ASSERT_TRUE(harness.scheduler().Add(id, std::move(request), sinks.back()).ok());
+    ASSERT_TRUE(harness.Add(id, std::move(request), sinks.back()).ok());
     if (id == 3) harness.Turn();  // the large key's prompts were there before
   }
   int turns = 0;
@@ -157,8 +243,8 @@ TEST_F(SchedulerTest, AWaitingSessionHoldsUpNobody) {
   SchedulerHarness harness(*model_, tokenizer_);
   auto waits = std::make_shared<RecordingSink>();
   auto runs = std::make_shared<RecordingSink>();
-  ASSERT_TRUE(harness.scheduler().Add(1, Request("neighbours please", 5), waits).ok());
-  ASSERT_TRUE(harness.scheduler().Add(2, Request("none", 5, /*retrieval=*/false), runs).ok());
+  ASSERT_TRUE(harness.Add(1, Request("neighbours please", 5), waits).ok());
+  ASSERT_TRUE(harness.Add(2, Request("none", 5, /*retrieval=*/false), runs).ok());
   for (int turn = 0; turn < 20; ++turn) harness.Turn();
   EXPECT_TRUE(runs->finish().has_value());
   EXPECT_FALSE(waits->ended());
@@ -174,9 +260,9 @@ TEST_F(SchedulerTest, RunningSessionsKeepTheirPaceBesideALongPrompt) {
   SchedulerHarness harness(*model_, tokenizer_);
   auto quick = std::make_shared<RecordingSink>();
   auto slow = std::make_shared<RecordingSink>();
-  ASSERT_TRUE(harness.scheduler().Add(1, Request("a", 20, false), quick).ok());
+  ASSERT_TRUE(harness.Add(1, Request("a", 20, false), quick).ok());
   harness.Turn();
-  ASSERT_TRUE(harness.scheduler().Add(2, Request(std::string(60, 'x'), 1, false), slow).ok());
+  ASSERT_TRUE(harness.Add(2, Request(std::string(60, 'x'), 1, false), slow).ok());
   for (int turn = 0; turn < 10; ++turn) {
     const size_t before = quick->Generated().size();
     harness.Turn();
@@ -191,14 +277,14 @@ TEST_F(SchedulerTest, ALongPromptsPiecesStaySmallWhileARunningSessionWaits) {
   SchedulerHarness harness(*model_, tokenizer_,
                            {.cache_blocks_max = 128, .prefill_tokens_max = 64, .prefill_tokens_shared_max = 3});
   auto running = std::make_shared<RecordingSink>();
-  ASSERT_TRUE(harness.scheduler().Add(1, Request("a", 40, true), running).ok());
+  ASSERT_TRUE(harness.Add(1, Request("a", 40, true), running).ok());
   for (int turn = 0; turn < 60 && (running->Generated().size() < 2 || harness.lookups().empty()); ++turn) {
     harness.Turn();
     if (running->Generated().size() < 2 && !harness.lookups().empty()) harness.Answer(0, /*failures=*/false);
   }
   ASSERT_FALSE(harness.lookups().empty());  // it waits in the middle of its text
   auto prompt = std::make_shared<RecordingSink>();
-  ASSERT_TRUE(harness.scheduler().Add(2, Request(std::string(60, 'x'), 1, false), prompt).ok());
+  ASSERT_TRUE(harness.Add(2, Request(std::string(60, 'x'), 1, false), prompt).ok());
   for (int turn = 0; turn < 5; ++turn) {
     harness.Turn();
     EXPECT_GT(harness.last_tokens(), 0);
@@ -209,10 +295,10 @@ TEST_F(SchedulerTest, ALongPromptsPiecesStaySmallWhileARunningSessionWaits) {
 TEST_F(SchedulerTest, ALongPromptsPiecesAreCutToThePaceOfWhoDecodes) {
   SchedulerHarness harness(*model_, tokenizer_, {.cache_blocks_max = 128, .prefill_tokens_shared_max = 32});
   harness.SetStepTime(milliseconds(10), milliseconds(3));  // 4 tokens of a prompt more than double a step of 13 ms
-  ASSERT_TRUE(harness.scheduler().Add(1, Request("a", 60, false), std::make_shared<RecordingSink>()).ok());
+  ASSERT_TRUE(harness.Add(1, Request("a", 60, false), std::make_shared<RecordingSink>()).ok());
   harness.Turn();
   auto prompt = std::make_shared<RecordingSink>();
-  ASSERT_TRUE(harness.scheduler().Add(2, Request(std::string(100, 'x'), 1, false), prompt).ok());
+  ASSERT_TRUE(harness.Add(2, Request(std::string(100, 'x'), 1, false), prompt).ok());
   int64_t turns = 0;
   for (; !prompt->ended() && turns < 60; ++turns) {
     harness.Turn();
@@ -246,8 +332,8 @@ TEST_F(SchedulerTest, ACancelledSessionsPlaceIsFreeBeforeTheNextStep) {
   SchedulerHarness harness(*model_, tokenizer_, {.sessions_max = 1, .waiting_max = 1});
   auto first = std::make_shared<RecordingSink>();
   auto second = std::make_shared<RecordingSink>();
-  ASSERT_TRUE(harness.scheduler().Add(1, Request("first", 50), first).ok());
-  ASSERT_TRUE(harness.scheduler().Add(2, Request("second", 2, false), second).ok());
+  ASSERT_TRUE(harness.Add(1, Request("first", 50), first).ok());
+  ASSERT_TRUE(harness.Add(2, Request("second", 2, false), second).ok());
   harness.Turn();
   EXPECT_EQ(harness.scheduler().waiting(), 1);
   ASSERT_EQ(harness.lookups().size(), 1U);
@@ -268,7 +354,7 @@ TEST_F(SchedulerTest, WhoLeavesAsItsTimeEndsHasTimedOut) {
     request.arrival = harness.now();
     request.deadline = harness.now() + std::chrono::seconds(10);
     auto sink = std::make_shared<RecordingSink>();
-    ASSERT_TRUE(harness.scheduler().Add(1, request, sink).ok());
+    ASSERT_TRUE(harness.Add(1, request, sink).ok());
     harness.scheduler().Cancel(1, request.deadline - left);
     EXPECT_EQ(sink->error().code(), code) << left.count();
     harness.Turn();
@@ -278,9 +364,8 @@ TEST_F(SchedulerTest, WhoLeavesAsItsTimeEndsHasTimedOut) {
 TEST_F(SchedulerTest, LookupsThatFallDueTogetherAreHandedOutTogether) {
   SchedulerHarness harness(*model_, tokenizer_, {.sessions_max = 4, .waiting_max = 4});
   for (uint64_t id = 1; id <= 4; ++id) {
-    ASSERT_TRUE(harness.scheduler()
-                    .Add(id, Request("all one length " + std::to_string(id), 20), std::make_shared<RecordingSink>())
-                    .ok());
+    ASSERT_TRUE(
+        harness.Add(id, Request("all one length " + std::to_string(id), 20), std::make_shared<RecordingSink>()).ok());
   }
   for (int turn = 0; turn < 60; ++turn) {
     harness.Turn();
@@ -297,7 +382,7 @@ TEST_F(SchedulerTest, NeighboursAheadOfWhatIsFedAreBounded) {
   GenerationRequest request = Request(std::string(40, 'x') + std::string(40, 'y'), 4);  // ten chunks of 8
   request.retrieval.neighbours_max = Session::kNeighboursAheadMax / 4;
   auto sink = std::make_shared<RecordingSink>();
-  ASSERT_TRUE(harness.scheduler().Add(1, request, sink).ok());
+  ASSERT_TRUE(harness.Add(1, request, sink).ok());
   std::vector<size_t> chunks;
   for (int turn = 0; turn < 40 && !sink->ended(); ++turn) {
     harness.Turn();
@@ -317,7 +402,7 @@ TEST_F(SchedulerTest, NeighboursToEncodeAreBoundedAndNobodyStarves) {
   for (uint64_t id = 1; id <= 6; ++id) {  // all complete their chunks in the same steps
     requests.push_back(Request("sixteen tokens " + std::to_string(id), 30));
     sinks.push_back(std::make_shared<RecordingSink>());
-    ASSERT_TRUE(harness.scheduler().Add(id, requests.back(), sinks.back()).ok());
+    ASSERT_TRUE(harness.Add(id, requests.back(), sinks.back()).ok());
   }
   const auto all_ended = [&] { return std::ranges::all_of(sinks, [](const auto& sink) { return sink->ended(); }); };
   bool passed_over = false;
@@ -339,8 +424,7 @@ TEST_F(SchedulerTest, AChunkWithManyNeighboursIsTheOnlyOneOfItsStep) {
   std::vector<std::shared_ptr<RecordingSink>> sinks;
   for (uint64_t id = 1; id <= 2; ++id) {
     sinks.push_back(std::make_shared<RecordingSink>());
-    ASSERT_TRUE(
-        harness.scheduler().Add(id, Request("sixteen tokens" + std::to_string(10 * id), 30), sinks.back()).ok());
+    ASSERT_TRUE(harness.Add(id, Request("sixteen tokens" + std::to_string(10 * id), 30), sinks.back()).ok());
   }
   for (int turn = 0; turn < 200; ++turn) {
     while (!harness.lookups().empty()) harness.Answer(0, false);
@@ -355,7 +439,7 @@ TEST_F(SchedulerTest, AnExpiredSessionEnds) {
   GenerationRequest request = Request("late", 50);
   request.deadline = harness.now() + milliseconds(5);
   auto sink = std::make_shared<RecordingSink>();
-  ASSERT_TRUE(harness.scheduler().Add(1, std::move(request), sink).ok());
+  ASSERT_TRUE(harness.Add(1, std::move(request), sink).ok());
   harness.Turn();
   EXPECT_EQ(harness.scheduler().NextDeadline(), std::optional(harness.now() + milliseconds(4)));
   harness.now() += milliseconds(10);
@@ -367,12 +451,12 @@ TEST_F(SchedulerTest, AnExpiredSessionEnds) {
 TEST_F(SchedulerTest, PastTheBoundsASessionIsRefused) {
   SchedulerHarness harness(*model_, tokenizer_, {.sessions_max = 1, .waiting_max = 1, .cache_blocks_max = 8});
   const auto sink = std::make_shared<RecordingSink>();
-  const absl::Status large = harness.scheduler().Add(1, Request("x", 64), sink);  // 65 tokens: nine chunks of 8
+  const absl::Status large = harness.Add(1, Request("x", 64), sink);  // 65 tokens: nine chunks of 8
   EXPECT_EQ(large.code(), absl::StatusCode::kInvalidArgument);
-  ASSERT_TRUE(harness.scheduler().Add(2, Request("x", 63), sink).ok());
+  ASSERT_TRUE(harness.Add(2, Request("x", 63), sink).ok());
   harness.Turn();
-  ASSERT_TRUE(harness.scheduler().Add(3, Request("x", 1), sink).ok());
-  EXPECT_EQ(harness.scheduler().Add(4, Request("x", 1), sink).code(), absl::StatusCode::kResourceExhausted);
+  ASSERT_TRUE(harness.Add(3, Request("x", 1), sink).ok());
+  EXPECT_EQ(harness.Add(4, Request("x", 1), sink).code(), absl::StatusCode::kResourceExhausted);
 }
 
 TEST_F(SchedulerTest, NeighboursCountAmongTheCacheBlocks) {
@@ -382,17 +466,18 @@ TEST_F(SchedulerTest, NeighboursCountAmongTheCacheBlocks) {
   const auto sink = std::make_shared<RecordingSink>();
   GenerationRequest request = Request("x", 15);  // two chunks of 8
   request.retrieval.neighbours_max = 4;          // as large as six
-  ASSERT_TRUE(scheduler.Add(1, request, sink).ok());
-  ASSERT_TRUE(scheduler.Add(2, request, sink).ok());
-  scheduler.Settle(Clock::now());
+  const Clock::time_point now = Clock::now();
+  ASSERT_TRUE(scheduler.Add(1, request, sink, now).ok());
+  ASSERT_TRUE(scheduler.Add(2, request, sink, now).ok());
+  scheduler.Settle(now);
   EXPECT_EQ(scheduler.cache_blocks(), 8);
   EXPECT_EQ(scheduler.running(), 1);
   request.retrieval.neighbours_max = 5;
-  const absl::Status refused = scheduler.Add(3, request, sink);
+  const absl::Status refused = scheduler.Add(3, request, sink, now);
   EXPECT_EQ(refused.code(), absl::StatusCode::kInvalidArgument);
   EXPECT_THAT(std::string(refused.message()), testing::HasSubstr("5 neighbours"));
   request.retrieval.enabled = false;
-  EXPECT_TRUE(scheduler.Add(4, request, sink).ok());
+  EXPECT_TRUE(scheduler.Add(4, request, sink, now).ok());
 }
 
 TEST_F(SchedulerTest, ALookupWithoutAnAnswerEndsByItself) {
@@ -402,7 +487,7 @@ TEST_F(SchedulerTest, ALookupWithoutAnAnswerEndsByItself) {
     request.retrieval.timeout_ms = milliseconds(40);
     request.retrieval.on_failure = policy;
     auto sink = std::make_shared<RecordingSink>();
-    ASSERT_TRUE(harness.scheduler().Add(1, std::move(request), sink).ok());
+    ASSERT_TRUE(harness.Add(1, std::move(request), sink).ok());
     harness.Turn();
     harness.now() += milliseconds(1000);
     for (int turn = 0; turn < 8; ++turn) harness.Turn();
@@ -421,8 +506,8 @@ TEST_F(SchedulerTest, AReaderThatIsBehindPausesItsOwnSessionAlone) {
   SchedulerHarness harness(*model_, tokenizer_);
   auto behind = std::make_shared<RecordingSink>();
   auto reads = std::make_shared<RecordingSink>();
-  ASSERT_TRUE(harness.scheduler().Add(1, Request("a", 10, false), behind).ok());
-  ASSERT_TRUE(harness.scheduler().Add(2, Request("b", 10, false), reads).ok());
+  ASSERT_TRUE(harness.Add(1, Request("a", 10, false), behind).ok());
+  ASSERT_TRUE(harness.Add(2, Request("b", 10, false), reads).ok());
   behind->SetRoom(false);
   for (int turn = 0; turn < 15; ++turn) harness.Turn();
   EXPECT_TRUE(behind->Generated().empty());
@@ -441,12 +526,12 @@ TEST_F(SchedulerTest, ReadersThatAreBehindAreLeftAloneWhileThereArePlaces) {
   SchedulerHarness harness(*model_, tokenizer_);
   auto behind = std::make_shared<RecordingSink>();
   behind->SetRoom(false);
-  ASSERT_TRUE(harness.scheduler().Add(1, Request("a", 10, false), behind).ok());
+  ASSERT_TRUE(harness.Add(1, Request("a", 10, false), behind).ok());
   harness.Turn();
   harness.now() += milliseconds(500);
   for (uint64_t id = 2; id < 6; ++id) {
     auto comes = std::make_shared<RecordingSink>();
-    ASSERT_TRUE(harness.scheduler().Add(id, Request("b", 3, false), comes).ok());
+    ASSERT_TRUE(harness.Add(id, Request("b", 3, false), comes).ok());
     for (int turn = 0; turn < 5; ++turn) harness.Turn();
     EXPECT_TRUE(comes->finish().has_value());
   }
@@ -459,14 +544,14 @@ TEST_F(SchedulerTest, ReadersThatAreBehindGiveWayToWhoWaitsForAPlace) {
   for (uint64_t id = 1; id <= 3; ++id) {
     sinks.push_back(std::make_shared<RecordingSink>());
     sinks.back()->SetRoom(false);
-    ASSERT_TRUE(harness.scheduler().Add(id, Request("a", 10, false), sinks.back()).ok());
+    ASSERT_TRUE(harness.Add(id, Request("a", 10, false), sinks.back()).ok());
   }
   harness.Turn();
   harness.now() += milliseconds(500);
   harness.Turn();
   for (const auto& sink : sinks) EXPECT_FALSE(sink->ended()) << "nobody waits";
   auto waits = std::make_shared<RecordingSink>();
-  ASSERT_TRUE(harness.scheduler().Add(4, Request("b", 3, false), waits).ok());
+  ASSERT_TRUE(harness.Add(4, Request("b", 3, false), waits).ok());
   for (int turn = 0; turn < 5; ++turn) harness.Turn();
   EXPECT_TRUE(waits->finish().has_value());
   for (const auto& sink : sinks) EXPECT_EQ(sink->error().code(), absl::StatusCode::kCancelled);
@@ -477,7 +562,7 @@ TEST_F(SchedulerTest, ADrainTellsWhatIsNeededToGoOn) {
   const GenerationRequest request = Request("resume me", 20, false);
   const std::vector<TokenId> alone = GenerateAlone(*model_, tokenizer_, request);
   auto cut = std::make_shared<RecordingSink>();
-  ASSERT_TRUE(harness.scheduler().Add(1, request, cut).ok());
+  ASSERT_TRUE(harness.Add(1, request, cut).ok());
   for (int turn = 0; turn < 8; ++turn) harness.Turn();
   harness.scheduler().Drain(harness.now());
   ASSERT_TRUE(cut->finish().has_value());
@@ -491,7 +576,7 @@ TEST_F(SchedulerTest, ADrainTellsWhatIsNeededToGoOn) {
   rest.max_tokens = 20 - static_cast<int64_t>(all.size());
   auto resumed = std::make_shared<RecordingSink>();
   harness.Turn();
-  ASSERT_TRUE(harness.scheduler().Add(2, rest, resumed).ok());
+  ASSERT_TRUE(harness.Add(2, rest, resumed).ok());
   for (int turn = 0; turn < 40; ++turn) harness.Turn();
   for (const TokenId id : resumed->Generated()) all.push_back(id);
   EXPECT_EQ(all, alone);

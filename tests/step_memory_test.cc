@@ -51,7 +51,7 @@ TEST(StepMemoryTest, NothingOfTheVocabularysSizeIsTakenForAToken) {
   request.sampling.repetition_penalty = 1.1F;
   request.sampling.logit_bias = {{tokenizer.eos_id(), -100.0F}};
   const auto sink = std::make_shared<RecordingSink>();
-  ASSERT_TRUE(scheduler.Add(1, request, sink).ok());
+  ASSERT_TRUE(scheduler.Add(1, request, sink, Clock::now()).ok());
   int64_t warm = 0;
   for (int step = 0; step < 40; ++step) {
     if (step == 5) warm = large_allocations;

@@ -271,14 +271,47 @@ class KeyedShardTest : public UnaryTest {
     EXPECT_TRUE(access.ok()) << access.status();
     return *std::move(access);
   }
-  std::map<std::string, absl::Status> CallAll(const std::string& key) {
+  std::shared_ptr<grpc::Channel> Channel(const std::string& key) {
     ClientSecurity security;
     security.api_key = key;
     auto channel = MakeChannel(StrCat("127.0.0.1:", server_->port()), security, {});
     EXPECT_TRUE(channel.ok()) << channel.status();
-    return CallEveryMethod(*channel, {spb::SearchRequest::descriptor()->file()});
+    return *std::move(channel);
+  }
+  std::map<std::string, absl::Status> CallAll(const std::string& key) {
+    return CallEveryMethod(Channel(key), {spb::SearchRequest::descriptor()->file()});
+  }
+  std::future<absl::Status> CallAs(const std::string& key, milliseconds deadline = std::chrono::minutes(1)) {
+    return std::async(std::launch::async, [this, key, deadline] {
+      grpc::ClientContext context;
+      context.set_deadline(std::chrono::system_clock::now() + deadline);
+      spb::StatsResponse response;
+      return FromGrpcStatus(spb::ShardService::NewStub(Channel(key))->Stats(&context, {}, &response));
+    });
   }
 };
+
+// Keys take turns, so the wait of one says nothing of another's.
+TEST_F(KeyedShardTest, NobodyIsRefusedForWhatAnotherKeyWaits) {
+  constexpr milliseconds kWait{3000};
+  std::vector<std::future<absl::Status>> calls;
+  calls.push_back(CallAs("read"));
+  shard_.AwaitBegun(1);
+  for (size_t waiting = 1; waiting <= 2; ++waiting) {
+    calls.push_back(CallAs("read"));
+    AwaitQueued(waiting);
+  }
+  std::this_thread::sleep_for(kWait);
+  shard_.GiveTurns(1);
+  shard_.AwaitBegun(2);  // after so long a wait
+  calls.push_back(CallAs("other"));
+  AwaitQueued(2);
+  EXPECT_EQ(ReasonOf(CallAs("read", kWait * 3 / 2).get()), Reason::kQueueFull);
+  calls.push_back(CallAs("other", kWait * 3 / 2));
+  while (workers_.queued() < 3 && calls.back().wait_for(milliseconds(1)) == std::future_status::timeout) continue;
+  shard_.GiveTurns(10);
+  for (auto& call : calls) EXPECT_EQ(call.get(), absl::OkStatus());
+}
 
 TEST_F(KeyedShardTest, EveryMethodWantsAKey) {
   const auto answers = CallAll("");

@@ -75,10 +75,11 @@ TEST_F(WorkerPoolTest, WhoeverKeepsThreadsBusyLeavesOneToTheNext) {
   EXPECT_TRUE(pool.RunHere([] {}, "small")) << "so that the pool knows of both";
   for (int i = 0; i < 4; ++i) ASSERT_TRUE(add_large());
   while (large_begun < 4) std::this_thread::yield();
-  EXPECT_FALSE(pool.IsFreeFor("large"));
+  EXPECT_FALSE(pool.waits("large"));
   EXPECT_FALSE(pool.RunHere([] {}, "large"));
   for (int i = 0; i < 6; ++i) ASSERT_TRUE(add_large());
-  EXPECT_TRUE(pool.IsFreeFor("small"));
+  EXPECT_TRUE(pool.waits("large"));
+  EXPECT_FALSE(pool.waits("small"));
   EXPECT_TRUE(pool.RunHere([] {}, "small")) << "though others wait";
   ASSERT_TRUE(pool.Submit([&] { small_begun.set_value(); }, "small"));
   EXPECT_EQ(small_begun.get_future().wait_for(std::chrono::seconds(30)), std::future_status::ready);

@@ -17,14 +17,15 @@ class FairShare {
   explicit FairShare(int64_t places) : places_(places) {}
 
   // Whether `key` may have `count` places more. Not if there are none, or if it holds so many that what is left is for
-  // others: before the last one that it gets it holds less than four times as many as are free, so a key alone fills
-  // four fifths, two of them four ninths each; who holds none gets whatever is free. "" is nobody in particular, who
-  // may have all.
-  bool HasRoom(const std::string& key, int64_t count = 1) const {
-    const int64_t free_before_last = places_ - taken_ - count + 1;
-    const auto held = held_.find(key);
-    const int64_t own = held == held_.end() ? 0 : held->second;
-    return free_before_last > 0 && (key.empty() || own < kFreeTimesMax * free_before_last);
+  // others: before it gets them it holds less than four times as many as are free for the last of them, so that one by
+  // one a key alone fills four fifths, two of them four ninths each; who holds none gets whatever is free. "" is nobody
+  // in particular, who may have all.
+  bool HasRoom(const std::string& key, int64_t count = 1) const { return free() >= FreeNeeded(key, count); }
+  // How many must be free for that.
+  int64_t FreeNeeded(const std::string& key, int64_t count) const { return count + Held(key) / kFreeTimesMax; }
+  // False if it could not be even if all others gave theirs back: only once the key has given back some of its own.
+  bool MightHaveRoom(const std::string& key, int64_t count) const {
+    return places_ - Held(key) >= FreeNeeded(key, count);
   }
   // Takes them if it may.
   bool TryTake(const std::string& key, int64_t count = 1) {
@@ -50,6 +51,11 @@ class FairShare {
  private:
   static constexpr int64_t kFreeTimesMax = 4;
 
+  int64_t Held(const std::string& key) const {
+    const auto held = held_.find(key);
+    return held == held_.end() ? 0 : held->second;
+  }
+
   const int64_t places_;
   int64_t taken_ = 0;
   std::map<std::string, int64_t> held_;  // of those who hold any
@@ -65,6 +71,8 @@ class SeveralKeys {
     if (last_ != key) last_ = key;
   }
   bool lately(Clock::time_point now) const { return now < until_; }
+  // When that ends, if nobody else comes.
+  Clock::time_point until() const { return until_; }
 
  private:
   static constexpr std::chrono::seconds kLately{60};

@@ -64,9 +64,9 @@ size_t WorkerPool::queued() const {
   return queued_;
 }
 
-bool WorkerPool::IsFreeFor(const std::string& key) const {
+bool WorkerPool::waits(const std::string& key) const {
   const MutexLock lock(mutex_);
-  return waiting_.empty(key) && MayRun(key);
+  return !waiting_.empty(key);
 }
 
 bool WorkerPool::MayRun(const std::string& key) const {

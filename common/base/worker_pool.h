@@ -37,8 +37,8 @@ class WorkerPool {
 
   size_t queued() const;
 
-  // Whether work of `key` would be begun at once. Any thread.
-  bool IsFreeFor(const std::string& key) const;
+  // Whether work of `key` waits. Any thread.
+  bool waits(const std::string& key) const;
 
  private:
   void Loop();

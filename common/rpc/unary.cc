@@ -218,7 +218,7 @@ class UnaryRunner::Call : public grpc::ServerUnaryReactor {
  private:
   absl::Status TryAnswer(const Steps& steps) {
     const Clock::duration waited = Clock::now() - arrival_;
-    runner_.last_wait_ = waited;
+    runner_.NoteWait(context_.key(), waited);
     runner_.wait_.Observe(std::chrono::duration<double>(waited).count());
     RETRO_RETURN_IF_ERROR(context_.Check());
     if (!is_parsed_) RETRO_RETURN_IF_ERROR(Parse(steps));
@@ -249,10 +249,18 @@ class UnaryRunner::Call : public grpc::ServerUnaryReactor {
   PeerWatch::Entry sent_;  // the reply
 };
 
-bool UnaryRunner::WouldBeLate(const CallContext& call) const {
-  if (call.deadline - Clock::now() >= kWaitShare * last_wait_.load()) return false;
-  // Where nothing waits what the last one waited is past.
-  return pool_.queued() > 0 && !pool_.IsFreeFor(call.key());
+UnaryRunner::Clock::duration UnaryRunner::ExpectedWait(const std::string& key) const {
+  if (!pool_.waits(key)) return Clock::duration::zero();
+  const MutexLock lock(waits_mutex_);
+  const auto last = last_waits_.find(key);
+  if (last == last_waits_.end()) return Clock::duration::zero();
+  const auto& [wait, noted] = last->second;
+  return Clock::now() - noted <= kWaitShare * wait ? wait : Clock::duration::zero();
+}
+
+void UnaryRunner::NoteWait(const std::string& key, Clock::duration wait) {
+  const MutexLock lock(waits_mutex_);
+  last_waits_[key] = {wait, Clock::now()};
 }
 
 void UnaryRunner::Watch(const std::string& queue) const {
@@ -274,9 +282,14 @@ grpc::ServerUnaryReactor* UnaryRunner::Start(grpc::CallbackServerContext* contex
   Call* call = new Call(*this, *context, std::move(method), request, reply);  // deleted by OnDone
   absl::Status status = call->admitted();
   if (status.ok() && !call->TryHold(request.Length())) status = MemoryFullError();
-  if (status.ok() && WouldBeLate(call->context())) {
-    const auto wait = std::chrono::duration_cast<std::chrono::milliseconds>(last_wait_.load());
-    status = QueueFullError("the queue of requests, for so short a deadline,", wait);
+  if (status.ok()) {
+    // A call that would spend most of its time waiting would be worked on for nobody, and so would all of its key that
+    // come after it, each as late as the one before.
+    const Clock::duration wait = ExpectedWait(call->context().key());
+    if (call->context().deadline - Clock::now() < kWaitShare * wait) {
+      status = QueueFullError("the queue of requests, for so short a deadline,",
+                              std::chrono::duration_cast<std::chrono::milliseconds>(wait));
+    }
   }
   const bool may_be_short = steps.is_short != nullptr && request.Length() <= kArrivalBytesMax;
   if (status.ok() && may_be_short) {

@@ -8,9 +8,9 @@
 #include <grpcpp/support/byte_buffer.h>
 #include <grpcpp/support/server_callback.h>
 
-#include <atomic>
 #include <chrono>
 #include <functional>
+#include <map>
 #include <memory>
 #include <string>
 #include <utility>
@@ -20,6 +20,7 @@
 #include "common/base/byte_budget.h"
 #include "common/base/call_context.h"
 #include "common/base/status_macros.h"
+#include "common/base/sync.h"
 #include "common/base/worker_pool.h"
 #include "common/rpc/access.h"
 #include "common/rpc/message.h"
@@ -145,9 +146,10 @@ class UnaryRunner {
     std::function<absl::StatusOr<MessagePtr>(const CallContext&)> work;
   };
 
-  // True if the call would spend most of its time waiting, as the last one did that was taken out: it would be worked
-  // on for nobody, and so would all that come after it, each as late as the one before.
-  bool WouldBeLate(const CallContext& call) const;
+  // What a call of this key would wait for a worker: as long as the last one of its own did, for keys take turns. None
+  // if nothing of it waits, or that one was taken out long ago: then what it waited is past.
+  Clock::duration ExpectedWait(const std::string& key) const ABSL_LOCKS_EXCLUDED(waits_mutex_);
+  void NoteWait(const std::string& key, Clock::duration wait) ABSL_LOCKS_EXCLUDED(waits_mutex_);
   grpc::ServerUnaryReactor* Start(grpc::CallbackServerContext* context, std::string method,
                                   const grpc::ByteBuffer& request, grpc::ByteBuffer& reply, Steps steps);
   bool RunHere(const std::function<void()>& work, const std::string& key);
@@ -159,7 +161,9 @@ class UnaryRunner {
   const std::shared_ptr<ByteBudget> budget_;
   const std::shared_ptr<PeerWatch> peers_;
   prometheus::Histogram& wait_;
-  std::atomic<Clock::duration> last_wait_{Clock::duration::zero()};  // of the call that was taken out last
+  mutable Mutex waits_mutex_;
+  // Of the call that was taken out last, and when that was; by key, of which there are as many as the keys' file has.
+  std::map<std::string, std::pair<Clock::duration, Clock::time_point>> last_waits_ ABSL_GUARDED_BY(waits_mutex_);
 };
 
 }  // namespace retro

@@ -82,7 +82,8 @@ bool Engine::Turn() {
 void Engine::Deliver(EngineMailbox::Mail& mail, Clock::time_point now) {
   for (EngineMailbox::Submission& submission : mail.submissions) {
     const std::shared_ptr<EventSink> sink = submission.sink;
-    const absl::Status added = scheduler_.Add(submission.id, std::move(submission.request), std::move(submission.sink));
+    const absl::Status added =
+        scheduler_.Add(submission.id, std::move(submission.request), std::move(submission.sink), now);
     if (added.ok()) continue;
     sink->OnError(added);
     mailbox_->CountEnded({submission.id});

@@ -4,6 +4,8 @@
 #include <map>
 #include <set>
 #include <string>
+#include <string_view>
+#include <utility>
 
 #include "common/base/error.h"
 #include "common/base/strings.h"
@@ -47,7 +49,8 @@ int64_t Scheduler::CacheBlocks(const Session& session) const {
   return (session.cached_tokens_max() + session.neighbour_tokens_max() + m - 1) / m;
 }
 
-absl::Status Scheduler::Add(uint64_t id, GenerationRequest request, std::shared_ptr<EventSink> sink) {
+absl::Status Scheduler::Add(uint64_t id, GenerationRequest request, std::shared_ptr<EventSink> sink,
+                            Clock::time_point now) {
   if (waiting() >= limits_.waiting_max + std::max<int64_t>(limits_.sessions_max - running(), 0))
     return QueueFullError("the queue of generations", kRetryAfter);
   auto session = std::make_unique<Session>(id, std::move(request), std::move(sink), facts_);
@@ -58,7 +61,9 @@ absl::Status Scheduler::Add(uint64_t id, GenerationRequest request, std::shared_
                CacheBlocks(*session), " cache blocks of ", facts_.chunk_length, " tokens, this server has ",
                limits_.cache_blocks_max, " (--cache-mib): ask for fewer tokens or neighbours"));
   }
-  keys_.Note(session->request().key, Clock::now());
+  const std::string& key = session->request().key;
+  keys_.Note(key, now);
+  if (turns_.try_emplace(key, next_turn_).second) ++next_turn_;
   line_moves_ = true;
   waiting_.push_back({std::move(session), std::nullopt});
   return absl::OkStatus();
@@ -93,19 +98,22 @@ SchedulerEffects Scheduler::Settle(Clock::time_point now) {
   for (Entry& entry : waiting_) Expire(entry, now, effects);
   for (Entry& entry : running_) Expire(entry, now, effects);
   Sweep(effects);
-  GivePlaces(now);
-  for (Entry& entry : running_) {
-    if (auto lookup = entry.session->NextLookup(next_lookup_, now)) {
-      ++next_lookup_;
-      effects.lookups.push_back(*std::move(lookup));
+  do {
+    GivePlaces(now);
+    for (Entry& entry : running_) {
+      if (auto lookup = entry.session->NextLookup(next_lookup_, now)) {
+        ++next_lookup_;
+        effects.lookups.push_back(*std::move(lookup));
+      }
     }
-  }
-  Sweep(effects);  // a session may be complete as soon as it has its place
+    Sweep(effects);  // a session may be complete as soon as it has its place, which is the next one's then
+  } while (line_moves_);
   return effects;
 }
 
-std::chrono::milliseconds Scheduler::StallMax() const {
-  return places_are_wanted_ ? limits_.stall_ms_max / kStallShareIfOthersWait : limits_.stall_ms_max;
+std::chrono::milliseconds Scheduler::StallMax(const Entry& entry) const {
+  const bool is_wanted = places_are_wanted_ || at_their_share_.contains(entry.session->request().key);
+  return is_wanted ? limits_.stall_ms_max / kStallShareIfOthersWait : limits_.stall_ms_max;
 }
 
 void Scheduler::Expire(Entry& entry, Clock::time_point now, SchedulerEffects& effects) const {
@@ -116,8 +124,8 @@ void Scheduler::Expire(Entry& entry, Clock::time_point now, SchedulerEffects& ef
     entry.stalled_since.reset();
   } else if (!entry.stalled_since.has_value()) {
     entry.stalled_since = now;
-  } else if (now >= *entry.stalled_since + StallMax()) {
-    return session.Fail(StalledError(StallMax()), now);
+  } else if (now >= *entry.stalled_since + StallMax(entry)) {
+    return session.Fail(StalledError(StallMax(entry)), now);
   }
   if (session.pending_lookup().has_value() && now >= session.lookup_deadline() + kLookupGrace) {
     effects.cancelled_lookups.push_back(*session.pending_lookup());
@@ -142,7 +150,12 @@ void Scheduler::Sweep(SchedulerEffects& effects) {
     blocks_.Release(key, CacheBlocks(*entry.session));
     return true;
   });
-  line_moves_ = line_moves_ || left + ended > 0;
+  if (left + ended == 0) return;
+  line_moves_ = true;
+  std::set<std::string_view> keys;
+  for (const Entry& entry : waiting_) keys.insert(entry.session->request().key);
+  for (const Entry& entry : running_) keys.insert(entry.session->request().key);
+  std::erase_if(turns_, [&keys](const auto& turn) { return !keys.contains(turn.first); });
 }
 
 // Those who wait, in the order in which they are to have places.
@@ -152,66 +165,61 @@ std::vector<std::deque<Scheduler::Entry>::iterator> Scheduler::InLine() {
   std::vector<std::deque<Entry>::iterator> line;
   line.reserve(waiting_.size());
   for (auto entry = waiting_.begin(); entry != waiting_.end(); ++entry) line.push_back(entry);
-  std::ranges::stable_sort(line, {}, [&](const auto& entry) { return places[entry->session->request().key]; });
+  std::ranges::stable_sort(line, {}, [&](const auto& entry) {
+    const std::string& key = entry->session->request().key;
+    return std::pair(places[key], turns_.at(key));
+  });
   return line;
 }
 
-// The step by which those who run leave room for so many blocks, if each of them has a token in every step.
+// The step by which those who run leave room for so many blocks, if each of them has its tokens in every step, and a
+// prompt as many as all prompts may together.
 uint64_t Scheduler::RoomBy(int64_t blocks) const {
-  std::vector<std::pair<int64_t, int64_t>> ends;  // tokens left, and blocks
+  const int64_t prefill_tokens = decoding_ ? pace_.Tokens() : limits_.prefill_tokens_max;
+  std::vector<std::pair<int64_t, int64_t>> ends;  // steps left, and blocks
   ends.reserve(running_.size());
   for (const Entry& entry : running_) {
-    ends.emplace_back(entry.session->tokens_left_max(), CacheBlocks(*entry.session));
+    ends.emplace_back(entry.session->StepsLeft(prefill_tokens), CacheBlocks(*entry.session));
   }
   std::ranges::sort(ends);
-  int64_t room = limits_.cache_blocks_max - blocks_.taken();
+  int64_t room = blocks_.free();
   uint64_t step = steps_;
-  for (const auto& [tokens, freed] : ends) {
+  for (const auto& [steps, freed] : ends) {
     if (room >= blocks) break;
     room += freed;
-    step = steps_ + static_cast<uint64_t>(tokens);
+    step = steps_ + static_cast<uint64_t>(steps);
   }
   return step;
-}
-
-// A place and blocks for a session that fits. False, and nothing is taken, if its key has to leave them to others.
-bool Scheduler::TakePlace(const Session& session, Clock::time_point now) {
-  const std::string& key = session.request().key;
-  const int64_t blocks = CacheBlocks(session);
-  if (!keys_.lately(now)) {
-    places_.Take(key);
-    blocks_.Take(key, blocks);
-    return true;
-  }
-  if (!places_.TryTake(key)) return false;
-  if (blocks_.TryTake(key, blocks)) return true;
-  places_.Release(key);
-  return false;
 }
 
 // Gives one to the first who may have it; false if there is nobody. Who passes one that waits for room does not keep it
 // waiting: the step by which it should have that never becomes a later one.
 bool Scheduler::GivePlace(Clock::time_point now) {
   places_are_wanted_ = !waiting_.empty() && running() >= limits_.sessions_max;
+  at_their_share_.clear();
   if (waiting_.empty() || places_are_wanted_) return false;
-  uint64_t end_by = kNever;    // whoever is to pass those looked at so far
-  std::set<std::string> full;  // keys that leave what is free to others
+  uint64_t end_by = kNever;  // whoever is to pass those looked at so far
   for (const auto& next : InLine()) {
     const Session& session = *next->session;
     const std::string& key = session.request().key;
-    if (full.contains(key)) continue;
+    if (at_their_share_.contains(key)) continue;
     const int64_t blocks = CacheBlocks(session);
-    if (blocks_.taken() + blocks > limits_.cache_blocks_max) {
+    const bool is_promised_room = next->room_by != kNever;
+    if (several_keys_ && (!places_.HasRoom(key) || !(is_promised_room || blocks_.MightHaveRoom(key, blocks)))) {
+      at_their_share_.insert(key);
+      continue;
+    }
+    const int64_t needed = several_keys_ ? blocks_.FreeNeeded(key, blocks) : blocks;
+    if (blocks_.free() < needed) {
       places_are_wanted_ = true;
-      next->room_by = std::min(next->room_by, RoomBy(blocks));
+      next->room_by = std::min(next->room_by, RoomBy(needed));
       end_by = std::min(end_by, next->room_by);
       continue;
     }
     if (steps_ + static_cast<uint64_t>(session.tokens_left_max()) > end_by) continue;
-    if (!TakePlace(session, now)) {
-      full.insert(key);
-      continue;
-    }
+    places_.Take(key);
+    blocks_.Take(key, blocks);
+    turns_[key] = next_turn_++;
     running_.push_back(std::move(*next));
     waiting_.erase(next);
     running_.back().session->Admit(now);
@@ -221,7 +229,9 @@ bool Scheduler::GivePlace(Clock::time_point now) {
 }
 
 void Scheduler::GivePlaces(Clock::time_point now) {
-  if (!line_moves_) return;
+  const bool several_keys = keys_.lately(now);
+  if (!line_moves_ && several_keys == several_keys_) return;
+  several_keys_ = several_keys;
   while (GivePlace(now)) {
   }
   line_moves_ = false;
@@ -316,10 +326,11 @@ std::optional<Clock::time_point> Scheduler::NextDeadline() const {
     if (entry.session->pending_lookup().has_value()) {
       next = std::min(next, entry.session->lookup_deadline() + kLookupGrace);
     }
-    if (entry.stalled_since.has_value()) next = std::min(next, *entry.stalled_since + StallMax());
+    if (entry.stalled_since.has_value()) next = std::min(next, *entry.stalled_since + StallMax(entry));
   };
   for (const Entry& entry : waiting_) look_at(entry);
   for (const Entry& entry : running_) look_at(entry);
+  if (several_keys_ && !waiting_.empty()) next = std::min(next, keys_.until());  // more may be one key's then
   if (next == Clock::time_point::max()) return std::nullopt;
   return next;
 }

@@ -1,10 +1,11 @@
 // Which sessions have a place, and what the next step computes. Plain logic: no threads, no clock, no model; the engine
 // drives it and the tests do so in its place.
 //
-// Rules: sessions get places in the order they came, those of keys with fewer places first, as long as the bounds on
-// sessions and cache blocks allow. One that finds no room in the cache waits for it, and lets those pass that should
-// have ended before it has it. Where several keys have come lately, one that has places leaves the last of them, and of
-// the cache, to the others (see FairShare): a generation may last long, and who has none is to find one soon.
+// Rules: sessions of a key get places in the order they came; the next place is for the key that has the fewest, and of
+// those for the one that has had none for longest, as long as the bounds on sessions and cache blocks allow. One that
+// finds no room in the cache waits for it, and lets those pass that should have ended before it has it. Where several
+// keys have come lately, one that has places leaves the last of them, and of the cache, to the others (see FairShare):
+// a generation may last long, and who has none is to find one soon.
 // Every step takes one token of each session that decodes, and a piece of prefill beside them that is small while
 // somebody decodes or would but for neighbours that are on their way (see PrefillPace), so that running sessions keep
 // their pace. Prompts of different keys are computed at the same pace together. A session that waits for neighbours, or
@@ -20,6 +21,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -73,7 +75,7 @@ class Scheduler {
 
   // Takes a session in. RESOURCE_EXHAUSTED if too many wait, INVALID_ARGUMENT if it would never get a place; the
   // sink is then not called. `id` is new.
-  absl::Status Add(uint64_t id, GenerationRequest request, std::shared_ptr<EventSink> sink);
+  absl::Status Add(uint64_t id, GenerationRequest request, std::shared_ptr<EventSink> sink, Clock::time_point now);
   // Ends a session whose caller has left. Unknown ones are ignored.
   void Cancel(uint64_t id, Clock::time_point now);
   // Ends every session, with what it needs to go on elsewhere.
@@ -112,12 +114,11 @@ class Scheduler {
   void KeepPrefillFair(const std::vector<Entry*>& entries);
   int64_t CacheBlocks(const Session& session) const;
   // How long a reader may be behind as things are.
-  std::chrono::milliseconds StallMax() const;
+  std::chrono::milliseconds StallMax(const Entry& entry) const;
   void Expire(Entry& entry, Clock::time_point now, SchedulerEffects& effects) const;
   void Sweep(SchedulerEffects& effects);
   std::vector<std::deque<Entry>::iterator> InLine();
   uint64_t RoomBy(int64_t blocks) const;
-  bool TakePlace(const Session& session, Clock::time_point now);
   bool GivePlace(Clock::time_point now);
   void GivePlaces(Clock::time_point now);
 
@@ -133,7 +134,12 @@ class Scheduler {
   FairShare places_;            // of running_
   FairShare blocks_;
   SeveralKeys keys_;
-  bool places_are_wanted_ = false;  // by somebody who waits, and would have one if somebody who runs went
+  bool several_keys_ = false;  // have come lately, when places were given last
+  // Of each key that waits or runs: when it last got a place, or came; those whose turn it is are the least.
+  std::map<std::string, uint64_t> turns_;
+  uint64_t next_turn_ = 0;
+  bool places_are_wanted_ = false;        // by somebody who waits, and might have one if somebody who runs went
+  std::set<std::string> at_their_share_;  // keys of which somebody waits, and might have one if another of them went
   // Somebody came or went since places were given: before that nobody gets one who had none, and looking costs a step
   // its time where hundreds wait.
   bool line_moves_ = false;
