@@ -1,6 +1,7 @@
 #include "retriever_service/shard/local_shard.h"
 
 #include <gmock/gmock.h>
+#include <google/protobuf/util/time_util.h>
 #include <gtest/gtest.h>
 
 #include <atomic>
@@ -257,7 +258,8 @@ TEST_F(LocalShardTest, QueriesAndExclusionsAreBounded) {
   }
   EXPECT_EQ(FieldOf(shard_->Search(request, context_).status()), "queries");
   request.mutable_queries()->RemoveLast();
-  for (int i = 0; i < kExcludedPerQueryMax; ++i) request.mutable_queries(1)->add_exclude_document_ids("a");
+  const int per_query_max = kExcludedPerQueryMax + kExcludedMax;  // as an earlier router sends them
+  for (int i = 0; i < per_query_max; ++i) request.mutable_queries(1)->add_exclude_document_ids("a");
   for (int i = 0; i < kExcludedMax; ++i) request.add_exclude_document_ids("b");
   const absl::Status most = shard_->Search(request, context_).status();
   EXPECT_TRUE(most.ok()) << most;
@@ -416,7 +418,16 @@ TEST_F(LocalShardTest, OnlySoManyWaitForTheirPosition) {
     });
   }
   while (waiting < options_.waiting_reads_max) std::this_thread::yield();
-  EXPECT_EQ(ReasonOf(shard_->GetDocument(request, context_).status()), Reason::kBehindToken) << "one too many";
+  for (const bool briefly : {false, true}) {
+    bool waits = false;
+    CallContext call;
+    call.cancelled = [&waits] { return waits = true, false; };
+    if (briefly)
+      request.mutable_barrier()->mutable_max_wait()->CopyFrom(
+          google::protobuf::util::TimeUtil::MillisecondsToDuration(50));
+    EXPECT_EQ(ReasonOf(shard_->GetDocument(request, call).status()), Reason::kBehindToken) << "one too many";
+    EXPECT_EQ(waits, briefly) << "as any may";
+  }
   EXPECT_TRUE(Get("a").ok()) << "nobody else is in the way";
   leave = true;
   for (std::thread& waiter : waiters) waiter.join();

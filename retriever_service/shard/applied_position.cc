@@ -6,6 +6,7 @@
 #include "common/base/error.h"
 #include "common/base/status_macros.h"
 #include "common/base/strings.h"
+#include "retriever_service/query/limits.h"
 #include "retriever_service/store/layout.h"
 
 namespace retro {
@@ -65,9 +66,11 @@ absl::Status AppliedPosition::Behind(const shardpb::Position& wanted) const {
 absl::Status AppliedPosition::WaitFor(const shardpb::ReadBarrier& barrier, const CallContext& context) const {
   const MutexLock lock(mutex_);
   if (const auto status = Judge(barrier.position())) return *status;
+  const Clock::time_point end = EndOf(barrier.max_wait());
+  if (end - Clock::now() <= kShortWait) return WaitLocked(barrier.position(), end, context);
   if (waiting_ >= waiting_max_) return Behind(barrier.position());
   ++waiting_;
-  const absl::Status status = WaitLocked(barrier, context);
+  const absl::Status status = WaitLocked(barrier.position(), end, context);
   --waiting_;
   return status;
 }
@@ -79,13 +82,13 @@ void AppliedPosition::WaitForChange(const shardpb::Position& position, Clock::ti
   }
 }
 
-absl::Status AppliedPosition::WaitLocked(const shardpb::ReadBarrier& barrier, const CallContext& context) const {
-  const Clock::time_point end = EndOf(barrier.max_wait());
+absl::Status AppliedPosition::WaitLocked(const shardpb::Position& wanted, Clock::time_point end,
+                                         const CallContext& context) const {
   while (true) {
-    if (const auto status = Judge(barrier.position())) return *status;
+    if (const auto status = Judge(wanted)) return *status;
     RETRO_RETURN_IF_ERROR(context.Check());
     const Clock::time_point now = Clock::now();
-    if (closed_ || now >= end) return Behind(barrier.position());
+    if (closed_ || now >= end) return Behind(wanted);
     advanced_.WaitUntil(mutex_, std::min(end, now + kCheckEvery));
   }
 }

@@ -27,7 +27,8 @@ class AppliedPosition {
   void Close() ABSL_LOCKS_EXCLUDED(mutex_);
 
   // Waits until the barrier's position is reached. UNAVAILABLE (BEHIND_TOKEN), with the lag, if that takes longer than
-  // it allows, or at once if waiting_max calls wait already: each holds a thread that others could use.
+  // it allows, or at once if waiting_max calls wait already for longer than any may (kShortWait): each holds a thread
+  // that others could use.
   // FAILED_PRECONDITION (FOREIGN_STORE) if the store has lost that change.
   absl::Status WaitFor(const shardpb::ReadBarrier& barrier, const CallContext& context) const
       ABSL_LOCKS_EXCLUDED(mutex_);
@@ -39,8 +40,8 @@ class AppliedPosition {
   // OK or an error once it needs no waiting.
   std::optional<absl::Status> Judge(const shardpb::Position& wanted) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status Behind(const shardpb::Position& wanted) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  absl::Status WaitLocked(const shardpb::ReadBarrier& barrier, const CallContext& context) const
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status WaitLocked(const shardpb::Position& wanted, std::chrono::steady_clock::time_point end,
+                          const CallContext& context) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const Store& store_;
   const int waiting_max_;

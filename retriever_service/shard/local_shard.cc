@@ -80,8 +80,9 @@ absl::Status CheckOptions(const shardpb::SearchRequest& request) {
   }
   RETRO_RETURN_IF_ERROR(CheckQueryCount(request.queries_size()));
   for (int i = 0; i < request.queries_size(); ++i) {
+    // An earlier router, in an upgrade, sends those of all queries with each.
     RETRO_RETURN_IF_ERROR(CheckIds(StrCat("queries[", i, "].exclude_document_ids"),
-                                   request.queries(i).exclude_document_ids(), kExcludedPerQueryMax));
+                                   request.queries(i).exclude_document_ids(), kExcludedPerQueryMax + kExcludedMax));
   }
   return CheckIds("exclude_document_ids", request.exclude_document_ids(), kExcludedMax);
 }
