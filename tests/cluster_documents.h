@@ -40,4 +40,13 @@ inline absl::Status WriteDocuments(retriever::v1::RetrieverService::Stub& stub, 
   return absl::OkStatus();
 }
 
+// Until it is acknowledged: processes that have just started may be slow to answer each other.
+inline absl::Status WriteSurely(retriever::v1::RetrieverService::Stub& stub, int begin, int end) {
+  const auto give_up = std::chrono::steady_clock::now() + std::chrono::minutes(1);
+  while (true) {
+    absl::Status status = WriteDocuments(stub, begin, end, "");
+    if (status.ok() || std::chrono::steady_clock::now() > give_up) return status;
+  }
+}
+
 }  // namespace retro

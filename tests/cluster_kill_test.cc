@@ -136,7 +136,7 @@ void PrintTimes(const char* when, SearchLoad& load) {
 class Searchers {
  public:
   Searchers(const ClusterProcesses& cluster, uint32_t seed) : stub_(cluster.Retriever(0)) {
-    for (int i = 0; i < kDocuments; i += 100) EXPECT_EQ(WriteDocuments(*stub_, i, i + 100, ""), absl::OkStatus());
+    for (int i = 0; i < kDocuments; i += 100) EXPECT_EQ(WriteSurely(*stub_, i, i + 100), absl::OkStatus());
     Oracle oracle;
     for (int i = 0; i < kDocuments; ++i) expected_.push_back(oracle.Nearest(TextOf(i)));
     for (int i = 0; i < kSearchers; ++i) {
@@ -236,7 +236,7 @@ TEST(ClusterKillTest, AShardThatHangsHoldsUpNoOther) {
   constexpr std::chrono::seconds kTimeMax{30};
   ClusterProcesses cluster(/*shards=*/2, /*replicas=*/2, /*routers=*/1);
   const auto stub = cluster.Retriever(0);
-  for (int i = 0; i < kDocuments; i += 100) ASSERT_EQ(WriteDocuments(*stub, i, i + 100, ""), absl::OkStatus());
+  for (int i = 0; i < kDocuments; i += 100) ASSERT_EQ(WriteSurely(*stub, i, i + 100), absl::OkStatus());
   for (const char* name : {"s1r0", "s1r1"}) cluster.Signal(name, SIGSTOP);
   auto begin = Clock::now();
   std::vector<std::thread> callers;

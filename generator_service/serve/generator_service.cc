@@ -72,6 +72,7 @@ class GeneratorRpcs : public ServiceBase {
     InBackground<pb::GenerateRequest>(
         stream, *request, call, admitted,
         [this, call](const pb::GenerateRequest& message) { return parser_.ParseGenerate(message, call); });
+    HandOver(&told_);
     return stream.get();
   }
 
@@ -87,6 +88,7 @@ class GeneratorRpcs : public ServiceBase {
     InBackground<pb::ScoreRequest>(score, *request, call, admitted, [this, call](const pb::ScoreRequest& message) {
       return parser_.ParseScore(message, call);
     });
+    HandOver(&told_);
     return score.get();
   }
 
@@ -94,12 +96,13 @@ class GeneratorRpcs : public ServiceBase {
   grpc::ServerUnaryReactor* GetModel(grpc::CallbackServerContext* context, const grpc::ByteBuffer* /*request*/,
                                      grpc::ByteBuffer* reply) override {
     TakeOver(this);
-    HandOver(&told_);
     CallContext call = MakeCallContext(*context);
     const absl::Status admitted = Admit(access_, *context, "GetModel", call);
     grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
     if (admitted.ok()) SerializeMessage(ModelMessage(model_, store_.Warnings()), *reply);
-    reactor->Finish(CallRecord(metrics_, "GetModel", call).Finish(admitted));
+    const grpc::Status answer = CallRecord(metrics_, "GetModel", call).Finish(admitted);
+    HandOver(&told_);
+    reactor->Finish(answer);
     return reactor;
   }
 
@@ -143,7 +146,7 @@ class GeneratorRpcs : public ServiceBase {
   const std::chrono::milliseconds stall_ms_max_;
   PeerWatch peers_;  // that are sent an answer of Score
   AccessControl* const access_;
-  char told_ = 0;  // for TakeOver: what GetModel did
+  char told_ = 0;  // for TakeOver: what the calls did that end where they come
 };
 
 // As many as the engine takes come at once at most: none of them is refused before it has been looked at.

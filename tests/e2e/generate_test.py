@@ -183,8 +183,8 @@ class Generate(harness.EndToEndTest):
         self.assertTrue(command.stdout.readline())
         self.assertEqual(generator.stop(), 0)
         out, err = command.communicate(timeout=harness.WAIT_S)
-        last = json.loads(out.decode().strip().split("\n")[-1])
-        if "finish" in last and last["finish"]["reason"] == "FINISH_REASON_LENGTH":
+        events = [json.loads(line) for line in out.decode().splitlines()]
+        if events and events[-1].get("finish", {}).get("reason") == "FINISH_REASON_LENGTH":
             self.assertEqual(command.returncode, 0)  # it was faster than the signal
         else:
             self.assertEqual(command.returncode, 1, err)
