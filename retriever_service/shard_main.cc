@@ -79,7 +79,7 @@ void AddSettings(CLI::App& app, Settings& settings) {
       ->required();
   app.add_option("--shard", settings.shard, "The shard's number in the cluster file, from 0")->required();
   app.add_option("--replica", settings.replica, "This process's name in the cluster file")->required();
-  app.add_option("--snapshot-dir", settings.snapshot_dir, "Folder of snapshots; none if empty");
+  app.add_option("--snapshot-dir", settings.snapshot_dir, "Folder of snapshots; default none");
   app.add_option(
          "--late-ms", settings.late_after,
          "As the primary: a replica that holds up a write so long is no longer waited for until it has caught up")
