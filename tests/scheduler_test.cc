@@ -28,9 +28,9 @@ class SchedulerTest : public testing::Test {
     return request;
   }
 
-  // One without retrieval, which takes `tokens` in all.
-  GenerationRequest Plain(int64_t tokens, const std::string& key = "") {
-    GenerationRequest request = Request("x", tokens - 1, /*retrieval=*/false);
+  // One without retrieval, which takes `tokens` in all, so many of them its prompt.
+  GenerationRequest Plain(int64_t tokens, const std::string& key = "", int64_t prompt = 1) {
+    GenerationRequest request = Request(std::string(prompt, 'x'), tokens - prompt, /*retrieval=*/false);
     request.sampling.logit_bias = {{3, -100.0F}};  // no end of text
     request.key = key;
     return request;
@@ -131,6 +131,13 @@ TEST_F(SchedulerTest, AKeyLeavesTheLastOfTheCacheToOthers) {
     EXPECT_EQ(harness.scheduler().cache_blocks(), 20);
     EXPECT_EQ(small->Generated().empty(), !several);
   }
+  // Also where what it wants would fit beside what the others have just now.
+  SchedulerHarness shared(*model_, tokenizer_, {.sessions_max = 8, .waiting_max = 8, .cache_blocks_max = 20});
+  Add(shared, Plain(64, "large"));
+  Add(shared, Plain(32, "small"));
+  Add(shared, Plain(64, "large"));
+  shared.Turn();
+  EXPECT_EQ(shared.scheduler().cache_blocks(), 12);
   // Who has nothing may have all of it.
   SchedulerHarness harness(*model_, tokenizer_, {.cache_blocks_max = 8});
   for (const char* key : {"small", "large"}) {
@@ -158,7 +165,7 @@ TEST_F(SchedulerTest, WhoWaitsForRoomLetsThosePassThatEndBeforeItHasIt) {
 
 TEST_F(SchedulerTest, APromptEndsSoonerThanAsManyTokensOfAText) {
   SchedulerHarness harness(*model_, tokenizer_, {.sessions_max = 4, .waiting_max = 8, .cache_blocks_max = 10});
-  Add(harness, Request(std::string(40, 'x'), 4, /*retrieval=*/false));
+  Add(harness, Plain(44, "", /*prompt=*/40));
   const auto waits = Add(harness, Plain(56));
   const auto ends_later = Add(harness, Plain(30));
   for (int turn = 0; turn < 100 && waits->Generated().empty(); ++turn) harness.Turn();
@@ -177,31 +184,28 @@ TEST_F(SchedulerTest, AsSoonAsOneEndsTheNextHasItsPlace) {
 
 // Who was promised room has it then, also where another of its key has passed it.
 TEST_F(SchedulerTest, ThePromiseOfRoomHoldsThoughItsKeyHasSomeMeanwhile) {
-  SchedulerHarness harness(*model_, tokenizer_, {.sessions_max = 8, .waiting_max = 8, .cache_blocks_max = 10});
-  Add(harness, Plain(40, "other"));                     // five blocks
-  const auto waits = Add(harness, Plain(72, "large"));  // nine
-  Add(harness, Plain(8, "large"));
+  SchedulerHarness harness(*model_, tokenizer_, {.sessions_max = 8, .waiting_max = 8, .cache_blocks_max = 20});
+  Add(harness, Plain(80, "small", /*prompt=*/40));       // ten blocks, for 40 steps
+  const auto waits = Add(harness, Plain(144, "large"));  // eighteen
+  const auto passes = Add(harness, Plain(32, "large"));
   int turns = 0;
-  for (; waits->Generated().empty() && turns < 200; ++turns) {
-    if (harness.scheduler().waiting() < 4) Add(harness, Plain(32, "other"));
+  for (; waits->Generated().empty() && turns < 100; ++turns) {
+    if (turns == 15) Add(harness, Plain(32, "small"));  // would fit, but not end before
     harness.Turn();
   }
-  EXPECT_LE(turns, 45);
+  EXPECT_TRUE(passes->finish().has_value());
+  EXPECT_LE(turns, 43);
 }
 
-// Else others would have but one place where there are many.
+// Else others would have but few places where there are many.
 TEST_F(SchedulerTest, NobodyIsHeldUpByWhoWaitsForItsOwnKeysCache) {
   SchedulerHarness harness(*model_, tokenizer_, {.sessions_max = 8, .waiting_max = 8, .cache_blocks_max = 20});
-  Add(harness, Plain(64, "large"));
-  const auto waits = Add(harness, Plain(88, "large"));  // eleven blocks beside eight, of twenty
-  int64_t least = 8;
-  for (int turn = 0; turn < 50; ++turn) {
-    while (harness.scheduler().waiting() < 4) Add(harness, Plain(12, "small"));
-    harness.Turn();
-    if (turn > 10) least = std::min(least, harness.scheduler().running());
-  }
-  EXPECT_TRUE(waits->Generated().empty());
-  EXPECT_GE(least, 4);
+  Add(harness, Plain(64, "large", /*prompt=*/40));
+  Add(harness, Plain(96, "large"));                              // twelve blocks beside eight, of twenty
+  for (int i = 0; i < 2; ++i) Add(harness, Plain(32, "small"));  // they end after the first
+  harness.Turn();
+  EXPECT_EQ(harness.scheduler().cache_blocks(), 16);
+  EXPECT_EQ(harness.scheduler().waiting(), 1);
 }
 
 // However many come after it.

@@ -5,6 +5,7 @@
 #include <set>
 #include <string>
 #include <string_view>
+#include <tuple>
 #include <utility>
 
 #include "common/base/error.h"
@@ -167,7 +168,7 @@ std::vector<std::deque<Scheduler::Entry>::iterator> Scheduler::InLine() {
   for (auto entry = waiting_.begin(); entry != waiting_.end(); ++entry) line.push_back(entry);
   std::ranges::stable_sort(line, {}, [&](const auto& entry) {
     const std::string& key = entry->session->request().key;
-    return std::pair(places[key], turns_.at(key));
+    return std::tuple(entry->room_by, places[key], turns_.at(key));
   });
   return line;
 }
@@ -192,13 +193,14 @@ uint64_t Scheduler::RoomBy(int64_t blocks) const {
   return step;
 }
 
-// Gives one to the first who may have it; false if there is nobody. Who passes one that waits for room does not keep it
-// waiting: the step by which it should have that never becomes a later one.
+// Gives one to the first who may have it; false if there is nobody. The first that finds no room is promised it, and so
+// is first in line from now on: whoever passes it should have ended by the step by which it should have it, which never
+// becomes a later one.
 bool Scheduler::GivePlace(Clock::time_point now) {
   places_are_wanted_ = !waiting_.empty() && running() >= limits_.sessions_max;
   at_their_share_.clear();
   if (waiting_.empty() || places_are_wanted_) return false;
-  uint64_t end_by = kNever;  // whoever is to pass those looked at so far
+  uint64_t end_by = kNever;  // whoever is to pass the one that is promised room
   for (const auto& next : InLine()) {
     const Session& session = *next->session;
     const std::string& key = session.request().key;
@@ -212,8 +214,7 @@ bool Scheduler::GivePlace(Clock::time_point now) {
     const int64_t needed = several_keys_ ? blocks_.FreeNeeded(key, blocks) : blocks;
     if (blocks_.free() < needed) {
       places_are_wanted_ = true;
-      next->room_by = std::min(next->room_by, RoomBy(needed));
-      end_by = std::min(end_by, next->room_by);
+      if (end_by == kNever) end_by = next->room_by = std::min(next->room_by, RoomBy(needed));
       continue;
     }
     if (steps_ + static_cast<uint64_t>(session.tokens_left_max()) > end_by) continue;

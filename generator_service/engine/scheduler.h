@@ -2,16 +2,16 @@
 // drives it and the tests do so in its place.
 //
 // Rules: sessions of a key get places in the order they came; the next place is for the key that has the fewest, and of
-// those for the one that has had none for longest, as long as the bounds on sessions and cache blocks allow. One that
-// finds no room in the cache waits for it, and lets those pass that should have ended before it has it. Where several
-// keys have come lately, one that has places leaves the last of them, and of the cache, to the others (see FairShare):
-// a generation may last long, and who has none is to find one soon.
-// Every step takes one token of each session that decodes, and a piece of prefill beside them that is small while
-// somebody decodes or would but for neighbours that are on their way (see PrefillPace), so that running sessions keep
-// their pace. Prompts of different keys are computed at the same pace together. A session that waits for neighbours, or
-// whose reader is behind, is left out of the step and holds up nobody. One whose chunk has more neighbours than the
-// step's encoder still has room for is passed over, and comes first in the next step. Whoever is cancelled or past the
-// deadline has left before the next step.
+// those for the one that has had none for longest, as long as the bounds on sessions and cache blocks allow. The first
+// that finds no room in the cache is promised it, and lets those pass that should have ended before it has it. Where
+// several keys have come lately, one that has places leaves the last of them, and of the cache, to the others (see
+// FairShare): a generation may last long, and who has none is to find one soon. Every step takes one token of each
+// session that decodes, and a piece of prefill beside them that is small while somebody decodes or would but for
+// neighbours that are on their way (see PrefillPace), so that running sessions keep their pace. Prompts of different
+// keys are computed at the same pace together. A session that waits for neighbours, or whose reader is behind, is left
+// out of the step and holds up nobody. One whose chunk has more neighbours than the step's encoder still has room for
+// is passed over, and comes first in the next step. Whoever is cancelled or past the deadline has left before the next
+// step.
 #pragma once
 
 #include <chrono>
@@ -106,7 +106,7 @@ class Scheduler {
     std::unique_ptr<Session> session;
     std::optional<Clock::time_point> stalled_since;
     uint64_t passed_over_since = kNever;  // the first of the steps that the encoder had no room for it
-    uint64_t room_by = kNever;            // the step by which the cache should have room for it
+    uint64_t room_by = kNever;  // of one that is promised room in the cache: the step by which it should be there
   };
   static constexpr uint64_t kNever = std::numeric_limits<uint64_t>::max();
 
