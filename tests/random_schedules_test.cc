@@ -77,10 +77,12 @@ class RandomSchedulesTest : public testing::Test {
         : random(seed),
           harness(model, tokenizer, kLimits, std::move(decoder)),
           arrivals(3 + random() % 5),
+          keys(random() % 4),
           drains(random() % 8 == 0) {}
     std::mt19937 random;
     SchedulerHarness harness;
     size_t arrivals;
+    size_t keys;  // whose the sessions are; none: nobody's in particular
     bool drains;
     std::map<uint64_t, Running> sessions;
   };
@@ -109,6 +111,7 @@ void RandomSchedulesTest::Arrive(Schedule& schedule) {
   session.expires = random() % 10 == 0;
   session.hurries = random() % 6 == 0;
   GenerationRequest request = session.prepared->request;
+  if (schedule.keys > 0) request.key = std::to_string(random() % schedule.keys);
   request.arrival = schedule.harness.now();
   request.retrieval.timeout_ms = milliseconds(session.hurries ? 1 + random() % 10 : 100'000);
   if (session.expires) request.deadline = request.arrival + milliseconds(5 + random() % 100);

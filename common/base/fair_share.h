@@ -61,14 +61,15 @@ class FairShare {
   std::map<std::string, int64_t> held_;  // of those who hold any
 };
 
-// Whether more than one key has come lately: who is alone need leave nothing free for the next. One thread at a time.
+// Whether more than one key has come within a minute, lately: who is alone need leave nothing free for the next. One thread at a time.
 class SeveralKeys {
  public:
   using Clock = std::chrono::steady_clock;
 
   void Note(const std::string& key, Clock::time_point now) {
-    if (last_.has_value() && *last_ != key) until_ = now + kLately;
+    if (last_.has_value() && *last_ != key && now < last_came_ + kLately) until_ = now + kLately;
     if (last_ != key) last_ = key;
+    last_came_ = now;
   }
   bool lately(Clock::time_point now) const { return now < until_; }
   // When that ends, if nobody else comes.
@@ -78,6 +79,7 @@ class SeveralKeys {
   static constexpr std::chrono::seconds kLately{60};
 
   std::optional<std::string> last_;
+  Clock::time_point last_came_;
   Clock::time_point until_ = Clock::time_point::min();
 };
 

@@ -146,8 +146,8 @@ class UnaryRunner {
     std::function<absl::StatusOr<MessagePtr>(const CallContext&)> work;
   };
 
-  // What a call of this key would wait for a worker: as long as the last one of its own did, for keys take turns. None
-  // if nothing of it waits, or that one was taken out long ago: then what it waited is past.
+  // What a call of this key would wait for a worker: as long as the last one of its own did, for keys take turns (less,
+  // if fewer come now than go). None if nothing of it waits, or that one was taken out long ago: then it is past.
   Clock::duration ExpectedWait(const std::string& key) const ABSL_LOCKS_EXCLUDED(waits_mutex_);
   void NoteWait(const std::string& key, Clock::duration wait) ABSL_LOCKS_EXCLUDED(waits_mutex_);
   grpc::ServerUnaryReactor* Start(grpc::CallbackServerContext* context, std::string method,

@@ -94,6 +94,7 @@ void Scheduler::OnNeighbours(uint64_t lookup, absl::StatusOr<LookupAnswer> answe
 
 SchedulerEffects Scheduler::Settle(Clock::time_point now) {
   SchedulerEffects effects;
+  EndLate(now);
   Sweep(effects);
   GivePlaces(now);  // before anybody is judged for keeping others waiting, who wait then indeed
   for (Entry& entry : waiting_) Expire(entry, now, effects);
@@ -117,10 +118,19 @@ std::chrono::milliseconds Scheduler::StallMax(const Entry& entry) const {
   return is_wanted ? limits_.stall_ms_max / kStallShareIfOthersWait : limits_.stall_ms_max;
 }
 
+void Scheduler::EndLate(Clock::time_point now) {
+  const auto end = [now](Entry& entry) {
+    Session& session = *entry.session;
+    const bool is_late = session.state() != SessionState::kFinished && now >= session.request().deadline;
+    if (is_late) session.Fail(CallerGoneError(/*deadline_passed=*/true), now);
+  };
+  std::ranges::for_each(waiting_, end);
+  std::ranges::for_each(running_, end);
+}
+
 void Scheduler::Expire(Entry& entry, Clock::time_point now, SchedulerEffects& effects) const {
   Session& session = *entry.session;
   if (session.state() == SessionState::kFinished) return;
-  if (now >= session.request().deadline) return session.Fail(CallerGoneError(/*deadline_passed=*/true), now);
   if (session.sink().HasRoom()) {
     entry.stalled_since.reset();
   } else if (!entry.stalled_since.has_value()) {
@@ -176,7 +186,7 @@ std::vector<std::deque<Scheduler::Entry>::iterator> Scheduler::InLine() {
 // The step by which those who run leave room for so many blocks, if each of them has its tokens in every step, and a
 // prompt as many as all prompts may together.
 uint64_t Scheduler::RoomBy(int64_t blocks) const {
-  const int64_t prefill_tokens = decoding_ ? pace_.Tokens() : limits_.prefill_tokens_max;
+  const int64_t prefill_tokens = decoding_ ? pace_.TokensMeanwhile() : limits_.prefill_tokens_max;
   std::vector<std::pair<int64_t, int64_t>> ends;  // steps left, and blocks
   ends.reserve(running_.size());
   for (const Entry& entry : running_) {
@@ -200,24 +210,32 @@ bool Scheduler::GivePlace(Clock::time_point now) {
   places_are_wanted_ = !waiting_.empty() && running() >= limits_.sessions_max;
   at_their_share_.clear();
   if (waiting_.empty() || places_are_wanted_) return false;
-  uint64_t end_by = kNever;  // whoever is to pass the one that is promised room
+  uint64_t end_by = kNever;      // whoever is to pass the one that is promised room
+  std::set<std::string> behind;  // keys whose first waits: of several, or its short ones would pass it for ever
   for (const auto& next : InLine()) {
     const Session& session = *next->session;
     const std::string& key = session.request().key;
-    if (at_their_share_.contains(key)) continue;
+    if (at_their_share_.contains(key) || behind.contains(key)) continue;
     const int64_t blocks = CacheBlocks(session);
     const bool is_promised_room = next->room_by != kNever;
-    if (several_keys_ && (!places_.HasRoom(key) || !(is_promised_room || blocks_.MightHaveRoom(key, blocks)))) {
+    if (several_keys_ && !is_promised_room && (!places_.HasRoom(key) || !blocks_.MightHaveRoom(key, blocks))) {
       at_their_share_.insert(key);
       continue;
     }
     const int64_t needed = several_keys_ ? blocks_.FreeNeeded(key, blocks) : blocks;
     if (blocks_.free() < needed) {
       places_are_wanted_ = true;
-      if (end_by == kNever) end_by = next->room_by = std::min(next->room_by, RoomBy(needed));
+      if (end_by == kNever) {
+        end_by = next->room_by = std::min(next->room_by, RoomBy(needed));
+      } else if (several_keys_) {
+        behind.insert(key);
+      }
       continue;
     }
-    if (steps_ + static_cast<uint64_t>(session.tokens_left_max()) > end_by) continue;
+    if (steps_ + static_cast<uint64_t>(session.tokens_left_max()) > end_by) {
+      if (several_keys_) behind.insert(key);
+      continue;
+    }
     places_.Take(key);
     blocks_.Take(key, blocks);
     turns_[key] = next_turn_++;
@@ -232,6 +250,9 @@ bool Scheduler::GivePlace(Clock::time_point now) {
 void Scheduler::GivePlaces(Clock::time_point now) {
   const bool several_keys = keys_.lately(now);
   if (!line_moves_ && several_keys == several_keys_) return;
+  if (several_keys && !several_keys_) {
+    for (Entry& entry : waiting_) entry.room_by = kNever;  // a key that was alone was promised more than its share
+  }
   several_keys_ = several_keys;
   while (GivePlace(now)) {
   }
@@ -298,6 +319,7 @@ std::vector<StepItem> Scheduler::Plan() {
     }
     plan_.emplace_back(&session, tokens);
   }
+  if (plan_.empty()) --steps_;  // as none is made
   std::vector<StepItem> items;
   items.reserve(plan_.size());
   for (const auto& [session, tokens] : plan_) items.push_back(session->Slice(tokens));

@@ -115,6 +115,7 @@ class Scheduler {
   int64_t CacheBlocks(const Session& session) const;
   // How long a reader may be behind as things are.
   std::chrono::milliseconds StallMax(const Entry& entry) const;
+  void EndLate(Clock::time_point now);
   void Expire(Entry& entry, Clock::time_point now, SchedulerEffects& effects) const;
   void Sweep(SchedulerEffects& effects);
   std::vector<std::deque<Entry>::iterator> InLine();
