@@ -61,7 +61,8 @@ class FairShare {
   std::map<std::string, int64_t> held_;  // of those who hold any
 };
 
-// Whether more than one key has come within a minute, lately: who is alone need leave nothing free for the next. One thread at a time.
+// Whether more than one key has come within a minute, lately: who is alone need leave nothing free for the next. One
+// thread at a time.
 class SeveralKeys {
  public:
   using Clock = std::chrono::steady_clock;
