@@ -26,7 +26,7 @@ DISK_KEPT_BYTES = 256 << 10  # what a full disk still has: some writes go well, 
 CONNECTION_AGE_MS = 3000  # so that everybody soon meets a new certificate
 EMBEDDER = "hash:64"
 STORE_MEMORY_BYTES = 8 << 20  # a shard's, so little that its buffers are written to tables often
-START_S = 5  # in which a process has started
+START_S = 5 * harness.TIME_FACTOR  # in which a process has started
 CERTIFICATE_S = 2  # in which a new certificate is read
 END_S = 60  # in which a process that is asked to has ended
 

@@ -178,7 +178,7 @@ class Generate(harness.EndToEndTest):
                                      "--allow-plaintext-beyond-loopback")
 
     def test_sigterm_in_a_generation_ends_both_in_time(self):
-        generator = self.start_generator(self.path("model"), "--drain-ms-max", "500")
+        generator = self.start_generator(self.path("model"), "--drain-ms-max", str(500 * harness.TIME_FACTOR))
         command = self.popen([harness.program("retro"), "generate", PROMPT, "--json", "--max-tokens", "1000"])
         self.assertTrue(command.stdout.readline())
         self.assertEqual(generator.stop(), 0)
