@@ -5,6 +5,7 @@
 
 #include <chrono>
 #include <string>
+#include <thread>
 
 #include "absl/status/status.h"
 #include "common/base/strings.h"
@@ -46,6 +47,7 @@ inline absl::Status WriteSurely(retriever::v1::RetrieverService::Stub& stub, int
   while (true) {
     absl::Status status = WriteDocuments(stub, begin, end, "");
     if (status.ok() || std::chrono::steady_clock::now() > give_up) return status;
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
   }
 }
 

@@ -149,6 +149,37 @@ TEST_F(SchedulerPlacesTest, AsSoonAsOneEndsTheNextHasItsPlace) {
   EXPECT_EQ(harness.scheduler().waiting(), 0);
 }
 
+TEST_F(SchedulerPlacesTest, AReaderThatIsBehindMayStayWhereAPlaceIsFreedByADeadline) {
+  SchedulerHarness harness(*model_, tokenizer_, {.sessions_max = 2, .waiting_max = 2});
+  GenerationRequest late = Plain(100);
+  late.deadline = harness.now() + milliseconds(30'000);
+  const auto ends = Add(harness, late);
+  const auto behind = Add(harness, Plain(20));
+  behind->SetRoom(false);
+  harness.Turn();
+  harness.now() = late.deadline;
+  Add(harness, Plain(20));
+  harness.Turn();
+  EXPECT_EQ(ends->error().code(), absl::StatusCode::kDeadlineExceeded);
+  EXPECT_FALSE(behind->ended());
+  EXPECT_EQ(harness.scheduler().running(), 2);
+}
+
+// A promise is of a step, which turns in which nothing is computed bring no nearer.
+TEST_F(SchedulerPlacesTest, ThePromiseOfRoomWaitsForStepsNotForTurns) {
+  SchedulerHarness harness(*model_, tokenizer_, {.sessions_max = 4, .waiting_max = 4, .cache_blocks_max = 40});
+  GenerationRequest looks_up = Request("eight by", 40);
+  looks_up.retrieval.timeout_ms = minutes(1);
+  Add(harness, looks_up);
+  harness.Turn();
+  ASSERT_EQ(harness.lookups().size(), 1U);
+  Add(harness, Plain(8 * (41 - harness.scheduler().cache_blocks())));
+  for (int turn = 0; turn < 100; ++turn) harness.Turn();
+  const auto passes = Add(harness, Plain(3));
+  for (int turn = 0; turn < 5; ++turn) harness.Turn();
+  EXPECT_TRUE(passes->finish().has_value());
+}
+
 // Who was promised room has it then, also where another of its key has passed it.
 TEST_F(SchedulerPlacesTest, ThePromiseOfRoomHoldsThoughItsKeyHasSomeMeanwhile) {
   SchedulerHarness harness(*model_, tokenizer_, {.sessions_max = 8, .waiting_max = 8, .cache_blocks_max = 20});
@@ -207,6 +238,31 @@ TEST_F(SchedulerPlacesTest, NobodyIsPassedForEverByTheShortOnesOfItsOwnKey) {
     harness.Turn();
   }
   EXPECT_LE(turns, 3 * 150) << "after one of each";
+}
+
+// So none of them passes one that fits, but would end too late to pass who is promised room.
+TEST_F(SchedulerPlacesTest, WhoMayNotPassIsNotPassedByItsOwnKey) {
+  for (const bool same : {false, true}) {
+    SchedulerHarness harness(*model_, tokenizer_, {.sessions_max = 8, .waiting_max = 8, .cache_blocks_max = 12});
+    Add(harness, Plain(80, "a", /*prompt=*/76));
+    Add(harness, Plain(80, "b"));  // is promised room in a few steps
+    Add(harness, Plain(16, "c"));  // has more
+    Add(harness, Plain(2, same ? "c" : "d"));
+    harness.Turn();
+    EXPECT_EQ(harness.scheduler().waiting(), same ? 3 : 2);
+  }
+}
+
+TEST_F(SchedulerPlacesTest, OneIsPromisedRoomAtATime) {
+  SchedulerHarness harness(*model_, tokenizer_, {.sessions_max = 8, .waiting_max = 8, .cache_blocks_max = 20});
+  Add(harness, Plain(64, "", /*prompt=*/54));
+  Add(harness, Plain(64, "", /*prompt=*/4));
+  const auto first = Add(harness, Plain(96));  // has room once the first of them ends
+  Add(harness, Plain(160));                    // once both do
+  Add(harness, Plain(32));                     // ends between
+  int turns = 0;
+  for (; first->Generated().empty() && turns < 100; ++turns) harness.Turn();
+  EXPECT_LE(turns, 15);
 }
 
 // Also while it is measured what a step takes by itself.

@@ -59,6 +59,18 @@ TEST_F(WorkerPoolTest, WhoeverAsksForAllLeavesSomeToOthers) {
   EXPECT_EQ(Release()[1], "s1") << "the second to be served, not the last";
 }
 
+TEST(SeveralKeysTest, TwoHaveComeLatelyIfBothCameWithinAMinute) {
+  const SeveralKeys::Clock::time_point start{std::chrono::hours(1)};
+  SeveralKeys keys;
+  keys.Note("a", start);
+  EXPECT_FALSE(keys.lately(start));
+  keys.Note("b", start + std::chrono::hours(1));
+  EXPECT_FALSE(keys.lately(start + std::chrono::hours(1))) << "the other is long gone";
+  keys.Note("a", start + std::chrono::hours(1) + std::chrono::seconds(59));
+  EXPECT_TRUE(keys.lately(start + std::chrono::hours(1) + std::chrono::seconds(59)));
+  EXPECT_FALSE(keys.lately(keys.until()));
+}
+
 TEST_F(WorkerPoolTest, WhoeverKeepsThreadsBusyLeavesOneToTheNext) {
   WorkerPool pool(5, 100);
   std::promise<void> released, small_begun;

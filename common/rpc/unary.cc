@@ -250,12 +250,15 @@ class UnaryRunner::Call : public grpc::ServerUnaryReactor {
 };
 
 UnaryRunner::Clock::duration UnaryRunner::ExpectedWait(const std::string& key) const {
-  if (!pool_.waits(key)) return Clock::duration::zero();
-  const MutexLock lock(waits_mutex_);
-  const auto last = last_waits_.find(key);
-  if (last == last_waits_.end()) return Clock::duration::zero();
-  const auto& [wait, noted] = last->second;
-  return Clock::now() - noted <= kWaitShare * wait ? wait : Clock::duration::zero();
+  Clock::duration wait{};
+  {
+    const MutexLock lock(waits_mutex_);
+    const auto last = last_waits_.find(key);
+    if (last == last_waits_.end()) return Clock::duration::zero();
+    wait = last->second.first;
+    if (Clock::now() - last->second.second > kWaitShare * wait) return Clock::duration::zero();
+  }
+  return pool_.waits(key) ? wait : Clock::duration::zero();  // last: the workers want the pool's lock too
 }
 
 void UnaryRunner::NoteWait(const std::string& key, Clock::duration wait) {

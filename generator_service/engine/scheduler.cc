@@ -211,7 +211,7 @@ bool Scheduler::GivePlace(Clock::time_point now) {
   at_their_share_.clear();
   if (waiting_.empty() || places_are_wanted_) return false;
   uint64_t end_by = kNever;      // whoever is to pass the one that is promised room
-  std::set<std::string> behind;  // keys whose first waits: of several, or its short ones would pass it for ever
+  std::set<std::string> behind;  // of several keys, those whose first waits: else short ones might pass it for ever
   for (const auto& next : InLine()) {
     const Session& session = *next->session;
     const std::string& key = session.request().key;
