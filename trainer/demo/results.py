@@ -257,6 +257,7 @@ def gpu():
         rows.append([f"training {MODELS['retro']}, bf16, 32 windows of 1,024 tokens, median of its curve", f"{statistics.median(speeds):.0f} tokens/s"])
     rows += [[f"training {TRIED[f['model']]}, likewise, a few steps on little text", f"{f['tokens_per_second']:.0f} tokens/s"] for f in figures if f["what"] == "try"]
     table(["what", "figure"], rows)
+    lines.extend(f["text"] + "\n" for f in figures if f["what"] == "note")
 
 
 def training():
