@@ -56,6 +56,24 @@ TEST(PrefillPaceTest, ItFollowsAMachineThatChanges) {
   EXPECT_LE(pace.Tokens(), 17);
 }
 
+TEST(PrefillPaceTest, AStepThatWasHeldUpDoesNotCountForTheNextOnes) {
+  PrefillPace pace(1, 32);
+  const Machine machine{30'000, 5'000};
+  for (int step = 0; step < 100 || pace.Tokens() > 0; ++step) {
+    const int64_t tokens = pace.Tokens();
+    pace.Note(tokens, machine.Step(tokens));
+  }
+  pace.Note(0, 20 * machine.Step(0));
+  for (int step = 0; step < 300; ++step) {
+    const int64_t tokens = pace.Tokens();
+    EXPECT_LE(machine.Step(tokens).count(), 2 * PrefillPace::kSlowdown * machine.Step(0).count()) << step;
+    if (step > 200) {
+      EXPECT_LE(machine.Step(tokens).count(), 1.1 * PrefillPace::kSlowdown * machine.Step(0).count()) << step;
+    }
+    pace.Note(tokens, machine.Step(tokens));
+  }
+}
+
 TEST(PrefillPaceTest, StepsThatTakeNoTimeAreNotLimited) {
   PrefillPace pace(1, 32);
   EXPECT_EQ(pace.Tokens(), 0);

@@ -279,6 +279,52 @@ TEST_F(SchedulerPlacesTest, RoomIsPromisedBesideALongPrompt) {
   EXPECT_GE(decodes->Generated().size(), 80U);
 }
 
+TEST_F(SchedulerPlacesTest, WhoWaitsForASlowReadersRoomHoldsUpNobody) {
+  SchedulerHarness harness(*model_, tokenizer_, {.sessions_max = 4, .waiting_max = 8, .cache_blocks_max = 10});
+  const auto slow = Add(harness, Plain(24));
+  const auto waits = Add(harness, Plain(64));
+  const auto passes = Add(harness, Plain(40));  // ends later, by the steps
+  harness.Turn();
+  slow->SetRoom(false);
+  harness.Turn();
+  EXPECT_EQ(harness.scheduler().running(), 1);
+  const Clock::time_point look_again = harness.scheduler().NextDeadline().value_or(Clock::time_point::max());
+  EXPECT_LE(look_again, harness.now() + milliseconds(100));
+  harness.now() = look_again;
+  harness.Turn();
+  EXPECT_EQ(harness.scheduler().running(), 2);
+  for (int read = 0; !slow->ended() && read < 30; ++read) {
+    slow->SetRoom(true);
+    harness.Turn();
+    slow->SetRoom(false);
+    for (int turn = 0; turn < 10; ++turn) {
+      harness.now() += milliseconds(200);
+      harness.Turn();
+    }
+  }
+  EXPECT_TRUE(slow->finish().has_value());
+  EXPECT_TRUE(passes->finish().has_value());
+  for (int turn = 0; turn < 3; ++turn) harness.Turn();
+  EXPECT_FALSE(waits->Generated().empty());
+}
+
+// By the steps that they would take if each had all the tokens of a step, prompts that share them end too soon.
+TEST_F(SchedulerPlacesTest, WhatWasPromisedTooEarlyIsPromisedAnew) {
+  SchedulerHarness harness(*model_, tokenizer_,
+                           {.sessions_max = 8,
+                            .waiting_max = 8,
+                            .cache_blocks_max = 40,
+                            .prefill_tokens_max = 4,
+                            .prefill_tokens_shared_max = 4});
+  for (const char* key : {"a", "b", "c", "d"}) Add(harness, Plain(70, key, /*prompt=*/64));
+  const auto waits = Add(harness, Plain(80, "e"));
+  for (int turn = 0; turn < 10; ++turn) harness.Turn();
+  const auto passes = Add(harness, Plain(16, "f"));
+  for (int turn = 0; turn < 40; ++turn) harness.Turn();
+  EXPECT_TRUE(waits->Generated().empty());
+  EXPECT_TRUE(passes->finish().has_value());
+}
+
 // However many come after it.
 TEST_F(SchedulerPlacesTest, WhoWaitsForRoomHasItWhenItWasToHaveIt) {
   SchedulerHarness harness(*model_, tokenizer_, {.sessions_max = 4, .waiting_max = 8, .cache_blocks_max = 10});

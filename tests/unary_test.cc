@@ -238,6 +238,31 @@ TEST_F(UnaryTest, WhoWouldBeLateIsRefusedBeforeItWaits) {
   EXPECT_TRUE(Call(std::chrono::seconds(20)).ok()) << "nobody waits: the old wait says nothing";
 }
 
+TEST_F(UnaryTest, OfAShorterQueueLessIsExpected) {
+  std::vector<std::future<absl::Status>> calls;
+  calls.push_back(CallBeside());
+  shard_.AwaitBegun(1);
+  const auto before = std::chrono::steady_clock::now();
+  for (size_t waiting = 1; waiting <= 3; ++waiting) {
+    calls.push_back(CallBeside());
+    AwaitQueued(waiting);
+  }
+  std::this_thread::sleep_for(std::chrono::seconds(1));
+  shard_.GiveTurns(3);
+  shard_.AwaitBegun(4);  // one that waited behind two others
+  const auto wait_at_most = std::chrono::steady_clock::now() - before;
+  calls.push_back(CallBeside());
+  AwaitQueued(1);
+  // Behind one it would wait two thirds as long, of which the first deadline is less than twice; the second is more,
+  // and less than twice the whole.
+  EXPECT_EQ(ReasonOf(Call(milliseconds(1000))), Reason::kQueueFull);
+  calls.push_back(CallBeside(std::chrono::duration_cast<milliseconds>(wait_at_most * 3 / 2)));
+  while (workers_.queued() < 2 && calls.back().wait_for(milliseconds(1)) == std::future_status::timeout) {
+  }
+  shard_.GiveTurns(3);
+  for (auto& call : calls) EXPECT_TRUE(call.get().ok());
+}
+
 // gRPC's own threads are few, and take in everything that comes.
 TEST_F(UnaryTest, OnlyWhatIsShortRunsOnTheThreadThatBringsIt) {
   spb::SearchRequest by_lists, every_vector, that_waits;

@@ -87,11 +87,14 @@ TEST_F(WorkerPoolTest, WhoeverKeepsThreadsBusyLeavesOneToTheNext) {
   EXPECT_TRUE(pool.RunHere([] {}, "small")) << "so that the pool knows of both";
   for (int i = 0; i < 4; ++i) ASSERT_TRUE(add_large());
   while (large_begun < 4) std::this_thread::yield();
-  EXPECT_FALSE(pool.waits("large"));
+  EXPECT_EQ(pool.queued("large"), 0U);
   EXPECT_FALSE(pool.RunHere([] {}, "large"));
   for (int i = 0; i < 6; ++i) ASSERT_TRUE(add_large());
-  EXPECT_TRUE(pool.waits("large"));
-  EXPECT_FALSE(pool.waits("small"));
+  EXPECT_EQ(pool.queued("large"), 6U);
+  EXPECT_EQ(pool.queued("small"), 0U);
+  size_t ahead = 0;
+  ASSERT_TRUE(pool.Submit([] {}, "large", &ahead));
+  EXPECT_EQ(ahead, 6U);
   EXPECT_TRUE(pool.RunHere([] {}, "small")) << "though others wait";
   ASSERT_TRUE(pool.Submit([&] { small_begun.set_value(); }, "small"));
   EXPECT_EQ(small_begun.get_future().wait_for(std::chrono::seconds(30)), std::future_status::ready);

@@ -15,7 +15,10 @@ template <typename Item>
 class Turns {
  public:
   bool empty() const { return turns_.empty(); }
-  bool empty(const std::string& key) const { return !waiting_.contains(key); }
+  size_t size(const std::string& key) const {
+    const auto of_key = waiting_.find(key);
+    return of_key == waiting_.end() ? 0 : of_key->second.size();
+  }
 
   void Push(const std::string& key, Item item) {
     std::deque<Item>& of_key = waiting_[key];

@@ -17,11 +17,12 @@ WorkerPool::WorkerPool(int threads, size_t queue_max)
 
 WorkerPool::~WorkerPool() { Stop(); }
 
-bool WorkerPool::Submit(std::function<void()> work, const std::string& key) {
+bool WorkerPool::Submit(std::function<void()> work, const std::string& key, size_t* ahead) {
   {
     MutexLock lock(mutex_);
     if (stopping_ || !places_.TryTake(key)) return false;
     keys_.Note(key, SeveralKeys::Clock::now());
+    if (ahead != nullptr) *ahead = waiting_.size(key);
     waiting_.Push(key, std::move(work));
     ++queued_;
   }
@@ -64,9 +65,9 @@ size_t WorkerPool::queued() const {
   return queued_;
 }
 
-bool WorkerPool::waits(const std::string& key) const {
+size_t WorkerPool::queued(const std::string& key) const {
   const MutexLock lock(mutex_);
-  return !waiting_.empty(key);
+  return waiting_.size(key);
 }
 
 bool WorkerPool::MayRun(const std::string& key) const {

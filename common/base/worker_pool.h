@@ -25,8 +25,8 @@ class WorkerPool {
   // False, and `work` is not run, if the queue is full (for `key`, see FairShare) or the pool stopped. Work of one key
   // is begun in the order it came; keys that have work waiting take turns. Where several have come lately none takes so
   // many of the threads that the next has to wait for its work to end: FairShare again, so four threads or fewer may
-  // all be one key's. Any thread.
-  bool Submit(std::function<void()> work, const std::string& key = "");
+  // all be one key's. `ahead`: set, before the work is begun, to how much of the key waited already. Any thread.
+  bool Submit(std::function<void()> work, const std::string& key = "", size_t* ahead = nullptr);
 
   // Runs `work` on the calling thread, in the place of one of the pool's, which saves waking that; false, and it is not
   // run, if it would have to wait for its turn, or as Submit. Any thread.
@@ -37,8 +37,8 @@ class WorkerPool {
 
   size_t queued() const;
 
-  // Whether work of `key` waits. Any thread.
-  bool waits(const std::string& key) const;
+  // How much work of `key` waits. Any thread.
+  size_t queued(const std::string& key) const;
 
  private:
   void Loop();

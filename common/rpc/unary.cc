@@ -200,6 +200,10 @@ class UnaryRunner::Call : public grpc::ServerUnaryReactor {
     GiveBack(taken);
     is_parsed_ = false;
   }
+  // To a worker; false, and it is not done, if there is no room.
+  bool Submit(Steps steps) {
+    return runner_.pool_.Submit([this, steps = std::move(steps)] { Answer(steps); }, context_.key(), &ahead_);
+  }
   void Answer(const Steps& steps) { End(TryAnswer(steps)); }
   void End(const absl::Status& status) {
     sent_ = runner_.peers_->Begin(grpc_context_);
@@ -218,7 +222,7 @@ class UnaryRunner::Call : public grpc::ServerUnaryReactor {
  private:
   absl::Status TryAnswer(const Steps& steps) {
     const Clock::duration waited = Clock::now() - arrival_;
-    runner_.NoteWait(context_.key(), waited);
+    runner_.NoteWait(context_.key(), waited, ahead_);
     runner_.wait_.Observe(std::chrono::duration<double>(waited).count());
     RETRO_RETURN_IF_ERROR(context_.Check());
     if (!is_parsed_) RETRO_RETURN_IF_ERROR(Parse(steps));
@@ -244,26 +248,30 @@ class UnaryRunner::Call : public grpc::ServerUnaryReactor {
   const grpc::ByteBuffer& request_;  // both are gRPC's, until OnDone
   grpc::ByteBuffer& reply_;
   const Clock::time_point arrival_ = Clock::now();
+  size_t ahead_ = 0;  // of its key, when it was queued
   bool is_parsed_ = false;
   std::atomic<size_t> bytes_held_ = 0;
   PeerWatch::Entry sent_;  // the reply
 };
 
 UnaryRunner::Clock::duration UnaryRunner::ExpectedWait(const std::string& key) const {
-  Clock::duration wait{};
+  Wait last;
   {
     const MutexLock lock(waits_mutex_);
-    const auto last = last_waits_.find(key);
-    if (last == last_waits_.end()) return Clock::duration::zero();
-    wait = last->second.first;
-    if (Clock::now() - last->second.second > kWaitShare * wait) return Clock::duration::zero();
+    const auto known = last_waits_.find(key);
+    if (known == last_waits_.end()) return Clock::duration::zero();
+    last = known->second;
+    if (Clock::now() - last.ended > kWaitShare * last.time) return Clock::duration::zero();
   }
-  return pool_.waits(key) ? wait : Clock::duration::zero();  // last: the workers want the pool's lock too
+  const size_t ahead = pool_.queued(key);  // now: the workers want the pool's lock too
+  if (ahead == 0) return Clock::duration::zero();
+  if (ahead >= last.ahead) return last.time;
+  return last.time * static_cast<Clock::rep>(ahead + 1) / static_cast<Clock::rep>(last.ahead + 1);
 }
 
-void UnaryRunner::NoteWait(const std::string& key, Clock::duration wait) {
+void UnaryRunner::NoteWait(const std::string& key, Clock::duration time, size_t ahead) {
   const MutexLock lock(waits_mutex_);
-  last_waits_[key] = {wait, Clock::now()};
+  last_waits_[key] = {.time = time, .ahead = ahead, .ended = Clock::now()};
 }
 
 void UnaryRunner::Watch(const std::string& queue) const {
@@ -303,7 +311,7 @@ grpc::ServerUnaryReactor* UnaryRunner::Start(grpc::CallbackServerContext* contex
   }
   if (!status.ok()) {
     call->End(status);
-  } else if (!pool_.Submit([call, steps = std::move(steps)] { call->Answer(steps); }, call->context().key())) {
+  } else if (!call->Submit(std::move(steps))) {
     call->End(QueueFullError("the queue of requests", kRetryAfter));
   }
   return call;

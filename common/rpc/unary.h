@@ -92,9 +92,9 @@ class UnaryRunner {
   // `request` and `reply` are those that a raw RPC method was given. `work` answers on a worker. INVALID_ARGUMENT for a
   // request that does not parse and for one whose reply would be too large; errors of AccessControl; PERMISSION_DENIED
   // for a collection that is not the caller's; RESOURCE_EXHAUSTED, at once, when too many requests wait, or so many
-  // that the caller's deadline would not be met, or too many
-  // bytes of requests and of replies that their callers have not taken yet. A request of few bytes that `is_short` is
-  // worked on, if a worker is free, by the thread of gRPC that brought it, which saves waking two others.
+  // that the caller's deadline would not be met, or too many bytes of requests and of replies that their callers have
+  // not taken yet. A request of few bytes that `is_short` is worked on, if a worker is free, by the thread of gRPC that
+  // brought it, which saves waking two others.
   template <typename Request, typename Reply>
   grpc::ServerUnaryReactor* Run(grpc::CallbackServerContext* context, std::string method,
                                 const grpc::ByteBuffer* request, grpc::ByteBuffer* reply,
@@ -145,11 +145,16 @@ class UnaryRunner {
     std::function<void()> forget;    // to be parsed again
     std::function<absl::StatusOr<MessagePtr>(const CallContext&)> work;
   };
+  struct Wait {
+    Clock::duration time;
+    size_t ahead;  // calls of its key, when it came
+    Clock::time_point ended;
+  };
 
-  // What a call of this key would wait for a worker: as long as the last one of its own did, for keys take turns (less,
-  // if fewer come now than go). None if nothing of it waits, or that one was taken out long ago: then it is past.
+  // What a call of this key would wait for a worker: as long as the last one of its own did, for keys take turns, and
+  // less where fewer of them are ahead of it. None if none are, or that one was taken out long ago: then it is past.
   Clock::duration ExpectedWait(const std::string& key) const ABSL_LOCKS_EXCLUDED(waits_mutex_);
-  void NoteWait(const std::string& key, Clock::duration wait) ABSL_LOCKS_EXCLUDED(waits_mutex_);
+  void NoteWait(const std::string& key, Clock::duration time, size_t ahead) ABSL_LOCKS_EXCLUDED(waits_mutex_);
   grpc::ServerUnaryReactor* Start(grpc::CallbackServerContext* context, std::string method,
                                   const grpc::ByteBuffer& request, grpc::ByteBuffer& reply, Steps steps);
   bool RunHere(const std::function<void()>& work, const std::string& key);
@@ -162,8 +167,8 @@ class UnaryRunner {
   const std::shared_ptr<PeerWatch> peers_;
   prometheus::Histogram& wait_;
   mutable Mutex waits_mutex_;
-  // Of the call that was taken out last, and when that was; by key, of which there are as many as the keys' file has.
-  std::map<std::string, std::pair<Clock::duration, Clock::time_point>> last_waits_ ABSL_GUARDED_BY(waits_mutex_);
+  // Of the call that was taken out last; by key, of which there are as many as the keys' file has.
+  std::map<std::string, Wait> last_waits_ ABSL_GUARDED_BY(waits_mutex_);
 };
 
 }  // namespace retro

@@ -33,7 +33,8 @@ int64_t PrefillPace::Fitting() const {
 void PrefillPace::Note(int64_t prefill_tokens, std::chrono::nanoseconds time) {
   const double seconds = std::chrono::duration<double>(time).count();
   if (prefill_tokens == 0) {
-    Smooth(alone_s_, seconds, !measured_);
+    // A step that something held up must not count for the next ones.
+    Smooth(alone_s_, measured_ ? std::min(seconds, kSlowdown * alone_s_) : seconds, !measured_);
     measured_ = true;
     steps_beside_ = 0;
     return;

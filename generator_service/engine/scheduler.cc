@@ -19,6 +19,8 @@ constexpr std::chrono::milliseconds kRetryAfter{1000};
 constexpr std::chrono::milliseconds kLookupGrace{250};
 // Else a few readers that never read would keep everybody from a place for as long as they may.
 constexpr int kStallShareIfOthersWait = 10;
+// A reader that keeps its session from so long a time of steps is a slow one, and nobody can say when it has ended.
+constexpr std::chrono::milliseconds kSlowReader{100};
 // A caller whose time is over resets its call, often before we look at the clock. Its time is a little longer here than
 // with it: gRPC rounds it up on its way, by up to a hundredth.
 constexpr std::chrono::milliseconds kDeadlineMargin{20};
@@ -128,7 +130,7 @@ void Scheduler::EndLate(Clock::time_point now) {
   std::ranges::for_each(running_, end);
 }
 
-void Scheduler::Expire(Entry& entry, Clock::time_point now, SchedulerEffects& effects) const {
+void Scheduler::Expire(Entry& entry, Clock::time_point now, SchedulerEffects& effects) {
   Session& session = *entry.session;
   if (session.state() == SessionState::kFinished) return;
   if (session.sink().HasRoom()) {
@@ -138,6 +140,8 @@ void Scheduler::Expire(Entry& entry, Clock::time_point now, SchedulerEffects& ef
   } else if (now >= *entry.stalled_since + StallMax(entry)) {
     return session.Fail(StalledError(StallMax(entry)), now);
   }
+  const bool is_slow = entry.stalled_since.has_value() && now >= *entry.stalled_since + kSlowReader;
+  if (is_slow != std::exchange(entry.is_slow, is_slow)) line_moves_ = true;  // what may be promised is another
   if (session.pending_lookup().has_value() && now >= session.lookup_deadline() + kLookupGrace) {
     effects.cancelled_lookups.push_back(*session.pending_lookup());
     session.OnNeighbours(absl::DeadlineExceededError("the look-up was not answered in time"), now);
@@ -170,26 +174,29 @@ void Scheduler::Sweep(SchedulerEffects& effects) {
 }
 
 // Those who wait, in the order in which they are to have places.
-std::vector<std::deque<Scheduler::Entry>::iterator> Scheduler::InLine() {
-  std::map<std::string, int64_t> places;
+std::vector<Scheduler::InLine> Scheduler::Line() {
+  std::map<std::string_view, int64_t> places;
   for (const Entry& entry : running_) ++places[entry.session->request().key];
-  std::vector<std::deque<Entry>::iterator> line;
+  std::vector<InLine> line;
   line.reserve(waiting_.size());
-  for (auto entry = waiting_.begin(); entry != waiting_.end(); ++entry) line.push_back(entry);
-  std::ranges::stable_sort(line, {}, [&](const auto& entry) {
+  for (auto entry = waiting_.begin(); entry != waiting_.end(); ++entry) {
     const std::string& key = entry->session->request().key;
-    return std::tuple(entry->room_by, places[key], turns_.at(key));
-  });
+    line.push_back({{entry->room_by, places[key], turns_.at(key)}, entry});
+  }
+  std::ranges::stable_sort(line, {}, &InLine::rank);
   return line;
 }
 
 // The step by which those who run leave room for so many blocks, if each of them has its tokens in every step, and a
-// prompt as many as all prompts may together.
+// prompt as many as all prompts may together. Never, if they would not without those whose readers are slow.
 uint64_t Scheduler::RoomBy(int64_t blocks) const {
   const int64_t prefill_tokens = decoding_ ? pace_.TokensMeanwhile() : limits_.prefill_tokens_max;
   std::vector<std::pair<int64_t, int64_t>> ends;  // steps left, and blocks
   ends.reserve(running_.size());
+  bool some_are_slow = false;
   for (const Entry& entry : running_) {
+    some_are_slow = some_are_slow || entry.is_slow;
+    if (entry.is_slow) continue;
     ends.emplace_back(entry.session->StepsLeft(prefill_tokens), CacheBlocks(*entry.session));
   }
   std::ranges::sort(ends);
@@ -200,19 +207,20 @@ uint64_t Scheduler::RoomBy(int64_t blocks) const {
     room += freed;
     step = steps_ + static_cast<uint64_t>(steps);
   }
-  return step;
+  return room < blocks && some_are_slow ? kNever : step;
 }
 
 // Gives one to the first who may have it; false if there is nobody. The first that finds no room is promised it, and so
-// is first in line from now on: whoever passes it should have ended by the step by which it should have it, which never
-// becomes a later one.
+// is first in line from now on: whoever passes it should have ended by the step by which it should have it. That does
+// not become a later one before it has come. Nothing is promised of what a slow reader holds: everybody would stand
+// still for that reader.
 bool Scheduler::GivePlace(Clock::time_point now) {
   places_are_wanted_ = !waiting_.empty() && running() >= limits_.sessions_max;
   at_their_share_.clear();
+  promised_by_ = kNever;
   if (waiting_.empty() || places_are_wanted_) return false;
-  uint64_t end_by = kNever;      // whoever is to pass the one that is promised room
   std::set<std::string> behind;  // of several keys, those whose first waits: else short ones might pass it for ever
-  for (const auto& next : InLine()) {
+  for (const auto& [rank, next] : Line()) {
     const Session& session = *next->session;
     const std::string& key = session.request().key;
     if (at_their_share_.contains(key) || behind.contains(key)) continue;
@@ -225,14 +233,16 @@ bool Scheduler::GivePlace(Clock::time_point now) {
     const int64_t needed = several_keys_ ? blocks_.FreeNeeded(key, blocks) : blocks;
     if (blocks_.free() < needed) {
       places_are_wanted_ = true;
-      if (end_by == kNever) {
-        end_by = next->room_by = std::min(next->room_by, RoomBy(needed));
+      if (promised_by_ == kNever) {
+        const uint64_t kept = next->room_by > steps_ ? next->room_by : kNever;
+        const uint64_t room_by = RoomBy(needed);
+        promised_by_ = next->room_by = room_by == kNever ? kNever : std::min(kept, room_by);
       } else if (several_keys_) {
         behind.insert(key);
       }
       continue;
     }
-    if (steps_ + static_cast<uint64_t>(session.tokens_left_max()) > end_by) {
+    if (steps_ + static_cast<uint64_t>(session.tokens_left_max()) > promised_by_) {
       if (several_keys_) behind.insert(key);
       continue;
     }
@@ -249,7 +259,7 @@ bool Scheduler::GivePlace(Clock::time_point now) {
 
 void Scheduler::GivePlaces(Clock::time_point now) {
   const bool several_keys = keys_.lately(now);
-  if (!line_moves_ && several_keys == several_keys_) return;
+  if (!line_moves_ && several_keys == several_keys_ && steps_ < promised_by_) return;
   if (several_keys && !several_keys_) {
     for (Entry& entry : waiting_) entry.room_by = kNever;  // a key that was alone was promised more than its share
   }
@@ -349,7 +359,9 @@ std::optional<Clock::time_point> Scheduler::NextDeadline() const {
     if (entry.session->pending_lookup().has_value()) {
       next = std::min(next, entry.session->lookup_deadline() + kLookupGrace);
     }
-    if (entry.stalled_since.has_value()) next = std::min(next, *entry.stalled_since + StallMax(entry));
+    if (!entry.stalled_since.has_value()) return;
+    next = std::min(next, *entry.stalled_since + StallMax(entry));
+    if (!entry.is_slow && promised_by_ != kNever) next = std::min(next, *entry.stalled_since + kSlowReader);
   };
   for (const Entry& entry : waiting_) look_at(entry);
   for (const Entry& entry : running_) look_at(entry);
