@@ -256,7 +256,7 @@ TEST_F(UnaryTest, OfAShorterQueueLessIsExpected) {
   // Behind one it would wait two thirds as long, of which the first deadline is less than twice; the second is more,
   // and less than twice the whole.
   EXPECT_EQ(ReasonOf(Call(milliseconds(1000))), Reason::kQueueFull);
-  calls.push_back(CallBeside(std::chrono::duration_cast<milliseconds>(wait_at_most * 3 / 2)));
+  calls.push_back(CallBeside(std::chrono::duration_cast<milliseconds>(wait_at_most * 5 / 3)));
   while (workers_.queued() < 2 && calls.back().wait_for(milliseconds(1)) == std::future_status::timeout) {
   }
   shard_.GiveTurns(3);

@@ -19,8 +19,10 @@ constexpr std::chrono::milliseconds kRetryAfter{1000};
 constexpr std::chrono::milliseconds kLookupGrace{250};
 // Else a few readers that never read would keep everybody from a place for as long as they may.
 constexpr int kStallShareIfOthersWait = 10;
-// A reader that keeps its session from so long a time of steps is a slow one, and nobody can say when it has ended.
-constexpr std::chrono::milliseconds kSlowReader{100};
+// A promise of room is late after so many times what its steps should take, and this.
+constexpr int kStepTimesMax = 2;
+constexpr std::chrono::milliseconds kPatience{1000};
+constexpr int kStepTimeSmoothing = 8;  // steps
 // A caller whose time is over resets its call, often before we look at the clock. Its time is a little longer here than
 // with it: gRPC rounds it up on its way, by up to a hundredth.
 constexpr std::chrono::milliseconds kDeadlineMargin{20};
@@ -130,7 +132,7 @@ void Scheduler::EndLate(Clock::time_point now) {
   std::ranges::for_each(running_, end);
 }
 
-void Scheduler::Expire(Entry& entry, Clock::time_point now, SchedulerEffects& effects) {
+void Scheduler::Expire(Entry& entry, Clock::time_point now, SchedulerEffects& effects) const {
   Session& session = *entry.session;
   if (session.state() == SessionState::kFinished) return;
   if (session.sink().HasRoom()) {
@@ -140,8 +142,6 @@ void Scheduler::Expire(Entry& entry, Clock::time_point now, SchedulerEffects& ef
   } else if (now >= *entry.stalled_since + StallMax(entry)) {
     return session.Fail(StalledError(StallMax(entry)), now);
   }
-  const bool is_slow = entry.stalled_since.has_value() && now >= *entry.stalled_since + kSlowReader;
-  if (is_slow != std::exchange(entry.is_slow, is_slow)) line_moves_ = true;  // what may be promised is another
   if (session.pending_lookup().has_value() && now >= session.lookup_deadline() + kLookupGrace) {
     effects.cancelled_lookups.push_back(*session.pending_lookup());
     session.OnNeighbours(absl::DeadlineExceededError("the look-up was not answered in time"), now);
@@ -188,15 +188,12 @@ std::vector<Scheduler::InLine> Scheduler::Line() {
 }
 
 // The step by which those who run leave room for so many blocks, if each of them has its tokens in every step, and a
-// prompt as many as all prompts may together. Never, if they would not without those whose readers are slow.
+// prompt as many as all prompts may together.
 uint64_t Scheduler::RoomBy(int64_t blocks) const {
   const int64_t prefill_tokens = decoding_ ? pace_.TokensMeanwhile() : limits_.prefill_tokens_max;
   std::vector<std::pair<int64_t, int64_t>> ends;  // steps left, and blocks
   ends.reserve(running_.size());
-  bool some_are_slow = false;
   for (const Entry& entry : running_) {
-    some_are_slow = some_are_slow || entry.is_slow;
-    if (entry.is_slow) continue;
     ends.emplace_back(entry.session->StepsLeft(prefill_tokens), CacheBlocks(*entry.session));
   }
   std::ranges::sort(ends);
@@ -207,18 +204,40 @@ uint64_t Scheduler::RoomBy(int64_t blocks) const {
     room += freed;
     step = steps_ + static_cast<uint64_t>(steps);
   }
-  return room < blocks && some_are_slow ? kNever : step;
+  return step;
+}
+
+// Who was promised room may be kept waiting by a few that are slower than the steps, for their readers or their
+// look-ups are, and would keep everybody else waiting with it. So from when the promise is late it lets everybody pass
+// for a while, then nobody for twice as long, and so on: others find places soon, and its room comes when those that
+// run have ended, at the latest in the first such time that is longer than all of theirs.
+Scheduler::Patience Scheduler::PatienceOf(const Entry& promised, Clock::time_point now) {
+  Patience patience{.lets_pass = false, .until = promised.late_from};
+  for (Clock::duration length = kPatience; now >= patience.until; length *= 2) {
+    patience = {.lets_pass = !patience.lets_pass, .until = patience.until + length};
+  }
+  return patience;
+}
+
+void Scheduler::Promise(Entry& entry, int64_t blocks, Clock::time_point now) const {
+  const uint64_t room_by = RoomBy(blocks);
+  if (entry.room_by == kNever) {
+    const auto steps = static_cast<int64_t>(room_by - steps_);
+    entry.late_from = now + kStepTimesMax * steps * step_time_ + kPatience;
+  }
+  entry.room_by = std::min(entry.room_by, room_by);
 }
 
 // Gives one to the first who may have it; false if there is nobody. The first that finds no room is promised it, and so
-// is first in line from now on: whoever passes it should have ended by the step by which it should have it. That does
-// not become a later one before it has come. Nothing is promised of what a slow reader holds: everybody would stand
-// still for that reader.
+// is first in line from now on: whoever passes it should have ended by the step by which it should have it, which never
+// becomes a later one, or come while it is late (see PatienceOf).
 bool Scheduler::GivePlace(Clock::time_point now) {
   places_are_wanted_ = !waiting_.empty() && running() >= limits_.sessions_max;
   at_their_share_.clear();
-  promised_by_ = kNever;
+  look_again_ = Clock::time_point::max();
   if (waiting_.empty() || places_are_wanted_) return false;
+  bool is_promised = false;      // room, to somebody
+  uint64_t end_by = kNever;      // whoever is to pass that one
   std::set<std::string> behind;  // of several keys, those whose first waits: else short ones might pass it for ever
   for (const auto& [rank, next] : Line()) {
     const Session& session = *next->session;
@@ -233,16 +252,18 @@ bool Scheduler::GivePlace(Clock::time_point now) {
     const int64_t needed = several_keys_ ? blocks_.FreeNeeded(key, blocks) : blocks;
     if (blocks_.free() < needed) {
       places_are_wanted_ = true;
-      if (promised_by_ == kNever) {
-        const uint64_t kept = next->room_by > steps_ ? next->room_by : kNever;
-        const uint64_t room_by = RoomBy(needed);
-        promised_by_ = next->room_by = room_by == kNever ? kNever : std::min(kept, room_by);
+      if (!is_promised) {
+        is_promised = true;
+        Promise(*next, needed, now);
+        const Patience patience = PatienceOf(*next, now);
+        look_again_ = patience.until;
+        if (!patience.lets_pass) end_by = next->room_by;
       } else if (several_keys_) {
         behind.insert(key);
       }
       continue;
     }
-    if (steps_ + static_cast<uint64_t>(session.tokens_left_max()) > promised_by_) {
+    if (steps_ + static_cast<uint64_t>(session.tokens_left_max()) > end_by) {
       if (several_keys_) behind.insert(key);
       continue;
     }
@@ -259,7 +280,7 @@ bool Scheduler::GivePlace(Clock::time_point now) {
 
 void Scheduler::GivePlaces(Clock::time_point now) {
   const bool several_keys = keys_.lately(now);
-  if (!line_moves_ && several_keys == several_keys_ && steps_ < promised_by_) return;
+  if (!line_moves_ && several_keys == several_keys_ && now < look_again_) return;
   if (several_keys && !several_keys_) {
     for (Entry& entry : waiting_) entry.room_by = kNever;  // a key that was alone was promised more than its share
   }
@@ -349,6 +370,7 @@ void Scheduler::Apply(std::vector<absl::StatusOr<StepOutput>> outputs, Clock::ti
 }
 
 void Scheduler::NoteTime(Clock::duration time) {
+  step_time_ += (time - step_time_) / (step_time_ == Clock::duration::zero() ? 1 : kStepTimeSmoothing);
   if (decoding_ && encoding_ == 0) pace_.Note(prefilling_, time);
 }
 
@@ -359,13 +381,12 @@ std::optional<Clock::time_point> Scheduler::NextDeadline() const {
     if (entry.session->pending_lookup().has_value()) {
       next = std::min(next, entry.session->lookup_deadline() + kLookupGrace);
     }
-    if (!entry.stalled_since.has_value()) return;
-    next = std::min(next, *entry.stalled_since + StallMax(entry));
-    if (!entry.is_slow && promised_by_ != kNever) next = std::min(next, *entry.stalled_since + kSlowReader);
+    if (entry.stalled_since.has_value()) next = std::min(next, *entry.stalled_since + StallMax(entry));
   };
   for (const Entry& entry : waiting_) look_at(entry);
   for (const Entry& entry : running_) look_at(entry);
   if (several_keys_ && !waiting_.empty()) next = std::min(next, keys_.until());  // more may be one key's then
+  next = std::min(next, look_again_);
   if (next == Clock::time_point::max()) return std::nullopt;
   return next;
 }

@@ -3,8 +3,8 @@
 //
 // Rules: sessions of a key get places in the order they came; the next place is for the key that has the fewest, and of
 // those for the one that has had none for longest, as long as the bounds on sessions and cache blocks allow. The first
-// that finds no room in the cache is promised it, and lets those pass that should have ended before it has it; what
-// slow readers hold is promised to nobody. Where
+// that finds no room in the cache is promised it, and lets those pass that should have ended before it has it, and from
+// time to time everybody if it does not come. Where
 // several keys have come lately, one that has places leaves the last of them, and of the cache, to the others (see
 // FairShare): a generation may last long, and who has none is to find one soon. Every step takes one token of each
 // session that decodes, and a piece of prefill beside them that is small while somebody decodes or would but for
@@ -107,9 +107,13 @@ class Scheduler {
   struct Entry {
     std::unique_ptr<Session> session;
     std::optional<Clock::time_point> stalled_since;
-    bool is_slow = false;                 // it has been for a while
     uint64_t passed_over_since = kNever;  // the first of the steps that the encoder had no room for it
-    uint64_t room_by = kNever;  // of one that is promised room in the cache: the step by which it should be there
+    uint64_t room_by = kNever;    // of one that is promised room in the cache: the step by which it should be there
+    Clock::time_point late_from;  // and the time from which it is late
+  };
+  struct Patience {
+    bool lets_pass;
+    Clock::time_point until;  // when it changes
   };
   struct InLine {
     std::tuple<uint64_t, int64_t, uint64_t> rank;  // the promise, its key's places, its key's turn
@@ -123,10 +127,12 @@ class Scheduler {
   // How long a reader may be behind as things are.
   std::chrono::milliseconds StallMax(const Entry& entry) const;
   void EndLate(Clock::time_point now);
-  void Expire(Entry& entry, Clock::time_point now, SchedulerEffects& effects);
+  void Expire(Entry& entry, Clock::time_point now, SchedulerEffects& effects) const;
   void Sweep(SchedulerEffects& effects);
   std::vector<InLine> Line();
   uint64_t RoomBy(int64_t blocks) const;
+  void Promise(Entry& entry, int64_t blocks, Clock::time_point now) const;
+  static Patience PatienceOf(const Entry& promised, Clock::time_point now);
   bool GivePlace(Clock::time_point now);
   void GivePlaces(Clock::time_point now);
 
@@ -148,10 +154,10 @@ class Scheduler {
   uint64_t next_turn_ = 0;
   bool places_are_wanted_ = false;        // by somebody who waits, and might have one if somebody who runs went
   std::set<std::string> at_their_share_;  // keys of which somebody waits, and might have one if another of them went
-  uint64_t promised_by_ = kNever;         // the step by which whoever passes the one that is promised room should end
-  // Somebody came or went since places were given: before that, and before the step of a promise, nobody gets one who
-  // had none, and looking costs a step its time where hundreds wait.
+  // Somebody came or went since places were given: before that nobody gets one who had none, and looking costs a step
+  // its time where hundreds wait. But then who is promised room may let others pass.
   bool line_moves_ = false;
+  Clock::time_point look_again_ = Clock::time_point::max();
   std::vector<std::pair<Session*, int64_t>> plan_;  // session and tokens of each item
   // Of the plan.
   bool decoding_ = false;
@@ -159,6 +165,7 @@ class Scheduler {
   int64_t encoding_ = 0;    // neighbours
 
   uint64_t steps_ = 0;
+  Clock::duration step_time_{};  // smoothed
   uint64_t next_lookup_ = 1;
 };
 
