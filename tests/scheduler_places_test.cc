@@ -140,6 +140,23 @@ TEST_F(SchedulerPlacesTest, APromptEndsSoonerThanAsManyTokensOfAText) {
   EXPECT_TRUE(ends_later->Generated().empty());
 }
 
+TEST_F(SchedulerPlacesTest, PromptsEndOneAfterTheOther) {
+  SchedulerHarness harness(*model_, tokenizer_,
+                           {.sessions_max = 8,
+                            .waiting_max = 8,
+                            .cache_blocks_max = 40,
+                            .prefill_tokens_max = 4,
+                            .prefill_tokens_shared_max = 4});
+  for (int i = 0; i < 4; ++i) Add(harness, Plain(70, "", /*prompt=*/64));
+  Add(harness, Plain(128));  // has room once two of them have ended, in 38 steps
+  Add(harness, Plain(40));
+  harness.Turn();
+  EXPECT_EQ(harness.scheduler().running(), 4);
+  Add(harness, Plain(30));
+  harness.Turn();
+  EXPECT_EQ(harness.scheduler().running(), 5);
+}
+
 TEST_F(SchedulerPlacesTest, AsSoonAsOneEndsTheNextHasItsPlace) {
   SchedulerHarness harness(*model_, tokenizer_, {.sessions_max = 1, .waiting_max = 4});
   for (int i = 0; i < 2; ++i) Add(harness, Request("x", 0, /*retrieval=*/false));  // nothing to compute

@@ -19,10 +19,8 @@ constexpr std::chrono::milliseconds kRetryAfter{1000};
 constexpr std::chrono::milliseconds kLookupGrace{250};
 // Else a few readers that never read would keep everybody from a place for as long as they may.
 constexpr int kStallShareIfOthersWait = 10;
-// A promise of room is late after so many times what its steps should take, and this.
-constexpr int kStepTimesMax = 2;
-constexpr std::chrono::milliseconds kPatience{1000};
 constexpr int kStepTimeSmoothing = 8;  // steps
+constexpr int kStepTimeRise = 2;       // at most, in one: that something held up counts for no more
 // A caller whose time is over resets its call, often before we look at the clock. Its time is a little longer here than
 // with it: gRPC rounds it up on its way, by up to a hundredth.
 constexpr std::chrono::milliseconds kDeadlineMargin{20};
@@ -187,14 +185,18 @@ std::vector<Scheduler::InLine> Scheduler::Line() {
   return line;
 }
 
-// The step by which those who run leave room for so many blocks, if each of them has its tokens in every step, and a
-// prompt as many as all prompts may together.
+// The step by which those who run leave room for so many blocks, if each of them has a token in every step, and prompts
+// are computed one after the other.
 uint64_t Scheduler::RoomBy(int64_t blocks) const {
   const int64_t prefill_tokens = decoding_ ? pace_.TokensMeanwhile() : limits_.prefill_tokens_max;
   std::vector<std::pair<int64_t, int64_t>> ends;  // steps left, and blocks
   ends.reserve(running_.size());
+  int64_t of_prompts = 0;
   for (const Entry& entry : running_) {
-    ends.emplace_back(entry.session->StepsLeft(prefill_tokens), CacheBlocks(*entry.session));
+    const int64_t of_prompt = entry.session->prompt_left();
+    of_prompts += of_prompt;
+    const int64_t steps = of_prompt == 0 ? 0 : (of_prompts + prefill_tokens - 1) / prefill_tokens;
+    ends.emplace_back(steps + entry.session->tokens_left_max() - of_prompt, CacheBlocks(*entry.session));
   }
   std::ranges::sort(ends);
   int64_t room = blocks_.free();
@@ -207,34 +209,13 @@ uint64_t Scheduler::RoomBy(int64_t blocks) const {
   return step;
 }
 
-// Who was promised room may be kept waiting by a few that are slower than the steps, for their readers or their
-// look-ups are, and would keep everybody else waiting with it. So from when the promise is late it lets everybody pass
-// for a while, then nobody for twice as long, and so on: others find places soon, and its room comes when those that
-// run have ended, at the latest in the first such time that is longer than all of theirs.
-Scheduler::Patience Scheduler::PatienceOf(const Entry& promised, Clock::time_point now) {
-  Patience patience{.lets_pass = false, .until = promised.late_from};
-  for (Clock::duration length = kPatience; now >= patience.until; length *= 2) {
-    patience = {.lets_pass = !patience.lets_pass, .until = patience.until + length};
-  }
-  return patience;
-}
-
-void Scheduler::Promise(Entry& entry, int64_t blocks, Clock::time_point now) const {
-  const uint64_t room_by = RoomBy(blocks);
-  if (entry.room_by == kNever) {
-    const auto steps = static_cast<int64_t>(room_by - steps_);
-    entry.late_from = now + kStepTimesMax * steps * step_time_ + kPatience;
-  }
-  entry.room_by = std::min(entry.room_by, room_by);
-}
-
 // Gives one to the first who may have it; false if there is nobody. The first that finds no room is promised it, and so
 // is first in line from now on: whoever passes it should have ended by the step by which it should have it, which never
-// becomes a later one, or come while it is late (see PatienceOf).
+// becomes a later one, or come while that is late and lets them (see Patience).
 bool Scheduler::GivePlace(Clock::time_point now) {
   places_are_wanted_ = !waiting_.empty() && running() >= limits_.sessions_max;
   at_their_share_.clear();
-  look_again_ = Clock::time_point::max();
+  if (waiting_.empty()) patience_.Rest();
   if (waiting_.empty() || places_are_wanted_) return false;
   bool is_promised = false;      // room, to somebody
   uint64_t end_by = kNever;      // whoever is to pass that one
@@ -254,10 +235,9 @@ bool Scheduler::GivePlace(Clock::time_point now) {
       places_are_wanted_ = true;
       if (!is_promised) {
         is_promised = true;
-        Promise(*next, needed, now);
-        const Patience patience = PatienceOf(*next, now);
-        look_again_ = patience.until;
-        if (!patience.lets_pass) end_by = next->room_by;
+        next->room_by = std::min(next->room_by, RoomBy(needed));
+        patience_.Look(steps_, next->room_by, step_time_, now);
+        if (!patience_.lets_pass()) end_by = next->room_by;
       } else if (several_keys_) {
         behind.insert(key);
       }
@@ -267,6 +247,7 @@ bool Scheduler::GivePlace(Clock::time_point now) {
       if (several_keys_) behind.insert(key);
       continue;
     }
+    if (is_promised_room && !is_promised) patience_.Rest();
     places_.Take(key);
     blocks_.Take(key, blocks);
     turns_[key] = next_turn_++;
@@ -275,12 +256,13 @@ bool Scheduler::GivePlace(Clock::time_point now) {
     running_.back().session->Admit(now);
     return true;
   }
+  if (!is_promised) patience_.Rest();
   return false;
 }
 
 void Scheduler::GivePlaces(Clock::time_point now) {
   const bool several_keys = keys_.lately(now);
-  if (!line_moves_ && several_keys == several_keys_ && now < look_again_) return;
+  if (!line_moves_ && several_keys == several_keys_ && now < patience_.look_again()) return;
   if (several_keys && !several_keys_) {
     for (Entry& entry : waiting_) entry.room_by = kNever;  // a key that was alone was promised more than its share
   }
@@ -370,7 +352,9 @@ void Scheduler::Apply(std::vector<absl::StatusOr<StepOutput>> outputs, Clock::ti
 }
 
 void Scheduler::NoteTime(Clock::duration time) {
-  step_time_ += (time - step_time_) / (step_time_ == Clock::duration::zero() ? 1 : kStepTimeSmoothing);
+  const bool is_known = step_time_ > Clock::duration::zero();
+  step_time_ =
+      is_known ? step_time_ + (std::min(time, kStepTimeRise * step_time_) - step_time_) / kStepTimeSmoothing : time;
   if (decoding_ && encoding_ == 0) pace_.Note(prefilling_, time);
 }
 
@@ -386,7 +370,7 @@ std::optional<Clock::time_point> Scheduler::NextDeadline() const {
   for (const Entry& entry : waiting_) look_at(entry);
   for (const Entry& entry : running_) look_at(entry);
   if (several_keys_ && !waiting_.empty()) next = std::min(next, keys_.until());  // more may be one key's then
-  next = std::min(next, look_again_);
+  if (running() < limits_.sessions_max) next = std::min(next, patience_.look_again());
   if (next == Clock::time_point::max()) return std::nullopt;
   return next;
 }

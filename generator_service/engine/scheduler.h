@@ -4,15 +4,14 @@
 // Rules: sessions of a key get places in the order they came; the next place is for the key that has the fewest, and of
 // those for the one that has had none for longest, as long as the bounds on sessions and cache blocks allow. The first
 // that finds no room in the cache is promised it, and lets those pass that should have ended before it has it, and from
-// time to time everybody if it does not come. Where
-// several keys have come lately, one that has places leaves the last of them, and of the cache, to the others (see
-// FairShare): a generation may last long, and who has none is to find one soon. Every step takes one token of each
-// session that decodes, and a piece of prefill beside them that is small while somebody decodes or would but for
-// neighbours that are on their way (see PrefillPace), so that running sessions keep their pace. Prompts of different
-// keys are computed at the same pace together. A session that waits for neighbours, or whose reader is behind, is left
-// out of the step and holds up nobody. One whose chunk has more neighbours than the step's encoder still has room for
-// is passed over, and comes first in the next step. Whoever is cancelled or past the deadline has left before the next
-// step.
+// time to time everybody if it does not come (see Patience). Where several keys have come lately, one that has places
+// leaves the last of them, and of the cache, to the others (see FairShare): a generation may last long, and who has
+// none is to find one soon. Every step takes one token of each session that decodes, and a piece of prefill beside them
+// that is small while somebody decodes or would but for neighbours that are on their way (see PrefillPace), so that
+// running sessions keep their pace. Prompts of different keys are computed at the same pace together. A session that
+// waits for neighbours, or whose reader is behind, is left out of the step and holds up nobody. One whose chunk has
+// more neighbours than the step's encoder still has room for is passed over, and comes first in the next step. Whoever
+// is cancelled or past the deadline has left before the next step.
 #pragma once
 
 #include <chrono>
@@ -30,6 +29,7 @@
 
 #include "absl/status/status.h"
 #include "common/base/fair_share.h"
+#include "generator_service/engine/patience.h"
 #include "generator_service/engine/prefill_pace.h"
 #include "generator_service/engine/session.h"
 #include "generator_service/engine/step.h"
@@ -108,12 +108,7 @@ class Scheduler {
     std::unique_ptr<Session> session;
     std::optional<Clock::time_point> stalled_since;
     uint64_t passed_over_since = kNever;  // the first of the steps that the encoder had no room for it
-    uint64_t room_by = kNever;    // of one that is promised room in the cache: the step by which it should be there
-    Clock::time_point late_from;  // and the time from which it is late
-  };
-  struct Patience {
-    bool lets_pass;
-    Clock::time_point until;  // when it changes
+    uint64_t room_by = kNever;  // of one that is promised room in the cache: the step by which it should be there
   };
   struct InLine {
     std::tuple<uint64_t, int64_t, uint64_t> rank;  // the promise, its key's places, its key's turn
@@ -131,8 +126,6 @@ class Scheduler {
   void Sweep(SchedulerEffects& effects);
   std::vector<InLine> Line();
   uint64_t RoomBy(int64_t blocks) const;
-  void Promise(Entry& entry, int64_t blocks, Clock::time_point now) const;
-  static Patience PatienceOf(const Entry& promised, Clock::time_point now);
   bool GivePlace(Clock::time_point now);
   void GivePlaces(Clock::time_point now);
 
@@ -157,7 +150,7 @@ class Scheduler {
   // Somebody came or went since places were given: before that nobody gets one who had none, and looking costs a step
   // its time where hundreds wait. But then who is promised room may let others pass.
   bool line_moves_ = false;
-  Clock::time_point look_again_ = Clock::time_point::max();
+  Patience patience_;
   std::vector<std::pair<Session*, int64_t>> plan_;  // session and tokens of each item
   // Of the plan.
   bool decoding_ = false;

@@ -189,11 +189,6 @@ int64_t Session::LogitRows(int64_t tokens) const {
   return std::max<int64_t>(end - std::max(first, fed_), 0);
 }
 
-int64_t Session::StepsLeft(int64_t prefill_tokens_max) const {
-  const int64_t of_prompt = std::max<int64_t>(prompt_length_ - fed_, 0);
-  return (of_prompt + prefill_tokens_max - 1) / prefill_tokens_max + tokens_left_max() - of_prompt;
-}
-
 int64_t Session::ScoredRows(int64_t tokens) const { return request_.echo_from.has_value() ? LogitRows(tokens) : 0; }
 
 StepItem Session::Slice(int64_t tokens) const {

@@ -10,6 +10,7 @@
 // A chunk that the last token of a generation completes serves nothing and is not looked up.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -58,8 +59,8 @@ class Session {
   int64_t neighbour_tokens_max() const;
   // Tokens that it has yet to be fed, if nothing ends it before: as many steps at most, if each has one of them.
   int64_t tokens_left_max() const { return prompt_length_ + request_.max_tokens - fed_; }
-  // As few steps as that can be, where one has up to so many tokens of a prompt.
-  int64_t StepsLeft(int64_t prefill_tokens_max) const;
+  // Those of its prompt among them.
+  int64_t prompt_left() const { return std::max<int64_t>(prompt_length_ - fed_, 0); }
 
   // It has a place; the prompt's look-up may start.
   void Admit(Clock::time_point now);
