@@ -45,6 +45,12 @@ TEST(PatienceTest, AnotherThatIsPromisedRoomHoldsUpOthersNoLonger) {
   patience.Look(50, 60, milliseconds(100), kStart);
   patience.Look(55, 62, milliseconds(100), kStart + seconds(6));
   EXPECT_TRUE(patience.lets_pass());
+  patience.Rest();
+  patience.Look(0, 100, milliseconds(20), kStart);
+  patience.Look(180'000, 181'000, milliseconds(20), kStart + hours(1));  // the last of many
+  EXPECT_TRUE(patience.lets_pass());
+  patience.Rest();
+  patience.Look(50, 60, milliseconds(100), kStart);
   patience.Look(55, 40, milliseconds(100), kStart + seconds(6));  // of one that was promised it long ago
   EXPECT_TRUE(patience.lets_pass());
 }

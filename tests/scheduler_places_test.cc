@@ -324,6 +324,26 @@ TEST_F(SchedulerPlacesTest, WhoWaitsForASlowReadersRoomLetsOthersPassFromTimeToT
   EXPECT_FALSE(waits->Generated().empty());
 }
 
+// Whose caller leaves while there is no place for anybody.
+TEST_F(SchedulerPlacesTest, WhatOneWaitedCountsForNobodyLater) {
+  SchedulerHarness harness(*model_, tokenizer_, {.sessions_max = 3, .waiting_max = 10, .cache_blocks_max = 10});
+  Add(harness, Plain(48));
+  Add(harness, Plain(64));  // is promised room
+  const uint64_t leaves = last_id_;
+  for (int i = 0; i < 7; ++i) Add(harness, Plain(8));
+  harness.Turn();
+  EXPECT_EQ(harness.scheduler().running(), 3);
+  harness.scheduler().Cancel(leaves, harness.now());
+  harness.Turn();
+  harness.now() += minutes(1);
+  const auto waits = Add(harness, Plain(64));
+  const auto ends_later = Add(harness, Plain(32));
+  for (int turn = 0; turn < 38; ++turn) harness.Turn();
+  EXPECT_EQ(harness.scheduler().running(), 1) << "this one has to wait as long as any";
+  EXPECT_TRUE(ends_later->Generated().empty());
+  EXPECT_TRUE(waits->Generated().empty());
+}
+
 // Though others of them come all the time.
 TEST_F(SchedulerPlacesTest, WhoWaitsForSlowReadersRoomHasItOnce) {
   SchedulerHarness harness(*model_, tokenizer_, {.sessions_max = 4, .waiting_max = 8, .cache_blocks_max = 10});

@@ -34,6 +34,7 @@ class Patience {
   struct Start {
     Clock::time_point time;
     uint64_t step;
+    uint64_t steps;  // from that one, in which somebody should have had room: the fewest
   };
   std::optional<Start> held_from_;
   std::optional<Clock::time_point> late_from_;

@@ -215,7 +215,6 @@ uint64_t Scheduler::RoomBy(int64_t blocks) const {
 bool Scheduler::GivePlace(Clock::time_point now) {
   places_are_wanted_ = !waiting_.empty() && running() >= limits_.sessions_max;
   at_their_share_.clear();
-  if (waiting_.empty()) patience_.Rest();
   if (waiting_.empty() || places_are_wanted_) return false;
   bool is_promised = false;      // room, to somebody
   uint64_t end_by = kNever;      // whoever is to pass that one
@@ -256,7 +255,6 @@ bool Scheduler::GivePlace(Clock::time_point now) {
     running_.back().session->Admit(now);
     return true;
   }
-  if (!is_promised) patience_.Rest();
   return false;
 }
 
@@ -269,6 +267,7 @@ void Scheduler::GivePlaces(Clock::time_point now) {
   several_keys_ = several_keys;
   while (GivePlace(now)) {
   }
+  if (std::ranges::none_of(waiting_, [](const Entry& entry) { return entry.room_by != kNever; })) patience_.Rest();
   line_moves_ = false;
 }
 
