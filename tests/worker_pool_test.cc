@@ -119,6 +119,7 @@ TEST_F(WorkerPoolTest, WhoeverIsAloneHasAllThreads) {
   }
   while (begun < 5) std::this_thread::yield();
   released.set_value();
+  pool.Stop();
 }
 
 TEST_F(WorkerPoolTest, WithoutKeysAllPlacesAreTaken) {
