@@ -324,6 +324,25 @@ TEST_F(SchedulerPlacesTest, WhoWaitsForASlowReadersRoomLetsOthersPassFromTimeToT
   EXPECT_FALSE(waits->Generated().empty());
 }
 
+// Else nothing would be late for as long as the steps would take if all were like it.
+TEST_F(SchedulerPlacesTest, AStepThatWasHeldUpMakesNoPromiseALaterOne) {
+  SchedulerHarness harness(*model_, tokenizer_, {.sessions_max = 4, .waiting_max = 8, .cache_blocks_max = 10});
+  harness.SetStepTime(milliseconds(1), {});
+  const auto slow = Add(harness, Plain(24));
+  for (int turn = 0; turn < 3; ++turn) harness.Turn();
+  harness.SetStepTime(std::chrono::seconds(10), {});
+  harness.Turn();
+  harness.SetStepTime(milliseconds(1), {});
+  slow->SetRoom(false);
+  Add(harness, Plain(64));
+  Add(harness, Plain(40));
+  harness.Turn();
+  EXPECT_EQ(harness.scheduler().running(), 1);
+  harness.now() += milliseconds(1500);
+  harness.Turn();
+  EXPECT_EQ(harness.scheduler().running(), 2);
+}
+
 // Whose caller leaves while there is no place for anybody.
 TEST_F(SchedulerPlacesTest, WhatOneWaitedCountsForNobodyLater) {
   SchedulerHarness harness(*model_, tokenizer_, {.sessions_max = 3, .waiting_max = 10, .cache_blocks_max = 10});

@@ -21,7 +21,7 @@ class Patience {
   static constexpr std::chrono::seconds kHeldMax = 2 * kPassMax;
 
   // Before each look at who may pass, while somebody is promised room: by the step `room_by`, where `step` have been
-  // made and one takes `step_time`. It may be another one than before: others are held up all the same.
+  // made and one takes `step_time`. It may be another one than before: others are held up no longer for that.
   void Look(uint64_t step, uint64_t room_by, Clock::duration step_time, Clock::time_point now);
   // Nobody is any more, or has it.
   void Rest() { *this = Patience(); }
