@@ -1,8 +1,9 @@
 // How long others are held up for the one that is promised room in the cache. That room may come far later than it
-// should, for those that have it are slower than the steps (their readers, their look-ups). From when it is late
-// everybody may pass for a while, then nobody for twice as long, and so on, each time longer up to a bound: others find
-// places soon, and the room comes in the first such time in which all that run end, as they do if each takes less than
-// kHeldMax. Plain logic without a clock.
+// should, for those that have it are slower than the steps (their readers, their look-ups, prompts beside them). From
+// when it is late everybody may pass for a while, then nobody who would not end by the promised step for twice as long,
+// and so on, each time longer up to a bound: others find places soon, and the room comes in the first such time in
+// which all that run end. If each takes less than kHeldMax they do; under a load that never ends, longer ones can keep
+// it from coming until its deadline. Plain logic without a clock.
 #pragma once
 
 #include <chrono>

@@ -211,7 +211,8 @@ uint64_t Scheduler::RoomBy(int64_t blocks) const {
 
 // Gives one to the first who may have it; false if there is nobody. The first that finds no room is promised it, and so
 // is first in line from now on: whoever passes it should have ended by the step by which it should have it, which never
-// becomes a later one, or come while that is late and lets them (see Patience).
+// becomes a later one (but is found anew when a second key comes), or come while that is late and lets them (see
+// Patience).
 bool Scheduler::GivePlace(Clock::time_point now) {
   places_are_wanted_ = !waiting_.empty() && running() >= limits_.sessions_max;
   at_their_share_.clear();
