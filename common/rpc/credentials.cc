@@ -37,6 +37,10 @@
 namespace retro {
 namespace {
 
+// OpenSSL is not taken down as the process ends: threads of gRPC's that nobody can wait for may still be in it. It has
+// to be told before anything uses it.
+[[maybe_unused]] const int kept = OPENSSL_init_crypto(OPENSSL_INIT_NO_ATEXIT, nullptr);
+
 constexpr unsigned kRefreshSeconds = 1;
 constexpr int kKeepaliveMs = 30'000;  // our servers allow a ping every 20 s
 constexpr int kKeepaliveTimeoutMs = 10'000;
@@ -166,7 +170,6 @@ class PemCopies {
   // The copies that follow `files`, which stay for as long as the process runs, as what reads them may. With what the
   // files hold now, or, if that is none, what they held last.
   static PemCopies& Of(const PemFiles& files) {
-    OPENSSL_init_crypto(0, nullptr);  // so that it ends after the threads below, which use it
     static Mutex mutex;
     static std::map<PemFiles, std::unique_ptr<PemCopies>> all;
     const MutexLock lock(mutex);
