@@ -10,16 +10,18 @@ cd "$(dirname "$0")/.."
 engine=${ENGINE:-podman}
 arguments=(--build-arg "VARIANT=${VARIANT:-cpu}")
 [ -z "${BASE:-}" ] || arguments+=(--build-arg "BASE=$BASE")
+build() {  # STAGE IMAGE
+  "$engine" build -q -f deploy/Dockerfile --target "$1" -t "$2" "${arguments[@]}" .
+}
 case ${1:-} in
-  "") ;;
+  "") build compiled localhost/retro-programs >/dev/null ;;
   --prebuilt)
     folder=$(mktemp -d)
     trap 'rm -rf "$folder"' EXIT
     bash deploy/docker/collect.sh build/release/bin "${RETRO_DEPS:-$HOME/.cache/retro-deps}" "$folder/out" "${VARIANT:-cpu}"
-    tar -C "$folder" -c out | "$engine" import - localhost/retro-programs >/dev/null
-    arguments+=(--build-arg PROGRAMS=localhost/retro-programs) ;;
+    tar -C "$folder" -c out | "$engine" import - localhost/retro-programs >/dev/null ;;
   *) sed -n '2,7s/^# \{0,1\}//p' "$0"; exit 2 ;;
 esac
 for image in retro-retriever retro-shard retro-generator retro retro-build retro-proxy retro-prometheus; do
-  "$engine" build -q -f deploy/Dockerfile --target "$image" -t "localhost/$image:${TAG:-latest}" "${arguments[@]}" .
+  build "$image" "localhost/$image:${TAG:-latest}"
 done

@@ -449,6 +449,14 @@ class Flags(unittest.TestCase):
         taken = re.search(r"^for program in (.*); do", read("docker", "collect.sh"), re.M).group(1).split()
         self.assertEqual(sorted(built), sorted(taken))
 
+    def test_a_variable_names_no_stage(self):
+        # podman 4.3 looks for an image of that name.
+        stages = re.findall(r"^FROM \S+ AS (\S+)", read("Dockerfile"), re.M)
+        defaults = re.findall(r"^ARG \w+=(\S+)", read("Dockerfile"), re.M)
+        self.assertIn("compiled", stages)
+        self.assertTrue(defaults)
+        self.assertFalse(set(defaults) & set(stages))
+
     def test_what_programs_load_is_built_with_them(self):
         loaded = {f"bin/{file}" for file in re.findall(r'"\$bin/([\w.]+)"', read("docker", "collect.sh"))}
         self.assertEqual(len(loaded), 1)
