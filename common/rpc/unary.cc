@@ -216,6 +216,7 @@ class UnaryRunner::Call : public grpc::ServerUnaryReactor {
     TakeOver(this);
     runner_.peers_->End(sent_);
     runner_.budget_->Release(bytes_held_, context_.key());
+    HandOver(&runner_);
     delete this;
   }
 

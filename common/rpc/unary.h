@@ -19,6 +19,7 @@
 #include "absl/status/statusor.h"
 #include "common/base/byte_budget.h"
 #include "common/base/call_context.h"
+#include "common/base/handover.h"
 #include "common/base/status_macros.h"
 #include "common/base/sync.h"
 #include "common/base/worker_pool.h"
@@ -88,6 +89,9 @@ class UnaryRunner {
         budget_(other.budget_),
         peers_(other.peers_),
         wait_(other.wait_) {}
+  UnaryRunner(const UnaryRunner&) = delete;
+  UnaryRunner& operator=(const UnaryRunner&) = delete;
+  ~UnaryRunner() { TakeOver(this); }  // after all calls: gRPC's server has ended
 
   // `request` and `reply` are those that a raw RPC method was given. `work` answers on a worker. INVALID_ARGUMENT for a
   // request that does not parse and for one whose reply would be too large; errors of AccessControl; PERMISSION_DENIED
