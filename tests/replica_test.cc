@@ -379,11 +379,11 @@ TEST_F(ReplicaTest, FilesThatDisagreeStopWrites) {
     ASSERT_TRUE(WriteFileAtomically(other_file, FormatClusterFile(*other)).ok());
     members_["b"] = std::make_unique<Member>(other_file, folder_ / "b", "b", other->shards[0].Find("b")->address, 1000,
                                              late_after_);
-    WaitUntil("both notice, or a drops b", [&] {
+    ASSERT_NO_FATAL_FAILURE(WaitUntil("both notice, or a drops b", [&] {
       noticed = Refuses("a", Reason::kClusterMismatch) && Refuses("b", Reason::kClusterMismatch);
       const auto newest = ReadClusterFile(file_);
       return noticed || (newest.ok() && newest->version != other->version);
-    });
+    }));
     if (noticed) break;
     StopMember("b");
     StartMember("b");
