@@ -27,7 +27,14 @@ TEST_F(RetrieverTest, RequestsBeyondTheMemoryForThemAreRefusedAtOnce) {
   EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
   EXPECT_EQ(ReasonOf(status), Reason::kQueueFull);
   EXPECT_TRUE(RetryAfterOf(status).has_value());
-  for (int i = 0; i < 200; ++i) EXPECT_TRUE(Search(TextSearch(std::string(100, 'x'))).ok()) << "room is given back";
+  // Room is given back, on a busy machine some time after the reply has come.
+  const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+  for (int answered = 0; answered < 200;) {
+    const absl::Status searched = Search(TextSearch(std::string(100, 'x'))).status();
+    answered += searched.ok() ? 1 : 0;
+    ASSERT_TRUE(searched.ok() || ReasonOf(searched) == Reason::kQueueFull) << searched;
+    ASSERT_LT(std::chrono::steady_clock::now(), end) << answered << " answered";
+  }
 }
 
 TEST_F(RetrieverTest, WritesThatWaitHoldUpNeitherReadsNorOthersWhoseCallersLeft) {
