@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What deploy/docker-compose.yml mounts, made in deploy/compose/run: secrets, a cluster file, and the demo model
+# What docker-compose.yml mounts, made in deploy/compose/run: secrets, a cluster file, and the demo model
 # (or a copy of the one that RETRO_MODEL names). What is there already stays.
 #   prepare.sh [NAME...]     names, or addresses, by which clients call the proxy from other machines, for its certificate: all of
 #                            them, whenever that is made

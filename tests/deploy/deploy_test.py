@@ -437,7 +437,7 @@ class Flags(unittest.TestCase):
                     self.check(path, program_of(container["image"]), container["args"])
 
     def test_of_compose(self):
-        for names in (("docker-compose.yml",), ("compose", "standalone.yml")):
+        for names in (("..", "docker-compose.yml"), ("compose", "standalone.yml")):
             for name, service in yaml.safe_load(read(*names))["services"].items():
                 if "command" in service:
                     self.check(f"{names[-1]}, {name}", program_of(service["image"]), service["command"])
@@ -492,7 +492,7 @@ class Flags(unittest.TestCase):
 
 class Compose(unittest.TestCase):
     def services(self):
-        for names in (("docker-compose.yml",), ("compose", "standalone.yml")):
+        for names in (("..", "docker-compose.yml"), ("compose", "standalone.yml")):
             document = yaml.safe_load(read(*names))
             for name, service in document["services"].items():
                 yield f"{names[-1]}, {name}", name, document, service
