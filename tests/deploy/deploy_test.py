@@ -22,6 +22,7 @@ import yaml
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 DEPLOY = os.path.join(ROOT, "deploy")
+COMPOSE_FILES = (("..", "docker-compose.yml"), ("compose", "standalone.yml"))
 KUBERNETES = "1.31"
 WORKLOAD_KINDS = ("Deployment", "StatefulSet", "Job", "CronJob")
 OPERATOR_KINDS = ("ServiceMonitor", "PrometheusRule")  # of the Prometheus operator: no part of the published schemas
@@ -437,7 +438,7 @@ class Flags(unittest.TestCase):
                     self.check(path, program_of(container["image"]), container["args"])
 
     def test_of_compose(self):
-        for names in (("..", "docker-compose.yml"), ("compose", "standalone.yml")):
+        for names in COMPOSE_FILES:
             for name, service in yaml.safe_load(read(*names))["services"].items():
                 if "command" in service:
                     self.check(f"{names[-1]}, {name}", program_of(service["image"]), service["command"])
@@ -492,7 +493,7 @@ class Flags(unittest.TestCase):
 
 class Compose(unittest.TestCase):
     def services(self):
-        for names in (("..", "docker-compose.yml"), ("compose", "standalone.yml")):
+        for names in COMPOSE_FILES:
             document = yaml.safe_load(read(*names))
             for name, service in document["services"].items():
                 yield f"{names[-1]}, {name}", name, document, service
