@@ -506,6 +506,15 @@ class Compose(unittest.TestCase):
             for source in mounts.values():
                 self.assertTrue(source.startswith(".") or source in document["volumes"], f"{where}: {source}")
 
+    def test_what_is_mounted_is_there_or_is_made_by_prepare(self):
+        made = os.path.join(DEPLOY, "compose", "run") + os.sep
+        for names in COMPOSE_FILES:
+            folder = os.path.dirname(os.path.join(DEPLOY, *names))
+            for name, service in yaml.safe_load(read(*names))["services"].items():
+                for source in (volume.split(":")[0] for volume in service["volumes"] if volume.startswith(".")):
+                    path = os.path.normpath(os.path.join(folder, source))
+                    self.assertTrue(path.startswith(made) or os.path.isfile(path), f"{names[-1]}, {name}: {source}")
+
     def test_generations_may_end_before_a_service_does(self):
         for where, name, _, service in self.services():
             drain_ms = dict(a.split("=", 1) for a in service.get("command", []) if "=" in a).get("--drain-ms-max", "10000")
