@@ -3,6 +3,7 @@
 import base64
 import json
 import math
+import signal
 import unittest
 
 import harness
@@ -24,8 +25,8 @@ class Generate(harness.EndToEndTest):
         self.retro_ok("ingest", "fruit.jsonl")
 
     def generate(self, *arguments, prompt=PROMPT):
-        """Tokens, retrievals and the finish of a generation."""
-        events = self.retro_ok("generate", "--json", prompt, *arguments).json()
+        """Tokens, retrievals and the finish of a generation, which is as long as it may be."""
+        events = self.retro_ok("generate", "--json", prompt, *harness.NO_END_OF_TEXT, *arguments).json()
         of_kind = lambda kind: [event[kind] for event in events if kind in event]
         (finish,) = of_kind("finish")
         return of_kind("token"), of_kind("retrieval"), finish
@@ -69,7 +70,7 @@ class Generate(harness.EndToEndTest):
 
     def test_people_see_text_and_neighbours(self):
         self.start_generator(self.path("model"))
-        run = self.retro_ok("generate", PROMPT, "--seed", "3", "--max-tokens", "70", "--show-neighbours")
+        run = self.retro_ok("generate", PROMPT, "--seed", "3", "--max-tokens", "70", "--show-neighbours", *harness.NO_END_OF_TEXT)
         self.assertEqual(run.err.count("[tokens "), 2, run)
         self.assertIn("fruit-", run.err)
         tokens, _, _ = self.generate("--seed", "3", "--max-tokens", "70")
@@ -179,15 +180,15 @@ class Generate(harness.EndToEndTest):
 
     def test_sigterm_in_a_generation_ends_both_in_time(self):
         generator = self.start_generator(self.path("model"), "--drain-ms-max", str(500 * harness.TIME_FACTOR))
-        command = self.popen([harness.program("retro"), "generate", PROMPT, "--json", "--max-tokens", "1000"])
-        self.assertTrue(command.stdout.readline())
-        self.assertEqual(generator.stop(), 0)
-        out, err = command.communicate(timeout=harness.WAIT_S)
-        events = [json.loads(line) for line in out.decode().splitlines()]
-        if events and events[-1].get("finish", {}).get("reason") == "FINISH_REASON_LENGTH":
-            self.assertEqual(command.returncode, 0)  # it was faster than the signal
-        else:
-            self.assertEqual(command.returncode, 1, err)
+        endless = ["--slide", "--max-tokens", str(15 * MODEL_CONFIG["max_length"]), "--seed", "3", *harness.NO_END_OF_TEXT]
+        command = self.popen([harness.program("retro"), "generate", PROMPT, "--json", *endless])
+        begin = command.stdout.readline()
+        self.assertTrue(begin)
+        generator.process.send_signal(signal.SIGTERM)
+        events = [json.loads(line) for line in (begin + command.stdout.read()).decode().splitlines()]
+        self.assertEqual(events[-1].get("finish", {}).get("reason"), "FINISH_REASON_DRAINED", events[-1])
+        self.assertEqual(command.wait(harness.WAIT_S), 1)
+        self.assertEqual(generator.process.wait(harness.WAIT_S), 0)
 
 
 if __name__ == "__main__":

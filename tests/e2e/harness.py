@@ -22,6 +22,7 @@ import unittest
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 BUILD = os.environ.get("RETRO_BUILD", os.path.join(ROOT, "build", "release"))
 TOKENIZER = os.path.join(ROOT, "common", "tokenizer", "retro-16k.model")
+NO_END_OF_TEXT = ("--logit-bias", "3=-100")  # of that tokenizer: a model that knows nothing ends one of 16,384 texts at any token
 WAIT_S = float(os.environ.get("RETRO_WAIT_S", "60"))  # for anything that happens in a second on a quiet machine
 TIME_FACTOR = int(os.environ.get("RETRO_TIME_FACTOR", "1"))  # how much slower everything is
 IS_SANITIZED = TIME_FACTOR > 1  # memory is then not the service's own alone

@@ -5,6 +5,7 @@ import contextlib
 import hashlib
 import json
 import os
+import random
 import socket
 import ssl
 import struct
@@ -371,8 +372,9 @@ class HostileClients:
         self.flood(lambda stream: frame(PING, 0, 0, struct.pack(">Q", stream)))
 
     def test_frames_that_are_no_frames(self):
+        noise = random.Random(1).randbytes
         with self.nobody_else_notices():
-            for junk in (b"GET / HTTP/1.1\r\n\r\n", os.urandom(4096), PREFACE + os.urandom(65536),
+            for junk in (b"GET / HTTP/1.1\r\n\r\n", noise(4096), PREFACE + noise(65536),
                          PREFACE + frame(SETTINGS, 0, 0) + frame(HEADERS, END_HEADERS, 1, b"\xff" * 9000),
                          PREFACE + frame(SETTINGS, 0, 0) + frame(DATA, 0, 77, b"x" * 100),
                          PREFACE + frame(SETTINGS, 0, 0) + b"\xff\xff\xff" + bytes(60000)):

@@ -8,7 +8,6 @@ import time
 
 NEW_TOKENS = 256
 STREAMS = (1, 8, 32)
-END_OF_TEXT = 3  # of retro-16k.model; kept away, so that all texts are equally long
 PROMPT = "The retriever answers which stored passages are nearest to"
 
 
@@ -16,7 +15,7 @@ class Pair:
     """A retriever with the project's own documents and a generator of the demo model."""
 
     def __init__(self, harness, bundle):
-        self.program = harness.program("retro")
+        self.generation = [harness.program("retro"), "generate", "--json", "--max-tokens", str(NEW_TOKENS), *harness.NO_END_OF_TEXT, PROMPT]
         self.model, self.documents = bundle / "model", bundle / "documents"
         self.host = harness.EndToEndTest()  # for its services
         self.host.setUp()
@@ -34,7 +33,7 @@ class Pair:
 
     def generate(self, *more):
         """The text, how many neighbours it was made with, and when each token came."""
-        process = self.host.popen([self.program, "generate", "--json", "--max-tokens", str(NEW_TOKENS), "--logit-bias", f"{END_OF_TEXT}=-100", PROMPT, *more])
+        process = self.host.popen([*self.generation, *more])
         tokens, neighbours, times = [], 0, []
         for line in process.stdout:
             event = json.loads(line)
