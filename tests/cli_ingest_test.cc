@@ -135,7 +135,7 @@ TEST_F(CliIngestTest, IngestFillsItsWindowAndDoesNotExceedIt) {
 
   retriever_.documents.clear();
   retriever_.acknowledge_at = 9;  // never reached with a window of 8
-  const Result stalled = Run({"ingest", PutDocuments("a.jsonl", 50), "--window", "8", "--timeout", "0.05"});
+  const Result stalled = Run({"ingest", PutDocuments("a.jsonl", 50), "--window", "8", "--timeout", "0.3"});
   EXPECT_EQ(stalled.code, kFailed);
   EXPECT_THAT(stalled.err, HasSubstr("8 documents were sent and not acknowledged"));
   EXPECT_EQ(retriever_.waiting_max, 8U);

@@ -46,7 +46,7 @@ void WaitFor(const std::string& what, const Condition& condition) {
 
 }  // namespace
 
-ClusterProcesses::ClusterProcesses(int shards, int replicas, int routers) {
+ClusterProcesses::ClusterProcesses(int shards, int replicas, int routers, std::chrono::milliseconds late) {
   ClusterConfig config;
   config.version = 1;
   config.cluster = "test";
@@ -81,7 +81,7 @@ ClusterProcesses::ClusterProcesses(int shards, int replicas, int routers) {
                            "--dimension",
                            StrCat(kClusterDimension),
                            "--late-ms",
-                           "1000",
+                           StrCat(late.count()),
                            "--log-changes-max",
                            "2000",
                            "--index-seal-chunks",  // few, so that segments are sealed and merged all the time

@@ -4,6 +4,7 @@
 
 #include <sys/types.h>
 
+#include <chrono>
 #include <map>
 #include <memory>
 #include <string>
@@ -21,7 +22,8 @@ inline constexpr int kClusterDimension = 32;
 class ClusterProcesses {
  public:
   // Replicas are named "s<shard>r<replica>", routers "router<number>"; all are running and in sync when this returns.
-  ClusterProcesses(int shards, int replicas, int routers);
+  // `late`: how long a primary waits for a replica before it goes on without.
+  ClusterProcesses(int shards, int replicas, int routers, std::chrono::milliseconds late = std::chrono::seconds(1));
   ~ClusterProcesses();  // kills all
 
   std::vector<std::string> names() const;  // replicas, then routers

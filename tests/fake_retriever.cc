@@ -48,6 +48,11 @@ void FakeRetriever::SetStatus(grpc::Status status) {
   status_ = std::move(status);
 }
 
+void FakeRetriever::SetNextStatus(grpc::Status status) {
+  MutexLock lock(mutex_);
+  next_status_ = std::move(status);
+}
+
 void FakeRetriever::SetInfoStatus(grpc::Status status) {
   MutexLock lock(mutex_);
   info_status_ = std::move(status);
@@ -134,7 +139,7 @@ grpc::Status FakeRetriever::Search(grpc::ServerContext* context, const pb::Searc
     };
     request_ids_.push_back(header("x-request-id"));
     traceparents_.push_back(header("traceparent"));
-    status = status_;
+    status = next_status_.ok() ? status_ : std::exchange(next_status_, grpc::Status::OK);
     title = title_;
     for (const pb::Query& query : request->queries()) {
       if (!refused_text_.empty() && query.text() == refused_text_) status = {grpc::StatusCode::INVALID_ARGUMENT, "bad"};

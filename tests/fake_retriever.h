@@ -23,6 +23,7 @@ class FakeRetriever : public retriever::v1::RetrieverService::Service {
   void Stop();
 
   void SetStatus(grpc::Status status);      // of searches
+  void SetNextStatus(grpc::Status status);  // of the next search alone
   void SetInfoStatus(grpc::Status status);  // of the next GetInfo alone
   void SetInfoDelay(std::chrono::milliseconds delay);
   void SetDelay(std::chrono::milliseconds delay);  // of searches, also of those that are waiting
@@ -50,6 +51,7 @@ class FakeRetriever : public retriever::v1::RetrieverService::Service {
   mutable Mutex mutex_;
   std::string tokenizer_ ABSL_GUARDED_BY(mutex_);
   grpc::Status status_ ABSL_GUARDED_BY(mutex_);
+  grpc::Status next_status_ ABSL_GUARDED_BY(mutex_);
   grpc::Status info_status_ ABSL_GUARDED_BY(mutex_);
   std::chrono::milliseconds delay_ ABSL_GUARDED_BY(mutex_){0};
   std::chrono::milliseconds info_delay_ ABSL_GUARDED_BY(mutex_){0};

@@ -75,11 +75,10 @@ TEST_F(GeneratorServiceTest, OneSearchForThePromptAndOneAChunkWithTheChunksText)
                                            testing::EndsWith("-01"), testing::Not(testing::HasSubstr("00f067aa")))));
   std::string raw;
   for (size_t i = 0; i < 8; ++i) raw += run.tokens[i].raw();
-  if (!LongestValidUtf8(raw).empty()) {
-    ASSERT_GE(requests.size(), 2U);
-    ASSERT_EQ(requests[1].queries_size(), 1);
-    EXPECT_EQ(requests[1].queries(0).text(), LongestValidUtf8(raw));
-  }
+  ASSERT_NE(LongestValidUtf8(raw), "") << "what this tiny model writes can be looked up";
+  ASSERT_GE(requests.size(), 2U);
+  ASSERT_EQ(requests[1].queries_size(), 1);
+  EXPECT_EQ(requests[1].queries(0).text(), LongestValidUtf8(raw));
 }
 
 TEST_F(GeneratorServiceTest, ARunCanBeReplayedFromItsEventsWithoutARetriever) {
@@ -253,9 +252,9 @@ TEST_F(GeneratorServiceTest, ACutRunIsResumedElsewhereAsIfNothingHadHappened) {
   Serve();
   auto request = Request("resumed elsewhere", 30);
   const Stream whole = Generate(request);
-  Serve(retriever_.address(), {}, milliseconds(500));
+  Serve(retriever_.address(), {}, milliseconds(1000));
   const size_t before = retriever_.requests().size();
-  retriever_.SetDelay(milliseconds(300));  // so that the end comes in between
+  retriever_.SetDelay(milliseconds(1000));  // so that the end comes in between
   Stream cut;
   std::thread caller([&] { cut = Generate(request); });
   while (retriever_.requests().size() < before + 2) std::this_thread::yield();

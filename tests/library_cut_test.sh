@@ -20,6 +20,7 @@ must_lack retro-train grpc protobuf rocksdb faiss mpi nccl
 must_lack retro-eval grpc protobuf rocksdb faiss
 must_lack retro-shard torch c10
 must_lack retro torch c10 rocksdb faiss
+must_have retro grpc
 must_have retro-model torch
 must_have retro-train torch
 must_have retro-eval torch

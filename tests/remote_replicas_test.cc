@@ -22,6 +22,7 @@
 #include "retriever_service/shard/message_parts.h"
 #include "retriever_service/shard/remote_shard.h"
 #include "retriever_service/shard/replica_call.h"
+#include "tests/free_port.h"
 
 namespace retro {
 namespace {
@@ -79,7 +80,7 @@ class ReplicasTest : public testing::Test {
     only.epoch = 2;
     only.primary = "r0";
     for (size_t i = 0; i < servers_.size(); ++i) {
-      servers_[i] = *RpcServer::Start({}, {&services_[i]});
+      Serve(i, FreePort());
       only.replicas.push_back({StrCat("r", i), StrCat("127.0.0.1:", servers_[i]->port())});
       only.in_sync.push_back(only.replicas.back().name);
     }
@@ -89,6 +90,12 @@ class ReplicasTest : public testing::Test {
   ~ReplicasTest() override {
     for (SlowShard& service : services_) service.slow = service.stopped = false;
     shard_.reset();
+  }
+
+  void Serve(size_t replica, uint16_t port) {
+    ServerOptions options;
+    options.listen = StrCat("127.0.0.1:", port);
+    servers_[replica] = *RpcServer::Start(options, {&services_[replica]});
   }
 
   std::array<SlowShard, 2> services_;
@@ -126,7 +133,7 @@ TEST_F(ReplicasTest, OneThatIsStoppedIsSoonAskedLast) {
   const int before = services_[0].calls;
   for (int i = 0; i < 30; ++i) EXPECT_TRUE(shard_->GetDocument({}, {}).ok());
   EXPECT_GE(services_[0].calls, before + 1);
-  EXPECT_LE(services_[0].calls, before + 4);  // it may have said how it is just before
+  EXPECT_LE(services_[0].calls, before + 10);  // else every second; some more are asked of both, as the other was slow
   services_[0].stopped = false;
   const int back = services_[0].calls;
   while (services_[0].calls == back) EXPECT_TRUE(shard_->GetDocument({}, {}).ok());
@@ -192,14 +199,12 @@ TEST_F(ReplicasTest, ASlowShardThatSaysHowItIsKeepsItsCallers) {
 }
 
 TEST_F(ReplicasTest, OneThatIsGoneCostsNobodyAnAnswerAndIsTakenBack) {
-  const int port = servers_[0]->port();
+  const uint16_t port = static_cast<uint16_t>(servers_[0]->port());
   servers_[0]->Stop();
   for (int i = 0; i < 20; ++i) EXPECT_TRUE(shard_->GetDocument({}, {}).ok());
   EXPECT_TRUE(shard_->available());
-  ServerOptions again;
-  again.listen = StrCat("127.0.0.1:", port);
   services_[0].calls = 0;
-  servers_[0] = *RpcServer::Start(again, {&services_[0]});
+  Serve(0, port);
   while (services_[0].calls == 0) EXPECT_TRUE(shard_->GetDocument({}, {}).ok());
 }
 
@@ -269,7 +274,8 @@ TEST_F(ReplicasTest, APrimaryThatDoesNotActYetIsWorthAnotherTry) {
 TEST_F(ReplicasTest, OneThatTakesNoWritesForDamageIsReadFrom) {
   services_[0].damaged = true;
   for (int i = 0; i < 10; ++i) EXPECT_EQ(ReasonOf(shard_->Write({}, {}).status()), Reason::kStoreDamaged);
-  EXPECT_EQ(metrics_.Counter("retro_replica_ejections_total", "", {{"shard", "0"}, {"replica", "r0"}}).Value(), 0);
+  for (int i = 0; i < 10; ++i) EXPECT_TRUE(shard_->GetDocument({}, {}).ok());
+  EXPECT_GE(services_[0].calls, 2);
 }
 
 TEST_F(ReplicasTest, AWriteThatAStoppingPrimaryRefusesIsTriedAgain) {

@@ -10,6 +10,7 @@ namespace retro {
 namespace {
 
 TEST_F(ReplicaTest, AWipedPrimaryRefusesToLead) {
+  late_after_ = kNever;
   MakeCluster({"a", "b"});
   WaitForInSync({"a", "b"});
   Write("one", "x");

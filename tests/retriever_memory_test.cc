@@ -90,6 +90,7 @@ TEST_F(AloneRetrieverTest, WhatDocumentsBecomeHasABudget) {
       EXPECT_GT(response.results(0).chunk_count(), 2 * kChunksAtOnce);
     });
   }
+  while (!at_gate_) std::this_thread::yield();
   std::this_thread::sleep_for(std::chrono::seconds(1));  // for the others, if they may
   metrics_.Collect();
   EXPECT_LE(metrics_.Gauge("retro_embed_waiting", "", {{"kind", "ingest"}}).Value(), kChunksAtOnce);

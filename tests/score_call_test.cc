@@ -119,7 +119,7 @@ TEST_F(ScoreCallTest, ResultsAreInTheOrderOfTheItemsAndAsOfEachAlone) {
 
 TEST_F(ScoreCallTest, WhatAReplyHoldsThatNobodyReadsIsGivenBack) {
   constexpr size_t kText = 4 << 20;
-  Serve(retriever_.address(), {.stall_ms_max = milliseconds(500)});
+  Serve(retriever_.address(), {.stall_ms_max = milliseconds(2000)});
   pb::ScoreRequest request = Items(1);
   pb::ChunkNeighbours* given = request.mutable_retrieval()->add_neighbours();
   given->set_chunk_number(0);

@@ -217,7 +217,7 @@ TEST_F(UnaryTest, WhoseCallerHasLeftIsNotWorkedOn) {
 }
 
 TEST_F(UnaryTest, WhoWouldBeLateIsRefusedBeforeItWaits) {
-  constexpr milliseconds kWait{300};
+  constexpr milliseconds kWait{1000};
   auto first = CallBeside();
   shard_.AwaitBegun(1);
   auto waits = CallBeside();
@@ -247,7 +247,7 @@ TEST_F(UnaryTest, OfAShorterQueueLessIsExpected) {
     calls.push_back(CallBeside());
     AwaitQueued(waiting);
   }
-  std::this_thread::sleep_for(std::chrono::seconds(1));
+  std::this_thread::sleep_for(std::chrono::seconds(2));
   shard_.GiveTurns(3);
   shard_.AwaitBegun(4);  // one that waited behind two others
   const auto wait_at_most = std::chrono::steady_clock::now() - before;
@@ -255,7 +255,7 @@ TEST_F(UnaryTest, OfAShorterQueueLessIsExpected) {
   AwaitQueued(1);
   // Behind one it would wait two thirds as long, of which the first deadline is less than twice; the second is more,
   // and less than twice the whole.
-  EXPECT_EQ(ReasonOf(Call(milliseconds(1000))), Reason::kQueueFull);
+  EXPECT_EQ(ReasonOf(Call(milliseconds(2000))), Reason::kQueueFull);
   calls.push_back(CallBeside(std::chrono::duration_cast<milliseconds>(wait_at_most * 5 / 3)));
   while (workers_.queued() < 2 && calls.back().wait_for(milliseconds(1)) == std::future_status::timeout) {
   }

@@ -19,6 +19,9 @@ KINDS = ("SIGKILL", "SIGTERM", "stopped", "expired", "late", "cut off", "full", 
 PAUSE_S = (0.3, 3)  # between two faults
 REVIVED = 0.7  # how often what has ended is started after a fault
 RECOVERY_S = 60
+# For all the faults: else a cluster that refuses everything would pass.
+ANSWERED = ("delete OK", "final get OK", "generate OK", "get OK", "ingest OK", "search OK", "search for what is known", "upsert OK")
+ANSWERED_LEAST = 3
 
 
 def disturb(cluster, load, oracle, rng, seconds):
@@ -45,6 +48,10 @@ def check_end(cluster, load, oracle):
     except AssertionError as error:
         oracle.wrong(f"{error}: {cluster.state()}")
     load.read_all(RECOVERY_S)
+    for what in ANSWERED:
+        times = oracle.counts.get(what, 0)
+        if times < ANSWERED_LEAST:
+            oracle.wrong(f"only {times} times: {what}")
     says = cluster.verify()
     for shard in set(REPLICAS.values()):
         if len({says[name] for name in REPLICAS if REPLICAS[name] == shard}) != 1:

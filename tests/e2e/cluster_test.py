@@ -36,7 +36,7 @@ class Cluster(harness.EndToEndTest):
         return self.start("retro-shard", ["--cluster-file", self.cluster_file, "--shard", "0", "--replica", f"a{number}", "--data",
                                           self.path(f"a{number}"), "--embedder-fingerprint", prints["embedder"],
                                           "--tokenizer-fingerprint", prints["tokenizer"], "--dimension", prints["dimension"],
-                                          *self.snapshots, *more], port)
+                                          "--late-ms", "10000", *self.snapshots, *more], port)  # no busy disk makes one late
 
     def health(self):
         return {line["name"]: line["state"] for line in self.retro("health", "retriever", "--json").json()}

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 
 import harness
 
@@ -35,7 +34,8 @@ class Collections(harness.EndToEndTest):
         port = int(self.addresses[name].rsplit(":", 1)[1])
         return self.start("retro-shard", ["--cluster-file", self.cluster_file, "--shard", str("ab".index(name[0])), "--replica", name,
                                           "--data", self.path(name), "--embedder-fingerprint", prints["embedder"],
-                                          "--tokenizer-fingerprint", prints["tokenizer"], "--dimension", prints["dimension"], *more], port)
+                                          "--tokenizer-fingerprint", prints["tokenizer"], "--dimension", prints["dimension"],
+                                          "--late-ms", "10000", *more], port)  # no busy disk makes one late
 
     def as_(self, key, command, *arguments, router=0):
         """`command` may have an action: "collections list"."""
@@ -105,7 +105,6 @@ class Collections(harness.EndToEndTest):
         self.fails("COLLECTION_NOT_FOUND", "news", "ingest", "news.jsonl", "--collection", "news")
         self.fails("COLLECTION_NOT_FOUND", "admin", "collections delete", "news", "--yes")
         self.assertEqual([self.names(0), self.names(1)], [[""]] * 2)
-        self.assertEqual([os.path.exists(self.path(name, "index", "1")) for name in ("a0", "a1", "b0")], [False] * 3)
 
         self.ok("admin", "collections create", "news")
         self.assertEqual(self.documents("news", "news"), set())

@@ -1,12 +1,16 @@
 """What is acknowledged stays, whatever happens to the service; what is not can be sent again and is there once."""
 
+import contextlib
 import json
 import signal
+import subprocess
+import threading
 import unittest
 
 import harness
 
 DOCUMENTS = 4000
+WITHHELD = 1000  # of these, from an ingest that is to be disturbed before its end
 
 
 def document(number):
@@ -24,12 +28,27 @@ class Durability(harness.EndToEndTest):
         (stats,) = self.retro_ok("stats", "--json").json()
         return int(stats["shards"][0]["collections"][0].get("documents", 0))
 
+    def all_lines(self):
+        with open(self.path("all.jsonl"), "rb") as file:
+            return file.readlines()
+
     def ingest_until(self, count, *more):
-        """An ingest that is still running when at least `count` documents are stored."""
-        command = self.popen([harness.program("retro"), "ingest", "--json", "all.jsonl", *more])
+        """An ingest of which at least `count` documents are stored, and what lets it come to the end."""
+        command = self.popen([harness.program("retro"), "ingest", "--json", "-", *more], stdin=subprocess.PIPE)
+        to_command, command.stdin = command.stdin, None  # else communicate() would close it
+        lines = self.all_lines()
+        go_on = threading.Event()
+
+        def feed():
+            with contextlib.suppress(BrokenPipeError), to_command:  # it may have ended
+                to_command.writelines(lines[:-WITHHELD])
+                to_command.flush()
+                go_on.wait(harness.WAIT_S)
+                to_command.writelines(lines[-WITHHELD:])
+        threading.Thread(target=feed, daemon=True).start()
         harness.wait_for(f"{count} documents are stored", lambda: self.documents_stored() >= count)
         self.assertIsNone(command.poll(), "it ended before it could be disturbed")
-        return command
+        return command, go_on.set
 
     def assert_all_there_once(self):
         stored = self.exported()
@@ -39,8 +58,9 @@ class Durability(harness.EndToEndTest):
 
     def test_kill_9_in_the_middle_then_the_same_command_again(self):
         retriever = self.start_retriever()
-        command = self.ingest_until(DOCUMENTS // 10, "--retries", "0")
+        command, go_on = self.ingest_until(DOCUMENTS // 10, "--retries", "0")
         retriever.stop(signal.SIGKILL)
+        go_on()
         out, err = command.communicate(timeout=harness.WAIT_S)
         self.assertNotEqual(command.returncode, 0)
         self.assertEqual(len(err.decode().strip().split("\n")), 2, err)  # what happened, and how to go on
@@ -50,14 +70,15 @@ class Durability(harness.EndToEndTest):
         kept = self.documents_stored()
         self.assertGreaterEqual(kept, summary["created"], "something acknowledged is lost")
         self.assertLess(kept, DOCUMENTS)
-        (again,) = self.retro_ok("ingest", "--json", "all.jsonl").json()
+        (again,) = self.retro_ok("ingest", "--json", "-", stdin=b"".join(self.all_lines())).json()
         self.assertEqual((again["created"], again["unchanged"], again["replaced"]), (DOCUMENTS - kept, kept, 0))
         self.assert_all_there_once()
 
     def test_kill_9_and_a_restart_are_survived_by_the_command(self):
         retriever = self.start_retriever()
-        command = self.ingest_until(DOCUMENTS // 10, "--retries", "30")
+        command, go_on = self.ingest_until(DOCUMENTS // 10, "--retries", "30")
         retriever.stop(signal.SIGKILL)
+        go_on()
         self.start_retriever()
         out, err = command.communicate(timeout=2 * harness.WAIT_S)
         self.assertEqual(command.returncode, 0, err)
@@ -68,8 +89,9 @@ class Durability(harness.EndToEndTest):
 
     def test_sigterm_in_the_middle_loses_nothing_acknowledged(self):
         retriever = self.start_retriever()
-        command = self.ingest_until(DOCUMENTS // 10, "--retries", "0")
+        command, go_on = self.ingest_until(DOCUMENTS // 10, "--retries", "0")
         self.assertEqual(retriever.stop(signal.SIGTERM), 0)
+        go_on()
         out, err = command.communicate(timeout=harness.WAIT_S)
         summary = json.loads(out.decode().strip().split("\n")[-1])
         self.start_retriever()

@@ -43,7 +43,7 @@ class ForeignModels(harness.EndToEndTest):
     def assert_generates(self, model):
         port = harness.free_port()
         self.start_generator(model, "--metrics-listen", f"127.0.0.1:{port}")
-        events = self.retro_ok("generate", "--json", PROMPT, "--seed", "3", "--max-tokens", "14").json()
+        events = self.retro_ok("generate", "--json", PROMPT, "--seed", "3", "--max-tokens", "14", *harness.PATIENT).json()
         of_kind = lambda kind: [event[kind] for event in events if kind in event]
         retrievals, (finish,) = of_kind("retrieval"), of_kind("finish")
         self.assertGreaterEqual(len(retrievals), finish["prompt_tokens"] // CHUNK)

@@ -26,7 +26,7 @@ class Generate(harness.EndToEndTest):
 
     def generate(self, *arguments, prompt=PROMPT):
         """Tokens, retrievals and the finish of a generation, which is as long as it may be."""
-        events = self.retro_ok("generate", "--json", prompt, *harness.NO_END_OF_TEXT, *arguments).json()
+        events = self.retro_ok("generate", "--json", prompt, *harness.NO_END_OF_TEXT, *harness.PATIENT, *arguments).json()
         of_kind = lambda kind: [event[kind] for event in events if kind in event]
         (finish,) = of_kind("finish")
         return of_kind("token"), of_kind("retrieval"), finish
@@ -70,10 +70,11 @@ class Generate(harness.EndToEndTest):
 
     def test_people_see_text_and_neighbours(self):
         self.start_generator(self.path("model"))
-        run = self.retro_ok("generate", PROMPT, "--seed", "3", "--max-tokens", "70", "--show-neighbours", *harness.NO_END_OF_TEXT)
+        seventy = ("--seed", "3", "--max-tokens", "70")
+        run = self.retro_ok("generate", PROMPT, *seventy, "--show-neighbours", *harness.NO_END_OF_TEXT, *harness.PATIENT)
         self.assertEqual(run.err.count("[tokens "), 2, run)
         self.assertIn("fruit-", run.err)
-        tokens, _, _ = self.generate("--seed", "3", "--max-tokens", "70")
+        tokens, _, _ = self.generate(*seventy)
         self.assertEqual(run.out.rstrip("\n"), self.text_of(tokens).rstrip("\n"))
 
     def test_a_seed_repeats_a_run_and_another_does_not(self):
@@ -86,7 +87,7 @@ class Generate(harness.EndToEndTest):
 
     def test_a_saved_run_is_replayed_without_the_retriever(self):
         self.start_generator(self.path("model"))
-        saved = self.retro_ok("generate", PROMPT, "--max-tokens", "150", "--save-run", "run.jsonl").out
+        saved = self.retro_ok("generate", PROMPT, "--max-tokens", "150", "--save-run", "run.jsonl", *harness.PATIENT).out
         self.retro_ok("delete", *(f"fruit-{i}" for i in range(50)))
         self.assertEqual(self.retriever.stop(), 0)
         self.assertEqual(self.retro_ok("generate", PROMPT, "--max-tokens", "150", "--replay", "run.jsonl").out, saved)
@@ -95,7 +96,7 @@ class Generate(harness.EndToEndTest):
         self.start_generator(self.path("model"))
         context, text = PROMPT, f" {PROMPT}" * 12  # cut into the same tokens, together or not
         tokens, retrievals, _ = self.generate("--echo", "--alignment", "paper", "--max-tokens", "1", prompt=context + text)
-        lines = self.retro_ok("score", "--context", context, text, "--alignment", "paper", "--json").json()
+        lines = self.retro_ok("score", "--context", context, text, "--alignment", "paper", "--json", *harness.PATIENT).json()
         (piece,), summary = [line for line in lines if line["event"] == "piece"], lines[-1]
         expected = tokens[-1 - len(piece["tokens"]):-1]
         self.assertEqual(piece["tokens"], [token["id"] for token in expected])
@@ -114,12 +115,12 @@ class Generate(harness.EndToEndTest):
         self.start_generator(self.path("model"))
         text = "".join(f"Sentence {i} of a long text, or \u82f9\u679c {i}.\n" for i in range(300))
         self.write("long.txt", text)
-        lines = self.retro_ok("score", "--file", "long.txt", "--json").json()
+        lines = self.retro_ok("score", "--file", "long.txt", "--json", *harness.PATIENT).json()
         pieces = [line for line in lines if line["event"] == "piece"]
         self.assertGreater(sum(len(piece["tokens"]) for piece in pieces), 2 * MODEL_CONFIG["max_length"])
         self.assertEqual(b"".join(base64.b64decode(raw) for piece in pieces for raw in piece["raw"]).decode(), text)
         self.assertEqual(lines[-1]["bytes"], len(text.encode()))
-        self.assertIn("long.txt: ", self.retro_ok("score", "--file", "long.txt").out)
+        self.assertIn("long.txt: ", self.retro_ok("score", "--file", "long.txt", *harness.PATIENT).out)
 
     def test_emoji_come_and_go_whole(self):
         self.start_generator(self.path("model"))
@@ -179,8 +180,9 @@ class Generate(harness.EndToEndTest):
                                      "--allow-plaintext-beyond-loopback")
 
     def test_sigterm_in_a_generation_ends_both_in_time(self):
-        generator = self.start_generator(self.path("model"), "--drain-ms-max", str(500 * harness.TIME_FACTOR))
-        endless = ["--slide", "--max-tokens", str(15 * MODEL_CONFIG["max_length"]), "--seed", "3", *harness.NO_END_OF_TEXT]
+        generator = self.start_generator(self.path("model"), "--drain-ms-max", str(3000 * harness.TIME_FACTOR))
+        endless = ["--slide", "--max-tokens", str(15 * MODEL_CONFIG["max_length"]), "--seed", "3", *harness.NO_END_OF_TEXT,
+                   *harness.PATIENT]
         command = self.popen([harness.program("retro"), "generate", PROMPT, "--json", *endless])
         begin = command.stdout.readline()
         self.assertTrue(begin)

@@ -7,6 +7,7 @@ for a machine that has other things to do: how long to wait for anything (60).
 import atexit
 import contextlib
 import ctypes
+import functools
 import itertools
 import json
 import os
@@ -23,6 +24,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 BUILD = os.environ.get("RETRO_BUILD", os.path.join(ROOT, "build", "release"))
 TOKENIZER = os.path.join(ROOT, "common", "tokenizer", "retro-16k.model")
 NO_END_OF_TEXT = ("--logit-bias", "3=-100")  # of that tokenizer: a model that knows nothing ends one of 16,384 texts at any token
+PATIENT = ("--lookup-timeout", "60")  # where a look-up must be answered, whatever else the machine has to do
 WAIT_S = float(os.environ.get("RETRO_WAIT_S", "60"))  # for anything that happens in a second on a quiet machine
 TIME_FACTOR = int(os.environ.get("RETRO_TIME_FACTOR", "1"))  # how much slower everything is
 IS_SANITIZED = TIME_FACTOR > 1  # memory is then not the service's own alone
@@ -32,6 +34,7 @@ PR_SET_PDEATHSIG = 1
 LIBC = ctypes.CDLL(None)
 running = set()
 ports_tried = itertools.count()
+port_holders = []
 
 
 def program(name):
@@ -49,11 +52,24 @@ def kill_all():
         process.kill()
 
 
+@functools.cache
+def own_ports():
+    """As tests/free_port.h: the first port of those that are this process's, which holds a name that only one can hold."""
+    for i in range(PORTS_PROCESSES):
+        number = (os.getpid() + i) % PORTS_PROCESSES
+        holder = socket.socket(socket.AF_UNIX)
+        with contextlib.suppress(OSError):
+            holder.bind(f"\0retro-ports-{number}")
+            port_holders.append(holder)
+            return PORTS_FIRST + number * PORTS_OF_A_PROCESS
+        holder.close()
+    raise AssertionError("other processes have all ports for tests")
+
+
 def free_port():
-    """As tests/free_port.h: of ports that are this process's own to try, so that nobody takes it before it is used."""
-    first = PORTS_FIRST + os.getpid() % PORTS_PROCESSES * PORTS_OF_A_PROCESS
+    """Of ports that are this process's own to try, so that nobody takes it before it is used."""
     for _ in range(PORTS_OF_A_PROCESS):
-        port = first + next(ports_tried) % PORTS_OF_A_PROCESS
+        port = own_ports() + next(ports_tried) % PORTS_OF_A_PROCESS
         with contextlib.closing(socket.socket()) as s, contextlib.suppress(OSError):
             s.bind(("127.0.0.1", port))
             return port

@@ -40,12 +40,20 @@ class TrainingData(unittest.TestCase):
     def tearDown(self):
         self.folder.cleanup()
 
-    def test_documented_lines_read_the_files(self):
+    def prepare(self, out):
+        subprocess.run([*self.command, "--out", out], check=True, stderr=subprocess.DEVNULL)
+        return {file.name: file.read_bytes() for file in out.glob("*.bin")}
+
+    def prepare_killed_and_again(self):
         killed = subprocess.Popen([*self.command, "--out", self.out], stderr=subprocess.DEVNULL)
-        time.sleep(0.3)
-        killed.send_signal(signal.SIGKILL)
-        killed.wait()
-        subprocess.run([*self.command, "--out", self.out], check=True, stderr=subprocess.DEVNULL)
+        while killed.poll() is None and not (self.out / "partial/vectors.json").exists():
+            time.sleep(0.002)
+        killed.kill()
+        self.assertEqual(killed.wait(), -signal.SIGKILL, "it was through before it had embedded")
+        return self.prepare(self.out)
+
+    def test_documented_lines_read_the_files(self):
+        self.prepare_killed_and_again()
         names = {"folder": str(self.out)}
         blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs/training_data.md").read_text(), re.S)
         self.assertEqual(len(blocks), 2)
@@ -66,10 +74,10 @@ class TrainingData(unittest.TestCase):
         numpy.testing.assert_allclose(found, best, atol=1e-5)
 
     def test_parts_give_what_one_run_gives(self):
-        subprocess.run([*self.command, "--out", self.out], check=True, stderr=subprocess.DEVNULL)
-        first = {p.name: p.read_bytes() for p in self.out.glob("*.bin")}
-        subprocess.run([*self.command, "--out", self.out], check=True, stderr=subprocess.DEVNULL)  # nothing left to do
-        self.assertEqual(first, {p.name: p.read_bytes() for p in self.out.glob("*.bin")})
+        parts = self.prepare_killed_and_again()
+        self.assertEqual(sorted(parts), ["chunks.bin", "documents.bin", "neighbours.bin", "tokens.bin", "vectors.bin"])
+        self.assertEqual(parts, self.prepare(self.out))  # nothing left to do
+        self.assertEqual(parts, self.prepare(self.out.with_name("at once")))
 
 
 if __name__ == "__main__":
