@@ -82,17 +82,22 @@ TEST_F(CutGenerationsTest, TheirWaitsAndFirstTokensAreCounted) {
 
 // gRPC tells a server of so odd a time as if it were a little longer: the client's reset comes before its end.
 TEST_F(CutGenerationsTest, WhatTimesOutCountsAsThat) {
-  constexpr int kCalls = 6;
+  constexpr int kCalls = 12, kTries = 3;
   ServeAndHoldThePlace();
-  std::vector<std::thread> callers;
-  callers.reserve(kCalls);
-  for (int i = 0; i < kCalls; ++i) callers.emplace_back([this, i] { GiveUpAfter(milliseconds(1021 + 20 * i)); });
-  for (std::thread& caller : callers) caller.join();
-  EXPECT_TRUE(Eventually([&] { return Answered("DEADLINE_EXCEEDED") + Answered("CANCELLED") == kCalls; }));
-  const double cancelled = Answered("CANCELLED");
-  EXPECT_LE(cancelled, kCalls / 3) << "those that took long to come";
+  double cancelled = kCalls;
+  for (int tries = 0; tries < kTries && cancelled > 0; ++tries) {  // of a call that took long to come it is not known
+    const double before = Answered("CANCELLED"), all = before + Answered("DEADLINE_EXCEEDED") + kCalls;
+    std::vector<std::thread> callers;
+    callers.reserve(kCalls);
+    for (int i = 0; i < kCalls; ++i) callers.emplace_back([this, i] { GiveUpAfter(milliseconds(1021 + 20 * i)); });
+    for (std::thread& caller : callers) caller.join();
+    EXPECT_TRUE(Eventually([&] { return Answered("DEADLINE_EXCEEDED") + Answered("CANCELLED") == all; }));
+    cancelled = Answered("CANCELLED") - before;
+  }
+  EXPECT_EQ(cancelled, 0);
+  const double before = Answered("CANCELLED");
   LetGo();
-  EXPECT_TRUE(Eventually([&] { return Answered("CANCELLED") == cancelled + 1; }));
+  EXPECT_TRUE(Eventually([&] { return Answered("CANCELLED") == before + 1; }));
 }
 
 }  // namespace
