@@ -52,7 +52,7 @@ struct Options {
   std::vector<std::string> paths;
   ReadingOptions reading;
   std::string resume_file;
-  int retries = IngestOptions().reconnects_max;
+  int retries = Retries().max;
   size_t window = IngestOptions().window_documents_max;
   bool quiet = false;
 };
@@ -84,15 +84,15 @@ class IngestRun {
     CollectFiles();
     IngestOptions stream_options;
     stream_options.collection = options_.common.collection;
-    stream_options.reconnects_max = options_.retries;
-    stream_options.document_retries_max = options_.retries;
+    stream_options.retries.max = options_.retries;
     stream_options.window_documents_max = options_.window;
     stream_options.silence_max = std::chrono::milliseconds(
         std::max<int64_t>(1, static_cast<int64_t>(options_.common.timeout_s * kSilencePerTimeout * 1e3)));
-    ledger_.emplace(*stub_, options_.common, files_, journal_.get());
+    ledger_.emplace(*stub_, options_.common, stream_options.retries, files_, journal_.get());
     stream_.emplace(*stub_, stream_options);
     grpc::Status status = SendEverything();
     if (status.ok()) status = stream_->Finish();
+    if (!status.ok()) ledger_->TryNothingAgain();
     TakeAcknowledgements();
     ledger_->Settle(/*now=*/true);
     return Conclude(status);
@@ -305,7 +305,7 @@ void AddIngestCommand(CLI::App& app, Invocation& invocation) {
       ->type_name("FILE");
   command
       ->add_option("--retries", options->retries,
-                   "New tries in a row when the connection breaks, and of a document that the server cannot take now")
+                   "New tries in a row when the connection breaks, and of what the server cannot do just now")
       ->type_name("N")
       ->check(CLI::Range(0, 1000))
       ->capture_default_str();

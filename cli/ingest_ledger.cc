@@ -1,5 +1,7 @@
 #include "cli/ingest_ledger.h"
 
+#include "cli/interrupt.h"
+
 namespace retro::cli {
 namespace {
 
@@ -30,6 +32,7 @@ void IngestLedger::Settle(bool now) {
   if (done_.empty() || (!now && !due)) return;
   last_settled_ = time;
   const grpc::Status status = SweepDone();
+  if (!status.ok()) TryNothingAgain();  // the time is taken once
   if (!status.ok() && sweep_status_.ok()) sweep_status_ = status;
   for (const Done& one : done_) {
     Forget(one.tag);
@@ -53,11 +56,21 @@ void IngestLedger::Forget(const IngestTag& tag) {
 }
 
 grpc::Status IngestLedger::SweepDone() {
+  const std::vector<StoredDocument> documents = WhatToSweep();
+  grpc::Status status = sweep_.Sweep(documents);
+  for (int failures = 1; failures <= retries_.max && IsPassing(status); ++failures) {
+    if (SleepUnlessInterrupted(retries_.PauseAfter(failures, PauseAskedFor(status)))) break;
+    status = sweep_.Sweep(documents);
+  }
+  return status;
+}
+
+std::vector<StoredDocument> IngestLedger::WhatToSweep() const {
   std::vector<StoredDocument> documents;
   for (const Done& one : done_) {
     if (one.whole && !IsSuperseded(one.tag)) documents.push_back({one.tag.part.document, one.tag.part.number});
   }
-  return sweep_.Sweep(documents);
+  return documents;
 }
 
 }  // namespace retro::cli

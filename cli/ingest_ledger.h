@@ -14,6 +14,7 @@
 #include "cli/ingest_journal.h"
 #include "cli/ingest_stream.h"
 #include "cli/part_sweep.h"
+#include "cli/retries.h"
 
 namespace retro::cli {
 
@@ -22,9 +23,9 @@ class IngestLedger {
  public:
   // All must outlive it. `journal` may be null. Tags name files by their place in `files`; one past them is standard
   // input.
-  IngestLedger(pb::RetrieverService::Stub& stub, const CommonOptions& options, const std::vector<InputFile>& files,
-               IngestJournal* journal)
-      : sweep_(stub, options), files_(files), journal_(journal), halted_(files.size() + 1, false) {}
+  IngestLedger(pb::RetrieverService::Stub& stub, const CommonOptions& options, const Retries& retries,
+               const std::vector<InputFile>& files, IngestJournal* journal)
+      : sweep_(stub, options), retries_(retries), files_(files), journal_(journal), halted_(files.size() + 1, false) {}
 
   // Before the document is sent: gives its tag a serial number.
   void Begin(IngestTag& tag);
@@ -33,9 +34,13 @@ class IngestLedger {
   // The journal stops before it, so that the next run tries again.
   void OnFailed(const IngestTag& tag);
 
-  // Sweeps and notes what was stored since the last time, if `now` or if that is due. What could not be swept is not
-  // noted and not tried again in this run: the next one sends it again.
+  // Sweeps and notes what was stored since the last time, if `now` or if that is due. What the server cannot sweep just
+  // now is tried again after pauses, in which nothing is sent; what it could not then is not noted: the next run sends
+  // it again.
   void Settle(bool now);
+
+  // From now on nothing is tried again, as the server is away for longer.
+  void TryNothingAgain() { retries_.max = 0; }
 
   // The first error of a sweep.
   const grpc::Status& sweep_status() const { return sweep_status_; }
@@ -51,8 +56,10 @@ class IngestLedger {
   bool IsSuperseded(const IngestTag& tag) const;
   void Forget(const IngestTag& tag);
   grpc::Status SweepDone();
+  std::vector<StoredDocument> WhatToSweep() const;
 
   PartSweep sweep_;
+  Retries retries_;
   const std::vector<InputFile>& files_;
   IngestJournal* const journal_;
   grpc::Status sweep_status_;

@@ -4,12 +4,10 @@
 #include <utility>
 
 #include "common/base/strings.h"
-#include "google/protobuf/util/time_util.h"
 
 namespace retro::cli {
 namespace {
 
-using google::protobuf::util::TimeUtil;
 using std::chrono::steady_clock;
 
 constexpr std::chrono::milliseconds kCloseWait{2000};  // for a server to end a stream whose work is done
@@ -26,13 +24,6 @@ bool IsWorthRetrying(const grpc::Status& status) {
     default:
       return false;
   }
-}
-
-// The same of a single document's. Without a delay, RESOURCE_EXHAUSTED is a full disk, which does not pass.
-bool IsPassing(const pb::DocumentResult& result) {
-  const pb::ItemError& error = result.error();
-  if (error.code() == static_cast<int>(grpc::StatusCode::UNAVAILABLE)) return true;
-  return error.code() == static_cast<int>(grpc::StatusCode::RESOURCE_EXHAUSTED) && error.has_retry_delay();
 }
 
 }  // namespace
@@ -144,14 +135,11 @@ grpc::Status IngestStream::Recover() {
     MutexLock lock(mutex_);
     failures = ++failures_;
   }
-  if (!IsWorthRetrying(status) || failures > options_.reconnects_max) return status;
-  if (SleepUnlessInterrupted(Pause(failures))) return {grpc::StatusCode::CANCELLED, "interrupted"};
+  if (!IsWorthRetrying(status) || failures > options_.retries.max) return status;
+  if (SleepUnlessInterrupted(options_.retries.PauseAfter(failures)))
+    return {grpc::StatusCode::CANCELLED, "interrupted"};
   ++reconnect_count_;
   return grpc::Status::OK;
-}
-
-std::chrono::milliseconds IngestStream::Pause(int failures) const {
-  return std::min(options_.pause_max, options_.pause_min * (1 << std::min(failures - 1, 16)));
 }
 
 grpc::Status IngestStream::Drive(Goal goal, size_t bytes) {
@@ -249,10 +237,11 @@ bool IngestStream::Acknowledge(pb::IngestResponse response) {
   failures_ = 0;
   last_sign_ = steady_clock::now();
   pending.acknowledgement.result = std::move(*response.mutable_result());
-  if (IsPassing(pending.acknowledgement.result) && IsLastOfItsId(pending) &&
-      pending.acknowledgement.retries < options_.document_retries_max) {
-    ++pending.acknowledgement.retries;
-    delayed_.emplace(last_sign_ + PauseBefore(pending), &pending);
+  const pb::ItemError& error = pending.acknowledgement.result.error();
+  int& retries = pending.acknowledgement.retries;
+  if (IsPassing(error) && IsLastOfItsId(pending) && retries < options_.retries.max) {
+    ++retries;
+    delayed_.emplace(last_sign_ + options_.retries.PauseAfter(retries, PauseAskedFor(error)), &pending);
   } else {
     Settle(pending);
   }
@@ -263,14 +252,6 @@ bool IngestStream::Acknowledge(pb::IngestResponse response) {
 bool IngestStream::IsLastOfItsId(const Pending& pending) const {
   const auto last = last_of_id_.find(pending.request->write().document().id());
   return last != last_of_id_.end() && last->second == pending.request->sequence();
-}
-
-std::chrono::milliseconds IngestStream::PauseBefore(const Pending& pending) const {
-  const pb::ItemError& error = pending.acknowledgement.result.error();
-  const auto pause = Pause(pending.acknowledgement.retries);
-  if (!error.has_retry_delay()) return pause;
-  const std::chrono::milliseconds asked(TimeUtil::DurationToMilliseconds(error.retry_delay()));
-  return std::clamp(asked, pause, options_.pause_max);
 }
 
 void IngestStream::Settle(Pending& settled) {

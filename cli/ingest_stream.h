@@ -19,6 +19,7 @@
 #include "cli/document_reader.h"
 #include "cli/interrupt.h"
 #include "cli/protocol.h"
+#include "cli/retries.h"
 #include "common/base/sync.h"
 
 namespace retro::cli {
@@ -28,15 +29,10 @@ struct IngestOptions {
   // Documents and bytes that are sent and not yet acknowledged; one document alone may exceed the bytes.
   size_t window_documents_max = 256;
   size_t window_bytes_max = 32 << 20;
-  // A broken stream is opened again after a pause, doubled each time, at most so many times without any acknowledgement
-  // between. What was not acknowledged is sent again; the server answers UNCHANGED to what it has already.
-  int reconnects_max = 6;
-  // A document that the server could not take (a shard is away, a queue is full) is sent again, at most so many times,
-  // after such pauses or the one that the server asks for; the others go on meanwhile. Not if a later document of the
-  // same id was sent: that one must win.
-  int document_retries_max = 6;
-  std::chrono::milliseconds pause_min{200};
-  std::chrono::milliseconds pause_max{5000};
+  // Of a broken stream, without any acknowledgement between: what was not acknowledged is sent again, and the server
+  // answers UNCHANGED to what it has already. And of each document that the server could not take (a shard is away, a
+  // queue is full), while the others go on; not if a later document of the same id was sent, as that one must win.
+  Retries retries;
   // Longest time without any acknowledgement while one is due; and a second more for so many bytes that are due, which
   // the slowest embedder worth waiting for manages: acknowledgements come in order, and the server works on many long
   // documents at once. A server that is gone is noticed by the connection itself.
@@ -120,9 +116,6 @@ class IngestStream {
   // The document's last acknowledgement is its final one.
   void Settle(Pending& pending) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   std::chrono::milliseconds SilenceMax() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // Before the next try after so many failures, and of that document.
-  std::chrono::milliseconds Pause(int failures) const;
-  std::chrono::milliseconds PauseBefore(const Pending& pending) const;
   void WatchLoop();
 
   pb::RetrieverService::Stub& stub_;

@@ -305,6 +305,19 @@ TEST_F(CliIngestTest, OldPartsThatCannotBeDeletedAreToldAndTriedAgainByTheNextRu
   EXPECT_THAT(StoredIds(), ElementsAre(path + "#1", path + "#2"));
 }
 
+TEST_F(CliIngestTest, WhileTheRetrieverIsAwayOldPartsAreTriedAgain) {
+  const std::string path = Put("a.txt", TextOf(1));
+  IngestInParts(path);
+  Put("a.txt", TextOf(2));
+  retriever_.delete_failure = {grpc::StatusCode::UNAVAILABLE, "gone"};
+  retriever_.delete_failures_left = 3;
+  EXPECT_EQ(Ingest({path, "--part-bytes", "1024", "--retries", "1"}), kFailed);
+  EXPECT_EQ(retriever_.delete_failures_left, 1);
+  EXPECT_THAT(StoredIds(), ElementsAre(path, path + "#1", path + "#2"));
+  IngestInParts(path);
+  EXPECT_THAT(StoredIds(), ElementsAre(path + "#1", path + "#2"));
+}
+
 TEST_F(CliIngestTest, OldPartsBehindOneThatWasRefusedAreDeletedToo) {
   const std::string path = Put("a.txt", TextOf(4));
   retriever_.refused_id = path + "#2";
@@ -324,11 +337,11 @@ TEST_F(CliIngestTest, WhatADeletionThatFailedHalfwayHasLeftIsFoundByTheNextRun) 
   IngestInParts(path);
   Put("a.txt", TextOf(2));
   retriever_.undeletable = {part(5)};
-  EXPECT_EQ(Ingest({path, "--part-bytes", "1024"}), kFailed);
+  EXPECT_EQ(Ingest({path, "--part-bytes", "1024", "--retries", "0"}), kFailed);
   EXPECT_THAT(err_, AllOf(HasSubstr("old parts"), HasSubstr("run the same command again"), HasSubstr("is away")));
   EXPECT_THAT(StoredIds(), ElementsAre(part(1), part(2), part(3), part(4), part(5)));
   retriever_.undeletable = {part(4)};
-  EXPECT_EQ(Ingest({path, "--part-bytes", "1024"}), kFailed);
+  EXPECT_EQ(Ingest({path, "--part-bytes", "1024", "--retries", "0"}), kFailed);
   EXPECT_THAT(StoredIds(), ElementsAre(part(1), part(2), part(4)));
   retriever_.undeletable.clear();
   IngestInParts(path);

@@ -29,7 +29,8 @@ class FakeRetriever final : public pb::RetrieverService::Service {
  public:
   // Every unary call fails with it, unless OK.
   grpc::Status failure;
-  grpc::Status delete_failure;  // of deletions that are no dry run
+  grpc::Status delete_failure;    // of deletions that are no dry run
+  int delete_failures_left = -1;  // so many times; -1 is always
   // Of a shard that is away: a deletion that names one of them deletes the others alone, and fails.
   std::set<std::string> undeletable;
   std::string store_id = "store-1";
@@ -152,7 +153,10 @@ class FakeRetriever final : public pb::RetrieverService::Service {
   grpc::Status DeleteDocuments(grpc::ServerContext*, const pb::DeleteDocumentsRequest* request,
                                pb::DeleteDocumentsResponse* response) override {
     delete_requests.push_back(*request);
-    if (!delete_failure.ok() && !request->dry_run()) return delete_failure;
+    if (!delete_failure.ok() && !request->dry_run() && delete_failures_left != 0) {
+      if (delete_failures_left > 0) --delete_failures_left;
+      return delete_failure;
+    }
     uint64_t count = request->has_filter() ? 42 : 0;
     bool failed = false;
     for (const std::string& id : request->document_ids()) {
