@@ -222,9 +222,12 @@ class IngestRun {
     if (!journal_status.ok()) console_.Error(MessageOf(journal_status));
     const grpc::Status& swept = ledger_->sweep_status();
     int code = counts_.failed + counts_.skipped > 0 || !journal_status.ok() || !swept.ok() ? kFailed : kOk;
-    if (status.ok() && !swept.ok() && !Interrupted()) {
+    const bool interrupted = Interrupted() && !(status.ok() && swept.ok());
+    if (status.ok() && !swept.ok()) {
       console_.Error(StrCat("old parts of documents that have been cut otherwise may still be stored: run the same ",
-                            "command again; ", DescribeFailure(RetrieverPeer(options_.common), swept)));
+                            "command again; ",
+                            interrupted ? "interrupted" : DescribeFailure(RetrieverPeer(options_.common), swept)));
+      if (interrupted) code = kInterrupted;
     }
     if (!status.ok()) {
       code = ReportFailure(console_, RetrieverPeer(options_.common), status);
@@ -232,7 +235,7 @@ class IngestRun {
                             " documents were sent and not acknowledged, the rest was not "
                             "sent: run the same command again, what is stored costs nothing then"));
     }
-    PrintSummary(status.ok());
+    PrintSummary(status.ok() && !interrupted);
     return code;
   }
 

@@ -35,6 +35,7 @@ class PartSweep {
   // last, so that after a failure the next run finds the rest.
   grpc::Status Sweep(const std::vector<StoredDocument>& documents);
 
+  // What the server said that it deleted: without what was done by a call that failed.
   uint64_t deleted_count() const { return deleted_count_; }
 
  private:

@@ -7,13 +7,6 @@
 #include "google/protobuf/util/time_util.h"
 
 namespace retro::cli {
-namespace {
-
-bool IsPassing(grpc::StatusCode code, bool asks_for_a_pause) {
-  return code == grpc::StatusCode::UNAVAILABLE || (code == grpc::StatusCode::RESOURCE_EXHAUSTED && asks_for_a_pause);
-}
-
-}  // namespace
 
 std::chrono::milliseconds Retries::PauseAfter(int failures, std::chrono::milliseconds asked) const {
   const auto doubled = std::min(pause_max, pause_min * (1 << std::min(failures - 1, 16)));
@@ -21,11 +14,28 @@ std::chrono::milliseconds Retries::PauseAfter(int failures, std::chrono::millise
 }
 
 bool IsPassing(const grpc::Status& status) {
-  return IsPassing(status.error_code(), RetryAfterOf(FromGrpcStatus(status)).has_value());
+  switch (status.error_code()) {
+    case grpc::StatusCode::UNAVAILABLE:
+    case grpc::StatusCode::CANCELLED:
+      return true;
+    case grpc::StatusCode::RESOURCE_EXHAUSTED: {
+      const absl::Status known = FromGrpcStatus(status);
+      return RetryAfterOf(known).has_value() || !ReasonOf(known).has_value();
+    }
+    default:
+      return false;
+  }
 }
 
 bool IsPassing(const pb::ItemError& error) {
-  return IsPassing(static_cast<grpc::StatusCode>(error.code()), error.has_retry_delay());
+  switch (error.code()) {
+    case grpc::StatusCode::UNAVAILABLE:
+      return true;
+    case grpc::StatusCode::RESOURCE_EXHAUSTED:
+      return error.has_retry_delay();
+    default:
+      return false;
+  }
 }
 
 std::chrono::milliseconds PauseAskedFor(const grpc::Status& status) {

@@ -20,8 +20,8 @@ struct Retries {
                                        std::chrono::milliseconds asked = std::chrono::milliseconds(0)) const;
 };
 
-// Of a call or of one item: a shard is away, a queue is full. Without a delay, RESOURCE_EXHAUSTED is a full disk, which
-// does not pass.
+// A shard is away, a queue is full, a server stops (gRPC then cancels what arrives) or has no memory for messages just
+// now. A full disk does not pass: it has a reason, and asks for no pause.
 bool IsPassing(const grpc::Status& status);
 bool IsPassing(const pb::ItemError& error);
 

@@ -295,7 +295,8 @@ TEST_F(CliIngestTest, OldPartsThatCannotBeDeletedAreToldAndTriedAgainByTheNextRu
   const std::string path = Put("a.txt", TextOf(1));
   IngestInParts(path);
   Put("a.txt", TextOf(2));
-  retriever_.delete_failure = {grpc::StatusCode::RESOURCE_EXHAUSTED, "the disk is full"};
+  retriever_.delete_failure =
+      ToGrpcStatus(Error(absl::StatusCode::kResourceExhausted, Reason::kReadOnly, "the disk is full"));
   const std::vector<std::string> command = {path, "--part-bytes", "1024", "--resume-file",
                                             (folder_ / "resume").string()};
   EXPECT_EQ(Ingest(command), kFailed);
@@ -316,6 +317,31 @@ TEST_F(CliIngestTest, WhileTheRetrieverIsAwayOldPartsAreTriedAgain) {
   EXPECT_THAT(StoredIds(), ElementsAre(path, path + "#1", path + "#2"));
   IngestInParts(path);
   EXPECT_THAT(StoredIds(), ElementsAre(path + "#1", path + "#2"));
+}
+
+// As gRPC itself says it: while it stops, and while it has no memory for messages.
+TEST_F(CliIngestTest, SoTheyAreWhileItStopsOrHasNoMemory) {
+  const std::string path = Put("a.txt", TextOf(1));
+  for (const grpc::StatusCode code : {grpc::StatusCode::CANCELLED, grpc::StatusCode::RESOURCE_EXHAUSTED}) {
+    Put("a.txt", TextOf(1));
+    IngestInParts(path);
+    Put("a.txt", TextOf(2));
+    retriever_.delete_failure = {code, ""};
+    retriever_.delete_failures_left = 1;
+    IngestInParts(path);
+    EXPECT_THAT(StoredIds(), ElementsAre(path + "#1", path + "#2"));
+  }
+}
+
+TEST_F(CliIngestTest, CtrlCEndsTheTriesToo) {
+  const std::string path = Put("a.txt", TextOf(1));
+  IngestInParts(path);
+  Put("a.txt", TextOf(2));
+  retriever_.delete_failure = {grpc::StatusCode::UNAVAILABLE, "gone"};
+  retriever_.on_delete_failure = [] { Interrupt(); };
+  EXPECT_EQ(Ingest({path, "--part-bytes", "1024", "--retries", "1000", "--json"}), kInterrupted);
+  EXPECT_THAT(err_, AllOf(HasSubstr("old parts"), HasSubstr("interrupted"), HasSubstr("run the same command again")));
+  EXPECT_THAT(out_, HasSubstr("\"complete\":false"));
 }
 
 TEST_F(CliIngestTest, OldPartsBehindOneThatWasRefusedAreDeletedToo) {

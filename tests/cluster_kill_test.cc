@@ -493,7 +493,9 @@ TEST(ClusterKillTest, TwoRoutersWriteTheSameIdsAndNothingIsLost) {
     }
   }
   const auto until = Clock::now() + std::chrono::minutes(1);  // for a slow disk
-  while (load.history.acknowledged() <= 1000 && Clock::now() < until) std::this_thread::sleep_for(milliseconds(100));
+  while ((load.history.acknowledged() <= 1000 || load.reads <= 500) && Clock::now() < until) {
+    std::this_thread::sleep_for(milliseconds(100));
+  }
   load.stop = true;
   for (std::thread& writer : writers) writer.join();
   cluster.WaitUntilAllInSync();

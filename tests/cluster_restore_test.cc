@@ -95,12 +95,14 @@ TEST(ClusterRestoreTest, ARestoreThatIsKilledIsSaidAgain) {
   for (const std::string victim : {"router0", "s0r0", "s0r1"}) {
     const auto admin = cluster.Admin(0);
     admin::v1::Operation operation;
-    for (int times = 0; times < kTimesMax && !IsUnderWay(operation); ++times) {
+    for (int times = 0; times < kTimesMax; ++times) {
       write_all("changed");
       operation = BeginRestore(*admin, names[0]);
       while (IsUnderWay(operation) && operation.progress() <= kDeleted) {
         operation = OperationOf(*admin, operation.operation_id());
       }
+      if (IsUnderWay(operation)) break;
+      ASSERT_EQ(operation.state(), admin::v1::OPERATION_STATE_SUCCEEDED) << operation.message();
     }
     ASSERT_TRUE(IsUnderWay(operation)) << operation.message();
     cluster.Kill(victim);

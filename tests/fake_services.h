@@ -31,6 +31,7 @@ class FakeRetriever final : public pb::RetrieverService::Service {
   grpc::Status failure;
   grpc::Status delete_failure;    // of deletions that are no dry run
   int delete_failures_left = -1;  // so many times; -1 is always
+  std::function<void()> on_delete_failure;
   // Of a shard that is away: a deletion that names one of them deletes the others alone, and fails.
   std::set<std::string> undeletable;
   std::string store_id = "store-1";
@@ -155,6 +156,7 @@ class FakeRetriever final : public pb::RetrieverService::Service {
     delete_requests.push_back(*request);
     if (!delete_failure.ok() && !request->dry_run() && delete_failures_left != 0) {
       if (delete_failures_left > 0) --delete_failures_left;
+      if (on_delete_failure) on_delete_failure();
       return delete_failure;
     }
     uint64_t count = request->has_filter() ? 42 : 0;

@@ -4,6 +4,7 @@ import base64
 import json
 import math
 import signal
+import threading
 import unittest
 
 import harness
@@ -187,7 +188,10 @@ class Generate(harness.EndToEndTest):
         begin = command.stdout.readline()
         self.assertTrue(begin)
         generator.process.send_signal(signal.SIGTERM)
+        patience = threading.Timer(harness.WAIT_S + 3 * harness.TIME_FACTOR, command.kill)
+        patience.start()
         events = [json.loads(line) for line in (begin + command.stdout.read()).decode().splitlines()]
+        patience.cancel()
         self.assertEqual(events[-1].get("finish", {}).get("reason"), "FINISH_REASON_DRAINED", events[-1])
         self.assertEqual(command.wait(harness.WAIT_S), 1)
         self.assertEqual(generator.process.wait(harness.WAIT_S), 0)
