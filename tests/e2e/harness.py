@@ -50,6 +50,8 @@ def die_with_parent():
 def kill_all():
     for process in list(running):
         process.kill()
+    for holder in port_holders:
+        holder.close()
 
 
 @functools.cache
