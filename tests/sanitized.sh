@@ -11,9 +11,11 @@ export UBSAN_OPTIONS=print_stacktrace=1:log_path=$reports/report
 export TSAN_OPTIONS=ignore_noninstrumented_modules=1:history_size=5:suppressions=$tests/tsan.supp:log_path=$reports/report
 "$@"
 code=$?
-if compgen -G "$reports/*" >/dev/null; then
+# LeakSanitizer's own remark of a thread that ends while it looks through a process that ends.
+said=$(cat "$reports"/* 2>/dev/null | grep -vE '^==[0-9]+==Unable to get registers from thread [0-9]+\.$')
+if [ -n "$said" ]; then
   echo "The sanitizers report:"
-  cat "$reports"/*
+  echo "$said"
   exit 1
 fi
 exit $code
